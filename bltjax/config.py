@@ -1,0 +1,251 @@
+"""The config of one run: schema, named defaults with their sources, checks, and the paper's size table.
+
+Legend of dimensions, used in names such as `x_BxTxD`:
+
+    B rows in a batch     T bytes in a row      P patches in a row    N tokens in a row
+    D local width         G global width        F feed-forward width  V vocabulary
+    H heads               K head dimension      L layers              k latents per patch (cross-attention)
+
+A config is a locked `ml_collections.ConfigDict`: an unknown key is an error. Sources in the comments:
+`paper` is arXiv 2412.09871, `released` is what the released checkpoints compute.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+
+from ml_collections import ConfigDict
+
+from bltjax.errors import UserError
+
+SCHEMA_VERSION = 1
+
+FAMILIES = ("bpe", "blt-entropy", "blt-space", "blt-space-no-cross", "blt-strided", "blt-bpe", "blt-random", "spacebyte", "megabyte")
+SCHEMES = ("strided", "space", "entropy", "monotonic", "both", "bpe", "random", "none")
+KINDS = ("blt", "token", "byte")
+
+# Where the paper's text and the released code disagree (docs: README, "Two presets"). A preset only sets named fields.
+PRESETS = {
+    "paper": dict(
+        cross=dict(encoder_kv="input", pool="embeddings", doubled_residual=False),
+        ngrams=dict(digits="paper", raw_bytes=True, short="omit", normalise=True, reset=True),
+        mask_encoder_documents=True,
+    ),
+    "released": dict(
+        cross=dict(encoder_kv="output", pool="states", doubled_residual=True),
+        ngrams=dict(digits="released", raw_bytes=False, short="pad", normalise=False, reset=False),
+        mask_encoder_documents=False,
+    ),
+}
+
+
+def ffn_width(width: int, multiple: int = 256) -> int:
+    """SwiGLU hidden width, 8/3 of the model's, rounded up (paper section 4.8; released `multiple_of` 256)."""
+    return multiple * math.ceil(int(8 * width / 3) / multiple)
+
+
+def blt_model(preset: str = "paper", *, local_width: int, encoder_layers: int, decoder_layers: int, local_heads: int,
+              global_width: int, global_layers: int, global_heads: int, k: int, cross_heads: int | None = None, window: int = 512,
+              ngram_rows: int = 500_000, ngram_sizes=(3, 4, 5, 6, 7, 8), ffn_multiple: int = 256) -> ConfigDict:
+    """Config of a BLT model: local encoder, global latent transformer, local decoder."""
+    if preset not in PRESETS:
+        raise UserError(f"unknown preset {preset!r}; allowed: {', '.join(PRESETS)}")
+    model = ConfigDict(dict(
+        kind="blt", preset=preset, vocab=260, dtype="float32", remat="none", scan=True,
+        norm_eps=1e-5, rope_theta=500_000.0,  # paper section 4.7
+        local=dict(width=local_width, heads=local_heads, ffn=ffn_width(local_width, ffn_multiple), encoder_layers=encoder_layers,
+                   decoder_layers=decoder_layers, window=window),
+        latent=dict(width=global_width, heads=global_heads, ffn=ffn_width(global_width, ffn_multiple), layers=global_layers),
+        # encoder: which layers are followed by cross-attention; "none" pools only (SpaceByte, MegaByte).
+        cross=dict(k=k, heads=cross_heads or local_heads, encoder="last", decoder="all", encoder_kv="input", pool="embeddings",
+                   doubled_residual=False),
+        ngrams=dict(sizes=tuple(ngram_sizes), rows=ngram_rows, functions=1, digits="paper", raw_bytes=True, short="omit",
+                    normalise=True, reset=True),
+        mask_encoder_documents=True,
+    ))
+    model.update(ConfigDict(PRESETS[preset]))
+    return model.lock()
+
+
+def transformer(kind: str, *, vocab: int, width: int, layers: int, heads: int, window: int = 0, rope_theta: float = 500_000.0,
+                ffn_multiple: int = 256) -> ConfigDict:
+    """Config of a plain Llama-style decoder: `token` (the BPE baseline) or `byte` (the LM that supplies entropies).
+
+    window: how many positions a query sees, itself included; 0 means all before it.
+    """
+    return ConfigDict(dict(kind=kind, vocab=vocab, dtype="float32", remat="none", scan=True, norm_eps=1e-5, rope_theta=rope_theta,
+                           width=width, layers=layers, heads=heads, ffn=ffn_width(width, ffn_multiple), window=window)).lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """One row of Table 10 (paper appendix); counts of parameters follow from 12·l·h²."""
+    encoder_layers: int
+    local_heads: int
+    local_width: int
+    global_layers: int
+    global_heads: int
+    global_width: int
+    decoder_layers: int
+    cross_heads: int
+    k: int
+
+
+SIZES = {  # Table 10
+    "400M": Size(1, 12, 768, 24, 10, 1280, 7, 10, 2),
+    "1B": Size(1, 16, 1024, 25, 16, 2048, 9, 16, 2),
+    "2B": Size(1, 16, 1024, 26, 20, 2560, 9, 16, 3),
+    "4B": Size(1, 16, 1024, 36, 24, 3072, 9, 16, 3),
+    "8B": Size(1, 20, 1280, 32, 32, 4096, 6, 20, 4),
+}
+
+
+def sized_blt(size: str, preset: str = "paper", **changes) -> ConfigDict:
+    """The BLT of one row of Table 10."""
+    s = SIZES[size]
+    shape = dict(local_width=s.local_width, encoder_layers=s.encoder_layers, decoder_layers=s.decoder_layers, local_heads=s.local_heads,
+                 global_width=s.global_width, global_layers=s.global_layers, global_heads=s.global_heads, k=s.k, cross_heads=s.cross_heads)
+    return blt_model(preset, **{**shape, **changes})
+
+
+def training() -> ConfigDict:
+    """Optimizer and schedule; the numbers are the paper's (section 4.8) unless a comment says otherwise."""
+    return ConfigDict(dict(
+        steps=0,  # 0: as many as the budget pays for
+        lr=4e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0,
+        warmup=-1,  # steps; -1: min(2000, 10% of the steps), the rule for runs below 20,000 steps
+        schedule="cosine",  # cosine to final_lr, or wsd, or constant
+        final_lr=0.0,  # fraction of lr
+        decay=0.2,  # wsd: the last fraction of the steps decays linearly to final_lr
+        accumulate=1,  # microbatches per step
+        checkpoint_every=0,  # steps; 0: four checkpoints a run
+        keep=2,
+        log_every=1,
+        branch_from="",  # wsd: a run directory whose stable phase this run continues
+    )).lock()
+
+
+def data() -> ConfigDict:
+    """Which text, how it is split and how it is packed. Sizes in bytes."""
+    return ConfigDict(dict(
+        source="stdlib",  # stdlib | files
+        globs=(),  # files: patterns of .txt (a document a file) or .jsonl (a document a line)
+        text_field="text",  # files: the field of a JSON line
+        min_bytes=32,  # shorter documents are left out
+        tuning=0.03, held_out=0.03,  # fractions of near-duplicate groups
+        max_train_bytes=0,  # 0: all; else the first of the shuffled training documents, repeated by epochs
+        context=512,  # bytes of context: T slots a row for bytes, context / bytes per token for tokens
+        rows=8,  # rows in a batch
+        patch_slack=1.15,  # P = slack · context / patch size
+        seed=0,  # order of documents
+    )).lock()
+
+
+def evaluation() -> ConfigDict:
+    """How much of the held-out and tuning texts is scored; whole documents, in hash order, up to so many bytes (0: all)."""
+    return ConfigDict(dict(held_out_bytes=0, tuning_bytes=0)).lock()
+
+
+def patching(scheme: str = "none", size: float = 1.0, **changes) -> ConfigDict:
+    """How bytes become patches. size: the target (entropy, monotonic, both, random), exact (strided) or expected (space, bpe) mean."""
+    return ConfigDict({**dict(
+        scheme=scheme, size=float(size),
+        threshold=float("nan"),  # nats; nan: calibrated on the rows the run will read (delta too, for monotonic)
+        delta=float("nan"),  # nats; monotonic and both
+        max_length=0,  # 0: no limit
+        seed=0,  # random
+    ), **changes}).lock()
+
+
+def tokenizer(kind: str = "none", vocab: int = 0, bytes_per_token: float = 0.0) -> ConfigDict:
+    """BPE: `trained` here on training text with `vocab` entries, or `llama3` (128,256, extra `llama`). bytes_per_token: expected."""
+    return ConfigDict(dict(kind=kind, vocab=vocab, bytes_per_token=bytes_per_token)).lock()
+
+
+def run(name: str, family: str, model: ConfigDict, *, patching_: ConfigDict | None = None, tokenizer_: ConfigDict | None = None,
+        data_: ConfigDict | None = None, training_: ConfigDict | None = None, evaluation_: ConfigDict | None = None,
+        byte_lm: ConfigDict | None = None, budget_flops: float = 0.0, size: str = "", seed: int = 0) -> ConfigDict:
+    """One whole run. byte_lm: the run that trains the entropy model (family `byte-lm`), for schemes that need entropies."""
+    config = ConfigDict(dict(
+        schema_version=SCHEMA_VERSION, name=name, family=family, size=size, seed=seed,
+        budget_flops=float(budget_flops),  # `exact` useful training FLOPs, entropy model left out; 0: train.steps decides
+        model=model, patching=patching_ or patching(), tokenizer=tokenizer_ or tokenizer(), data=data_ or data(),
+        train=training_ or training(), eval=evaluation_ or evaluation(), byte_lm=byte_lm or ConfigDict(),
+    ))
+    return config.lock()
+
+
+def replace(config: ConfigDict, **changes) -> ConfigDict:
+    """A locked copy with dotted keys replaced: replace(c, **{"train.lr": 1e-3}). Unknown key: UserError."""
+    config = config.copy_and_resolve_references()
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        node = config
+        for part in path:
+            node = node.get(part) if isinstance(node, ConfigDict) and part in node else None
+        if not isinstance(node, ConfigDict) or last not in node:
+            known = list(flat(config))
+            close = difflib.get_close_matches(key, known, 3, 0.4) or known[:8]
+            raise UserError(f"unknown key {key!r}; did you mean {', '.join(close)}?")
+        try:
+            with node.ignore_type() if value is None else node.unlocked():
+                node[last] = float(value) if isinstance(node[last], float) and isinstance(value, int) and not isinstance(value, bool) else value
+        except TypeError:
+            raise UserError(f"{key}: {value!r} is not of type {type(node[last]).__name__}") from None
+    return config.lock()
+
+
+def parse_set(config: ConfigDict, assignments) -> ConfigDict:
+    """`--set key=value` applied: values are read as JSON where they parse, else as text. Bad key, type or form: UserError."""
+    changes = {}
+    for item in assignments:
+        key, sign, text = item.partition("=")
+        if not sign:
+            raise UserError(f"--set wants key=value, not {item!r}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        changes[key.strip()] = tuple(value) if isinstance(value, list) else value
+    return replace(config, **changes)
+
+
+def flat(config: ConfigDict, prefix: str = "") -> dict:
+    """Dotted keys to values."""
+    out = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            out.update(flat(value, f"{prefix}{key}."))
+        else:
+            out[prefix + key] = value
+    return out
+
+
+def to_dict(config: ConfigDict) -> dict:
+    """Plain dict, ready for JSON (nan as null)."""
+    def plain(value):
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(v) for v in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+    return plain(config.to_dict())
+
+
+def from_dict(values: dict) -> ConfigDict:
+    """Inverse of to_dict: lists become tuples, nulls nan."""
+    def rich(value):
+        if isinstance(value, dict):
+            return {k: rich(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return tuple(rich(v) for v in value)
+        return float("nan") if value is None else value
+    return ConfigDict(rich(values)).lock()
+
+
+def fingerprint(values) -> str:
+    """12 hex digits over canonical JSON: what makes two shared artifacts the same."""
+    values = to_dict(values) if isinstance(values, ConfigDict) else values
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:12]
