@@ -1,0 +1,33 @@
+# Two commands: `make quickstart` and `make test`. Each takes a fresh clone to its result; .venv is made on the way.
+# PYTHON picks the interpreter (3.11 or newer), EXTRAS adds optional parts: make setup EXTRAS=tpu,parity
+PYTHON ?= python3
+EXTRAS ?=
+BIN := .venv/bin
+comma := ,
+STAMP := .venv/.installed$(if $(EXTRAS),-$(subst $(comma),-,$(EXTRAS)))
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: setup quickstart test test-fast test-slow clean
+
+setup: $(STAMP)
+
+$(STAMP): setup.cfg pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bltjax needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[test$(if $(EXTRAS),$(comma)$(EXTRAS))]'
+	touch $@
+
+quickstart: setup
+	$(BIN)/bltjax run quickstart
+	$(BIN)/bltjax report quickstart
+
+test: test-fast test-slow
+
+test-fast: setup
+	$(PYTEST) -n 2
+
+test-slow: setup
+	$(PYTEST) -n 2 -m slow
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache
