@@ -1,0 +1,123 @@
+"""What every transformer here is made of: RMSNorm, rotary positions, SwiGLU, the pre-norm block, and stacks of layers.
+
+Parameters are float32 and plain arrays; a module casts them to its compute dtype where it uses them. Norms, softmax and logits
+are float32. Dimensions as in bltjax/config.py.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bltjax.models.attention import self_attention
+
+
+def normal(std: float):
+    """Truncated normal at three sigmas, as the released code initialises everything."""
+    return nn.initializers.truncated_normal(std, lower=-3.0, upper=3.0)
+
+
+def rms_norm(x, scale, eps: float):
+    """x / rms(x) * scale over the last axis, in float32, returned in x's dtype."""
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), -1, keepdims=True) + eps)
+    return (y * jnp.broadcast_to(scale, y.shape)).astype(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """RMS norm with a learned scale over the last axis."""
+    eps: float
+
+    @nn.compact
+    def __call__(self, x):
+        return rms_norm(x, self.param("scale", nn.initializers.ones, (x.shape[-1],)), self.eps)
+
+
+class Linear(nn.Module):
+    """Bias-free map of the last axis to `shape` (more than one axis: several maps of one input in one product)."""
+    shape: tuple
+    dtype: str
+    std: float | None = None  # default: input width ** -0.5
+    out: str | None = None  # dtype of the result, where it is not the compute dtype
+
+    @nn.compact
+    def __call__(self, x):
+        width = x.shape[-1]
+        kernel = self.param("kernel", normal(self.std or width ** -0.5), (width, *self.shape))
+        y = jnp.matmul(x, kernel.reshape(width, -1).astype(self.dtype), preferred_element_type=self.out or self.dtype)
+        return y.reshape(*x.shape[:-1], *self.shape)
+
+
+def rope_table(length: int, head_dim: int, theta: float):
+    """cos and sin, float32 [length, head_dim / 2], of position * theta ** (-2i / head_dim)."""
+    frequency = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    angle = jnp.arange(length, dtype=jnp.float32)[:, None] * frequency[None]
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x_BxTxHxK, rope):
+    """Rotary positions over the row: the pairs are (2i, 2i + 1), as in the released weights; float32 inside."""
+    cos, sin = (part[None, :, None, :] for part in rope)
+    even, odd = jnp.split(x_BxTxHxK.astype(jnp.float32).reshape(*x_BxTxHxK.shape[:-1], -1, 2), 2, axis=-1)
+    even, odd = even[..., 0], odd[..., 0]
+    turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
+    return turned.reshape(x_BxTxHxK.shape).astype(x_BxTxHxK.dtype)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with rotary positions, within documents and, if `window`, within the last `window` positions."""
+    heads: int
+    window: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x_BxTxD, doc_ids_BxT, rope):
+        B, T, D = x_BxTxD.shape
+        qkv = Linear((3, D), self.dtype, name="qkv")(x_BxTxD).reshape(B, T, 3, self.heads, D // self.heads)
+        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        y = self_attention(rotate(q, rope), rotate(k, rope), v, doc_ids_BxT, self.window)
+        return Linear((D,), self.dtype, name="out")(y.reshape(B, T, D))
+
+
+class SwiGLU(nn.Module):
+    """W2(silu(W1 x) * W3 x)."""
+    ffn: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x):
+        gate_up = Linear((2, self.ffn), self.dtype, name="gate_up")(x)
+        return Linear((x.shape[-1],), self.dtype, name="down")(jax.nn.silu(gate_up[..., 0, :]) * gate_up[..., 1, :])
+
+
+class Block(nn.Module):
+    """Pre-norm Llama block: x + attention(norm x), then x + ffn(norm x). Shaped for `stack`: returns (x, None)."""
+    heads: int
+    ffn: int
+    window: int
+    eps: float
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x_BxTxD, doc_ids_BxT, rope):
+        attention = SelfAttention(self.heads, self.window, self.dtype, name="attention")
+        x = x_BxTxD + attention(RMSNorm(self.eps, name="attention_norm")(x_BxTxD), doc_ids_BxT, rope)
+        x = x + SwiGLU(self.ffn, self.dtype, name="ffn")(RMSNorm(self.eps, name="ffn_norm")(x))
+        return x, None
+
+
+REMAT = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+def stack(module, length: int, *, remat: str, scan: bool, broadcast: int = 2):
+    """`length` layers of `module` over a carry, parameters stacked on a leading axis; the other `broadcast` arguments are shared.
+
+    scan False unrolls the loop and keeps the layout, so that a compiled program shows every layer's operations.
+    """
+    if REMAT[remat]:
+        module = nn.remat(module, policy=REMAT[remat], prevent_cse=not scan)
+    return nn.scan(module, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=(nn.broadcast,) * broadcast,
+                   length=length, unroll=1 if scan else length)

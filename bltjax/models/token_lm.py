@@ -1,0 +1,38 @@
+"""A plain Llama-style decoder: the BPE baseline, and (in byte_lm.py) the byte LM that supplies entropies."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from bltjax.models.layers import Block, Linear, RMSNorm, normal, rope_table, stack
+
+
+class Transformer(nn.Module):
+    """Embedding, blocks, norm, head. config: `bltjax.config.transformer`."""
+    config: object
+
+    @nn.compact
+    def __call__(self, ids_BxN, doc_ids_BxN):
+        """ids and document ids, int32 [B,N] -> float32 logits [B,N,V]."""
+        c = self.config
+        table = self.param("embed", normal(c.width ** -0.5), (c.vocab, c.width))
+        x = table[ids_BxN].astype(c.dtype)
+        rope = rope_table(ids_BxN.shape[1], c.width // c.heads, c.rope_theta)
+        blocks = stack(Block, c.layers, remat=c.remat, scan=c.scan)
+        x, _ = blocks(c.heads, c.ffn, c.window, c.norm_eps, c.dtype, name="blocks")(x, doc_ids_BxN, rope)
+        x = RMSNorm(c.norm_eps, name="norm")(x)
+        return Linear((c.vocab,), c.dtype, out="float32", name="head")(x)
+
+
+def module(config):
+    """The Linen module of kind "token" or "byte"."""
+    return Transformer(config)
+
+
+def inputs(batch):
+    """The arrays of a token batch that the model reads."""
+    return batch["tokens"], batch["doc_ids"]
+
+
+def example():
+    """Smallest batch arrays, for initialisation."""
+    return jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), jnp.int32)
