@@ -1,0 +1,188 @@
+"""The command line: parses, calls, prints. Exit status 0 is done, 2 a mistake of the user's, anything else a reported failure."""
+
+import argparse
+import errno
+import json
+import os
+import pathlib
+import sys
+
+from bltjax.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = Parser(prog="bltjax", description="FLOP-controlled scaling experiments: patches of bytes against BPE tokens.")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+
+    def verb(name, does, call, help, experiment=True):
+        sub = verbs.add_parser(name, help=help, description=does)
+        if experiment:
+            sub.add_argument("experiment", help="a registered name (optionally NAME:arg), or the path of your own experiment file")
+            sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of every run's config")
+            sub.add_argument("--runlocal", action="store_true", help="the experiment's small version, for a laptop")
+            sub.add_argument("--only", default="", metavar="TEXT", help="only runs whose name contains TEXT")
+            sub.add_argument("--root", type=pathlib.Path, default=pathlib.Path("runs"), help="where run directories live (default: runs)")
+        sub.set_defaults(call=call)
+        return sub
+
+    sub = verb("plan", "Every run of an experiment, before anything is spent: nothing is run.", plan, "what an experiment will run and cost")
+    sub.add_argument("--json", action="store_true")
+    sub = verb("run", "Run or resume all runs of an experiment on this machine.", run, "run or resume an experiment here")
+    sub.add_argument("--workers", type=int, default=0, help="processes at once (default: one per core on CPUs, one on accelerators)")
+    sub = verb("status", "Where every run stands.", status, "done, running, failed, where and why")
+    sub.add_argument("--json", action="store_true")
+    sub = verb("report", "CSV, tables, plots and one HTML page from the run directories.", report, "tables, plots and one HTML page")
+    sub.add_argument("--json", action="store_true")
+    sub.add_argument("--out", type=pathlib.Path, help="where to write (default: ROOT/EXPERIMENT/report)")
+
+    sub = verb("train", "A single run in this process.", train, "a single run", experiment=False)
+    sub.add_argument("--config", required=True, help="an experiment file or name, or a run's config.json")
+    sub.add_argument("--run", default="", help="which run of an experiment that has several")
+    sub.add_argument("--run-dir", type=pathlib.Path, help="where to put it (default: runs/EXPERIMENT/RUN)")
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    sub.add_argument("--runlocal", action="store_true")
+    sub.add_argument("--profile", action="store_true", help="trace a few steps into RUN_DIR/profile")
+    sub.add_argument("--tensorboard", action="store_true", help="mirror the metrics (extra `tensorboard`)")
+
+    sub = verb("patch", "The patches of a text.", patch, "the patches of a text", experiment=False)
+    sub.add_argument("text", help="a text, or the path of a file")
+    sub.add_argument("--run", type=pathlib.Path, help="a run directory: its scheme, byte LM and threshold")
+    sub.add_argument("--scheme", default="", help="strided, space, entropy, monotonic, both or random (default: the run's, else space)")
+    for name, kind in dict(threshold=float, delta=float, stride=int, mean=float, seed=int, max_length=int).items():
+        sub.add_argument("--" + name.replace("_", "-"), type=kind)
+    sub.add_argument("--json", action="store_true")
+
+    data = verbs.add_parser("data", help="calibrate", description="Work on data ahead of training.")
+    parts = data.add_subparsers(dest="part", required=True, metavar="PART", parser_class=Parser)
+    sub = parts.add_parser("calibrate", help="the threshold for a mean patch size",
+                           description="The threshold that gives a mean patch size on training text that a byte LM's own data config reads.")
+    sub.add_argument("--byte-lm", type=pathlib.Path, required=True, help="a byte LM's run directory (or a run that used one)")
+    sub.add_argument("--size", type=float, required=True, help="mean bytes per patch to reach")
+    sub.add_argument("--scheme", default="entropy", choices=["entropy", "monotonic", "both"])
+    sub.add_argument("--delta", type=float, default=0.0, help="both: the jump that is wanted too")
+    sub.add_argument("--max-length", type=int, default=0)
+    sub.add_argument("--bytes", type=int, default=1_000_000, help="how much text to read")
+    sub.add_argument("--json", action="store_true")
+    sub.set_defaults(call=calibrate)
+    return top
+
+
+def chosen(args):
+    """(experiment, the runs that --only keeps)."""
+    from bltjax.sweep import experiments
+    experiment = experiments.load(args.experiment, args.set, runlocal=args.runlocal)
+    runs = [c for c in experiment.runs if args.only in c.name]
+    if not runs:
+        raise UserError(f"no run of {experiment.name} has {args.only!r} in its name; there are {', '.join(c.name for c in experiment.runs)}")
+    return experiment, runs
+
+
+def plan(args) -> int:
+    from bltjax.sweep import plan as planning
+    experiment, runs = chosen(args)
+    plans = planning.plan(runs)
+    rate = planning.machine_flops()
+    for p in plans:
+        p["seconds_here"] = planning.seconds(p, rate)
+    if args.json:
+        print(json.dumps({"experiment": experiment.name, "machine_flops": rate, "runs": plans}))
+    else:
+        print(planning.text_table(plans))
+    return 0
+
+
+def run(args) -> int:
+    from bltjax.sweep import runner
+    experiment, runs = chosen(args)
+    return runner.run(args.root, experiment.name, runs, args.workers)
+
+
+def status(args) -> int:
+    from bltjax.sweep import status as standing
+    experiment, runs = chosen(args)
+    rows = standing.of_experiment(args.root, experiment.name, [c.name for c in runs])
+    print(json.dumps({"experiment": experiment.name, "runs": rows}) if args.json else standing.text_table(rows))
+    return 0
+
+
+def report(args) -> int:
+    from bltjax.analysis import report as reporting
+    experiment, _ = chosen(args)
+    directory = args.root / experiment.name
+    result = reporting.report(directory, args.out or directory / "report")
+    print(json.dumps(result, allow_nan=False) if args.json else reporting.text(result))
+    return 0
+
+
+def train(args) -> int:
+    from bltjax import config as cfg
+    from bltjax.sweep import experiments, locks, one_run, rundir
+    path = pathlib.Path(args.config)
+    if path.suffix == ".json":
+        if not path.exists():
+            raise UserError(f"no file {path}")
+        configs, name = [cfg.parse_set(rundir.load_config(path.parent), args.set)], "train"
+        default = path.parent if not args.set else None
+    else:
+        experiment = experiments.load(args.config, args.set, runlocal=args.runlocal)
+        configs, name, default = [c for c in experiment.runs if args.run in ("", c.name)], experiment.name, None
+        if len(configs) != 1:
+            raise UserError(f"--run NAME must choose one of {', '.join(c.name for c in experiment.runs)}")
+    run_dir = args.run_dir or default or pathlib.Path("runs") / name / configs[0].name
+    rundir.create(run_dir, configs[0], name)
+    try:
+        with locks.held(run_dir / ".lock", wait=False):
+            one_run.execute(run_dir, progress=True, profile=args.profile, tensorboard=args.tensorboard)
+    except locks.Busy:
+        raise UserError(f"{run_dir} is being run by another process") from None
+    scored = rundir.read_json(run_dir / "eval.json")
+    print(f"{run_dir}: {scored['held_out']['bpb']:.4f} bits per byte held out")
+    return 0
+
+
+def patch(args) -> int:
+    from bltjax import patches
+    result = patches.of_text(args.text, args.run, args.scheme, threshold=args.threshold, delta=args.delta, stride=args.stride,
+                             mean=args.mean, seed=args.seed, max_length=args.max_length)
+    print(json.dumps(result) if args.json else patches.text(result))
+    return 0
+
+
+def calibrate(args) -> int:
+    from bltjax import patches
+    result = patches.calibrate(args.byte_lm, args.scheme, args.size, args.bytes, delta=args.delta, max_length=args.max_length)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print(f"{args.scheme}: threshold {result['threshold']:.6f} nats gives {result['patch_size']:.3f} bytes per patch "
+              f"on {result['bytes']:,} bytes of text that is not held out")
+    return 0
+
+
+def main(argv=None) -> int:
+    try:
+        args = parser().parse_args(argv)
+        return args.call(args)
+    except UserError as error:
+        print(f"bltjax: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bltjax: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"bltjax: the disk is full ({error.filename or 'no file named'}); free some space and run the same command again", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Bits per byte on whole documents (paper Eq. 18): nats of raw bytes over ln 2 times raw bytes, document by document."""
+
+import functools
+import math
+
+import jax
+import numpy as np
+
+from bltjax.models import loss
+
+
+@functools.lru_cache(maxsize=8)
+def _scorer(frozen_model):
+    return jax.jit(lambda params, batch: loss.nats_per_position(frozen_model.model, params, batch))
+
+
+class _Frozen:
+    """A model config that can be a cache key."""
+
+    def __init__(self, model):
+        self.model, self.key = model, str(model)
+
+    def __eq__(self, other):
+        return self.key == other.key
+
+    def __hash__(self):
+        return hash(self.key)
+
+
+def nats_by_document(model_config, params, windows, documents: int, is_eos) -> tuple[np.ndarray, np.ndarray]:
+    """Sums the nats of every scored position into its document.
+
+    windows yields (batch, score [B,T] bool, document [B,T] int, -1 where not scored); is_eos(batch) -> bool [B,T], the positions
+    whose target is the end of the document. Returns (nats of raw bytes, nats of EOS), float64 [documents] each.
+    """
+    scorer = _scorer(_Frozen(model_config))
+    nats, eos_nats = np.zeros(documents), np.zeros(documents)
+    pending = None
+    for window in [*windows, None]:  # one batch behind, so that the device works while the host adds up
+        if pending is not None:
+            (batch, score, document), result = pending
+            values, eos = np.asarray(result, np.float64), is_eos(batch)
+            np.add.at(nats, document[score & ~eos], values[score & ~eos])
+            np.add.at(eos_nats, document[score & eos], values[score & eos])
+        pending = None if window is None else (window, scorer(params, jax.device_put(window[0])))
+    return nats, eos_nats
+
+
+def summary(sizes, nats, eos_nats, patch_size: float) -> dict:
+    """What eval.json holds of one text: bits per byte over all documents, and the parts that bootstraps resample."""
+    return {"bpb": float(nats.sum() / (math.log(2) * sum(sizes))), "bytes": int(sum(sizes)), "eos_nats": float(eos_nats.sum()),
+            "patch_size": float(patch_size),
+            "documents": [{"bytes": int(b), "nats": float(n), "eos_nats": float(e)} for b, n, e in zip(sizes, nats, eos_nats)]}
+
+
+def first_documents(documents: list[bytes], limit: int) -> list[bytes]:
+    """Whole documents in the split's own (hash) order, up to `limit` bytes and at least one; 0 is all of them."""
+    if not limit:
+        return documents
+    total, kept = 0, []
+    for document in documents:
+        if kept and total + len(document) > limit:
+            continue
+        kept.append(document)
+        total += len(document)
+    return kept

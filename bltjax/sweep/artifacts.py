@@ -1,0 +1,102 @@
+"""What runs share: the split corpus, tokenizers, byte LMs and their entropies. Each is made once, under a lock, and found by fingerprint.
+
+They live in ROOT/_shared: tokenizer-<fingerprint>.json, byte-lm-<fingerprint>/ (a run directory like any other),
+entropies-<fingerprint>.npz. None of them ever sees held-out text in training.
+"""
+
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from bltjax import config as cfg
+from bltjax.data import sources, splits, tokenizers
+from bltjax.entropies import annotate
+from bltjax.errors import UserError
+from bltjax.sweep import locks, rundir
+
+NEEDS_ENTROPIES = ("entropy", "monotonic", "both")
+TEXT_KEYS = ("source", "globs", "text_field", "min_bytes", "tuning", "held_out")  # what decides which text is in which split
+
+
+@dataclasses.dataclass(frozen=True)
+class ByteLM:
+    """A trained byte LM: its run directory, model config and parameters."""
+    run_dir: pathlib.Path
+    model: ConfigDict
+    params: dict
+    facts: dict  # what the report says of it: fingerprint, params, training FLOPs, forward FLOPs per byte, held-out bpb
+
+
+_corpora: dict[str, splits.Splits] = {}  # of this process
+
+
+def corpus(data_config: ConfigDict) -> splits.Splits:
+    """Documents of the config's source, split; read once a process. UserError where the text cannot be used."""
+    key = cfg.fingerprint({key: data_config[key] for key in TEXT_KEYS})
+    if key not in _corpora:
+        _corpora[key] = splits.split(sources.documents(data_config), data_config)
+    return _corpora[key]
+
+
+def preparation_key(config: ConfigDict) -> str:
+    """Same key, same byte LM and same entropies; empty for a run that needs none."""
+    if config.patching.scheme not in NEEDS_ENTROPIES:
+        return ""
+    if not len(config.byte_lm):
+        raise UserError(f"run {config.name}: patching.scheme {config.patching.scheme} needs entropies, and the run names no byte_lm")
+    for key in TEXT_KEYS:
+        if config.byte_lm.data[key] != config.data[key]:
+            raise UserError(f"run {config.name}: its byte LM would split other text (data.{key}: {config.byte_lm.data[key]!r} against "
+                            f"{config.data[key]!r}), and might see what is held out")
+    return cfg.fingerprint({"byte_lm": cfg.to_dict(config.byte_lm), "data": cfg.to_dict(config.data)})
+
+
+def tokenizer(config: ConfigDict, text: splits.Splits, shared: pathlib.Path) -> tokenizers.Tokenizer:
+    """The run's BPE tokenizer: trained on all training text of the split, or Llama 3's."""
+    if config.tokenizer.kind == "llama3":
+        return tokenizers.llama3()
+    if config.tokenizer.kind != "trained":
+        raise UserError(f"run {config.name}: tokenizer.kind {config.tokenizer.kind!r}; allowed here: trained, llama3")
+    key = cfg.fingerprint({"vocab": config.tokenizer.vocab, "text": text.fingerprint})
+    path = shared / f"tokenizer-{key}.json"
+    with locks.held(path.with_suffix(".lock")):
+        if not path.exists():
+            tokenizers.train_bpe(text.train, config.tokenizer.vocab).save(path)
+        return tokenizers.load(path)
+
+
+def byte_lm(config: ConfigDict, text: splits.Splits, shared: pathlib.Path) -> ByteLM:
+    """The run's byte LM, trained to its end if it is not there yet (whoever holds the lock trains, the others wait)."""
+    from bltjax.sweep import one_run  # a byte LM is trained like any other run
+    from bltjax.training import checkpoint
+    key = cfg.fingerprint({"config": cfg.to_dict(config.byte_lm), "text": text.fingerprint})
+    run_dir = shared / f"byte-lm-{key}"
+    with locks.held(run_dir / ".lock"):
+        rundir.create(run_dir, config.byte_lm, rundir.SHARED)
+        if rundir.state(run_dir) != "done":
+            one_run.execute(run_dir, progress=False)
+    planned, scored = rundir.read_json(run_dir / "planned.json"), rundir.read_json(run_dir / "eval.json")
+    facts = {"fingerprint": key, "params": planned["params"]["total"], "train_flops": planned["train_flops"],
+             "forward_flops_per_byte": planned["flops_per_byte_exact"], "bpb": scored["held_out"]["bpb"], "run_dir": str(run_dir)}
+    return ByteLM(run_dir, config.byte_lm.model, checkpoint.load_params(run_dir), facts)
+
+
+def entropies(lm: ByteLM, documents: list[bytes], shared: pathlib.Path) -> list[np.ndarray]:
+    """Entropy in nats after every position of [BOS, bytes, EOS], float32 [len + 2], for each document."""
+    key = cfg.fingerprint({"byte_lm": lm.facts["fingerprint"], "documents": sources.fingerprint(documents)})
+    path = shared / f"entropies-{key}.npz"
+    with locks.held(path.with_suffix(".lock")):
+        if not path.exists():
+            found = annotate.annotate(lm.model, lm.params, documents)
+            part = path.with_suffix(f".{os.getpid()}.part")
+            with part.open("wb") as out:
+                np.savez(out, entropies=np.concatenate(found), lengths=np.array([len(e) for e in found]))
+            os.replace(part, path)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return np.split(stored["entropies"], np.cumsum(stored["lengths"])[:-1])
+    except (ValueError, OSError, KeyError, EOFError) as error:
+        raise UserError(f"{path} cannot be read ({error}); remove it and run again") from None
