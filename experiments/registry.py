@@ -1,0 +1,169 @@
+"""Finds an experiment, by its name here or by the path of a user's own file, and checks what it declares.
+
+An experiment is a Python file with `get_config(arg=None)`, which returns a locked ConfigDict:
+
+    claim    one sentence: what the runs are there to show
+    figure   the figure or table of the paper that it redraws, or ""
+    runs     a tuple of run configs (`bltjax.config.run`), with different names
+
+The file's name is the experiment's, and with it the directory of its runs. `NAME:arg` passes arg on, and is a directory of its
+own, `NAME-arg`; every file answers to `runlocal`, its small version for a laptop.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import inspect
+import pathlib
+import re
+import sys
+import traceback
+
+from ml_collections import ConfigDict
+
+from bltjax import config as cfg
+from bltjax.errors import UserError
+
+FOLDER = pathlib.Path(__file__).parent
+BYTE_LM = "byte-lm"  # the family of the model that supplies entropies: no competitor, but a run like any other
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+# What decides which text is held out. A run's byte LM must never read it: an override of the run's documents is the byte LM's too.
+DOCUMENTS = ("source", "globs", "text_field", "min_bytes", "tuning", "held_out")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a file declares. name: of the directory of its runs; path: the file."""
+    name: str
+    claim: str
+    figure: str
+    runs: tuple[ConfigDict, ...]
+    path: pathlib.Path
+
+
+def names() -> list[str]:
+    """The experiments that come with the package."""
+    return sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("__init__", "registry"))
+
+
+def load(name_or_path: str, overrides=(), *, runlocal: bool = False) -> Experiment:
+    """The experiment `NAME`, `NAME:arg`, `path/to/file.py` or `path/to/file.py:arg`; runlocal: the same as the arg "runlocal".
+
+    overrides: `key=value` texts (bltjax.config.parse_set), applied to every run. Anything wrong: UserError, one line.
+    """
+    target, arg = _parse(str(name_or_path))
+    if runlocal:
+        if arg not in (None, "runlocal"):
+            raise UserError(f"{name_or_path}: give either {arg!r} or runlocal")
+        arg = "runlocal"
+    path, module = _module(target)
+    declared = _call(path, module, arg)
+    name = path.stem if arg is None else f"{path.stem}-{re.sub('[^A-Za-z0-9._+-]+', '-', arg)}"
+    experiment = Experiment(name, str(declared.get("claim", "")), str(declared.get("figure", "")), _runs(path, declared), path)
+    return dataclasses.replace(experiment, runs=tuple(_overridden(run, overrides) for run in experiment.runs)) if overrides else experiment
+
+
+def _parse(text: str) -> tuple[str, str | None]:
+    if pathlib.Path(text).is_file():
+        return text, None
+    target, sign, arg = text.partition(":") if ".py:" not in text else text.rpartition(":")
+    if sign and not arg:
+        raise UserError(f"{text!r}: nothing stands after the colon; write {target} or {target}:ARG")
+    return target, arg or None
+
+
+def _module(target: str):
+    """The file and its imported module."""
+    if target in names():
+        path = FOLDER / f"{target}.py"
+        return path, _imported(path, lambda: importlib.import_module(f"bltjax.experiments.{target}"))
+    path = pathlib.Path(target)
+    if path.suffix == ".py" or len(path.parts) > 1:
+        if not path.is_file():
+            raise UserError(f"no experiment file {target}")
+        return path, _imported(path, lambda: _from_file(path))
+    close = difflib.get_close_matches(target, names(), 3, 0.4)
+    hint = f"did you mean {', '.join(close)}? " if close else ""
+    raise UserError(f"unknown experiment {target!r}; {hint}known: {', '.join(names())}; or give the path of your own .py file")
+
+
+def _from_file(path: pathlib.Path):
+    name = f"bltjax_experiment_{re.sub('[^A-Za-z0-9]', '_', path.stem)}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None:
+        raise ImportError("not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses in the file look their own module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _imported(path: pathlib.Path, load_module):
+    try:
+        return load_module()
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} fails to import: {_why(path, error)}") from error
+
+
+def _call(path: pathlib.Path, module, arg: str | None) -> ConfigDict:
+    get_config = getattr(module, "get_config", None)
+    if not callable(get_config):
+        raise UserError(f"{path} has no get_config(arg=None); an experiment file must have one (see {FOLDER / 'registry.py'})")
+    if arg is not None and not inspect.signature(get_config).parameters:
+        raise UserError(f"{path}: get_config takes no argument, so {arg!r} cannot be passed on; write get_config(arg=None)")
+    try:
+        declared = get_config() if arg is None else get_config(arg)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path}: get_config fails: {_why(path, error)}") from error
+    if not isinstance(declared, ConfigDict) or "runs" not in declared:
+        raise UserError(f"{path}: get_config must return a ConfigDict with claim, figure and runs, not {type(declared).__name__}")
+    return declared
+
+
+def _runs(path: pathlib.Path, declared: ConfigDict) -> tuple[ConfigDict, ...]:
+    runs = declared.runs
+    if not isinstance(runs, (tuple, list)) or not runs:
+        raise UserError(f"{path}: runs must be a tuple of run configs, at least one")
+    seen = set()
+    for i, run in enumerate(runs):
+        if not isinstance(run, ConfigDict) or not {"name", "family", "model", "data", "train"} <= set(run):
+            raise UserError(f"{path}: run {i} is no run config; make it with bltjax.config.run(...)")
+        if not NAME.fullmatch(run.name):
+            raise UserError(f"{path}: a run is named {run.name!r}; a name is a directory: letters, digits and . _ + - only")
+        if run.name in seen:
+            raise UserError(f"{path}: two runs are named {run.name!r}")
+        if run.family not in (*cfg.FAMILIES, BYTE_LM):
+            close = difflib.get_close_matches(run.family, cfg.FAMILIES, 1, 0.4)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise UserError(f"{path}: run {run.name}: unknown family {run.family!r}; {hint}allowed: {', '.join(cfg.FAMILIES)}")
+        seen.add(run.name)
+    return tuple(run.copy_and_resolve_references().lock() for run in runs)
+
+
+def _overridden(run: ConfigDict, overrides) -> ConfigDict:
+    assignments = list(overrides)
+    if len(run.byte_lm):
+        shared = tuple(f"data.{key}=" for key in DOCUMENTS)
+        assignments = [f"byte_lm.{a}" for a in assignments if a.startswith(shared)] + assignments
+    try:
+        return cfg.parse_set(run, assignments)
+    except UserError as error:
+        raise UserError(f"--set, run {run.name}: {error}") from None
+
+
+def _why(path: pathlib.Path, error: BaseException) -> str:
+    """An error of the file's as one line, with the last line number inside the file."""
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg} (line {error.lineno})"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if pathlib.Path(frame.filename) == path]
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{text} (line {lines[-1]})" if lines else text
