@@ -1,0 +1,126 @@
+"""Run directories of one experiment, read as they lie: finished, unfinished and failed ones.
+
+Nothing here imports the trainer: a report is a function of the files alone (DESIGN.md 3, "A run directory").
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+
+from bltjax.errors import UserError
+
+TRACES = ("config.json", "planned.json", "metrics.jsonl", "eval.json", "done.json", "failed.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run directory. Every dict is a file's content ({} where the file is absent); metrics: one dict per logged step.
+
+    state: "done" | "unfinished" | "failed"; reason: why it is not done, "" when it is.
+    """
+    name: str
+    path: pathlib.Path
+    state: str
+    reason: str
+    record: dict
+    planned: dict
+    metrics: list
+    evaluation: dict
+    done: dict
+
+    @property
+    def config(self) -> dict:
+        """The run's nested config."""
+        return self.record.get("config") or {}
+
+    def setting(self, dotted: str, default=None):
+        """A value of the config by its dotted key."""
+        return lookup(self.config, dotted, default)
+
+
+def lookup(values: dict, dotted: str, default=None):
+    """values["a"]["b"] for "a.b"; default where a part is missing or null."""
+    node = values
+    for part in dotted.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return default
+        node = node[part]
+    return default if node is None else node
+
+
+def read_json(path: pathlib.Path) -> dict:
+    """A JSON object; {} if there is no such file. Damaged: UserError that names the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: not readable as JSON ({str(error).splitlines()[0]})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def read_metrics(path: pathlib.Path) -> list:
+    """Logged steps in order, each step once. A last line cut short by a kill is dropped; any other damage is a UserError."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{path}: not readable ({error.strerror})") from None
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    steps = {}
+    for number, line in lines:
+        try:
+            value = json.loads(line)
+            step = value["step"]
+        except (ValueError, KeyError, TypeError):
+            if number == lines[-1][0] and not text.endswith("\n"):
+                break
+            raise UserError(f"{path}: line {number} is not a metrics record") from None
+        steps.pop(step, None)  # a resumed run's later line is the one that counts
+        steps[step] = value
+    return [steps[step] for step in sorted(steps)]
+
+
+def finite(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def read_run(path: pathlib.Path) -> Run:
+    """One run directory. Damaged JSON: UserError."""
+    record, planned, evaluation, done, failed = (
+        read_json(path / name) for name in ("config.json", "planned.json", "eval.json", "done.json", "failed.json"))
+    metrics = read_metrics(path / "metrics.jsonl")
+    bpb = lookup(evaluation, "held_out.bpb")
+    if done and finite(bpb):
+        state, reason = "done", ""
+    elif failed:
+        state, reason = "failed", " ".join(str(failed.get("error", "no reason recorded")).split())
+    elif done and bpb is not None:
+        state, reason = "failed", f"held-out bits per byte is not a finite number ({bpb})"
+    else:
+        steps, planned_steps = (metrics[-1]["step"] if metrics else 0), planned.get("steps")
+        reached = f"step {steps} of {planned_steps}" if planned_steps else f"step {steps}"
+        missing = [name for name in ("config.json", "planned.json", "eval.json", "done.json") if not (path / name).exists()]
+        state, reason = "unfinished", f"{reached}; no {', no '.join(missing)}" if missing else f"{reached}; eval.json has no held-out score"
+    name = str(lookup(record, "config.name", path.name))
+    return Run(name, path, state, reason, record, planned, metrics, evaluation, done)
+
+
+def read_experiment(directory) -> list:
+    """All run directories of an experiment, sorted by name. No directory, no run or none finished: UserError."""
+    directory = pathlib.Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such directory of runs")
+    folders = [path for path in sorted(directory.iterdir())
+               if path.is_dir() and path.name[0] not in "._" and any((path / name).exists() for name in TRACES)]
+    if not folders:
+        raise UserError(f"{directory}: holds no run directories")
+    runs = [read_run(path) for path in folders]
+    if not any(run.state == "done" for run in runs):
+        what = "; ".join(f"{run.name}: {run.state}, {run.reason}" for run in runs[:3])
+        raise UserError(f"{directory}: none of its {len(runs)} runs has finished ({what}{'; ...' if len(runs) > 3 else ''})")
+    return runs

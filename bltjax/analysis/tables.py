@@ -1,0 +1,77 @@
+"""Numbers as text, CSV and Markdown. A table is (columns, rows of strings); CSV keeps every digit."""
+
+import csv
+import io
+
+COLUMNS = (  # of report.csv and of the table of runs: key, heading, format
+    ("name", "run", "{}"), ("family", "family", "{}"), ("chosen", "chosen", "{}"), ("budget_flops", "planned FLOPs (budget)", "flops"),
+    ("realized_flops", "realized FLOPs (useful)", "flops"), ("deviation_percent", "off budget", "{:+.2f}%"),
+    ("executed_flops", "executed FLOPs", "flops"), ("entropy_forward_flops", "entropy model's forward FLOPs", "flops"),
+    ("flops_with_entropy_model", "realized + entropy model", "flops"), ("patch_target", "patch size: target", "{:.3g}"),
+    ("patch_size", "on training rows", "{:.3f}"), ("patch_held_out", "on held-out text", "{:.3f}"), ("steps", "steps", "{:,.0f}"),
+    ("train_bytes", "training bytes", "{:,.0f}"), ("bytes_per_batch", "bytes per batch", "{:,.0f}"),
+    ("packing_bytes", "packing: bytes", "{:.1%}"), ("packing_patches", "packing: patches", "{:.1%}"),
+    ("params_total", "parameters", "{:,.0f}"), ("params_without_hash", "without hash tables", "{:,.0f}"),
+    ("params_hash", "hash tables", "{:,.0f}"), ("flops_per_byte_exact", "forward FLOPs/byte, exact", "{:,.0f}"),
+    ("flops_per_byte_paper", "forward FLOPs/byte, paper", "{:,.0f}"), ("local_share", "outside the latent transformer", "{:.0%}"),
+    ("lr", "learning rate", "{:g}"), ("vocab", "vocabulary", "{:,.0f}"), ("seed", "seed", "{}"),
+    ("tuning_bpb", "tuning bits/byte", "{:.4f}"), ("bpb", "held-out bits/byte", "{:.4f}"), ("bpb_low", "95% from", "{:.4f}"),
+    ("bpb_high", "95% to", "{:.4f}"), ("upper_bound", "upper bound", "{}"), ("eos_nats", "EOS nats (apart)", "{:.1f}"),
+    ("held_out_bytes", "held-out bytes", "{:,.0f}"), ("held_out_documents", "documents", "{}"), ("size", "size", "{}"),
+    ("threshold", "threshold", "{:.4f}"), ("delta", "delta", "{:.4f}"), ("wall_s", "wall, s", "{:,.0f}"), ("run_dir", "directory", "{}"))
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def flops(value, digits: int = 3) -> str:
+    """1.03×10¹²; a bare power of ten where that is all the number says."""
+    if value is None:
+        return "–"
+    if not value:
+        return "0"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{mantissa}×10" + str(int(exponent)).translate(SUPERSCRIPT)
+
+
+def short_flops(value) -> str:
+    """3×10¹¹ for a round number, more digits where it is not."""
+    digits = next((d for d in (1, 2, 3) if abs(float(f"{value:.{d - 1}e}") / value - 1) < 1e-3), 3) if value else 1
+    return flops(value, digits).removeprefix("1×")
+
+
+def cell(value, form: str) -> str:
+    """One value as text; nothing known is a dash."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return flops(value) if form == "flops" else form.format(value).replace("-", "−") if form[0:2] == "{:" else form.format(value)
+
+
+def table(rows: list, keys=None) -> dict:
+    """The table of runs as text: {"columns", "rows"}, columns that hold nothing left out."""
+    kept = [c for c in COLUMNS if (keys is None or c[0] in keys) and any(r.get(c[0]) not in (None, "") for r in rows)]
+    return dict(columns=[heading for _, heading, _ in kept], rows=[[cell(r.get(key), form) for key, _, form in kept] for r in rows])
+
+
+def to_csv(rows: list) -> str:
+    """Every column with every digit; empty where nothing is known."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    keys = [key for key, _, _ in COLUMNS]
+    writer.writerow(keys)
+    writer.writerows([["" if r.get(key) is None else repr(r[key]) if isinstance(r[key], float) else r[key] for key in keys] for r in rows])
+    return out.getvalue()
+
+
+def to_markdown(columns: list, rows: list) -> str:
+    """A GitHub table; numbers to the right."""
+    def line(cells):
+        return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
+    numeric = [all(numeric_text(r[i]) for r in rows) for i in range(len(columns))]
+    rule = "| " + " | ".join("---:" if right else "---" for right in numeric) + " |"
+    return "\n".join([line(columns), rule, *map(line, rows)])
+
+
+def numeric_text(text: str) -> bool:
+    """Whether a cell should stand at the right: starts like a number, or is empty."""
+    return str(text)[:1] in "0123456789+−–±" if str(text) else True
