@@ -87,6 +87,17 @@ def train_flops(config, slots, patches=0):
     return TRAIN * (slots * a + patches * b)
 
 
+def executed_step(config, rows: int, slots_per_row: int, patches_per_row: int = 0) -> float:
+    """FLOPs of one training step over fixed shapes, padding and masked attention blocks included: for MFU and wall time only.
+
+    Rematerialised forwards (`model.remat`) are not counted. Kind `token`: slots are tokens."""
+    model = config.model if "model" in config else config
+    latent_keys = executed_keys(patches_per_row) if model.kind == "blt" else 0.0
+    window = model.local.window if model.kind == "blt" else model.window
+    slot, patch = _split(_rates(model, executed_keys(slots_per_row, window), latent_keys))
+    return TRAIN * rows * (slots_per_row * sum(slot.values()) + patches_per_row * sum(patch.values()))
+
+
 def params(config) -> dict:
     """Counted parameters by component, norms with the component that they are in.
 
@@ -122,6 +133,17 @@ def mean_keys(queries: float, window: int = 0) -> float:
     """Keys that a causal query sees, itself included, averaged over `queries` of them: the mean of min(i + 1, window)."""
     w = min(window, queries) if window else queries
     return (w * (w + 1) / 2 + (queries - w) * w) / queries
+
+
+def executed_keys(queries: int, window: int = 0) -> float:
+    """Keys per query that models.attention multiplies, masked ones in its static blocks included, averaged over a row."""
+    from bltjax.models import attention as program  # late: counting for a plan needs no jax
+    block = queries if queries <= program.BLOCK else max(program.BLOCK, -(-queries // program.MOST_BLOCKS))
+    pairs = 0
+    for start in range(0, queries, block):
+        stop = min(start + block, queries)
+        pairs += (stop - start) * (stop - (max(0, start - window + 1) if window else 0))
+    return pairs / queries
 
 
 # What they are made of.
@@ -200,8 +222,9 @@ def _rates(model, keys: float, latent_keys: float) -> dict:
     encoder_cross = _cross_layers(model.cross.encoder, local.encoder_layers)
     decoder_cross = _cross_layers(model.cross.decoder, local.decoder_layers)
     into, out_of = _projections(model)
-    square = 2 * d * d
-    scores = 4 * d * k  # a byte meets the k queries (encoder) or keys (decoder) of one patch
+    inner = _cross_width(model)
+    square = 2 * d * inner
+    scores = 4 * inner * k  # a byte meets the k queries (encoder) or keys (decoder) of one patch
     return dict(
         encoder=(local.encoder_layers * _layer(d, local.ffn, keys), 0.0),
         cross_encoder=(encoder_cross * (2 * square + scores), encoder_cross * 2 * square * k + 2 * into),
@@ -211,11 +234,19 @@ def _rates(model, keys: float, latent_keys: float) -> dict:
         head=(2 * d * model.vocab, 0.0))
 
 
+def _cross_width(model) -> int:
+    """Heads of a whole number of dimensions: less than the local width where they do not divide it (400M of Table 10)."""
+    return model.cross.heads * (model.local.width // model.cross.heads)
+
+
 def _projections(model) -> tuple[int, int]:
-    """Weights between byte and patch widths: (pooled bytes to the latent's input, latent to the decoder's keys)."""
+    """Weights between byte and patch widths: (pooled bytes to the latent's input, latent to what bytes read).
+
+    Without cross-attention a patch is one vector of the local width, not k of them."""
     d, g, k = model.local.width, model.latent.width, model.cross.k
-    into = d * k * d + (k * d * g if k * d != g else 0)
-    return into, g * k * d
+    read = k if model.cross.decoder != "none" else 1
+    made, pool = (k, d * k * d) if model.cross.encoder != "none" else (1, 0)
+    return pool + (made * d * g if made * d != g else 0), g * read * d
 
 
 def _layer_params(width: int, ffn: int) -> int:
@@ -225,7 +256,7 @@ def _layer_params(width: int, ffn: int) -> int:
 def _blt_params(model) -> dict:
     local, latent, d = model.local, model.latent, model.local.width
     into, out_of = _projections(model)
-    cross = 4 * d**2 + 2 * d
+    cross = 4 * d * _cross_width(model) + 2 * d
     return dict(
         encoder=local.encoder_layers * _layer_params(d, local.ffn),
         cross_encoder=_cross_layers(model.cross.encoder, local.encoder_layers) * cross + into,

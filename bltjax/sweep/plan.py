@@ -1,0 +1,183 @@
+"""Budgets become runs: what every run of an experiment is, reads and costs. From configs alone: no data is read, nothing is run."""
+
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from bltjax import flops
+from bltjax.errors import UserError
+
+FEWEST_STEPS = 100  # below, the schedule's warm-up and the rounding of the budget to whole steps mean nothing
+TOLERANCE = 0.01  # of the budget
+
+
+def plan(experiment) -> list[dict]:
+    """One dict per run, ready for JSON. experiment: `registry.Experiment`, or its runs.
+
+    name, family, size, patch_size (mean bytes per patch or token that the run aims at), params_latent (12·l·h² of the latent, or of
+    the token transformer), params_total and params_hash (counted), params (by component), flops_per_byte_paper and _exact (forward),
+    flops_components (of `exact`), steps, batch_bytes, context, train_bytes, train_flops (`exact`, useful, entropy model left out),
+    budget_flops, executed_flops (padding and masked blocks included), entropy_model {paper, exact: forward FLOPs per byte; params;
+    train_flops}. Bytes are byte slots: the few of them that hold BOS and EOS are counted exactly when the data is read.
+    """
+    return [_plan(run) for run in getattr(experiment, "runs", experiment)]
+
+
+def _plan(run: ConfigDict) -> dict:
+    counted = flops.count(run)
+    batch_bytes = run.data.rows * run.data.context
+    per_step = flops.TRAIN * counted["exact"]["total"] * batch_bytes
+    steps = steps_of(run, per_step)
+    entropy_model = dict(counted["entropy_model"], train_flops=_plan(run.byte_lm)["train_flops"] if len(run.byte_lm) else 0.0)
+    return dict(
+        name=run.name, family=run.family, size=run.size, patch_size=counted["patch_size"],
+        params_latent=counted["params"]["latent_12lh2"], params_total=counted["params"]["total"], params_hash=counted["params"]["hash"],
+        params=counted["params"], flops_per_byte_paper=counted["paper"]["total"], flops_per_byte_exact=counted["exact"]["total"],
+        flops_components=counted["exact"], steps=steps, batch_bytes=batch_bytes, context=run.data.context,
+        train_bytes=steps * batch_bytes, train_flops=steps * per_step, budget_flops=run.budget_flops or None,
+        executed_flops=steps * flops.executed_step(run, run.data.rows, *row_shape(run)), entropy_model=entropy_model)
+
+
+def row_shape(run: ConfigDict) -> tuple[int, int]:
+    """(slots or tokens, patches) of one row, as the config has them; patches are 0 where there are none."""
+    if run.model.kind == "token":
+        return round(run.data.context / run.tokenizer.bytes_per_token), 0
+    patches = math.ceil(run.data.patch_slack * run.data.context / run.patching.size) if run.model.kind == "blt" else 0
+    return run.data.context, min(patches, run.data.context)
+
+
+def steps_of(run: ConfigDict, per_step: float) -> int:
+    """Steps of a run whose steps all cost `per_step` FLOPs: train.steps where it is set, else the whole number nearest the budget."""
+    if run.train.steps:
+        return run.train.steps
+    if not run.budget_flops:
+        raise UserError(f"run {run.name}: neither budget_flops nor train.steps says how long it is")
+    steps = round(run.budget_flops / per_step)
+    _check_steps(steps, per_step, run.budget_flops, run.name, run.data.rows)
+    return steps
+
+
+def steps_for_budget(useful_per_step, budget: float, name: str = "this run", rows: int = 0) -> int:
+    """How many steps spend the budget: those whose summed FLOPs come nearest to it.
+
+    useful_per_step: float [S], `exact` useful training FLOPs of each step, counted ahead, as many as the budget can need.
+    rows: of a batch, for advice in the error. Fewer than 100 steps, or more than 1% off: UserError. S too small: ValueError."""
+    useful_per_step = np.asarray(useful_per_step, np.float64)
+    spent = np.cumsum(useful_per_step)
+    if not len(spent) or spent[-1] < budget * (1 - TOLERANCE):
+        raise ValueError(f"{len(spent)} steps were counted ahead; a budget of {budget:.4g} FLOPs needs more")
+    steps = int(np.argmin(np.abs(spent - budget))) + 1
+    _check_steps(steps, useful_per_step.mean(), budget, name, rows)
+    if abs(spent[steps - 1] / budget - 1) > TOLERANCE:
+        raise UserError(f"run {name}: {steps} steps spend {spent[steps - 1] / budget - 1:+.1%} of the budget of {budget:.3g} FLOPs more than "
+                        f"it; within 1% is wanted, so take smaller batches (data.rows)")
+    return steps
+
+
+def _check_steps(steps: int, per_step: float, budget: float, name: str, rows: int) -> None:
+    if steps >= FEWEST_STEPS:
+        return
+    needed = FEWEST_STEPS * per_step
+    fitting = math.floor(rows * budget / needed)
+    smaller = f", or batches of {fitting} rows (data.rows={fitting}) instead of {rows}" if fitting >= 1 else ""
+    raise UserError(f"run {name}: budget_flops {budget:.3g} pays for {steps} steps, and {FEWEST_STEPS} are the fewest; "
+                    f"it needs a budget of {_up(needed)} FLOPs{smaller}")
+
+
+def _up(value: float) -> str:
+    """Three digits, rounded up, so that the number that is printed is enough."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return f"{math.ceil(value / unit) * unit:.3g}"
+
+
+def seconds(planned: dict, flops_per_second: float) -> float:
+    """Rough training time of one plan on one process: what it executes, at `machine_flops()` or a measured rate. Compilation,
+    evaluation and the entropy model come on top."""
+    return planned["executed_flops"] / flops_per_second
+
+
+MEASURE = """
+import time, jax, jax.numpy as jnp
+w = [jax.random.normal(jax.random.key(i), s) * 0.05 for i, s in enumerate([(128, 384), (384, 128)])]
+x = jax.random.normal(jax.random.key(2), (1024, 128))
+f = jax.jit(jax.grad(lambda x: jnp.sum(jax.nn.silu(jax.nn.silu(jax.nn.silu(x @ w[0]) @ w[1]) @ w[0]) @ w[1])))
+jax.block_until_ready(f(x))
+times, stop = [], time.perf_counter() + 0.6
+while len(times) < 5 or time.perf_counter() < stop:
+    start = time.perf_counter()
+    jax.block_until_ready(f(x))
+    times.append(time.perf_counter() - start)
+print(2 * 4 * 2 * 1024 * 128 * 384 / sorted(times)[len(times) // 2])
+"""
+
+
+def machine_flops() -> float:
+    """FLOPs per second of one worker here: one core of a CPU, one accelerator. A rough estimate, made in about 2 s and kept nowhere.
+
+    The median of a short chain of narrow matrix products (width 128, forward and gradient), in a process of its own: pinned to one
+    core as a run would be, and this process never holds a device. Real steps also do elementwise work, and wide models reach more."""
+    def pin():
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    measured = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, preexec_fn=pin, check=False)
+    try:
+        return float(measured.stdout.split()[-1])
+    except (IndexError, ValueError):
+        raise RuntimeError(f"this machine's speed could not be measured: {measured.stderr.strip().splitlines()[-1:]}") from None
+
+
+COLUMNS = (  # title, of a plan
+    ("run", lambda p: p["name"]),
+    ("patch", lambda p: f"{p['patch_size']:g}"),
+    ("latent", lambda p: _short(p["params_latent"])),
+    ("params", lambda p: _short(p["params_total"])),
+    ("in hashes", lambda p: _short(p["params_hash"])),
+    ("paper", lambda p: f"{p['flops_per_byte_paper']:.3g}"),
+    ("exact", lambda p: f"{p['flops_per_byte_exact']:.3g}"),
+    ("entropies", lambda p: f"{p['entropy_model']['exact']:.2g}" if p["entropy_model"]["exact"] else "-"),
+    ("train FLOPs", lambda p: f"{p['train_flops']:.4g}"),
+    ("bytes", lambda p: _short(p["train_bytes"])),
+    ("batch", lambda p: _short(p["batch_bytes"])),
+    ("steps", lambda p: f"{p['steps']:,}"),
+    ("here", lambda p: _duration(p["seconds_here"]) if "seconds_here" in p else "-"),
+)
+
+
+def text_table(plans: list[dict]) -> str:
+    """The runs, then each one's forward FLOPs per byte by component, for a terminal."""
+    runs = _aligned([[title for title, _ in COLUMNS]] + [[str(cell(p)) for _, cell in COLUMNS] for p in plans])
+    names = list(dict.fromkeys(name for p in plans for name in p["flops_components"] if name != "total"))
+    shares = _aligned([["run", *names]] + [[p["name"], *(_share(p["flops_components"], n) for n in names)] for p in plans])
+    total = sum(p.get("seconds_here", 0.0) for p in plans)
+    return "\n".join([
+        *runs, "", "paper, exact: forward FLOPs per byte in either convention; training is 3 times that. entropies: the entropy model's, not in "
+        "the budget.", "here: rough time of one run on one core or device of this machine"
+        + (f"; all of them {_duration(total)}." if total else "."),
+        "", "Share of the exact FLOPs per byte", *shares])
+
+
+def _share(components: dict, name: str) -> str:
+    return f"{components[name] / components['total']:.1%}" if name in components else "-"
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in rows]
+
+
+def _short(n: float) -> str:
+    for unit, sign in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if n >= unit:
+            return f"{n / unit:.3g}{sign}"
+    return f"{n:g}"
+
+
+def _duration(s: float) -> str:
+    for unit, sign in ((365.25 * 86400, "years"), (86400, "days"), (3600, "h"), (60, "min")):
+        if s >= unit:
+            return f"{s / unit:.2g} {sign}" if s / unit < 100 else f"{s / unit:,.0f} {sign}"
+    return f"{s:.0f} s"
