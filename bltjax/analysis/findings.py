@@ -161,7 +161,7 @@ def local_modules(chosen: list) -> str:
     most = min(min(values) for values in shares.values()) > 0.5
     verdict = "take most of the FLOPs at this scale" if most else "take a large part of the FLOPs at this scale"
     return (f"The local modules of the byte families (encoder, cross-attention, decoder, output head) {verdict}: {', '.join(parts)} of the "
-            "forward FLOPs per byte. Larger models spend a larger share in the latent transformer, so this result is about this scale.")
+            "forward FLOPs per byte. This is a result about this scale.")
 
 
 def ranged(values) -> str:
@@ -179,10 +179,12 @@ def unequal(runs: list, rows: list) -> list:
         values = sorted({str(read(r)) for r in runs if read(r) is not None})
         if len(values) > 1:
             lines.append(f"Not the same in all runs: {what}: {listed(values)}.")
-    batches = {r["name"]: r["bytes_per_batch"] for r in rows if r["bytes_per_batch"]}
-    if batches and max(batches.values()) > 1.02 * min(batches.values()):
-        low, high = min(batches, key=batches.get), max(batches, key=batches.get)
-        lines.append(f"Bytes per batch differ by more than 2%: {batches[low]:,.0f} ({low}) to {batches[high]:,.0f} ({high}).")
+    for budget in sorted({budget_key(r) for r in rows}):
+        batches = {r["name"]: r["bytes_per_batch"] for r in rows if r["bytes_per_batch"] and budget_key(r) == budget}
+        if batches and max(batches.values()) > 1.02 * min(batches.values()):
+            low, high = min(batches, key=batches.get), max(batches, key=batches.get)
+            lines.append(f"Bytes per batch at {short_flops(budget)} FLOPs differ by more than 2%: {batches[low]:,.0f} ({low}) to "
+                         f"{batches[high]:,.0f} ({high}).")
     off = [f"{r['name']} {r['deviation_percent']:+.2f}%" for r in rows if r["deviation_percent"] is not None and abs(r["deviation_percent"]) > 1]
     if off:
         lines.append(f"More than 1% off their budget: {listed(off)}.")

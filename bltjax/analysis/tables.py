@@ -75,3 +75,14 @@ def to_markdown(columns: list, rows: list) -> str:
 def numeric_text(text: str) -> bool:
     """Whether a cell should stand at the right: starts like a number, or is empty."""
     return str(text)[:1] in "0123456789+−–±" if str(text) else True
+
+
+def listed_flops(values) -> str:
+    return ", ".join(flops(value, 2) for value in values)
+
+
+def plain(columns: list, rows: list) -> str:
+    """Columns of equal width, for a terminal."""
+    widths = [max(len(str(r[i])) for r in [columns, *rows]) for i in range(len(columns))]
+    return "\n".join("  ".join(f"{str(c):{'<' if i == 0 else '>'}{w}}" for i, (c, w) in enumerate(zip(r, widths))).rstrip()
+                     for r in [columns, *rows])
