@@ -1,0 +1,193 @@
+"""The training loop of one run: from its config and its rows to a run directory's metrics and checkpoints."""
+
+import os
+import pathlib
+import time
+
+import jax
+import numpy as np
+
+from bltjax import config as configs
+from bltjax.errors import UserError
+from bltjax.training import branch, checkpoint, metrics, optim
+from bltjax.training.step import TrainState, init_state, make_step, model_nats
+from bltjax.training.stopping import RunFailed, Stopped, on_signals
+
+__all__ = ["Stopped", "RunFailed", "train", "checkpoint_steps"]
+
+PROFILED = (5, 10)  # steps of this process: past compilation and the first transfers
+
+
+def checkpoint_steps(train_config, steps: int) -> set[int]:
+    """After which updates a run saves: every `checkpoint_every` (0: four a run), and the last."""
+    every = train_config.checkpoint_every or -(-steps // 4)
+    return set(range(every, steps, every)) | {steps}
+
+
+def train(config, rows, run_dir, *, steps: int, useful_per_step, executed_per_step, progress: bool = True, profile: bool = False,
+          tensorboard: bool = False, init_params=None, on_checkpoint=None, loss_fn=model_nats):
+    """Trains to `steps` updates, resuming from the newest whole checkpoint in `run_dir`, and returns the final parameters.
+
+    rows: `iterator(start, stop)` yields the batches of those steps (dicts of int32 arrays), `counts(steps)` the units each of them
+    holds ({"raw_bytes", "bytes", "patches"}, int [steps]), `capacity` the slots of a batch ({"bytes", "patches"}).
+    useful_per_step, executed_per_step: FLOPs, float [steps] or one float for all. init_params: parameters to start from instead of
+    fresh ones. on_checkpoint(step): called from the writing thread when a checkpoint is whole.
+
+    An interrupted and resumed run writes the lines and the parameters of an uninterrupted one, bit for bit on the same core count.
+    Raises UserError (checkpoints of another run, or none whole), RunFailed (not finite, disk full) and Stopped (a signal; saved first).
+    """
+    run_dir = pathlib.Path(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    ahead = _Ahead(rows, steps, useful_per_step, executed_per_step)
+    state = _start(config, run_dir, steps, init_params)
+    first = int(state.step)
+    last_line = metrics.cut(run_dir / "metrics.jsonl", first)
+    if first >= steps:
+        return state.params
+    about = {**branch.described(config, steps), "rng": np.asarray(jax.random.key_data(jax.random.key(config.seed))).tolist()}
+    saves = checkpoint_steps(config.train, steps)
+    step_fn = make_step(config.model, config.train, steps, loss_fn)
+    writer = metrics.Writer(run_dir / "metrics.jsonl", run_dir / "tensorboard" if tensorboard else None)
+    saved = checkpoint.Checkpoints(run_dir, config.train.keep, on_checkpoint)
+    log = _Log(config, ahead, writer, steps, first, progress, last_line)
+    profiler = _Profiler(run_dir / "profile", first, steps) if profile else None
+
+    def save(step):
+        with jax.transfer_guard("allow"):
+            writer.sync()  # a checkpoint is never ahead of its metrics
+            if not bool(_all_finite(state)):
+                raise _NotFinite(f"step {step}: parameters or optimizer state")
+            saved.save(step, state, {**about, "data": {"next_step": step, "seed": config.data.seed}})
+
+    pending = None
+    try:
+        with on_signals() as request, jax.transfer_guard("disallow"):
+            for step, batch in enumerate(rows.iterator(first, steps), first + 1):
+                if profiler:
+                    profiler.at(step, state)
+                state, results = step_fn(state, jax.device_put(batch))
+                if pending:  # one step late, so that the device has its next step before we wait for this one's numbers
+                    log(*pending)
+                pending = step, results
+                if step in saves or request.signal:
+                    log(*pending)
+                    pending = None
+                    save(step)
+                if request.signal and step < steps:
+                    saved.wait()
+                    raise Stopped(f"stopped by {request.signal} after step {step} of {steps}; saved, run again to resume")
+    except _NotFinite as error:
+        saved.wait()
+        whole = checkpoint.steps(run_dir)
+        kept = f"the last good checkpoint is step {whole[-1]}" if whole else "there is no earlier checkpoint"
+        raise RunFailed(f"{error} not finite; {kept} in {run_dir}") from None
+    finally:
+        if profiler:
+            profiler.stop()
+        log.close()
+        try:
+            writer.close()
+        finally:
+            saved.close()
+    return state.params
+
+
+def _start(config, run_dir, steps, init_params) -> TrainState:
+    """The state to go on from: this run's newest whole checkpoint, the run it branches from, or its first parameters."""
+    from bltjax import models
+    key = jax.random.key(config.seed)
+    fresh = lambda params: init_state(config.train, steps, params)
+    like = jax.eval_shape(fresh, init_params or jax.eval_shape(lambda: models.init(config.model, key)))
+    step = checkpoint.newest_whole(run_dir)
+    if step is not None:
+        branch.check_same_run(config, steps, checkpoint.read_about(run_dir, step), run_dir)
+        if step > steps:
+            raise UserError(f"{run_dir} is already at step {step}, past the {steps} asked for")
+        return checkpoint.restore(run_dir, step, like)[0]
+    if config.train.branch_from:
+        return checkpoint.restore(*branch.source(config, steps), like)[0]
+    params = jax.tree.map(lambda x: jax.numpy.array(x, copy=True), init_params) if init_params else models.init(config.model, key)
+    return jax.jit(fresh)(params)
+
+
+@jax.jit
+def _all_finite(state: TrainState):
+    leaves = [x for x in jax.tree.leaves(state) if jax.numpy.issubdtype(x.dtype, jax.numpy.inexact)]
+    return jax.numpy.stack([jax.numpy.isfinite(x).all() for x in leaves]).all()
+
+
+class _NotFinite(Exception):
+    """Which step, and what of it."""
+
+
+class _Ahead:
+    """What every step will hold and cost, cumulated before the first: a resumed run reports the numbers an uninterrupted one does."""
+
+    def __init__(self, rows, steps, useful_per_step, executed_per_step):
+        counts = {name: np.asarray(values, np.int64) for name, values in rows.counts(steps).items()}
+        self.raw_bytes, patches = counts["raw_bytes"], counts["patches"]
+        self.bytes = np.cumsum(self.raw_bytes)
+        self.patch_size = self.raw_bytes / np.maximum(patches, 1)
+        self.packing = counts["bytes"] / rows.capacity["bytes"], patches / rows.capacity["patches"]
+        self.useful, self.executed = (np.cumsum(np.broadcast_to(np.asarray(x, np.float64), (steps,)))
+                                      for x in (useful_per_step, executed_per_step))
+
+    def line(self, step: int) -> dict:
+        i = step - 1
+        return {"bytes": int(self.bytes[i]), "patch_size": float(self.patch_size[i]), "useful_flops": float(self.useful[i]),
+                "executed_flops": float(self.executed[i]), "packing_bytes": float(self.packing[0][i]),
+                "packing_patches": float(self.packing[1][i])}
+
+
+class _Log:
+    """Turns a step's results into its line, and the bar."""
+
+    def __init__(self, config, ahead, writer, steps, first, progress, last_line):
+        self._every, self._ahead, self._writer, self._steps = max(1, config.train.log_every), ahead, writer, steps
+        self._bar = metrics.bar(config.name, first, steps, progress)
+        self._wall = last_line.get("wall_s", 0.0) if last_line else 0.0  # of the processes before this one
+        self._start = self._before = time.perf_counter()
+        self._bytes_before = int(ahead.bytes[first - 1]) if first else 0
+
+    def __call__(self, step, results):
+        values = {name: value.item() for name, value in jax.device_get(results).items()}
+        if not values["finite"]:
+            raise _NotFinite(f"step {step}: loss ({values['loss']}) or gradient norm ({values['grad_norm']})")
+        self._bar.update()
+        if step % self._every and step != self._steps:
+            return
+        now = time.perf_counter()
+        line = {"step": step, "loss": values["loss"], "bpb": metrics.bits_per_byte(values["byte_nats"], values["bytes"]),
+                **self._ahead.line(step), "grad_norm": values["grad_norm"], "lr": values["lr"]}
+        rate = (line["bytes"] - self._bytes_before) / max(now - self._before, 1e-9)
+        self._before, self._bytes_before = now, line["bytes"]
+        self._writer.write({**line, "wall_s": self._wall + now - self._start, "bytes_per_s": rate, "time": time.time()})
+        self._bar.set_postfix(loss=f"{line['loss']:.3f}", bpb=f"{line['bpb']:.3f}", bytes_per_s=f"{rate:.0f}", refresh=False)
+
+    def close(self):
+        self._bar.close()
+
+
+class _Profiler:
+    """A jax.profiler trace of a few steps; of the last ones where the run is shorter."""
+
+    def __init__(self, folder, first, steps):
+        self._folder, self._on = str(folder), False
+        length = PROFILED[1] - PROFILED[0] + 1
+        self._from = max(first + 1, min(first + PROFILED[0], steps - length + 1))
+        self._to = min(steps, self._from + length - 1)
+
+    def at(self, step, state):
+        """Before a step is started. `state` is waited for at both ends, so that the trace holds whole steps."""
+        if step in (self._from, self._to + 1):
+            jax.block_until_ready(state)
+        if step == self._from:
+            jax.profiler.start_trace(self._folder)
+            self._on = True
+        elif step == self._to + 1:
+            self.stop()
+
+    def stop(self):
+        if self._on:
+            self._on = False
+            jax.profiler.stop_trace()

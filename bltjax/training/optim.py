@@ -1,0 +1,56 @@
+"""AdamW and its learning rate: the paper's numbers (config.training) and the rules that carry them to shorter runs."""
+
+import jax.numpy as jnp
+import optax
+
+from bltjax.errors import UserError
+
+SCHEDULES = ("cosine", "wsd", "constant")
+
+
+def warmup_steps(train, steps: int) -> int:
+    """Steps of linear warm-up: as configured, or for -1 min(2000, 10% of the steps), at least 1.
+
+    The paper warms up for 2000 steps (section 4.8), which is 10% of a run of 20,000; shorter runs keep that share.
+    """
+    return train.warmup if train.warmup >= 0 else max(1, min(2000, steps // 10))
+
+
+def decay_start(train, steps: int) -> int:
+    """Updates done when the learning rate begins to fall: a state of this step or earlier (past warm-up) knows nothing of `steps`."""
+    if train.schedule == "wsd":
+        return steps - round(train.decay * steps)
+    return steps if train.schedule == "constant" else min(warmup_steps(train, steps), steps)
+
+
+def schedule(train, steps: int):
+    """Learning rate as a pure function of the number of updates done: int32 [] -> float32 [].
+
+    Warm-up ends at `lr` in its last step. cosine falls to final_lr · lr at `steps`; wsd stays, then falls linearly from decay_start.
+    Both reach the floor one step after the last update, so that no update is spent at a rate of zero.
+    """
+    if train.schedule not in SCHEDULES:
+        raise UserError(f"train.schedule: unknown {train.schedule!r}; allowed: {', '.join(SCHEDULES)}")
+    if steps < 1:
+        raise UserError(f"a run needs at least one step, not {steps}")
+    if not 0 <= train.decay <= 1:
+        raise UserError(f"train.decay is a fraction of the steps, 0 to 1, not {train.decay}")
+    warmup, start = warmup_steps(train, steps), decay_start(train, steps)
+
+    def lr(done):
+        done = jnp.asarray(done, jnp.float32)
+        rise = jnp.minimum(1.0, (done + 1) / warmup) if warmup else 1.0
+        gone = jnp.clip((done - start) / max(1, steps - start), 0.0, 1.0)  # of the decay
+        fall = {"cosine": lambda: 0.5 + 0.5 * jnp.cos(jnp.pi * gone), "wsd": lambda: 1 - gone, "constant": lambda: jnp.float32(1)}
+        return jnp.float32(train.lr) * rise * (train.final_lr + (1 - train.final_lr) * fall[train.schedule]())
+    return lr
+
+
+def optimizer(train, steps: int) -> optax.GradientTransformation:
+    """Clip by global norm, then AdamW.
+
+    Weight decay reaches every parameter, gains of norms and hash tables too, as in the paper's and the released code: rows of a
+    table that no n-gram hit in a step decay as well.
+    """
+    adamw = optax.adamw(schedule(train, steps), b1=train.beta1, b2=train.beta2, eps=train.eps, weight_decay=train.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(train.clip), adamw) if train.clip else adamw

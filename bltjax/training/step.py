@@ -1,0 +1,72 @@
+"""One training step: a pure, jitted function of (state, batch)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bltjax.errors import UserError
+from bltjax.training import optim
+
+
+class TrainState(NamedTuple):
+    params: Any  # nested dict of float32 arrays
+    opt_state: Any  # optax
+    step: jax.Array  # int32 [], updates done
+
+
+def init_state(train, steps: int, params) -> TrainState:
+    """State before the first update."""
+    return TrainState(params, optim.optimizer(train, steps).init(params), jnp.zeros((), jnp.int32))
+
+
+def model_nats(model_config, params, batch):
+    """The models' own loss. Imported late: a training step with another loss needs no model."""
+    from bltjax.models import loss
+    return loss.nats(model_config, params, batch)
+
+
+def make_step(model_config, train, steps: int, loss_fn=model_nats):
+    """The jitted `(state, batch) -> (state, metrics)`; it takes the state's memory over, so use the returned one only.
+
+    loss_fn(model_config, params, batch) -> dict of float32 sums over the batch: loss (nats over all targets), byte_nats, bytes,
+    eos_nats, ... (bltjax.models.loss.nats). What is minimised is the loss per target of the whole batch, however many microbatches
+    `train.accumulate` cuts it into: rows with few targets weigh no more in one cut than in another.
+
+    metrics: float32 [] each: loss (nats per target), grad_norm (before clipping), lr (of this update), finite (bool), and
+    loss_fn's other sums. Raises UserError at the first call if the rows cannot be cut evenly.
+    """
+    opt, lr = optim.optimizer(train, steps), optim.schedule(train, steps)
+    parts = train.accumulate
+
+    def loss_share(params, batch, targets):
+        sums = loss_fn(model_config, params, batch)
+        return sums["loss"] / targets, sums
+
+    gradient = jax.grad(loss_share, has_aux=True)
+
+    def accumulated(params, batch, targets):
+        rows = batch["loss_mask"].shape[0]
+        if rows % parts:
+            raise UserError(f"train.accumulate: {rows} rows a batch cannot be cut into {parts} equal microbatches")
+        # Strided, not consecutive, rows: where a batch is spread over devices, every device works in every microbatch.
+        micro = jax.tree.map(lambda x: x.reshape(rows // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+
+        def add(total, one):
+            return jax.tree.map(jnp.add, total, gradient(params, one, targets)), None
+
+        shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], micro), targets)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.scan(add, zeros, micro)[0]
+
+    def step(state, batch):
+        targets = jnp.maximum(batch["loss_mask"].sum(), 1).astype(jnp.float32)
+        grads, sums = (gradient if parts == 1 else accumulated)(state.params, batch, targets)
+        updates, opt_state = opt.update(grads, state.opt_state, state.params)
+        norm = optax.tree.norm(grads)
+        loss = sums["loss"] / targets
+        metrics = {**sums, "loss": loss, "grad_norm": norm, "lr": lr(state.step), "finite": jnp.isfinite(loss) & jnp.isfinite(norm)}
+        return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), metrics
+
+    return jax.jit(step, donate_argnums=0)

@@ -1,0 +1,61 @@
+"""How a run ends before its last step: interrupted, out of disk, or no longer finite. Each is one line for the user."""
+
+import contextlib
+import errno
+import signal
+import threading
+
+from bltjax.errors import UserError
+
+
+class RunFailed(UserError):
+    """The run cannot go on. The line says why and which checkpoint is whole; running again resumes from that one."""
+
+
+class Stopped(RunFailed):
+    """A signal asked the run to stop; its state was saved first."""
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one it was raised from, says that no space (or quota) is left."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        # TensorStore reports in words, with no errno.
+        if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+class Request:
+    """Whether somebody asked the run to stop: `signal` is the name of the signal, or empty."""
+    signal = ""
+
+
+@contextlib.contextmanager
+def on_signals():
+    """Yields a Request that SIGTERM or SIGINT fills. A second signal acts as it would without us, so a stuck run can still be ended.
+
+    Only the main thread may set handlers; elsewhere the request is never filled.
+    """
+    request = Request()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {}
+
+    def ask(number, frame):
+        request.signal = signal.Signals(number).name
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+    try:
+        for which in (signal.SIGTERM, signal.SIGINT):
+            before[which] = signal.signal(which, ask) or signal.SIG_DFL
+        yield request
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)

@@ -1,0 +1,290 @@
+"""Optimizer rules, the step, metrics and the loop, on a model that trains in milliseconds."""
+
+import json
+import math
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny_run import STEPS, TinyRows, bigram_nats, bigram_params, run, tiny_config
+
+from bltjax import config as configs
+from bltjax import models
+from bltjax.errors import UserError
+from bltjax.training import checkpoint, loop, metrics, optim, stopping
+from bltjax.training.step import init_state, make_step
+
+
+def train_config(**changes):
+    return configs.replace(configs.training(), **changes)
+
+
+def rates(train, steps):
+    return np.asarray(jax.vmap(optim.schedule(train, steps))(jnp.arange(steps)), np.float64)
+
+
+def test_warmup_rule():
+    default = train_config()
+    assert [optim.warmup_steps(default, n) for n in (1, 9, 100, 20_000, 500_000)] == [1, 1, 10, 2000, 2000]
+    assert optim.warmup_steps(train_config(warmup=7), 100) == 7
+
+
+def test_cosine_rises_to_lr_and_falls_to_its_floor():
+    lr = rates(train_config(lr=1.0, final_lr=0.1), 200)
+    assert np.allclose(lr[:20], np.arange(1, 21) / 20) and np.all(np.diff(lr[20:]) < 0)
+    assert lr[20] == 1 and lr[110] == pytest.approx(0.55) and 0.1 < lr[-1] < 0.101
+
+
+def test_wsd_stays_then_falls_linearly():
+    train = train_config(lr=1.0, schedule="wsd", decay=0.25)
+    lr = rates(train, 100)
+    assert optim.decay_start(train, 100) == 75
+    assert np.all(lr[9:76] == 1) and np.allclose(np.diff(lr[75:]), -1 / 25, atol=1e-6) and lr[-1] == pytest.approx(1 / 25)
+
+
+def test_stable_phase_does_not_know_the_number_of_steps():
+    train = train_config(schedule="wsd", warmup=5)
+    assert np.array_equal(rates(train, 100)[:41], rates(train, 50)[:41])
+
+
+def test_constant_and_bad_schedules():
+    assert np.all(rates(train_config(schedule="constant", warmup=0, lr=3e-4), 10) == np.float32(3e-4))
+    for changes in ({"schedule": "linear"}, {"decay": 1.5}):
+        with pytest.raises(UserError):
+            optim.schedule(train_config(**changes), 10)
+    with pytest.raises(UserError):
+        optim.schedule(train_config(), 0)
+
+
+def test_weight_decay_reaches_parameters_without_gradient():
+    opt = optim.optimizer(train_config(lr=0.1, warmup=1, schedule="constant"), 10)
+    params = {"table": jnp.ones((3, 2)), "gain": jnp.ones(2)}
+    updates, _ = opt.update(jax.tree.map(jnp.zeros_like, params), opt.init(params), params)
+    assert np.allclose(updates["table"], -0.01) and np.allclose(updates["gain"], -0.01)
+
+
+def states(train, accumulate, batches):
+    config = tiny_config()
+    train = configs.replace(train, accumulate=accumulate)
+    state = init_state(train, 10, jax.tree.map(jnp.array, bigram_params()))
+    step, out = make_step(config.model, train, 10, bigram_nats), []
+    for batch in batches:
+        state, results = step(state, batch)
+        out.append({k: float(v) for k, v in results.items()})
+    return state, out
+
+
+def test_accumulation_is_one_big_batch():
+    batches = [TinyRows().batch(i) for i in range(3)]  # rows hold different numbers of targets
+    whole, whole_metrics = states(train_config(), 1, batches)
+    for parts in (2, 4):
+        cut, cut_metrics = states(train_config(), parts, batches)
+        for a, b in zip(whole_metrics, cut_metrics):
+            assert a == pytest.approx(b, rel=1e-4)
+        # Adam divides by the gradient's size, so compare the accumulated first moments, not the parameters.
+        for a, b in zip(jax.tree.leaves(optax.tree_utils.tree_get(whole.opt_state, "mu")),
+                        jax.tree.leaves(optax.tree_utils.tree_get(cut.opt_state, "mu"))):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+    with pytest.raises(UserError, match="3 equal"):
+        states(train_config(), 3, batches)
+
+
+def test_step_metrics_are_of_the_state_given():
+    config, batch = tiny_config(), TinyRows().batch(0)
+    state = init_state(config.train, 10, models.init(config.model, jax.random.key(0)))
+    from bltjax.models import loss
+    sums = loss.nats(config.model, state.params, batch)
+    new, results = make_step(config.model, config.train, 10)(state, batch)
+    assert float(results["loss"]) == pytest.approx(float(sums["loss"] / sums["targets"]), rel=1e-6)
+    assert float(results["lr"]) == pytest.approx(1e-2) and bool(results["finite"]) and int(new.step) == 1
+    assert float(results["bytes"]) == (batch["loss_mask"] * batch["target_bytes"]).sum()
+
+
+def test_run_learns_and_its_lines_are_complete(tmp_path):
+    params = run(tmp_path, steps=40, real=True)
+    lines = metrics.read(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, 41)) and lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    counts = TinyRows().counts(40)
+    assert [line["bytes"] for line in lines] == np.cumsum(counts["raw_bytes"]).tolist()
+    assert lines[-1]["executed_flops"] == 40 * 2e6 and lines[-1]["useful_flops"] == pytest.approx(40 * 1.15e6)
+    wanted = {"step", "loss", "bpb", "bytes", "patch_size", "useful_flops", "executed_flops", "grad_norm", "lr", "packing_bytes",
+              "packing_patches", *metrics.WALL_CLOCK}
+    assert all(set(line) == wanted and all(math.isfinite(v) for v in line.values()) for line in lines)
+    assert jax.tree.all(jax.tree.map(np.array_equal, params, checkpoint.load_params(tmp_path)))
+    assert checkpoint.steps(tmp_path) == [36, 40]
+
+
+def test_log_every_keeps_the_last(tmp_path):
+    run(tmp_path, tiny_config(**{"train.log_every": 10}))
+    assert [line["step"] for line in metrics.read(tmp_path / "metrics.jsonl")] == [10, 20, 24]
+
+
+def test_four_checkpoints_a_run():
+    assert loop.checkpoint_steps(train_config(), 100) == {25, 50, 75, 100}
+    assert loop.checkpoint_steps(train_config(), 10) == {3, 6, 9, 10} and loop.checkpoint_steps(train_config(), 1) == {1}
+    assert loop.checkpoint_steps(train_config(checkpoint_every=40), 100) == {40, 80, 100}
+
+
+class FailingAt(TinyRows):
+    """Calls `what` when the loop asks for the batch of a step."""
+
+    def __init__(self, step, what):
+        super().__init__()
+        self.step, self.what = step, what
+
+    def iterator(self, start, stop):
+        for step in range(start, stop):
+            if step == self.step:
+                self.what()
+            yield self.batch(step)
+
+
+def test_loss_that_is_not_finite_stops_with_the_good_checkpoint_kept(tmp_path):
+    poison = TinyRows().batch(14)["tokens"]
+
+    def poisoned(model_config, params, batch):
+        sums = bigram_nats(model_config, params, batch)
+        return {**sums, "loss": jnp.where((batch["tokens"] == poison).all(), jnp.nan, sums["loss"])}
+
+    with pytest.raises(stopping.RunFailed, match=r"step 15: loss \(nan\).*last good checkpoint is step 12"):
+        run(tmp_path, loss_fn=poisoned)
+    lines = metrics.read(tmp_path / "metrics.jsonl")
+    assert lines[-1]["step"] == 14 and checkpoint.newest_whole(tmp_path) == 12
+
+
+def test_state_that_is_not_finite_is_never_saved(tmp_path):
+    params = {**bigram_params(), "unread": np.full(2, np.inf, np.float32)}  # loss and gradient stay finite
+    with pytest.raises(stopping.RunFailed, match="step 6: parameters"):
+        run(tmp_path, init_params=params)
+    assert checkpoint.newest_whole(tmp_path) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_saves_and_stops_and_the_run_goes_on(tmp_path, number):
+    before = signal.getsignal(number)
+    with pytest.raises(loop.Stopped, match=rf"stopped by {number.name} after step 10 of {STEPS}"):
+        run(tmp_path / "a", rows=FailingAt(9, lambda: os.kill(os.getpid(), number)))
+    assert signal.getsignal(number) == before and checkpoint.newest_whole(tmp_path / "a") == 10
+    resumed, whole = run(tmp_path / "a"), run(tmp_path / "b")
+    assert jax.tree.all(jax.tree.map(np.array_equal, resumed, whole))
+    assert same_lines(tmp_path / "a", tmp_path / "b")
+
+
+def same_lines(a, b):
+    a, b = ([{k: v for k, v in line.items() if k not in metrics.WALL_CLOCK} for line in metrics.read(d / "metrics.jsonl")] for d in (a, b))
+    return a == b
+
+
+def test_failure_of_the_rows_loses_only_what_no_checkpoint_had(tmp_path):
+    def fail():
+        raise OSError("the data went away")
+    with pytest.raises(OSError, match="went away"):
+        run(tmp_path / "a", rows=FailingAt(15, fail))
+    assert checkpoint.newest_whole(tmp_path / "a") == 12
+    run(tmp_path / "a")
+    run(tmp_path / "b")
+    assert same_lines(tmp_path / "a", tmp_path / "b")
+
+
+def test_finished_run_returns_at_once(tmp_path):
+    params = run(tmp_path)
+    text = (tmp_path / "metrics.jsonl").read_text()
+    again = run(tmp_path, rows=FailingAt(0, lambda: pytest.fail("a batch was asked for")))
+    assert jax.tree.all(jax.tree.map(np.array_equal, params, again)) and (tmp_path / "metrics.jsonl").read_text() == text
+
+
+def test_resuming_as_another_run_is_refused(tmp_path):
+    run(tmp_path, steps=12)
+    for changes, steps in (({"train.lr": 3e-3}, 12), ({"seed": 1}, 12), ({"data.seed": 5}, 12), ({}, 24)):
+        with pytest.raises(UserError, match="another run"):
+            run(tmp_path, tiny_config(**changes), steps=steps)
+    run(tmp_path, tiny_config(**{"train.keep": 5}), steps=12)
+
+
+def wsd(**changes):
+    return tiny_config(**{"train.schedule": "wsd", "train.warmup": 3, "train.decay": 0.25, "train.keep": 0, **changes})
+
+
+def test_branch_continues_the_stable_phase(tmp_path):
+    run(tmp_path / "long", wsd(), steps=40)  # checkpoints 6, 12, 18, 24, 30, 36, 40
+    run(tmp_path / "short", wsd(), steps=20)  # decays from 15 on
+    whole = metrics.read(tmp_path / "short" / "metrics.jsonl")
+    for name, where, first in (("a", tmp_path / "long", 12), ("b", f"{tmp_path / 'long'}@6", 6)):
+        branched = run(tmp_path / name, wsd(**{"train.branch_from": str(where)}), steps=20)
+        lines = metrics.read(tmp_path / name / "metrics.jsonl")
+        assert [line["step"] for line in lines] == list(range(first + 1, 21))
+        assert [(x["loss"], x["lr"], x["bytes"]) for x in lines] == [(x["loss"], x["lr"], x["bytes"]) for x in whole[first:]]
+        assert jax.tree.all(jax.tree.map(np.array_equal, branched, checkpoint.load_params(tmp_path / "short")))
+
+
+@pytest.mark.parametrize("changes,match", [
+    ({"model.width": 8}, "model.width is 8 here, 16 there"), ({"data.seed": 1}, "data.seed"), ({"train.lr": 1e-3}, "train.lr"),
+    ({"train.warmup": 4}, "warm-up has 4 steps here, 3 there"), ({"train.schedule": "cosine"}, "needs train.schedule wsd"),
+    ({"train.branch_from": "{}@7"}, "of step 7"), ({"train.branch_from": "{}@18"}, "past the start"), ({"train.branch_from": "{}x"}, "no run"),
+])
+def test_branch_from_something_else_is_refused(tmp_path, long_run, changes, match):
+    changes = {"train.branch_from": str(long_run), **{k: v.format(long_run) if isinstance(v, str) else v for k, v in changes.items()}}
+    with pytest.raises(UserError, match=match):
+        run(tmp_path, wsd(**changes), steps=20)
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("long")
+    run(run_dir, wsd(), steps=30)
+    return run_dir
+
+
+def test_profile_of_a_short_run(tmp_path):
+    run(tmp_path, steps=3, profile=True)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_progress_bar_says_loss_bpb_and_rate(tmp_path, capsys):
+    run(tmp_path, steps=3, progress=True)
+    err = capsys.readouterr().err
+    assert "loss=" in err and "bpb=" in err and "bytes_per_s=" in err and "3/3" in err
+
+
+def test_tensorboard_is_an_extra(tmp_path):
+    try:
+        import tensorboardX  # noqa: F401
+    except ImportError:
+        with pytest.raises(UserError, match="tensorboard"):
+            run(tmp_path, steps=3, tensorboard=True)
+    else:
+        run(tmp_path, steps=3, tensorboard=True)
+        assert any((tmp_path / "tensorboard").iterdir())
+
+
+def test_metrics_reader_forgives_a_torn_last_line_only(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert metrics.read(path) == [] and metrics.cut(path, 3) is None
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert [line["step"] for line in metrics.read(path)] == [1, 2]
+    assert metrics.cut(path, 1) == {"step": 1} and path.read_text() == '{"step": 1}\n'
+    path.write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
+    with pytest.raises(UserError, match="line 2"):
+        metrics.read(path)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the full device")
+def test_full_disk_under_the_metrics_is_one_line(tmp_path):
+    writer = metrics.Writer("/dev/full")
+    with pytest.raises(stopping.RunFailed, match="disk full"):
+        writer.write({"step": 1})
+    with pytest.raises(stopping.RunFailed, match="disk full"):
+        writer.close()
+
+
+def test_metrics_are_json_without_nan(tmp_path):
+    writer = metrics.Writer(tmp_path / "m")
+    with pytest.raises(ValueError):
+        writer.write({"step": 1, "loss": float("nan")})
+    writer.write({"step": 1, "loss": 1 / 3})
+    writer.close()
+    assert json.loads((tmp_path / "m").read_text())["loss"] == 1 / 3
