@@ -146,16 +146,16 @@ def train(args) -> int:
 
 
 def patch(args) -> int:
-    from bltjax import patches
-    result = patches.of_text(args.text, args.run, args.scheme, threshold=args.threshold, delta=args.delta, stride=args.stride,
+    from bltjax import inspect_patches
+    result = inspect_patches.of_text(args.text, args.run, args.scheme, threshold=args.threshold, delta=args.delta, stride=args.stride,
                              mean=args.mean, seed=args.seed, max_length=args.max_length)
-    print(json.dumps(result) if args.json else patches.text(result))
+    print(json.dumps(result) if args.json else inspect_patches.text(result))
     return 0
 
 
 def calibrate(args) -> int:
-    from bltjax import patches
-    result = patches.calibrate(args.byte_lm, args.scheme, args.size, args.bytes, delta=args.delta, max_length=args.max_length)
+    from bltjax import inspect_patches
+    result = inspect_patches.calibrated(args.byte_lm, args.scheme, args.size, args.bytes, delta=args.delta, max_length=args.max_length)
     if args.json:
         print(json.dumps(result))
     else:

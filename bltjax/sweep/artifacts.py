@@ -60,12 +60,16 @@ def tokenizer(config: ConfigDict, text: splits.Splits, shared: pathlib.Path) -> 
         return tokenizers.llama3()
     if config.tokenizer.kind != "trained":
         raise UserError(f"run {config.name}: tokenizer.kind {config.tokenizer.kind!r}; allowed here: trained, llama3")
-    key = cfg.fingerprint({"vocab": config.tokenizer.vocab, "text": text.fingerprint})
-    path = shared / f"tokenizer-{key}.json"
+    path = tokenizer_path(config, text, shared)
     with locks.held(path.with_suffix(".lock")):
         if not path.exists():
             tokenizers.train_bpe(text.train, config.tokenizer.vocab).save(path)
         return tokenizers.load(path)
+
+
+def tokenizer_path(config: ConfigDict, text: splits.Splits, shared: pathlib.Path) -> pathlib.Path:
+    """Where the run's trained tokenizer is, or will be."""
+    return shared / f"tokenizer-{cfg.fingerprint({'vocab': config.tokenizer.vocab, 'text': text.fingerprint})}.json"
 
 
 def byte_lm(config: ConfigDict, text: splits.Splits, shared: pathlib.Path) -> ByteLM:

@@ -47,6 +47,11 @@ def versions() -> dict:
     return found
 
 
+def shared(run_dir: pathlib.Path) -> pathlib.Path:
+    """Where a run in ROOT/EXPERIMENT/RUN finds what it shares with others."""
+    return pathlib.Path(run_dir).absolute().parent.parent / SHARED
+
+
 def create(run_dir: pathlib.Path, config: ConfigDict, experiment: str) -> None:
     """Writes config.json, or checks that the one there is of the same run. Another config there: UserError naming the keys."""
     record, new = read_json(run_dir / "config.json"), cfg.to_dict(config)

@@ -1,0 +1,197 @@
+"""One run from its config to its results: text, patches or tokens, rows, steps for the budget, training, evaluation.
+
+Everything that a report needs lands in the run directory: config.json, planned.json (counted ahead of training), metrics.jsonl,
+eval.json, checkpoints/, and last of all done.json.
+"""
+
+import dataclasses
+import math
+import pathlib
+import time
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from bltjax import config as cfg
+from bltjax import flops, vocab
+from bltjax.data import loader, segmentation
+from bltjax.entropies import calibrate
+from bltjax.errors import UserError
+from bltjax.evals import bpb, windows
+from bltjax.launch import local
+from bltjax.sweep import artifacts, plan, rundir
+from bltjax.training import loop
+
+SIZE_TOLERANCE = 0.02  # of a target patch size, on the rows that the run trains on
+CALIBRATED = {"entropy": "threshold", "monotonic": "delta", "both": "threshold"}
+
+
+@dataclasses.dataclass
+class Prepared:
+    """A run that is ready to train: its rows, how many steps of them, and what they cost."""
+    config: ConfigDict  # with the calibrated threshold in it
+    rows: loader.Rows
+    steps: int
+    useful: np.ndarray  # `exact` training FLOPs of each step [steps]
+    executed: float  # training FLOPs that a step executes
+    planned: dict  # planned.json
+    text: object  # splits.Splits
+    tokenizer: object  # or None
+    byte_lm: artifacts.ByteLM | None
+
+
+def prepare_shared(run_dir: pathlib.Path) -> None:
+    """Makes what the run shares with others (byte LM, entropies), so that several runs do not wait for one another."""
+    config = rundir.load_config(run_dir)
+    shared = rundir.shared(run_dir)
+    text = artifacts.corpus(config.data)
+    lm = artifacts.byte_lm(config, text, shared)
+    artifacts.entropies(lm, training_documents(config, text), shared)
+    for documents, limit in ((text.held_out, config.eval.held_out_bytes), (text.tuning, config.eval.tuning_bytes)):
+        artifacts.entropies(lm, bpb.first_documents(documents, limit), shared)
+
+
+def training_documents(config: ConfigDict, text) -> list[bytes]:
+    """The training documents that the run may read, in the order of its seed: the same for every family."""
+    return loader.first_documents(text.train, config.data.seed, config.data.max_train_bytes)
+
+
+def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
+    """Everything up to the first step. Raises UserError for text, budgets and patch sizes that cannot be had."""
+    shared = rundir.shared(run_dir)
+    text = artifacts.corpus(config.data)
+    documents = training_documents(config, text)
+    needs_tokens = config.model.kind == "token" or config.patching.scheme == "bpe"
+    tokenizer = artifacts.tokenizer(config, text, shared) if needs_tokens else None
+    lm, entropies = None, None
+    if artifacts.preparation_key(config):
+        lm = artifacts.byte_lm(config, text, shared)
+        entropies = artifacts.entropies(lm, documents, shared)
+
+    def counted(config):
+        """Rows under a config, the steps that spend its budget, their useful FLOPs, and the mean patch size on them."""
+        rows = make_rows(config, documents, entropies, tokenizer)
+        steps, useful, counts = steps_ahead(config, rows)
+        units = counts["patches"] if config.model.kind == "blt" else counts["slots"]
+        positions = counts["slots"] if config.model.kind == "blt" else counts["bytes"]
+        return rows, steps, useful, {k: v[:steps] for k, v in counts.items()}, positions[:steps].sum() / units[:steps].sum()
+
+    key = CALIBRATED.get(config.patching.scheme)
+    if key and math.isnan(config.patching[key]):
+        config = calibrated(config, key, entropies, lambda c: counted(c)[4])
+    rows, steps, useful, counts, patch_size = counted(config)
+    if config.patching.scheme in CALIBRATED and key and abs(patch_size / config.patching.size - 1) > SIZE_TOLERANCE:
+        raise UserError(f"run {config.name}: no {key} gives a mean patch size within 2% of {config.patching.size:g}; the nearest gives {patch_size:.3f}")
+    executed = executed_per_step(config, rows)
+    planned = facts(config, rows, steps, useful, executed, counts, patch_size)
+    if lm:
+        planned["entropy_model"] = lm.facts
+    if needs_tokens:
+        planned["tokenizer_fingerprint"] = tokenizer.fingerprint
+        planned["tokenizer"] = str(artifacts.tokenizer_path(config, text, shared))
+    return Prepared(config, rows, steps, useful, executed, planned, text, tokenizer, lm)
+
+
+def make_rows(config: ConfigDict, documents: list[bytes], entropies, tokenizer) -> loader.Rows:
+    """The run's batches: a pure function of (data.seed, step)."""
+    if config.model.kind == "token":
+        return loader.token_rows(documents, tokenizer, config.data)
+    lengths = segmentation.document_lengths(config.patching, documents, entropies, tokenizer)
+    patches = plan.row_shape(config)[1] if config.model.kind == "blt" else None
+    return loader.byte_rows(documents, lengths, config.data, patches=patches)
+
+
+def steps_ahead(config: ConfigDict, rows: loader.Rows):
+    """(steps, useful FLOPs of each, what each holds): as many steps as the budget pays for, counted before the first."""
+    if config.train.steps:
+        counts = rows.counts(config.train.steps)
+        return config.train.steps, flops.train_flops(config, counts["slots"], counts["patches"]), counts
+    if not config.budget_flops > 0:
+        raise UserError(f"run {config.name}: neither budget_flops nor train.steps says how long it is")
+    full = flops.train_flops(config, rows.capacity["slots"], rows.capacity["patches"])
+    ahead = max(plan.FEWEST_STEPS // 2, math.ceil(1.1 * config.budget_flops / full))
+    while True:
+        counts = rows.counts(ahead)
+        useful = flops.train_flops(config, counts["slots"], counts["patches"])
+        if useful.sum() >= 1.01 * config.budget_flops:
+            steps = plan.steps_for_budget(useful, config.budget_flops, config.name, config.data.rows)
+            return steps, useful[:steps], {name: values[:steps] for name, values in counts.items()}
+        ahead = math.ceil(ahead * 1.05 * 1.01 * config.budget_flops / useful.sum())
+
+
+def calibrated(config: ConfigDict, key: str, entropies, mean_size) -> ConfigDict:
+    """The config with the threshold (or delta) that gives its patch size on exactly the rows that it will read."""
+    values = np.concatenate(entropies)
+    low, high = (float(values.min()), float(values.max())) if key == "threshold" else (-float(np.ptp(values)), float(np.ptp(values)))
+    found = calibrate.solve(lambda t: mean_size(cfg.replace(config, **{f"patching.{key}": float(t)})), low, high, config.patching.size)
+    return cfg.replace(config, **{f"patching.{key}": float(found)})
+
+
+def executed_per_step(config: ConfigDict, rows: loader.Rows) -> float:
+    batch = rows.capacity["rows"]
+    return flops.executed_step(config, batch, rows.capacity["slots"] // batch, rows.capacity["patches"] // batch)
+
+
+def facts(config: ConfigDict, rows: loader.Rows, steps: int, useful, executed: float, counts: dict, patch_size: float) -> dict:
+    """planned.json: what is known before the first step."""
+    counted = flops.count(config, patch_size=float(patch_size))
+    known = lambda x: None if math.isnan(x) else x
+    used = {"slots": counts["slots"].sum() / (steps * rows.capacity["slots"])}
+    if config.model.kind == "blt":
+        used["patches"] = counts["patches"].sum() / (steps * rows.capacity["patches"])
+    return {
+        "schema_version": cfg.SCHEMA_VERSION, "budget_flops": config.budget_flops or None, "steps": steps, "train_bytes": int(counts["bytes"].sum()),
+        "train_flops": float(useful.sum()), "executed_flops": float(executed * steps), "patch_size": float(patch_size),
+        "flops_per_byte_exact": counted["exact"]["total"], "flops_per_byte_paper": counted["paper"]["total"], "flops_components": counted["exact"],
+        "params": counted["params"], "threshold": known(config.patching.threshold), "delta": known(config.patching.delta),
+        "bytes_per_batch": float(counts["bytes"].sum() / steps), "row_slots": rows.capacity["slots"] // rows.capacity["rows"],
+        "row_patches": rows.capacity["patches"] // rows.capacity["rows"],
+        "packing_efficiency": {"bytes": float(used["slots"]), "patches": float(used["patches"]) if "patches" in used else None},
+        "epochs": float(counts["bytes"].sum() / rows.epoch_bytes), "entropy_model": None,
+    }
+
+
+def execute(run_dir: pathlib.Path, *, progress: bool = True, profile: bool = False, tensorboard: bool = False) -> None:
+    """Brings a run directory that has a config.json to done.json; goes on from its newest whole checkpoint. Done already: nothing."""
+    run_dir = pathlib.Path(run_dir)
+    if rundir.state(run_dir) == "done":
+        return
+    began = time.time()
+    prepared = prepare(run_dir, rundir.load_config(run_dir))
+    rundir.amend(run_dir, cores=len(local.cores()), platform=jax.default_backend(), device=jax.devices()[0].device_kind,
+                 data_fingerprint=prepared.text.fingerprint)
+    rundir.write_json(run_dir / "planned.json", prepared.planned)
+    params = loop.train(prepared.config, prepared.rows, run_dir, steps=prepared.steps, useful_per_step=prepared.useful,
+                        executed_per_step=prepared.executed, progress=progress, profile=profile, tensorboard=tensorboard)
+    rundir.write_json(run_dir / "eval.json", evaluate(prepared, params, run_dir))
+    rundir.write_json(run_dir / "done.json", {"realized_flops": prepared.planned["train_flops"], "wall_s": time.time() - began, "finished": time.time()})
+    (run_dir / "failed.json").unlink(missing_ok=True)
+
+
+def evaluate(prepared: Prepared, params, run_dir: pathlib.Path) -> dict:
+    """eval.json: bits per byte of whole held-out and tuning documents."""
+    config, text = prepared.config, prepared.text
+    parts = {"held_out": bpb.first_documents(text.held_out, config.eval.held_out_bytes),
+             "tuning": bpb.first_documents(text.tuning, config.eval.tuning_bytes)}
+    return {"schema_version": cfg.SCHEMA_VERSION, "upper_bound": config.model.kind == "token",
+            **{name: score(prepared, params, documents, run_dir) for name, documents in parts.items()}}
+
+
+def score(prepared: Prepared, params, documents: list[bytes], run_dir: pathlib.Path) -> dict:
+    """Bits per byte of whole documents, each byte once, with the same left context in bytes for every family."""
+    config, sizes = prepared.config, [len(d) for d in documents]
+    if config.model.kind == "token":
+        tokenizer = prepared.tokenizer
+        ids = [tokenizer.encode(d) for d in documents]
+        shaped = windows.token_windows(documents, ids, tokenizer.byte_counts, config.data.context, config.data.rows, tokenizer.bos, tokenizer.eos)
+        is_eos = lambda batch: batch["target_bytes"] == 0
+        patch_size = sum(sizes) / sum(map(len, ids))
+    else:
+        shared = rundir.shared(run_dir)
+        entropies = artifacts.entropies(prepared.byte_lm, documents, shared) if prepared.byte_lm else None
+        lengths = segmentation.document_lengths(config.patching, documents, entropies, prepared.tokenizer)
+        shaped = windows.byte_windows(documents, lengths, config.data.context, config.data.rows)
+        is_eos = lambda batch: batch["targets"] == vocab.EOS
+        patch_size = sum(int(l.sum()) for l in lengths) / sum(map(len, lengths))
+    return bpb.summary(sizes, *bpb.nats_by_document(config.model, params, shaped, len(documents), is_eos), patch_size)

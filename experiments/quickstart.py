@@ -1,0 +1,100 @@
+"""Claim: on one small machine, in minutes, BPE and BLT can be compared at the same FLOPs on real text, and nothing is hidden.
+
+Figure     6 of arXiv 2412.09871 in miniature: bits per byte against training FLOPs, four families, three budgets.
+Hardware   2 CPU cores; text is the source code of Python's standard library, which is on every machine.
+Time       minutes (see README.md); `quickstart:short` is the form that the tests run.
+Expect     bits per byte fall with budget in every family. At this scale local modules take most of BLT's FLOPs, so BPE may
+           well win; one seed is one seed.
+Command    make quickstart
+
+At one budget every family spends the same FLOPs, reads about the same number of bytes (shapes are chosen for equal FLOPs per byte,
+as in the paper's Table 2), in batches of the same number of bytes, from the same documents in the same order.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from bltjax import config as cfg
+from bltjax.errors import UserError
+
+FAMILIES = ("bpe", "blt-entropy", "blt-space", "blt-strided")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A budget and what each kind of model spends it on. Every width has heads of 32."""
+    budget: float  # FLOPs
+    local: int  # BLT: width of encoder and decoder
+    decoder_layers: int
+    latent: int  # BLT: width and layers of the global model
+    latent_layers: int
+    bpe: int  # BPE: width and layers
+    bpe_layers: int
+    rows: int  # of 512 bytes in a batch
+
+
+SHAPES = {
+    "S": Shape(2e11, local=32, decoder_layers=1, latent=96, latent_layers=2, bpe=96, bpe_layers=2, rows=3),
+    "M": Shape(6.5e11, local=64, decoder_layers=1, latent=128, latent_layers=3, bpe=128, bpe_layers=3, rows=4),
+    "L": Shape(2.1e12, local=64, decoder_layers=2, latent=192, latent_layers=4, bpe=192, bpe_layers=4, rows=6),
+}
+SHORT = {name: dataclasses.replace(shape, budget=shape.budget / 10, rows=1) for name, shape in SHAPES.items()}
+CONTEXT = 512  # bytes
+WINDOW = 128  # of the local models, bytes
+PATCH = 4.5  # mean bytes per patch (Table 1: of the entropy model's run)
+SPACE_PATCH = 4.5  # what the space rule gives on this text
+HASH_ROWS = 4096
+
+# Chosen on tuning text at the middle budget by the experiment quickstart_lr, and carried to the other sizes as it is: the paper's
+# rule (section 4.8: one learning rate for all sizes), checked at the largest by quickstart_lr_check. docs/results/ has both.
+LR = {"bpe": 4e-3, "blt-entropy": 4e-3, "blt-space": 4e-3, "blt-strided": 4e-3}
+VOCAB = 1024  # chosen in the same way by quickstart_vocab
+BYTES_PER_TOKEN = {512: 2.2, 1024: 2.9, 2048: 3.4, 4096: 3.8}  # of these vocabularies on this text; realized ones are in each run
+
+
+def data(rows: int) -> ConfigDict:
+    return cfg.replace(cfg.data(), **{"context": CONTEXT, "rows": rows, "max_train_bytes": 2_000_000, "tuning": 0.05, "held_out": 0.05})
+
+
+def evaluation() -> ConfigDict:
+    return cfg.replace(cfg.evaluation(), **{"held_out_bytes": 200_000, "tuning_bytes": 60_000})
+
+
+def training(lr: float) -> ConfigDict:
+    return cfg.replace(cfg.training(), **{"lr": lr})
+
+
+def byte_lm(budget: float = 2.5e11) -> ConfigDict:
+    """The entropy model: small, but of the paper's kind (a byte transformer with a sliding window)."""
+    model = cfg.transformer("byte", vocab=260, width=64, layers=2, heads=2, window=WINDOW, rope_theta=1e4, ffn_multiple=32)
+    return cfg.run("byte-lm", "byte-lm", model, data_=data(4), training_=training(4e-3), evaluation_=evaluation(), budget_flops=budget)
+
+
+def bpe(size: str, shape: Shape, lr: float, vocab: int = VOCAB) -> ConfigDict:
+    model = cfg.transformer("token", vocab=vocab, width=shape.bpe, layers=shape.bpe_layers, heads=shape.bpe // 32, ffn_multiple=32)
+    return cfg.run(f"bpe-{size}", "bpe", model, tokenizer_=cfg.tokenizer("trained", vocab, BYTES_PER_TOKEN[vocab]), data_=data(shape.rows),
+                   training_=training(lr), evaluation_=evaluation(), budget_flops=shape.budget, size=size)
+
+
+def blt(family: str, size: str, shape: Shape, lr: float, lm: ConfigDict) -> ConfigDict:
+    scheme = family.removeprefix("blt-")
+    patching = {"entropy": cfg.patching("entropy", PATCH), "space": cfg.patching("space", SPACE_PATCH), "strided": cfg.patching("strided", 4)}
+    model = cfg.blt_model("paper", local_width=shape.local, encoder_layers=1, decoder_layers=shape.decoder_layers,
+                          local_heads=shape.local // 32, global_width=shape.latent, global_layers=shape.latent_layers,
+                          global_heads=shape.latent // 32, k=-(-shape.latent // shape.local), window=WINDOW, ngram_rows=HASH_ROWS, ffn_multiple=32)
+    return cfg.run(f"{family}-{size}", family, model, patching_=patching[scheme], data_=data(shape.rows), training_=training(lr),
+                   evaluation_=evaluation(), byte_lm=lm if scheme == "entropy" else None, budget_flops=shape.budget, size=size)
+
+
+def one(family: str, size: str, shape: Shape, lr: float, lm: ConfigDict) -> ConfigDict:
+    return bpe(size, shape, lr) if family == "bpe" else blt(family, size, shape, lr, lm)
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    if arg not in (None, "runlocal", "short"):
+        raise UserError(f"quickstart:{arg}: allowed are short and runlocal")
+    shapes, lm = (SHORT, byte_lm(2e10)) if arg == "short" else (SHAPES, byte_lm())
+    runs = tuple(one(family, size, shape, LR[family], lm) for size, shape in shapes.items() for family in FAMILIES)
+    return ConfigDict(dict(claim="BPE and BLT at the same training FLOPs on real text, on one small machine", figure="Figure 6, in miniature",
+                           runs=runs)).lock()
