@@ -3,9 +3,9 @@
 import jax
 
 from bltjax.errors import UserError
-from bltjax.models import byte_lm, token_lm
+from bltjax.models import blt, byte_lm, token_lm
 
-KINDS = {"token": token_lm, "byte": byte_lm}
+KINDS = {"blt": blt, "token": token_lm, "byte": byte_lm}
 
 
 def family(model_config):

@@ -90,19 +90,23 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm Llama block: x + attention(norm x), then x + ffn(norm x). Shaped for `stack`: returns (x, None)."""
+    """Pre-norm Llama block: x + attention(norm x), then x + ffn(norm x). Shaped for `stack`: returns (x, what each layer emits).
+
+    emit: "" for nothing, or the block's "input" or "output".
+    """
     heads: int
     ffn: int
     window: int
     eps: float
     dtype: str
+    emit: str = ""
 
     @nn.compact
     def __call__(self, x_BxTxD, doc_ids_BxT, rope):
         attention = SelfAttention(self.heads, self.window, self.dtype, name="attention")
         x = x_BxTxD + attention(RMSNorm(self.eps, name="attention_norm")(x_BxTxD), doc_ids_BxT, rope)
         x = x + SwiGLU(self.ffn, self.dtype, name="ffn")(RMSNorm(self.eps, name="ffn_norm")(x))
-        return x, None
+        return x, {"": None, "input": x_BxTxD, "output": x}[self.emit]
 
 
 REMAT = {

@@ -1,0 +1,54 @@
+"""The local decoder: byte states read the latents of the patch before, then windowed layers and the byte head (paper section 3.3)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from bltjax.models.cross_attention import CrossAttention, bytes_from_patches
+from bltjax.models.layers import Block, Linear, RMSNorm, rope_table, stack
+from bltjax.models.segments import spread
+
+
+class DecoderLayer(nn.Module):
+    """Cross-attention to latents first, then a block."""
+    config: object
+
+    @nn.compact
+    def __call__(self, x_BxTxD, latents_BxPxkxD, latent_ids_BxT, doc_ids_BxT, rope):
+        return local_block(self.config)(read_latents(self.config)(x_BxTxD, latents_BxPxkxD, latent_ids_BxT), doc_ids_BxT, rope)
+
+
+def read_latents(c):
+    return CrossAttention(bytes_from_patches, c.cross.heads, c.cross.doubled_residual, c.norm_eps, c.dtype, name="cross")
+
+
+def local_block(c, module=Block, name="block"):
+    return module(c.local.heads, c.local.ffn, c.local.window, c.norm_eps, c.dtype, name=name)
+
+
+class Decoder(nn.Module):
+    """Byte states [B,T,D] and latents [B,P,G] -> float32 logits [B,T,V]."""
+    config: object
+
+    @nn.compact
+    def __call__(self, states_BxTxD, latents_BxPxG, latent_ids_BxT, doc_ids_BxT, patch_doc_ids_BxP):
+        c = self.config
+        P, D = latents_BxPxG.shape[1], c.local.width
+        rope = rope_table(states_BxTxD.shape[1], D // c.local.heads, c.rope_theta)
+        if c.mask_encoder_documents:
+            own = jnp.take_along_axis(patch_doc_ids_BxP, latent_ids_BxT, axis=1, mode="fill", fill_value=-1)
+            latent_ids_BxT = jnp.where(own == doc_ids_BxT, latent_ids_BxT, P)
+        many = dict(remat=c.remat, scan=c.scan)
+        x = states_BxTxD
+        if c.cross.decoder == "none":
+            x = x + spread(Linear((D,), c.dtype, name="latents")(latents_BxPxG), latent_ids_BxT)
+        else:
+            latents_BxPxkxD = Linear((c.cross.k, D), c.dtype, name="latents")(latents_BxPxG)
+        if c.cross.decoder == "first":
+            x = read_latents(c)(x, latents_BxPxkxD, latent_ids_BxT)
+        if c.cross.decoder == "all":
+            layers = stack(DecoderLayer, c.local.decoder_layers, broadcast=4, **many)(c, name="layers")
+            x, _ = layers(x, latents_BxPxkxD, latent_ids_BxT, doc_ids_BxT, rope)
+        else:
+            x, _ = local_block(c, stack(Block, c.local.decoder_layers, **many), "blocks")(x, doc_ids_BxT, rope)
+        x = RMSNorm(c.norm_eps, name="norm")(x)
+        return Linear((c.vocab,), c.dtype, out="float32", name="head")(x)
