@@ -1,0 +1,182 @@
+"""Entropies of whole documents equal one plain pass each; calibrated thresholds give the size asked for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bltjax import config, models, patching, vocab
+from bltjax.entropies import annotate, calibrate
+from bltjax.errors import UserError
+from bltjax.models import byte_lm
+
+
+def tiny(window, layers=2):
+    model = config.transformer("byte", vocab=vocab.SIZE, width=16, layers=layers, heads=2, window=window, ffn_multiple=16)
+    return model, models.init(model, jax.random.key(0))
+
+
+def some_documents(*sizes):
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, n).astype(np.uint8).tobytes() for n in sizes]
+
+
+def one_pass(model, params, documents):
+    """A document a row, padded to the longest: one compilation."""
+    ids = [vocab.encode_document(d) for d in documents]
+    batch = {name: np.zeros((len(ids), max(map(len, ids))), np.int32) for name in ("bytes", "doc_ids")}
+    for row, document in enumerate(ids):
+        batch["bytes"][row, :len(document)], batch["doc_ids"][row, :len(document)] = document, 1
+    found = jax.jit(lambda p, b: byte_lm.entropies(model, p, b))(params, batch)
+    return [np.asarray(row)[:len(document)] for row, document in zip(found, ids)]
+
+
+def assert_equals_one_pass(model, params, documents):
+    for one, other in zip(annotate.annotate(model, params, documents), one_pass(model, params, documents), strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [0, 16])
+def test_equals_one_pass_a_document(window):
+    model, params = tiny(window)
+    assert_equals_one_pass(model, params, some_documents(0, 1, 61, 62, 63, 100, 3, 126))
+
+
+def test_long_documents_in_overlapping_windows(monkeypatch):
+    model, params = tiny(20, layers=3)
+    monkeypatch.setattr(annotate, "ROOMY", 64)
+    monkeypatch.setattr(annotate, "LONGEST", 128)  # rows of 128 slots, of which 57 overlap
+    assert_equals_one_pass(model, params, some_documents(125, 126, 127, 128, 196, 197, 198, 400))
+
+
+def test_windows_overlap_by_the_whole_reach_and_no_less(monkeypatch):
+    """Against a stub that really looks as far back as it may: an off-by-one in the overlap would show."""
+    monkeypatch.setattr(annotate, "ROOMY", 32)
+    monkeypatch.setattr(annotate, "LONGEST", 64)
+    model = config.transformer("byte", vocab=260, width=16, layers=2, heads=2, window=9)  # reach 16
+
+    def looks_back(_, params, batch):
+        before = jnp.pad(batch["bytes"], ((0, 0), (16, 0)), constant_values=-1)[:, :-16]
+        return (before * 1000 + batch["bytes"]).astype(jnp.float32)
+
+    for document in some_documents(*range(40, 140)):
+        ids = vocab.encode_document(document)
+        want = np.r_[np.full(16, -1), ids[:-16]] * 1000 + ids
+        np.testing.assert_array_equal(annotate.annotate(model, {}, [document], entropies=looks_back)[0], want)
+
+
+def test_no_document_moves_another_by_a_bit():
+    model, params = tiny(16)
+    documents = some_documents(40, 120, 90)
+    changed = [b"!" * 40, documents[1], b"!" * 90]
+    together, other = annotate.annotate(model, params, documents), annotate.annotate(model, params, changed)
+    np.testing.assert_array_equal(together[1], other[1])
+    assert (together[0] != other[0]).any()
+
+
+def test_few_shapes_and_nothing_compiled_twice():
+    model, _ = tiny(16)
+    shapes = []
+
+    def stub(_, params, batch):  # runs once per shape, at tracing
+        shapes.append(batch["bytes"].shape)
+        return batch["bytes"].astype(jnp.float32)
+
+    finished = []
+    documents = some_documents(*np.random.default_rng(1).integers(0, 3000, 100))
+    for _ in range(2):
+        annotate.annotate(model, {}, documents, entropies=stub, progress=finished.append)
+    assert len(set(shapes)) == len(shapes) <= 6
+    assert all(rows * length <= annotate.SYMBOLS for rows, length in shapes)
+    assert sum(finished) == 2 * sum(len(d) + 2 for d in documents)
+
+
+def test_a_document_too_long_for_full_attention():
+    model, params = tiny(0)
+    with pytest.raises(UserError, match="without a window"):
+        annotate.annotate(model, params, [bytes(70_000)])
+    assert annotate.annotate(model, params, []) == []
+
+
+def texts(documents=6, n=1500, step=None):
+    rng = np.random.default_rng(5)
+    ids = [vocab.encode_document(rng.integers(0, 256, n + 97 * i).astype(np.uint8).tobytes()) for i in range(documents)]
+    entropies = [rng.gamma(1.5, 1.0, i.size) for i in ids]
+    return ids, [(np.round(e / step) * step if step else e).astype(np.float32) for e in entropies]
+
+
+def realized(scheme, ids, entropies, **settings):
+    patches = sum(patching.starts(i, scheme, entropies=e, **settings).sum() for i, e in zip(ids, entropies))
+    return sum(i.size for i in ids) / patches
+
+
+@pytest.mark.parametrize("max_length", [0, 9])
+@pytest.mark.parametrize("scheme, given, searched", [
+    ("entropy", {}, "threshold"), ("monotonic", {}, "delta"), ("both", {}, "threshold"), ("both", dict(delta=-0.5), "threshold"),
+    ("both", dict(threshold=0.5), "delta"),
+])
+def test_calibrated_size_is_the_patcher_s_own(scheme, given, searched, max_length):
+    ids, entropies = texts()
+    for target in (4.5, 6.0):
+        found = calibrate.calibrate(scheme, ids, entropies, target, max_length=max_length, **given)
+        settings = {"max_length": max_length, **({"delta": 0.0} if scheme == "both" else {}), **given, searched: found}
+        size = realized(scheme, ids, entropies, **settings)
+        assert abs(size / target - 1) < 2e-3
+        np.testing.assert_allclose(calibrate.curve(scheme, ids, entropies, [found], max_length=max_length, **given), size, rtol=1e-12)
+        for other in np.linspace(found - 0.5, found + 0.5, 21):  # none is closer
+            assert abs(realized(scheme, ids, entropies, **{**settings, searched: other}) - target) >= abs(size - target) - 1e-12
+
+
+def test_ties_move_together_and_out_of_reach_is_said():
+    ids, entropies = texts(step=0.25)
+    found = calibrate.calibrate("entropy", ids, entropies, realized("entropy", ids, entropies, threshold=2.0))
+    assert 2.0 <= found < 2.25
+    ids, entropies = texts(step=2.0)
+    for target in (1.5, 1e6):
+        with pytest.raises(UserError, match="reach from 1 to"):
+            calibrate.calibrate("entropy", ids, entropies, target)
+    with pytest.raises(UserError, match="reach from 1 to 8.9"):
+        calibrate.calibrate("entropy", ids, entropies, 20, max_length=9)
+
+
+def test_neighbouring_floats_are_told_apart():
+    values = np.float32([0, 0, 1, np.nextafter(np.float32(1), np.float32(2)), 1, np.nextafter(np.float32(1), np.float32(2)), 0, 0])
+    ids = np.full(8, 101, np.int32)
+    found = calibrate.calibrate("entropy", [ids], [values], 2.0)
+    assert patching.lengths(ids, "entropy", entropies=values, threshold=found, include_next=False) == [1, 3, 2, 2]
+
+
+def test_curve_rises_and_count_takes_the_first():
+    ids, entropies = texts()
+    sizes = calibrate.curve("entropy", ids, entropies, np.linspace(-1, 9, 30))
+    assert sizes[0] == 1 and (np.diff(sizes) >= 0).all() and sizes[-1] > 20
+    assert calibrate.calibrate("entropy", ids, entropies, 4, count=2) == calibrate.calibrate("entropy", ids[:2], entropies[:2], 4)
+
+
+def test_solve_by_any_count():
+    ids, entropies = texts()
+    calls = []
+
+    def size(threshold):
+        calls.append(threshold)
+        return realized("entropy", ids, entropies, threshold=threshold)
+
+    assert abs(size(calibrate.solve(size, 0, 9, 4.5)) / 4.5 - 1) < 1e-3 and len(calls) < 30
+    calls.clear()
+    with pytest.raises(UserError, match="reach from"):
+        calibrate.solve(size, 0, 1, 4.5)
+    assert len(calls) == 2
+    with pytest.raises(UserError):
+        calibrate.solve(lambda t: 4 if t < 1 else 5, 0, 2, 4.5)  # a gap wider than 2%
+
+
+@pytest.mark.parametrize("arguments", [
+    dict(scheme="space"), dict(target=0.5), dict(target=float("nan")), dict(scheme="both", threshold=1.0, delta=1.0), dict(count=0),
+    dict(documents_entropies=[np.zeros(3)]), dict(documents_entropies=[np.full(4, np.nan)]),
+])
+def test_bad_arguments_are_one_line(arguments):
+    good = dict(scheme="entropy", documents_ids=[np.full(4, 101)], documents_entropies=[np.arange(4.0)], target=2)
+    with pytest.raises(UserError) as error:
+        calibrate.calibrate(**{**good, **arguments})
+    assert "\n" not in str(error.value)
