@@ -128,9 +128,9 @@ def bpe_starts(byte_counts, n: int) -> np.ndarray:
 
 
 def starts_from_lengths(lengths, n: int):
-    """Patch starts bool [B, n] from lengths int [B, P] whose rows are padded with zeros (or less). n: positions wanted; starts beyond are cut.
+    """Patch starts bool [B, n] from lengths int [B, P] whose rows are padded with zeros (or less).
 
-    numpy in, numpy out; jax in, jax out.
+    n: positions wanted, static; starts beyond are cut. numpy in, numpy out; jax in, jax out.
     """
     xp = jnp if isinstance(lengths, jax.Array) else np
     lengths = xp.maximum(xp.asarray(lengths, xp.int32), 0)

@@ -81,8 +81,8 @@ def _target(target):
 
 def _check(size, target, least, most, tolerance=TOLERANCE):
     if not abs(size / target - 1) <= tolerance:
-        raise UserError(f"no threshold gives a mean patch size of {target:g}: the closest is {size:.4g}, and they reach from {least:.4g} to "
-                        f"{most:.4g}")
+        raise UserError(f"no threshold gives a mean patch size of {target:g}: the closest is {size:.4g}, "
+                        f"and they reach from {least:.4g} to {most:.4g}")
 
 
 def _scores(scheme, documents_ids, documents_entropies, threshold, delta, count):
@@ -108,7 +108,7 @@ def _scores(scheme, documents_ids, documents_entropies, threshold, delta, count)
 
 
 def _candidates(values):
-    """One threshold below all finite scores and one above each, halfway to the next, so that rounding moves no boundary; ascending float32."""
+    """Thresholds, ascending float32: one below all finite scores, one above each, halfway to the next: rounding then moves no boundary."""
     finite = np.unique(values[np.isfinite(values)])
     if not finite.size:
         return np.zeros(1, np.float32)
