@@ -93,7 +93,7 @@ def test_terminated_saves_and_says_so_in_one_line(tmp_path, uninterrupted):
         time.sleep(0.002)
     process.terminate()
     err = process.communicate(timeout=120)[1]
-    assert process.returncode == 1 and err.startswith("Stopped: stopped by SIGTERM after step ") and err.count("\n") == 1
+    assert process.returncode == 1 and err.startswith("Interrupted: stopped by SIGTERM after step ") and err.count("\n") == 1
     assert checkpoint.newest_whole(tmp_path) == lines(tmp_path)[-1]["step"]
     finish(tmp_path)
     same(tmp_path, uninterrupted)

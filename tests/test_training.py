@@ -109,13 +109,29 @@ def test_run_learns_and_its_lines_are_complete(tmp_path):
     lines = metrics.read(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, 41)) and lines[-1]["loss"] < 0.5 * lines[0]["loss"]
     counts = TinyRows().counts(40)
-    assert [line["bytes"] for line in lines] == np.cumsum(counts["raw_bytes"]).tolist()
+    assert [line["bytes"] for line in lines] == np.cumsum(counts["bytes"]).tolist()
     assert lines[-1]["executed_flops"] == 40 * 2e6 and lines[-1]["useful_flops"] == pytest.approx(40 * 1.15e6)
     wanted = {"step", "loss", "bpb", "bytes", "patch_size", "useful_flops", "executed_flops", "grad_norm", "lr", "packing_bytes",
               "packing_patches", *metrics.WALL_CLOCK}
-    assert all(set(line) == wanted and all(math.isfinite(v) for v in line.values()) for line in lines)
+    assert all(set(line) == wanted and all(v is None or math.isfinite(v) for v in line.values()) for line in lines)
+    assert [x["packing_bytes"] for x in lines] == (counts["slots"] / TinyRows.capacity["slots"]).tolist()
+    assert [x["patch_size"] for x in lines] == (counts["bytes"] / counts["slots"]).tolist() and lines[0]["packing_patches"] is None
     assert jax.tree.all(jax.tree.map(np.array_equal, params, checkpoint.load_params(tmp_path)))
     assert checkpoint.steps(tmp_path) == [36, 40]
+
+
+class PatchedRows(TinyRows):
+    capacity = {**TinyRows.capacity, "patches": 32}
+
+    def counts(self, steps):
+        return {**super().counts(steps), "patches": np.arange(steps) % 32 + 1}
+
+
+def test_patches_are_counted_where_there_are_any(tmp_path):
+    run(tmp_path, rows=PatchedRows(), steps=3)
+    lines, slots = metrics.read(tmp_path / "metrics.jsonl"), TinyRows().counts(3)["slots"]
+    assert [x["packing_patches"] for x in lines] == [1 / 32, 2 / 32, 3 / 32]
+    assert [x["patch_size"] for x in lines] == (slots / [1, 2, 3]).tolist()
 
 
 def test_log_every_keeps_the_last(tmp_path):
@@ -166,7 +182,7 @@ def test_state_that_is_not_finite_is_never_saved(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_saves_and_stops_and_the_run_goes_on(tmp_path, number):
     before = signal.getsignal(number)
-    with pytest.raises(loop.Stopped, match=rf"stopped by {number.name} after step 10 of {STEPS}"):
+    with pytest.raises(loop.Interrupted, match=rf"stopped by {number.name} after step 10 of {STEPS}"):
         run(tmp_path / "a", rows=FailingAt(9, lambda: os.kill(os.getpid(), number)))
     assert signal.getsignal(number) == before and checkpoint.newest_whole(tmp_path / "a") == 10
     resumed, whole = run(tmp_path / "a"), run(tmp_path / "b")

@@ -17,7 +17,7 @@ STEPS, ROWS, TOKENS, VOCAB = 24, 4, 16, 37
 
 class TinyRows:
     """Rows of a token model; a batch is a function of its step alone. Contents are learnable: each token follows from the last."""
-    capacity = {"bytes": ROWS * TOKENS, "patches": ROWS * TOKENS}
+    capacity = {"rows": ROWS, "slots": ROWS * TOKENS, "patches": 0}
 
     def __init__(self, pause: float = 0.0):
         self.pause = pause
@@ -38,7 +38,7 @@ class TinyRows:
     def counts(self, steps):
         batches = [self.batch(step) for step in range(steps)]
         used = np.array([b["loss_mask"].sum() for b in batches])
-        return {"raw_bytes": np.array([(b["loss_mask"] * b["target_bytes"]).sum() for b in batches]), "bytes": used, "patches": used}
+        return {"bytes": np.array([(b["loss_mask"] * b["target_bytes"]).sum() for b in batches]), "slots": used, "patches": 0 * used}
 
 
 def tiny_config(**changes):

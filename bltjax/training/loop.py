@@ -11,9 +11,9 @@ from bltjax import config as configs
 from bltjax.errors import UserError
 from bltjax.training import branch, checkpoint, metrics, optim
 from bltjax.training.step import TrainState, init_state, make_step, model_nats
-from bltjax.training.stopping import RunFailed, Stopped, on_signals
+from bltjax.training.stopping import Interrupted, RunFailed, on_signals
 
-__all__ = ["Stopped", "RunFailed", "train", "checkpoint_steps"]
+__all__ = ["Interrupted", "RunFailed", "train", "checkpoint_steps"]
 
 PROFILED = (5, 10)  # steps of this process: past compilation and the first transfers
 
@@ -28,13 +28,14 @@ def train(config, rows, run_dir, *, steps: int, useful_per_step, executed_per_st
           tensorboard: bool = False, init_params=None, on_checkpoint=None, loss_fn=model_nats):
     """Trains to `steps` updates, resuming from the newest whole checkpoint in `run_dir`, and returns the final parameters.
 
-    rows: `iterator(start, stop)` yields the batches of those steps (dicts of int32 arrays), `counts(steps)` the units each of them
-    holds ({"raw_bytes", "bytes", "patches"}, int [steps]), `capacity` the slots of a batch ({"bytes", "patches"}).
+    rows: `iterator(start, stop)` yields the batches of those steps (dicts of int32 arrays); `counts(steps)` says what each holds,
+    {"slots": byte or token slots used, "patches": patches used, "bytes": raw bytes predicted}, int [steps]; `capacity` how many
+    {"slots", "patches"} a batch has (patches: 0 or absent for models without).
     useful_per_step, executed_per_step: FLOPs, float [steps] or one float for all. init_params: parameters to start from instead of
     fresh ones. on_checkpoint(step): called from the writing thread when a checkpoint is whole.
 
     An interrupted and resumed run writes the lines and the parameters of an uninterrupted one, bit for bit on the same core count.
-    Raises UserError (checkpoints of another run, or none whole), RunFailed (not finite, disk full) and Stopped (a signal; saved first).
+    Raises UserError (checkpoints of another run, or none whole), RunFailed (not finite, disk full), Interrupted (a signal; saved first).
     """
     run_dir = pathlib.Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,7 @@ def train(config, rows, run_dir, *, steps: int, useful_per_step, executed_per_st
                     save(step)
                 if request.signal and step < steps:
                     saved.wait()
-                    raise Stopped(f"stopped by {request.signal} after step {step} of {steps}; saved, run again to resume")
+                    raise Interrupted(f"stopped by {request.signal} after step {step} of {steps}; saved, run again to resume")
     except _NotFinite as error:
         saved.wait()
         whole = checkpoint.steps(run_dir)
@@ -125,18 +126,22 @@ class _Ahead:
 
     def __init__(self, rows, steps, useful_per_step, executed_per_step):
         counts = {name: np.asarray(values, np.int64) for name, values in rows.counts(steps).items()}
-        self.raw_bytes, patches = counts["raw_bytes"], counts["patches"]
-        self.bytes = np.cumsum(self.raw_bytes)
-        self.patch_size = self.raw_bytes / np.maximum(patches, 1)
-        self.packing = counts["bytes"] / rows.capacity["bytes"], patches / rows.capacity["patches"]
-        self.useful, self.executed = (np.cumsum(np.broadcast_to(np.asarray(x, np.float64), (steps,)))
-                                      for x in (useful_per_step, executed_per_step))
+        room = rows.capacity
+        self.bytes = np.cumsum(counts["bytes"])
+        self._per_step = {"packing_bytes": counts["slots"] / room["slots"]}
+        if room.get("patches"):
+            self._per_step["patch_size"] = counts["slots"] / np.maximum(counts["patches"], 1)
+            self._per_step["packing_patches"] = counts["patches"] / room["patches"]
+        else:
+            self._per_step["patch_size"] = counts["bytes"] / np.maximum(counts["slots"], 1)
+        self._useful, self._executed = (np.cumsum(np.broadcast_to(np.asarray(x, np.float64), (steps,)))
+                                        for x in (useful_per_step, executed_per_step))
 
     def line(self, step: int) -> dict:
         i = step - 1
-        return {"bytes": int(self.bytes[i]), "patch_size": float(self.patch_size[i]), "useful_flops": float(self.useful[i]),
-                "executed_flops": float(self.executed[i]), "packing_bytes": float(self.packing[0][i]),
-                "packing_patches": float(self.packing[1][i])}
+        per_step = {name: float(values[i]) for name, values in self._per_step.items()}
+        return {"bytes": int(self.bytes[i]), "useful_flops": float(self._useful[i]), "executed_flops": float(self._executed[i]),
+                "packing_patches": None, **per_step}
 
 
 class _Log:

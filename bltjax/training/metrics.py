@@ -75,7 +75,7 @@ class Writer:
             self._file.flush()
         if self._board:
             for name, value in line.items():
-                if name not in ("step", "time"):
+                if name not in ("step", "time") and value is not None:
                     self._board.add_scalar(name, value, line["step"])
 
     def sync(self) -> None:

@@ -12,7 +12,7 @@ class RunFailed(UserError):
     """The run cannot go on. The line says why and which checkpoint is whole; running again resumes from that one."""
 
 
-class Stopped(RunFailed):
+class Interrupted(RunFailed):
     """A signal asked the run to stop; its state was saved first."""
 
 
