@@ -2,13 +2,16 @@
 
 import math
 import os
+import statistics
 import subprocess
 import sys
+import time
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from bltjax import flops
+from bltjax.data import packing
 from bltjax.errors import UserError
 
 FEWEST_STEPS = 100  # below, the schedule's warm-up and the rounding of the budget to whole steps mean nothing
@@ -46,8 +49,9 @@ def row_shape(run: ConfigDict) -> tuple[int, int]:
     """(slots or tokens, patches) of one row, as the config has them; patches are 0 where there are none."""
     if run.model.kind == "token":
         return round(run.data.context / run.tokenizer.bytes_per_token), 0
-    patches = math.ceil(run.data.patch_slack * run.data.context / run.patching.size) if run.model.kind == "blt" else 0
-    return run.data.context, min(patches, run.data.context)
+    if run.model.kind == "byte":
+        return run.data.context, 0
+    return run.data.context, packing.patch_capacity(run.data.context, run.patching.size, run.data.patch_slack)
 
 
 def steps_of(run: ConfigDict, per_step: float) -> int:
@@ -73,8 +77,8 @@ def steps_for_budget(useful_per_step, budget: float, name: str = "this run", row
     steps = int(np.argmin(np.abs(spent - budget))) + 1
     _check_steps(steps, useful_per_step.mean(), budget, name, rows)
     if abs(spent[steps - 1] / budget - 1) > TOLERANCE:
-        raise UserError(f"run {name}: {steps} steps spend {spent[steps - 1] / budget - 1:+.1%} of the budget of {budget:.3g} FLOPs more than "
-                        f"it; within 1% is wanted, so take smaller batches (data.rows)")
+        raise UserError(f"run {name}: {steps} steps come nearest to its budget of {budget:.3g} FLOPs and are still {spent[steps - 1] / budget - 1:+.1%} "
+                        f"off; 1% is allowed, so take smaller batches (data.rows)")
     return steps
 
 
@@ -100,34 +104,44 @@ def seconds(planned: dict, flops_per_second: float) -> float:
     return planned["executed_flops"] / flops_per_second
 
 
-MEASURE = """
-import time, jax, jax.numpy as jnp
-w = [jax.random.normal(jax.random.key(i), s) * 0.05 for i, s in enumerate([(128, 384), (384, 128)])]
-x = jax.random.normal(jax.random.key(2), (1024, 128))
-f = jax.jit(jax.grad(lambda x: jnp.sum(jax.nn.silu(jax.nn.silu(jax.nn.silu(x @ w[0]) @ w[1]) @ w[0]) @ w[1])))
-jax.block_until_ready(f(x))
-times, stop = [], time.perf_counter() + 0.6
-while len(times) < 5 or time.perf_counter() < stop:
-    start = time.perf_counter()
-    jax.block_until_ready(f(x))
-    times.append(time.perf_counter() - start)
-print(2 * 4 * 2 * 1024 * 128 * 384 / sorted(times)[len(times) // 2])
-"""
-
-
 def machine_flops() -> float:
-    """FLOPs per second of one worker here: one core of a CPU, one accelerator. A rough estimate, made in about 2 s and kept nowhere.
+    """FLOPs per second of one worker here: one core of a CPU, one accelerator. A rough estimate, made in 2 to 3 s and kept nowhere.
 
-    The median of a short chain of narrow matrix products (width 128, forward and gradient), in a process of its own: pinned to one
-    core as a run would be, and this process never holds a device. Real steps also do elementwise work, and wide models reach more."""
+    Measured in a process of its own: pinned to one core as a run would be, and this process never holds a device. Good to a factor
+    of two or so for models as narrow as the quickstart's; wide ones reach more."""
     def pin():
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    measured = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, preexec_fn=pin, check=False)
+    measured = subprocess.run([sys.executable, "-c", "from bltjax.sweep import plan; print(plan.measure())"], capture_output=True,
+                              text=True, preexec_fn=pin)
     try:
         return float(measured.stdout.split()[-1])
     except (IndexError, ValueError):
         raise RuntimeError(f"this machine's speed could not be measured: {measured.stderr.strip().splitlines()[-1:]}") from None
+
+
+def measure(rows: int = 4, positions: int = 256, width: int = 64, heads: int = 2) -> float:
+    """FLOPs per second of this process: the median gradient of one narrow layer, whose products and softmax are those of training."""
+    import jax
+    import jax.numpy as jnp
+    weights = [jax.random.normal(jax.random.key(i), (width, n * width)) * 0.1 for i, n in enumerate((1, 1, 1, 1, 4, 4))]
+    x = jnp.ones((rows, positions, width))
+    future = jnp.arange(positions)[:, None] < jnp.arange(positions)[None]
+
+    def loss(weights, x):
+        q, k, v = ((x @ w).reshape(rows, positions, heads, width // heads) for w in weights[:3])
+        p = jax.nn.softmax(jnp.where(future[None, None], -1e30, jnp.einsum("bqhd,bshd->bhqs", q, k)), -1)
+        x = x + jnp.einsum("bhqs,bshd->bqhd", p, v).reshape(x.shape) @ weights[3]
+        return jnp.sum((x + jax.nn.silu(x @ weights[4]) @ weights[5].T) ** 2)
+
+    step = jax.jit(jax.grad(loss, (0, 1)))
+    jax.block_until_ready(step(weights, x))
+    times = []
+    while len(times) < 5 or sum(times) < 0.4:
+        start = time.perf_counter()
+        jax.block_until_ready(step(weights, x))
+        times.append(time.perf_counter() - start)
+    return flops.TRAIN * 2 * rows * positions * (12 * width**2 + 2 * width * positions) / statistics.median(times)
 
 
 COLUMNS = (  # title, of a plan
