@@ -1,0 +1,263 @@
+"""Rows: every byte and one EOS a document predicted exactly once, patches and latents as the contract has them, fixed shapes."""
+
+import numpy as np
+import pytest
+
+from bltjax import vocab
+from bltjax.data import loader, packing
+from bltjax.errors import UserError
+
+RNG = np.random.default_rng
+
+
+def random_documents(seed, sizes):
+    rng = RNG(seed)
+    return [rng.integers(0, 256, size).astype(np.uint8).tobytes() for size in sizes]
+
+
+def random_lengths(seed, documents, rate, longest=None):
+    """Patches at random places: the first after BOS always, EOS sometimes alone; `longest`: one run with no start at all."""
+    rng, out = RNG(seed), []
+    for document in documents:
+        starts = rng.random(len(document) + 2) < rate
+        starts[:2] = True
+        if longest:
+            starts[2:2 + longest] = False
+        out.append(np.diff(np.append(np.flatnonzero(starts), len(starts))))
+    return out
+
+
+def predicted(batch, unit="bytes"):
+    """Targets in the order of rows and slots, cut after each EOS: what was predicted of each document."""
+    return [batch["targets"][r][batch["loss_mask"][r] == 1] for r in range(len(batch["targets"]))]
+
+
+def epoch(rows):
+    """All rows of epoch 0 as one batch."""
+    plan = rows._plans[0]
+    return packing.fill(rows.documents, plan, np.arange(len(plan)))
+
+
+def check_bytes(documents, batch, P=None):
+    stream = np.concatenate(predicted(batch))
+    pieces = np.split(stream, np.flatnonzero(stream == vocab.EOS) + 1)
+    assert len(pieces[-1]) == 0
+    assert sorted(vocab.decode(p) for p in pieces[:-1]) == sorted(d for d in documents if d)
+    assert all(p[-1] == vocab.EOS and (p[:-1] >= vocab.OFFSET).all() for p in pieces[:-1])
+    bytes_BxT, docs_BxT = batch["bytes"], batch["doc_ids"]
+    used = docs_BxT > 0
+    same = np.zeros_like(used)
+    same[:, :-1] = used[:, :-1] & (docs_BxT[:, :-1] == docs_BxT[:, 1:])
+    opens = used & np.concatenate([np.ones((len(used), 1), bool), ~same[:, :-1]], axis=1)
+    assert (bytes_BxT[opens] == vocab.BOS).all() and not (bytes_BxT[used & ~opens] == vocab.BOS).any()
+    assert ((batch["loss_mask"] == 1) == same).all()
+    assert (batch["targets"][:, :-1][same[:, :-1]] == bytes_BxT[:, 1:][same[:, :-1]]).all()
+    assert not batch["targets"][~same].any() and not bytes_BxT[~used].any()
+    assert ((bytes_BxT == vocab.EOS) <= ~same).all()
+    # A segment is BOS and at least one unit, and documents are numbered 1, 2, ... from the left, padding only at the right.
+    assert same[opens].all()
+    assert (np.diff(np.where(used, docs_BxT, 10**6)) >= 0).all()
+    if P is None:
+        return
+    ids, latent, patch_docs = batch["patch_ids"], batch["latent_ids"], batch["patch_doc_ids"]
+    assert (ids[~used] == P).all() and (ids[used] < P).all() and (ids >= 0).all()
+    step = np.diff(ids)
+    inner = used[:, 1:] & used[:, :-1]
+    assert np.isin(step[inner], (0, 1)).all() and (ids[:, 0] == 0).all()
+    assert (step[opens[:, 1:]] == 1).all() and (step[:, :][opens[:, :-1] & inner] == 1).all()  # BOS is a patch of its own
+    assert (latent[:, :-1][same[:, :-1]] == ids[:, 1:][same[:, :-1]] - 1).all()
+    assert (latent[used & ~same] == ids[used & ~same]).all()
+    assert (latent[used] >= 0).all() and (latent[used] <= ids[used]).all() and not latent[~used].any()
+    rows = np.broadcast_to(np.arange(len(ids))[:, None], ids.shape)
+    assert (patch_docs[rows[used], ids[used]] == docs_BxT[used]).all()
+    assert (patch_docs[rows[used], latent[used]] == docs_BxT[used]).all()  # a latent is its own document's
+    assert ((patch_docs > 0).sum(1) == np.where(used, ids + 1, 0).max(1)).all()
+
+
+SIZES = [1, 1, 2, 0, 5, 13, 40, 41, 3, 0, 200, 17, 333, 1, 30, 31, 32, 29]
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("T,P", [(32, 5), (32, 32), (7, 3), (64, 20)])
+def test_every_byte_and_one_eos_is_predicted_once(rate, T, P):
+    documents = random_documents(1, SIZES)
+    lengths = random_lengths(2, documents, rate, longest=150 if rate < 1 else None)
+    rows = loader.byte_rows(documents, lengths, context=T, rows=3, patches=P, seed=5)
+    batch = epoch(rows)
+    assert batch["bytes"].shape == (rows.epoch_rows(), T) and batch["patch_doc_ids"].shape == (rows.epoch_rows(), P)
+    assert all(a.dtype == np.int32 for a in batch.values())
+    check_bytes(documents, batch, P)
+
+
+@pytest.mark.parametrize("T", [4, 5, 32, 1000])
+def test_kind_byte_fills_rows_without_patches(T):
+    documents = random_documents(3, SIZES)
+    rows = loader.byte_rows(documents, context=T, rows=2)
+    batch = epoch(rows)
+    assert set(batch) == {"bytes", "doc_ids", "targets", "loss_mask"}
+    check_bytes(documents, batch)
+    full = (batch["doc_ids"] > 0).sum(1)
+    assert (full[:-1] >= T - 2).all()  # only a slot that no segment fits in, or one kept back from a lonely EOS, stays empty
+
+
+def test_segments_are_cut_at_patch_starts_unless_a_patch_is_longer_than_a_row():
+    documents = random_documents(4, [500, 300, 77])
+    lengths = random_lengths(5, documents, 0.2)
+    packed = packing.byte_documents(documents, lengths)
+    plan = packing.plan_byte_rows(packed, 64, 40)
+    assert max(map(max, lengths)) < 63
+    assert packed.starts[plan.source + 1].all()
+    long = [np.array([1, 200, 1])]
+    plan = packing.plan_byte_rows(packing.byte_documents([bytes(200)], long), 64, 40)
+    assert plan.length.tolist()[:3] == [64, 64, 64] and (plan.length - 1).sum() == 201
+
+
+def test_no_segment_is_an_eos_alone():
+    for size in range(1, 40):
+        for rate in (0.4, 1.0):
+            documents = random_documents(size, [3, size, 2 * size, 1])
+            packed = packing.byte_documents(documents, random_lengths(size, documents, rate))
+            plan = packing.plan_byte_rows(packed, 16, 12)
+            first = packed.ids[plan.source + 1]
+            lonely = first == vocab.EOS
+            assert lonely.sum() == 0 or rate < 1  # a patch as long as a row, then EOS: nowhere to move the cut
+        plan = packing.plan_byte_rows(packing.byte_documents(documents), 8)
+        assert (packing.byte_documents(documents).ids[plan.source + 1] != vocab.EOS).all()
+
+
+def test_counts_are_what_the_batches_hold():
+    documents = random_documents(6, SIZES)
+    lengths = random_lengths(7, documents, 0.3)
+    rows = loader.byte_rows(documents, lengths, context=24, rows=4, patches=11, seed=1)
+    steps = 3 * rows.epoch_rows() // 4  # beyond one epoch
+    counts = rows.counts(steps)
+    assert rows.capacity == {"slots": 96, "patches": 44} and all(c.dtype == np.int64 and c.shape == (steps,) for c in counts.values())
+    for step in range(steps):
+        batch = rows.batch(step)
+        assert counts["bytes"][step] == ((batch["loss_mask"] == 1) & (batch["targets"] >= vocab.OFFSET)).sum()
+        assert counts["slots"][step] == (batch["doc_ids"] > 0).sum()
+        assert counts["patches"][step] == (batch["patch_doc_ids"] > 0).sum()
+
+
+class Pairs:
+    """A stand-in tokenizer: two bytes a token where possible. ids: token numbers drawn as the bytes' own values."""
+    bos, eos, vocab = 300, 301, 302
+    byte_counts = np.array([1] * 256 + [2] * 44 + [0, 0], np.int32)
+
+    def encode(self, document):
+        rng, out, at = RNG(len(document)), [], 0
+        while at < len(document):
+            two = at + 2 <= len(document) and rng.random() < 0.5
+            out.append(int(rng.integers(256, 300)) if two else document[at])
+            at += 1 + two
+        return np.array(out, np.int32)
+
+
+@pytest.mark.parametrize("N", [4, 9, 64])
+def test_every_token_and_one_eos_is_predicted_once(N):
+    documents, tokenizer = random_documents(8, SIZES), Pairs()
+    rows = loader.token_rows(documents, tokenizer, context=32, rows=2, length=N)
+    batch = epoch(rows)
+    assert set(batch) == {"tokens", "doc_ids", "targets", "loss_mask", "target_bytes"} and batch["tokens"].shape[1] == N
+    stream = np.concatenate(predicted(batch))
+    pieces = np.split(stream, np.flatnonzero(stream == tokenizer.eos) + 1)[:-1]
+    expected = [tokenizer.encode(d).tolist() + [tokenizer.eos] for d in documents if d]
+    assert sorted(p.tolist() for p in pieces) == sorted(expected)
+    assert batch["target_bytes"].sum() == sum(map(len, documents))
+    assert (batch["target_bytes"] == tokenizer.byte_counts[batch["targets"]] * batch["loss_mask"]).all()
+    counts = packing.counts(rows.documents, rows._plans[0])
+    assert (counts["bytes"] == batch["target_bytes"].sum(1)).all()
+    assert (counts["slots"] == (batch["doc_ids"] > 0).sum(1)).all() and not counts["patches"].any()
+
+
+def test_token_rows_hold_the_bytes_of_byte_rows():
+    documents, tokenizer = random_documents(9, [700] * 40 + [3000] * 20), Pairs()
+    by_byte = loader.byte_rows(documents, context=256, rows=4)
+    by_token = loader.token_rows(documents, tokenizer, context=256, rows=4)
+    steps = 50
+    ratio = by_token.counts(steps)["bytes"].sum() / by_byte.counts(steps)["bytes"].sum()
+    assert 0.98 < ratio < 1.02
+
+
+def test_epochs_reshuffle_and_every_epoch_is_whole():
+    documents = random_documents(10, [40] * 30)
+    rows = loader.byte_rows(documents, context=32, rows=3, seed=2)
+    rows._upto(3 * rows.epoch_rows())
+    seen = []
+    for plan in rows._plans[:3]:
+        batch = packing.fill(rows.documents, plan, np.arange(len(plan)))
+        check_bytes(documents, batch)
+        seen.append(batch["targets"])
+    assert not np.array_equal(seen[0][:5], seen[1][:5])
+    # A batch across the border of two epochs is the end of one and the beginning of the next.
+    border = rows.epoch_rows() // 3
+    joined = np.concatenate(seen)
+    assert np.array_equal(rows.batch(border)["targets"], joined[3 * border:3 * border + 3])
+
+
+def test_a_batch_is_a_function_of_seed_and_step_alone():
+    documents = random_documents(11, [20, 300, 7, 90] * 5)
+    lengths = random_lengths(1, documents, 0.3)
+    make = lambda seed: loader.byte_rows(documents, lengths, context=32, rows=2, patches=16, seed=seed)
+    one, other = make(3), make(3)
+    late = one.batch(700)
+    for step in (0, 5, 700):
+        for name, value in other.batch(step).items():
+            assert np.array_equal(value, one.batch(step)[name])
+    assert np.array_equal(late["bytes"], other.batch(700)["bytes"])
+    assert not np.array_equal(make(4).batch(0)["bytes"], one.batch(0)["bytes"])
+
+
+def test_grain_serves_the_same_batches():
+    documents = random_documents(12, [50] * 20)
+    rows = loader.byte_rows(documents, context=16, rows=2)
+    for start, stop in ((0, 7), (5, 120)):
+        served = list(rows.iterator(start, stop))
+        assert len(served) == stop - start
+        for step, batch in zip(range(start, stop), served):
+            assert all(np.array_equal(batch[name], value) for name, value in rows.batch(step).items())
+
+
+def test_families_read_documents_in_the_same_order():
+    documents = random_documents(13, [60 + 7 * i for i in range(12)])  # every length once: a document is known by it
+    lengths = random_lengths(1, documents, 0.4)
+    tokenizer = Pairs()
+    by_patch = epoch(loader.byte_rows(documents, lengths, context=64, rows=2, patches=32, seed=9))
+    by_byte = epoch(loader.byte_rows(documents, context=64, rows=2, seed=9))
+    assert np.array_equal(np.concatenate(predicted(by_patch)), np.concatenate(predicted(by_byte)))
+    tokens = epoch(loader.token_rows(documents, tokenizer, context=64, rows=2, seed=9))
+    stream = np.concatenate(predicted(by_byte))
+    sizes = np.diff(np.concatenate([[-1], np.flatnonzero(stream == vocab.EOS)])) - 1
+    targets, counts = np.concatenate(predicted(tokens)), tokenizer.byte_counts
+    ends = np.flatnonzero(targets == tokenizer.eos)
+    total = np.concatenate([[0], np.cumsum(counts[targets])])
+    assert np.diff(total[np.concatenate([[0], ends])]).tolist() == sizes.tolist()
+
+
+def test_training_documents_are_cut_in_the_seeded_order():
+    from bltjax import config
+    documents = random_documents(14, range(10, 110))
+    data = lambda **changes: config.replace(config.run("x", "bpe", config.transformer("token", vocab=9, width=8, layers=1, heads=1)),
+                                            **{f"data.{k}": v for k, v in changes.items()}).data
+    everything = loader.training_documents(documents, data())
+    assert sorted(everything) == sorted(documents) and everything != documents
+    some = loader.training_documents(documents, data(max_train_bytes=2000))
+    assert some == everything[:len(some)] and sum(map(len, some)) <= 2000 < sum(map(len, everything[:len(some) + 1]))
+    assert len(loader.training_documents(documents, data(max_train_bytes=1))) == 1
+
+
+def test_bad_input():
+    documents = random_documents(15, [10, 20])
+    for lengths in ([[1, 11], [1, 20]], [[2, 10], [1, 21]], [[1, 0, 11], [1, 21]]):
+        with pytest.raises(ValueError):
+            packing.byte_documents(documents, lengths)
+    with pytest.raises(ValueError):
+        loader.byte_rows(documents, context=16, rows=2, patches=8)
+    for call in (lambda: loader.byte_rows(documents, context=3, rows=2), lambda: loader.byte_rows(documents, context=16, rows=0),
+                 lambda: loader.byte_rows([b"", b""], context=16, rows=2), lambda: loader.byte_rows([], context=16, rows=2)):
+        with pytest.raises(UserError):
+            call()
+
+
+def test_patch_capacity():
+    assert loader.patch_capacity(512, 4.0, 1.15) == 152 and loader.patch_capacity(512, 1.0, 1.15) == 512
