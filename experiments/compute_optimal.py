@@ -123,9 +123,9 @@ def full() -> list[Scale]:
     evaluation = cfg.replace(cfg.evaluation(), **{"held_out_bytes": 64_000_000, "tuning_bytes": 16_000_000})
     # Section 4.2 and the released entropy model: 14 x 768, window 512, RoPE 1e4. How long it was trained is not said; 10,000 batches of
     # 1 MiB are about 100 bytes for each of its 1e8 parameters.
-    lm = cfg.run("byte-lm", "byte-lm", cfg.replace(cfg.transformer("byte", vocab=260, width=768, layers=14, heads=12, window=512, rope_theta=1e4),
-                                                   **mixed),
-                 data_=data(2**20), evaluation_=evaluation, training_=cfg.replace(cfg.training(), **{"warmup": 500, "steps": 10_000}))
+    lm_model = cfg.replace(cfg.transformer("byte", vocab=260, width=768, layers=14, heads=12, window=512, rope_theta=1e4), **mixed)
+    lm = cfg.run("byte-lm", "byte-lm", lm_model, data_=data(2**20), evaluation_=evaluation,
+                 training_=cfg.replace(cfg.training(), **{"warmup": 500, "steps": 10_000}))
     scales = []
     for name, shape in cfg.SIZES.items():
         budget = optimal_budget(bpe_shape(shape, LLAMA3_VOCAB))
@@ -142,8 +142,8 @@ def local() -> list[Scale]:
 
     training = cfg.replace(cfg.training(), **{"lr": 4e-3})
     evaluation = cfg.replace(cfg.evaluation(), **{"held_out_bytes": 100_000, "tuning_bytes": 30_000})
-    lm = cfg.run("byte-lm", "byte-lm", cfg.transformer("byte", vocab=260, width=64, layers=2, heads=2, window=128, rope_theta=1e4, ffn_multiple=32),
-                 data_=data(2), training_=training, evaluation_=evaluation, budget_flops=1.2e11)
+    lm_model = cfg.transformer("byte", vocab=260, width=64, layers=2, heads=2, window=128, rope_theta=1e4, ffn_multiple=32)
+    lm = cfg.run("byte-lm", "byte-lm", lm_model, data_=data(2), training_=training, evaluation_=evaluation, budget_flops=1.2e11)
     shapes = {"XS": (cfg.Size(1, 1, 32, 2, 2, 64, 1, 1, 2), 1e11, 2), "S": (cfg.Size(1, 2, 64, 3, 4, 128, 1, 2, 2), 3e11, 2)}
     return [Scale(name, shape, budget, data(rows), training, evaluation, cfg.tokenizer("trained", 1024, 2.9), lm, {}, window=128,
                   hash_rows=4096, ffn_multiple=32, space_size=4.5) for name, (shape, budget, rows) in shapes.items()]

@@ -46,7 +46,7 @@ def test_table_2_within_its_rounding():
     assert round(flops.params_paper(cfg.sized_blt("8B", encoder_layers=3))["total"] / 1e9, 2) == 6.68
 
 
-# Table 10 by 12·l·h²: encoder, global, decoder, in millions; and the local modules' share of the FLOPs at patches of 4.5, 6, 8, in percent.
+# Table 10 by 12·l·h²: encoder, global, decoder, in millions; and the local modules' percentage of the FLOPs at patches of 4.5, 6, 8.
 TABLE_10 = {
     "400M": ((7.1, 471.9, 49.5), (39, 46, 53)),
     "1B": ((12.6, 1258.3, 113.2), (35, 42, 49)),
@@ -186,8 +186,8 @@ def test_entropy_model_is_beside_and_not_inside():
     run = some_run()
     with_lm, without = flops.count(run), flops.count(run.model, 5, context=512)
     assert with_lm["exact"] == without["exact"] and with_lm["params"] == without["params"]
-    assert with_lm["entropy_model"] == dict(paper=flops.count(run.byte_lm)["paper"]["total"], exact=flops.count(run.byte_lm)["exact"]["total"],
-                                            params=leaves(run.byte_lm.model))
+    lm = flops.count(run.byte_lm)
+    assert with_lm["entropy_model"] == dict(paper=lm["paper"]["total"], exact=lm["exact"]["total"], params=leaves(run.byte_lm.model))
     assert without["entropy_model"] == dict(paper=0.0, exact=0.0, params=0)
     # 14 x 768, window 512: about 2.1e8 forward FLOPs per byte.
     big = cfg.transformer("byte", vocab=260, width=768, layers=14, heads=12, window=512)
@@ -206,7 +206,8 @@ def test_components_add_up_and_patch_size_can_be_given():
 def test_train_flops_of_counts_per_step():
     run = some_run()
     slot, patch = flops.per_unit(run)
-    assert flops.train_flops(run, np.array([10, 20]), np.array([2, 3])) == pytest.approx([3 * (10 * slot + 2 * patch), 3 * (20 * slot + 3 * patch)])
+    each = flops.train_flops(run, np.array([10, 20]), np.array([2, 3]))
+    assert each == pytest.approx([3 * (10 * slot + 2 * patch), 3 * (20 * slot + 3 * patch)])
     per_byte = flops.count(run)["exact"]["total"]
     assert flops.train_flops(run, 1000, 1000 / 5) == pytest.approx(3 * 1000 * per_byte)
 

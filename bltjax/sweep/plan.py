@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bltjax import flops
-from bltjax.data import packing
+from bltjax.data import loader
 from bltjax.errors import UserError
 
 FEWEST_STEPS = 100  # below, the schedule's warm-up and the rounding of the budget to whole steps mean nothing
@@ -51,7 +51,7 @@ def row_shape(run: ConfigDict) -> tuple[int, int]:
         return round(run.data.context / run.tokenizer.bytes_per_token), 0
     if run.model.kind == "byte":
         return run.data.context, 0
-    return run.data.context, packing.patch_capacity(run.data.context, run.patching.size, run.data.patch_slack)
+    return run.data.context, loader.patch_capacity(run.data.context, run.patching.size, run.data.patch_slack)
 
 
 def steps_of(run: ConfigDict, per_step: float) -> int:
@@ -77,8 +77,9 @@ def steps_for_budget(useful_per_step, budget: float, name: str = "this run", row
     steps = int(np.argmin(np.abs(spent - budget))) + 1
     _check_steps(steps, useful_per_step.mean(), budget, name, rows)
     if abs(spent[steps - 1] / budget - 1) > TOLERANCE:
-        raise UserError(f"run {name}: {steps} steps come nearest to its budget of {budget:.3g} FLOPs and are still {spent[steps - 1] / budget - 1:+.1%} "
-                        f"off; 1% is allowed, so take smaller batches (data.rows)")
+        off = spent[steps - 1] / budget - 1
+        raise UserError(f"run {name}: {steps} steps come nearest to its budget of {budget:.3g} FLOPs and are still {off:+.1%} off; "
+                        f"1% is allowed, so take smaller batches (data.rows)")
     return steps
 
 
@@ -168,8 +169,9 @@ def text_table(plans: list[dict]) -> str:
     shares = _aligned([["run", *names]] + [[p["name"], *(_share(p["flops_components"], n) for n in names)] for p in plans])
     total = sum(p.get("seconds_here", 0.0) for p in plans)
     return "\n".join([
-        *runs, "", "paper, exact: forward FLOPs per byte in either convention; training is 3 times that. entropies: the entropy model's, not in "
-        "the budget.", "here: rough time of one run on one core or device of this machine"
+        *runs, "",
+        "paper, exact: forward FLOPs per byte in either convention; training is 3 times that.",
+        "entropies: the entropy model's, not in the budget. here: rough time of one run on one core or device of this machine"
         + (f"; all of them {_duration(total)}." if total else "."),
         "", "Share of the exact FLOPs per byte", *shares])
 
