@@ -63,6 +63,8 @@ def token_row_length(packed: packing.Documents, documents: list[bytes], context:
 
 def _order(seed: int, epoch, count: int) -> np.ndarray:
     """Permutation of documents, int64 [count]; epoch: 0.. or "cut", the order drawn before the first."""
+    if seed < 0:
+        raise UserError(f"data.seed={seed}: a seed is 0 or more")
     key = 0 if epoch == "cut" else epoch + 1
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, key]))).permutation(count)
 

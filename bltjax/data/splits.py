@@ -85,13 +85,13 @@ def sketches(documents: list[bytes], sampling: int = SAMPLING) -> tuple[np.ndarr
 def _sketch_block(documents, first: int, sampling: int):
     ends = np.cumsum([len(document) for document in documents])
     text = np.frombuffer(b"".join(documents), np.uint8)
-    n = len(text) - SHINGLE + 1
-    if n <= 0:
+    if len(text) < SHINGLE:
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
     hashes = shingle_hashes(text)
-    owners = np.searchsorted(ends, np.arange(n), side="right")
-    keep = (np.arange(n) + SHINGLE <= ends[owners]) & (hashes % np.uint64(sampling) == 0)
-    hashes, owners = hashes[keep], owners[keep]
+    at = np.flatnonzero(hashes % np.uint64(sampling) == 0)
+    owners = np.searchsorted(ends, at, side="right")
+    whole = at + SHINGLE <= ends[owners]  # not across the end of a document
+    hashes, owners = hashes[at[whole]], owners[whole]
     order = np.lexsort((hashes, owners))
     hashes, owners = hashes[order], owners[order]
     distinct = np.ones(len(hashes), bool)

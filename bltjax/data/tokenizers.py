@@ -1,0 +1,160 @@
+"""BPE over bytes. Tokens are exact: their bytes join to the input, whatever the input, invalid UTF-8 included.
+
+The small tokenizers are trained by the `tokenizers` library on text read as Latin-1, where a character is a byte: nothing is normalised
+and nothing can fail to decode. Words are cut by Llama 3's pattern, transcribed to bytes: 0x80 to 0xff are letters, since that is what
+most UTF-8 sequences spell.
+"""
+
+import base64
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import itertools
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from bltjax.errors import UserError
+
+LETTERS, SPACES = "A-Za-z\x80-\xff", " \t\n\x0b\x0c\r"  # the characters themselves: two regular expression engines read the pattern
+PATTERN = (rf"'(?:[sdmtSDMT]|[rR][eE]|[vV][eE]|[lL][lL])|[^\r\n{LETTERS}0-9]?[{LETTERS}]+|[0-9]{{1,3}}"
+           rf"| ?[^{SPACES}{LETTERS}0-9]+[\r\n]*|[{SPACES}]*[\r\n]+|[{SPACES}]+(?![^{SPACES}])|[{SPACES}]+")
+WORDS = re.compile(PATTERN.encode("latin-1"))
+REMEMBERED = 1 << 20  # words
+SMALLEST = 258  # 256 bytes, BOS, EOS
+LLAMA3_PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+LLAMA3_RANKS, LLAMA3_VOCAB = 128_000, 128_256  # llama-models, models/llama3/tokenizer.py: 256 special tokens after the ranks
+INVALID = re.compile("([\udc80-\udcff]+)")
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """Ids 0 to vocab - 1, among them bos and eos. token_bytes: what each id stands for (b"" for specials)."""
+    kind: str  # trained | llama3
+    token_bytes: list[bytes]
+    bos: int
+    eos: int
+    fingerprint: str
+    encoder: object  # bytes -> list of ids
+    state: dict  # what `save` writes beside the kind
+
+    @property
+    def vocab(self) -> int:
+        return len(self.token_bytes)
+
+    @functools.cached_property
+    def byte_counts(self) -> np.ndarray:
+        """Raw bytes per id, int32 [V]; 0 for specials."""
+        return np.array([len(token) for token in self.token_bytes], np.int32)
+
+    def encode(self, data: bytes) -> np.ndarray:
+        """Token ids, int32 [N]; their bytes join to `data`. Adds no BOS and no EOS."""
+        return np.asarray(self.encoder(data), np.int32)
+
+    def decode(self, ids) -> bytes:
+        """The bytes that ids stand for; specials stand for none."""
+        return b"".join(self.token_bytes[i] for i in np.asarray(ids).tolist())
+
+    def save(self, path) -> None:
+        """Writes a JSON file that `load` reads; it appears whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        partial.write_text(json.dumps({"schema_version": SCHEMA_VERSION, "kind": self.kind, "fingerprint": self.fingerprint, **self.state}))
+        os.replace(partial, path)
+
+
+def train_bpe(documents: list[bytes], vocab: int) -> Tokenizer:
+    """Trains a tokenizer of `vocab` ids in all: 256 bytes, merges, BOS and EOS (the last two). The same documents, the same tokenizer.
+
+    UserError where vocab is below 258, or more than the documents have pairs to merge for.
+    """
+    if vocab < SMALLEST:
+        raise UserError(f"tokenizer.vocab={vocab}: a byte-level vocabulary has at least {SMALLEST} entries (256 bytes, BOS, EOS)")
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(PATTERN), "isolated")
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=vocab - 2, initial_alphabet=[chr(b) for b in range(256)], limit_alphabet=256,
+                                             min_frequency=1, show_progress=False)
+    backend.train_from_iterator((document.decode("latin-1") for document in documents), trainer)
+    if backend.get_vocab_size() < vocab - 2:
+        raise UserError(f"tokenizer.vocab={vocab}: these documents only give {backend.get_vocab_size() + 2} entries; choose fewer")
+    return _trained(backend)
+
+
+def _trained(backend: tokenizers.Tokenizer) -> Tokenizer:
+    by_id = {number: token.encode("latin-1") for token, number in backend.get_vocab().items()}
+    count = len(by_id)
+    token_bytes = [by_id[i] for i in range(count)] + [b"", b""]
+    state = {"tokenizer": json.loads(backend.to_str())}
+    digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:12]
+    encoder = functools.partial(_encode_words, _Words(backend.model))
+    return Tokenizer("trained", token_bytes, count, count + 1, digest, encoder, state)
+
+
+class _Words(dict):
+    """Word (bytes) to its token ids, worked out at first sight: words repeat, and a dictionary is faster than the library's merges."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def __missing__(self, word: bytes) -> list[int]:
+        if len(self) >= REMEMBERED:
+            self.clear()
+        self[word] = ids = [token.id for token in self.model.tokenize(word.decode("latin-1"))]
+        return ids
+
+
+def _encode_words(words: _Words, data: bytes) -> list[int]:
+    return list(itertools.chain.from_iterable(map(words.__getitem__, WORDS.findall(data))))
+
+
+def load(path) -> Tokenizer:
+    """Reads what `save` wrote. UserError for a file that is missing, damaged or not a tokenizer."""
+    try:
+        saved = json.loads(Path(path).read_text())
+        kind = saved["kind"]
+        found = llama3() if kind == "llama3" else _trained(tokenizers.Tokenizer.from_str(json.dumps(saved["tokenizer"])))
+        same = found.fingerprint == saved["fingerprint"]
+    except UserError:
+        raise
+    except Exception as error:  # the library raises bare Exceptions
+        raise UserError(f"cannot read the tokenizer {path}: {error}") from None
+    if not same:
+        raise UserError(f"the tokenizer {path} is damaged: its content gives {found.fingerprint}, its file says {saved['fingerprint']}")
+    return found
+
+
+@functools.cache
+def llama3() -> Tokenizer:
+    """Llama 3's tokenizer of 128,256 entries, from the file in the package `llama-models`. UserError where the extra is not installed."""
+    spec = importlib.util.find_spec("llama_models")  # found, not imported: the package asks for much more than its file
+    try:
+        import tiktoken
+    except ImportError:
+        tiktoken = None
+    paths = [path for folder in (spec.submodule_search_locations if spec else ()) for path in sorted(Path(folder).glob("llama3/**/tokenizer.model"))]
+    if tiktoken is None or not paths:
+        raise UserError("Llama 3's tokenizer needs the extra `llama` (packages llama-models and tiktoken): make setup EXTRAS=llama")
+    data = paths[0].read_bytes()
+    ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in data.splitlines() if line)}
+    if sorted(ranks.values()) != list(range(LLAMA3_RANKS)):
+        raise UserError(f"{paths[0]} is not Llama 3's tokenizer: it has {len(ranks)} entries, not {LLAMA3_RANKS}")
+    bos, eos = LLAMA3_RANKS, LLAMA3_RANKS + 1  # <|begin_of_text|>, <|end_of_text|>
+    backend = tiktoken.Encoding("llama3", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens={})
+    token_bytes = sorted(ranks, key=ranks.get) + [b""] * (LLAMA3_VOCAB - LLAMA3_RANKS)
+
+    def encoder(data: bytes) -> list[int]:
+        # A byte that is no UTF-8 decodes to a lone surrogate. What is valid goes through the pattern, the rest byte by byte.
+        ids = []
+        for i, part in enumerate(INVALID.split(data.decode("utf-8", "surrogateescape"))):
+            ids += [ranks[bytes([b])] for b in part.encode("utf-8", "surrogateescape")] if i % 2 else backend.encode_ordinary(part)
+        return ids
+
+    return Tokenizer("llama3", token_bytes, bos, eos, hashlib.sha256(data).hexdigest()[:12], encoder, {})

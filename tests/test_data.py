@@ -1,0 +1,214 @@
+"""Sources and splits: deterministic, clear about bad input, and no text of one split repeated in another."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from bltjax import config
+from bltjax.data import sources, splits
+from bltjax.errors import UserError
+
+
+def data(**changes):
+    node = config.data()
+    with node.unlocked():
+        for key, value in changes.items():
+            assert key in node
+            node[key] = value
+    return node
+
+
+def files(tmp_path, **named):
+    for name, content in named.items():
+        path = tmp_path / name.replace("__", ".")
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return tmp_path
+
+
+def words(seed, count):
+    """Text that repeats nothing longer than a word or so."""
+    rng = np.random.default_rng(seed)
+    return b" ".join(b"%x" % n for n in rng.integers(0, 2**32, count))
+
+
+# Sources
+
+
+def test_stdlib_is_source_text_without_tests_or_tables():
+    found = sources.documents(data())
+    assert found == sources.documents(data()) and sources.fingerprint(found) == sources.fingerprint(sources.documents(data()))
+    assert sum(map(len, found)) > 3_000_000 and len(found) > 200
+    assert min(map(len, found)) >= 32
+    with open(json.__file__, "rb") as file:
+        assert file.read() in found
+    with open(pytest.__file__, "rb") as file:
+        assert file.read() not in found  # site-packages
+    assert not any(b"decoding_table = (" in document for document in found)
+
+
+def test_files_are_sorted_documents(tmp_path):
+    files(tmp_path, b__txt="second", a__txt="first", c__jsonl='{"text": "third"}\n\n{"text": "fourth", "n": 1}\n', d__md="other")
+    (tmp_path / "deep").mkdir()
+    files(tmp_path / "deep", e__txt="fifth é")
+    def get(*globs, **changes):
+        changes = {"min_bytes": 1, **changes}
+        return sources.documents(data(source="files", globs=tuple(str(tmp_path / g) for g in globs), **changes))
+    assert get("*.txt") == [b"first", b"second"]
+    assert get("**/*.txt", "*.txt") == [b"first", b"second", "fifth é".encode()]
+    assert get("*.jsonl") == [b"third", b"fourth"]
+    assert get("*.txt", min_bytes=6) == [b"second"]
+    files(tmp_path, f__ndjson='{"body": "x\\ny"}')
+    assert get("*.ndjson", text_field="body") == [b"x\ny"]
+
+
+@pytest.mark.parametrize("name,content,said", [
+    ("a__txt", b"text\0more", "NUL byte at offset 4"),
+    ("a__txt", b"caf\xe9", "invalid UTF-8 at offset 3"),
+    ("a__jsonl", b'{"text": "fine"}\n{"text": ', "line 2: not a JSON object"),
+    ("a__jsonl", b"[" * 100_000, "line 1: not a JSON object"),
+    ("a__jsonl", b'"text"', "line 1: a JSON str, not an object"),
+    ("a__jsonl", b'\n{"txt": "x"}', "line 2: no field 'text'"),
+    ("a__jsonl", b'{"text": 7}', "line 1: field 'text' is a int"),
+    ("a__jsonl", b'{"text": "\\ud800"}', "lone surrogate"),
+    ("a__jsonl", b'{"text": "\xff"}', "invalid UTF-8"),
+    ("a__txt", b"", "is empty"),
+    ("a__jsonl", b"\n\n", "is empty"),
+])
+def test_files_that_are_not_text(tmp_path, name, content, said):
+    files(tmp_path, **{name: content})
+    with pytest.raises(UserError) as error:
+        sources.documents(data(source="files", globs=(str(tmp_path / "*"),), min_bytes=1))
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_wrong_sources(tmp_path):
+    for changes, said in ((dict(source="web"), "stdlib, files"), (dict(source="files"), "data.globs"),
+                          (dict(source="files", globs=(str(tmp_path / "*.txt"),)), "no file matches"),
+                          (dict(source="files", globs=(str(tmp_path),)), "no file matches"),
+                          (dict(min_bytes=10**9), "is empty")):
+        with pytest.raises(UserError, match=said.replace("*", r"\*")):
+            sources.documents(data(**changes))
+
+
+def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
+    files(tmp_path, a__txt="text")
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+    monkeypatch.setattr(sources.Path, "read_bytes", refuse)
+    with pytest.raises(UserError, match="Permission denied"):
+        sources.documents(data(source="files", globs=(str(tmp_path / "a.txt"),)))
+
+
+def test_fingerprint_knows_order_and_borders():
+    prints = {sources.fingerprint(d) for d in ([b"ab", b"c"], [b"a", b"bc"], [b"c", b"ab"], [b"ab"], [])}
+    assert len(prints) == 5 and all(len(p) == 12 for p in prints)
+
+
+# Splits
+
+
+def test_hashes_are_of_the_shingles_own_bytes():
+    text = np.frombuffer(words(1, 100), np.uint8)
+    hashes = splits.shingle_hashes(text)
+    assert len(hashes) == len(text) - 49 and len(np.unique(hashes)) == len(hashes)
+    assert np.array_equal(splits.shingle_hashes(text[17:117]), hashes[17:68])
+    assert len(splits.shingle_hashes(text[:49])) == 0
+    changed = text.copy()
+    changed[200] ^= 1
+    assert np.flatnonzero(splits.shingle_hashes(changed) != hashes).tolist() == list(range(151, 201))
+
+
+def test_sketches_are_the_same_whatever_the_blocks(monkeypatch):
+    documents = [words(i, 40 + 10 * i) for i in range(12)] + [b"short", b""]
+    whole = splits.sketches(documents)
+    monkeypatch.setattr(splits, "BLOCK", 500)
+    assert all(np.array_equal(a, b) for a, b in zip(whole, splits.sketches(documents)))
+    for i in (0, 5, 12):
+        own = splits.sketches([documents[i]])[0]
+        assert np.array_equal(own, whole[0][whole[1] == i])
+
+
+def test_near_duplicates_are_one_group():
+    a, b, c = words(1, 400), words(2, 400), words(3, 400)
+    edited = a.replace(b"a", b"A", 40)
+    half = b[:len(b) // 2] + words(4, 400)
+    inside = c[1000:1600]
+    licence = words(5, 8)
+    documents = [a, b, c, edited, half, inside, licence + b" " + words(6, 400), licence + b" " + words(7, 400)]
+    assert splits.groups(documents).tolist() == [0, 1, 2, 0, 1, 2, 6, 7]
+
+
+def test_chains_and_crowds_are_one_group():
+    pieces = [words(i, 100) for i in range(60)]
+    chain = [x + b" " + y for x, y in zip(pieces, pieces[1:])]
+    order = np.random.default_rng(0).permutation(len(chain))
+    assert not splits.groups([chain[i] for i in order]).any()
+    crowd = [pieces[0] + b" %d" % i for i in range(splits.PAIRS + 20)]  # more documents than pairs are counted for
+    assert not splits.groups(crowd).any()
+    assert splits.groups([]).size == 0 and splits.groups([b"x", b"y"]).tolist() == [0, 1]
+
+
+CORPUS = [words(i, 60) for i in range(300)]
+
+
+def names(found):
+    return {document: name for name in splits.NAMES for document in getattr(found, name)}
+
+
+def test_splits_follow_the_fractions_and_nothing_else():
+    settings = data(tuning=0.1, held_out=0.2)
+    found = splits.split(CORPUS, settings)
+    assert names(found).keys() == set(CORPUS) and sum(len(getattr(found, n)) for n in splits.NAMES) == len(CORPUS)
+    assert 15 < len(found.tuning) < 50 and 40 < len(found.held_out) < 85
+    shuffled = [CORPUS[i] for i in np.random.default_rng(1).permutation(len(CORPUS))]
+    assert splits.split(shuffled, settings) == found
+    more = names(splits.split(CORPUS + [words(1000 + i, 60) for i in range(50)], settings))
+    assert all(more[document] == name for document, name in names(found).items())  # a new file moves no other
+    assert splits.split(CORPUS[:-1], settings).fingerprint != found.fingerprint
+
+
+def test_duplicates_are_kept_once_and_near_duplicates_together():
+    near = [document + b" and its end" for document in CORPUS]
+    found = names(splits.split(CORPUS * 3 + near, data(tuning=0.2, held_out=0.2)))
+    assert len(found) == 600
+    assert all(found[a] == found[b] for a, b in zip(CORPUS, near))
+    assert len(splits.split(CORPUS * 3, data()).train) == len(splits.split(CORPUS, data()).train)
+
+
+@pytest.mark.parametrize("count", [3, 4, 7])
+@pytest.mark.parametrize("fraction", [1e-9, 0.03, 0.4999999])
+def test_no_split_is_empty_where_three_groups_are(count, fraction):
+    documents = CORPUS[:count]
+    found = splits.split(documents, data(tuning=fraction, held_out=fraction))
+    assert all(len(getattr(found, name)) for name in splits.NAMES)
+    assert splits.split(documents[::-1], data(tuning=fraction, held_out=fraction)) == found
+
+
+def test_bad_splits():
+    for documents in ([CORPUS[0]], CORPUS[:2], CORPUS[:2] * 9, [CORPUS[0] + b"%d" % i for i in range(9)], []):
+        with pytest.raises(UserError, match="at least 3"):
+            splits.split(documents, data())
+    for changes in (dict(tuning=0.0), dict(held_out=0.0), dict(tuning=0.5, held_out=0.5), dict(held_out=-0.1)):
+        with pytest.raises(UserError, match="data.tuning"):
+            splits.split(CORPUS, data(**changes))
+
+
+def test_held_out_standard_library_is_not_training_text():
+    documents = sources.documents(data())
+    began = time.process_time()
+    found = splits.split(documents, data())
+    assert time.process_time() - began < 20  # 1.5 s on a quiet core
+    trained = np.sort(splits.shingle_hashes(np.frombuffer(b"\0".join(found.train), np.uint8)))
+    for name in ("tuning", "held_out"):
+        shares, sizes = [], []
+        for document in getattr(found, name):
+            hashes = splits.shingle_hashes(np.frombuffer(document, np.uint8))
+            if len(hashes):
+                at = np.minimum(np.searchsorted(trained, hashes), len(trained) - 1)
+                shares.append((trained[at] == hashes).mean())
+                sizes.append(len(hashes))
+        share = np.average(shares, weights=sizes)
+        print(f"{name}: {len(sizes)} documents, {100 * share:.1f}% of 50-byte shingles in training text, at most {100 * max(shares):.0f}%")
+        assert share < 0.05 and max(shares) < 0.5
