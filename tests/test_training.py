@@ -240,7 +240,8 @@ def test_branch_continues_the_stable_phase(tmp_path):
 @pytest.mark.parametrize("changes,match", [
     ({"model.width": 8}, "model.width is 8 here, 16 there"), ({"data.seed": 1}, "data.seed"), ({"train.lr": 1e-3}, "train.lr"),
     ({"train.warmup": 4}, "warm-up has 4 steps here, 3 there"), ({"train.schedule": "cosine"}, "needs train.schedule wsd"),
-    ({"train.branch_from": "{}@7"}, "of step 7"), ({"train.branch_from": "{}@18"}, "past the start"), ({"train.branch_from": "{}x"}, "no run"),
+    ({"train.branch_from": "{}@7"}, "of step 7"), ({"train.branch_from": "{}@18"}, "past the start"),
+    ({"train.branch_from": "{}x"}, "no run"),
 ])
 def test_branch_from_something_else_is_refused(tmp_path, long_run, changes, match):
     changes = {"train.branch_from": str(long_run), **{k: v.format(long_run) if isinstance(v, str) else v for k, v in changes.items()}}

@@ -47,7 +47,8 @@ def tiny_config(**changes):
 
 
 def bigram_params(width=4):
-    return {"read": np.full((VOCAB, width), 0.01, np.float32), "write": np.linspace(-1, 1, width * VOCAB, dtype=np.float32).reshape(width, -1)}
+    return {"read": np.full((VOCAB, width), 0.01, np.float32),
+            "write": np.linspace(-1, 1, width * VOCAB, dtype=np.float32).reshape(width, -1)}
 
 
 def bigram_nats(model_config, params, batch):
