@@ -2,7 +2,7 @@
 
 import pathlib
 
-from bltjax import api, config as cfg
+from bltjax import api, config as cfg, vocab
 from bltjax.data import segmentation
 from bltjax.entropies import annotate, calibrate
 from bltjax.errors import UserError
@@ -62,7 +62,7 @@ def calibrated(run: pathlib.Path, scheme: str, size: float, limit: int, *, delta
     splits = artifacts.corpus(lm.config.data)
     documents = bpb.first_documents(splits.tuning + splits.train, limit)
     entropies = annotate.annotate(lm.config.model, lm.params, documents)
-    found = calibrate.calibrate(scheme, documents, entropies, size, max_length=max_length, delta=delta if scheme == "both" else None)
+    found = calibrate.calibrate(scheme, [vocab.encode_document(d) for d in documents], entropies, size, max_length=max_length, delta=delta if scheme == "both" else None)
     key = "delta" if scheme == "monotonic" else "threshold"
     patching = cfg.patching(scheme, size, **{"max_length": max_length, **({"delta": delta} if scheme == "both" else {}), key: float(found)})
     lengths = segmentation.document_lengths(patching, documents, entropies)

@@ -5,26 +5,14 @@ import math
 
 import jax
 import numpy as np
+from ml_collections import FrozenConfigDict
 
 from bltjax.models import loss
 
 
 @functools.lru_cache(maxsize=8)
-def _scorer(frozen_model):
-    return jax.jit(lambda params, batch: loss.nats_per_position(frozen_model.model, params, batch))
-
-
-class _Frozen:
-    """A model config that can be a cache key."""
-
-    def __init__(self, model):
-        self.model, self.key = model, str(model)
-
-    def __eq__(self, other):
-        return self.key == other.key
-
-    def __hash__(self):
-        return hash(self.key)
+def _scorer(model_config: FrozenConfigDict):
+    return jax.jit(functools.partial(loss.nats_per_position, model_config))
 
 
 def nats_by_document(model_config, params, windows, documents: int, is_eos) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +21,7 @@ def nats_by_document(model_config, params, windows, documents: int, is_eos) -> t
     windows yields (batch, score [B,T] bool, document [B,T] int, -1 where not scored); is_eos(batch) -> bool [B,T], the positions
     whose target is the end of the document. Returns (nats of raw bytes, nats of EOS), float64 [documents] each.
     """
-    scorer = _scorer(_Frozen(model_config))
+    scorer = _scorer(FrozenConfigDict(model_config))
     nats, eos_nats = np.zeros(documents), np.zeros(documents)
     pending = None
     for window in [*windows, None]:  # one batch behind, so that the device works while the host adds up

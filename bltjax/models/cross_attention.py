@@ -25,9 +25,11 @@ def patches_from_bytes(q_BxPxkxHxK, k_BxTxHxK, v_BxTxHxK, patch_ids_BxT, impleme
     q_BxTxkxHxK = spread(q_BxPxkxHxK.reshape(B, P, -1), patch_ids_BxT).reshape(B, T, k, H, K)
     scores = jnp.sum((q_BxTxkxHxK * k_BxTxHxK[:, :, None]).astype(jnp.float32), -1).reshape(B, T, k * H) * K ** -0.5
     most = jax.lax.stop_gradient(spread(maximum(scores, patch_ids_BxT, P), patch_ids_BxT))
-    weights = jnp.exp(scores - most)
-    weights = weights / spread(jnp.maximum(collect(weights, patch_ids_BxT, P), 1e-30), patch_ids_BxT)
-    weights = jnp.where((patch_ids_BxT < P)[..., None], weights, 0).astype(v_BxTxHxK.dtype).reshape(B, T, k, H, 1)
+    held = (patch_ids_BxT < P)[..., None]
+    weights = jnp.where(held, jnp.exp(scores - most), 0)
+    # Padding divides by 1: it would be 0 / 0, whose gradient is NaN behind any mask.
+    weights = weights / jnp.where(held, spread(jnp.maximum(collect(weights, patch_ids_BxT, P), 1e-30), patch_ids_BxT), 1)
+    weights = weights.astype(v_BxTxHxK.dtype).reshape(B, T, k, H, 1)
     return collect((weights * v_BxTxHxK[:, :, None]).reshape(B, T, -1), patch_ids_BxT, P).reshape(B, P, k, H, K)
 
 

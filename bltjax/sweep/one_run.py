@@ -54,7 +54,7 @@ def prepare_shared(run_dir: pathlib.Path) -> None:
 
 def training_documents(config: ConfigDict, text) -> list[bytes]:
     """The training documents that the run may read, in the order of its seed: the same for every family."""
-    return loader.first_documents(text.train, config.data.seed, config.data.max_train_bytes)
+    return loader.training_documents(text.train, config.data)
 
 
 def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
@@ -95,11 +95,13 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
 
 def make_rows(config: ConfigDict, documents: list[bytes], entropies, tokenizer) -> loader.Rows:
     """The run's batches: a pure function of (data.seed, step)."""
+    shape = dict(context=config.data.context, rows=config.data.rows, seed=config.data.seed)
     if config.model.kind == "token":
-        return loader.token_rows(documents, tokenizer, config.data)
+        return loader.token_rows(documents, tokenizer, **shape)
+    if config.model.kind == "byte":
+        return loader.byte_rows(documents, **shape)
     lengths = segmentation.document_lengths(config.patching, documents, entropies, tokenizer)
-    patches = plan.row_shape(config)[1] if config.model.kind == "blt" else None
-    return loader.byte_rows(documents, lengths, config.data, patches=patches)
+    return loader.byte_rows(documents, lengths, patches=plan.row_shape(config)[1], **shape)
 
 
 def steps_ahead(config: ConfigDict, rows: loader.Rows):
@@ -109,7 +111,7 @@ def steps_ahead(config: ConfigDict, rows: loader.Rows):
         return config.train.steps, flops.train_flops(config, counts["slots"], counts["patches"]), counts
     if not config.budget_flops > 0:
         raise UserError(f"run {config.name}: neither budget_flops nor train.steps says how long it is")
-    full = flops.train_flops(config, rows.capacity["slots"], rows.capacity["patches"])
+    full = flops.train_flops(config, rows.capacity["slots"], rows.capacity["patches"])  # of a step without padding
     ahead = max(plan.FEWEST_STEPS // 2, math.ceil(1.1 * config.budget_flops / full))
     while True:
         counts = rows.counts(ahead)
@@ -129,8 +131,7 @@ def calibrated(config: ConfigDict, key: str, entropies, mean_size) -> ConfigDict
 
 
 def executed_per_step(config: ConfigDict, rows: loader.Rows) -> float:
-    batch = rows.capacity["rows"]
-    return flops.executed_step(config, batch, rows.capacity["slots"] // batch, rows.capacity["patches"] // batch)
+    return flops.executed_step(config, rows.rows, rows.row_length, rows.row_patches or 0)
 
 
 def facts(config: ConfigDict, rows: loader.Rows, steps: int, useful, executed: float, counts: dict, patch_size: float) -> dict:
@@ -145,10 +146,9 @@ def facts(config: ConfigDict, rows: loader.Rows, steps: int, useful, executed: f
         "train_flops": float(useful.sum()), "executed_flops": float(executed * steps), "patch_size": float(patch_size),
         "flops_per_byte_exact": counted["exact"]["total"], "flops_per_byte_paper": counted["paper"]["total"], "flops_components": counted["exact"],
         "params": counted["params"], "threshold": known(config.patching.threshold), "delta": known(config.patching.delta),
-        "bytes_per_batch": float(counts["bytes"].sum() / steps), "row_slots": rows.capacity["slots"] // rows.capacity["rows"],
-        "row_patches": rows.capacity["patches"] // rows.capacity["rows"],
+        "bytes_per_batch": float(counts["bytes"].sum() / steps), "rows": rows.rows, "row_slots": rows.row_length, "row_patches": rows.row_patches,
         "packing_efficiency": {"bytes": float(used["slots"]), "patches": float(used["patches"]) if "patches" in used else None},
-        "epochs": float(counts["bytes"].sum() / rows.epoch_bytes), "entropy_model": None,
+        "epochs": steps * rows.rows / rows.epoch_rows(), "entropy_model": None,
     }
 
 
@@ -191,7 +191,7 @@ def score(prepared: Prepared, params, documents: list[bytes], run_dir: pathlib.P
         shared = rundir.shared(run_dir)
         entropies = artifacts.entropies(prepared.byte_lm, documents, shared) if prepared.byte_lm else None
         lengths = segmentation.document_lengths(config.patching, documents, entropies, prepared.tokenizer)
-        shaped = windows.byte_windows(documents, lengths, config.data.context, config.data.rows)
+        shaped = windows.byte_windows(documents, lengths if config.model.kind == "blt" else None, config.data.context, config.data.rows)
         is_eos = lambda batch: batch["targets"] == vocab.EOS
         patch_size = sum(int(l.sum()) for l in lengths) / sum(map(len, lengths))
     return bpb.summary(sizes, *bpb.nats_by_document(config.model, params, shaped, len(documents), is_eos), patch_size)
