@@ -101,6 +101,16 @@ def test_patch_arrays_are_the_documents_own():
             assert (np.diff(ids[1:used]) == starts[index[r].max()][at + 1:at + used - 1]).all()
 
 
+def test_rows_are_as_wide_as_the_fullest_window(monkeypatch):
+    monkeypatch.setattr(windows, "MULTIPLE", 1)
+    documents = documents_of(SIZES)
+    batches = [b for b, _, _ in windows.byte_windows(documents, lengths_of(documents, 0.5), CONTEXT, 2)]
+    assert max((b["patch_doc_ids"] > 0).sum(1).max() for b in batches) == batches[0]["patch_doc_ids"].shape[1]
+    byte_counts = np.array([1, 2, 3, 0, 0], np.int32)
+    batches = [b for b, _, _ in windows.token_windows(documents, tokens_of(documents, 3), byte_counts, CONTEXT, 2, 3, 4)]
+    assert max((b["doc_ids"] > 0).sum(1).max() for b in batches) == batches[0]["tokens"].shape[1]
+
+
 def tokens_of(documents, longest, seed=2):
     """Random token ids whose id is the token's number of bytes less one; BOS and EOS come after."""
     rng, out = np.random.default_rng(seed), []
