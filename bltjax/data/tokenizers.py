@@ -139,7 +139,8 @@ def llama3() -> Tokenizer:
         import tiktoken
     except ImportError:
         tiktoken = None
-    paths = [path for folder in (spec.submodule_search_locations if spec else ()) for path in sorted(Path(folder).glob("llama3/**/tokenizer.model"))]
+    folders = spec.submodule_search_locations if spec else ()
+    paths = [path for folder in folders for path in sorted(Path(folder).glob("llama3/**/tokenizer.model"))]
     if tiktoken is None or not paths:
         raise UserError("Llama 3's tokenizer needs the extra `llama` (packages llama-models and tiktoken): make setup EXTRAS=llama")
     data = paths[0].read_bytes()
