@@ -70,7 +70,7 @@ def power_law(flops, bpb, samples=None) -> dict | None:
         log_a, alpha = two_parameters(flops, bpb)
         alphas = None if samples is None else two_parameters(flops, samples)[1]
         fit.update(form="A·C^-alpha", E=0.0, A=float(np.exp(log_a)), alpha=float(alpha),
-                   note=f"{len(flops)} points: E fixed at 0, which two more budgets would let go; not to be extrapolated")
+                   note=f"{len(flops)} points, too few to fit E (it takes {THREE_PARAMETERS_FROM}): E fixed at 0; not to be extrapolated")
     else:
         centre = np.log(flops).mean()
         x, y = np.log(flops) - centre, np.log(bpb)

@@ -7,6 +7,7 @@ from bltjax.analysis.rows import budget_key
 from bltjax.analysis.runs import finite
 from bltjax.analysis.tables import short_flops
 
+SHORT = {"train.lr": "lr", "tokenizer.vocab": "vocab", "patching.size": "patch", "size": "size"}
 EXACT = "training FLOPs (exact, useful)"
 
 
@@ -32,7 +33,7 @@ def figures(result: dict, runs: list):
     """(name, alt, caption, Figure), in the report's order."""
     chosen = [r for r in result["runs"] if r["realized_flops"]]
     budgets = [budget_key(r) for r in chosen]
-    intervals = "Bars: 95% intervals over held-out documents (set apart sideways). Lines: "
+    intervals = "Bars: 95% intervals over held-out documents, drawn side by side. Lines: "
     fits = intervals + "power-law fits, drawn over the measured range only."
     if not result["fits"]:
         fits = intervals + "none fitted, a power law needs three budgets; dotted lines join the points."
@@ -55,7 +56,7 @@ def figures(result: dict, runs: list):
                 line[key].append(value)
         order = [f for f in dict.fromkeys(r["family"] for r in chosen) if f in lines]
         yield ("difference_to_bpe", f"Paired difference in held-out bits per byte to {against} at each budget",
-               "Bars: 95% intervals of the paired difference, both families under the same resampled documents (set apart sideways). A bar "
+               "Bars: 95% intervals of the paired difference, both families under the same resampled documents, drawn side by side. A bar "
                "that does not touch 0 is a difference these documents can tell.",
                plot.differences([lines[f] for f in order], "budget, training FLOPs (exact, useful)", budgets, against))
     curves = training_curves(chosen, runs)
@@ -104,6 +105,6 @@ def namer(sweeps: list):
     def name(sweep):
         parts = [sweep["family"]] if families or not budgets else []
         parts += [short_flops(sweep["budget_flops"])] if budgets else []
-        parts += [f"{key.split('.')[-1]} {value:g}" if finite(value) else f"{value}" for key, value in sweep["fixed"].items()]
+        parts += [f"{SHORT[key]} {value:g}" if finite(value) else str(value) for key, value in sweep["fixed"].items()]
         return ", ".join(parts)
     return name

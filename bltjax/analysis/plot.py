@@ -109,12 +109,12 @@ def scientific(value: float, _=None) -> str:
 
 def flops_axis(axes, low: float, high: float, label: str, ticks=()) -> None:
     """Logarithmic axis of FLOPs over [low, high] with a little air; ticks at the budgets where they are few and far enough apart."""
-    air = max((high / low) ** 0.05, 1.05)
+    air = (high / low) ** 0.05 if high > 1.1 * low else 2.0
     axes.set_xscale("log")
     axes.set_xlim(low / air, high * air)
     ticks = sorted(t for t in set(ticks) if low / air <= t <= high * air)
     span = np.log10(high * air**2 / low)
-    if not 2 <= len(ticks) <= 6 or np.diff(np.log10(ticks)).min() < 0.17 * span:
+    if not 1 <= len(ticks) <= 6 or np.diff(np.log10(ticks)).min(initial=span) < 0.17 * span:
         if span >= 1.5:
             axes.xaxis.set_major_locator(LogLocator(numticks=6))
         else:
@@ -137,7 +137,21 @@ def bits_axis(axes, values, label: str, share: float = 0.07) -> None:
 
 
 def title(axes, text: str, colour: str = INK) -> None:
-    axes.annotate(text, (0, 1), xycoords=("figure fraction", "axes fraction"), xytext=(8, 10), textcoords="offset points", color=colour)
+    axes.annotate(text, (0, 1), xycoords=("figure fraction", "axes fraction"), xytext=(8, 8), textcoords="offset points", color=colour)
+
+
+def apart(figure, axes, index: int, count: int, points: float):
+    """Data coordinates moved sideways by some points of paper: intervals at one budget would hide each other."""
+    gap = min(points, 26 / count)
+    return offset_copy(axes.transData, figure, x=gap * (index - (count - 1) / 2), units="points")
+
+
+def bars(axes, line: dict, transform, **line_style) -> None:
+    """Vertical intervals, where known."""
+    for at, low, high in zip(line["x"], line["low"], line["high"]):
+        if low is not None:
+            axes.plot([at, at], [low, high], color=style(line["family"])[0], transform=transform, solid_capstyle="butt", clip_on=False,
+                      **line_style)
 
 
 def curves(series: list, fits: dict, label: str, ticks=()) -> Figure:
@@ -157,13 +171,9 @@ def curves(series: list, fits: dict, label: str, ticks=()) -> Figure:
             axes.plot(dense, predict(fit, dense), color=colour, linewidth=1.6)
         else:
             axes.plot(x, y, color=colour, linewidth=1, linestyle=(0, (2, 2)))
-        # Points of one budget would hide each other's intervals: set them apart by 5 points of paper, the curves stay where they are.
-        shift = offset_copy(axes.transData, figure, x=5 * (index - (len(series) - 1) / 2), units="points")
-        for at, low, high in zip(x, s["low"], s["high"]):
-            if low is not None:
-                axes.plot([at, at], [low, high], color=colour, linewidth=1.2, alpha=0.55, transform=shift, solid_capstyle="butt")
+        bars(axes, s, apart(figure, axes, index, len(series), 4), linewidth=1.2, alpha=0.4)
         axes.plot(x, y, linestyle="none", marker=marker, markersize=6, color=colour, markeredgecolor=PAPER, markeredgewidth=0.7,
-                  transform=shift, clip_on=False, zorder=4)
+                  clip_on=False, zorder=4)
         ends.append((x[-1], float(predict(fit, x[-1])) if fit else y[-1], s["family"], colour))
     direct_labels(figure, axes, ends)
     return figure
@@ -178,15 +188,13 @@ def differences(series: list, label: str, ticks=(), reference: str = "bpe") -> F
     bits_axis(axes, [0.0] + [v for s in series for key in ("y", "low", "high") for v in s[key] if v is not None],
               f"held-out bits per byte minus {reference}'s (below 0: better)", 0.1)
     axes.axhline(0, color=INK, linewidth=1)
-    ends = [(max(xs), 0.0, reference, INK)]
+    ends = [(axes.get_xlim()[1], 0.0, reference, INK)]
     for index, s in enumerate(series):
         colour, marker = style(s["family"])
-        shift = offset_copy(axes.transData, figure, x=6 * (index - (len(series) - 1) / 2), units="points")
+        shift = apart(figure, axes, index, len(series), 6)
         axes.plot(s["x"], s["y"], color=colour, linewidth=1.0, alpha=0.5, transform=shift)
-        for at, low, high in zip(s["x"], s["low"], s["high"]):
-            if low is not None:
-                axes.plot([at, at], [low, high], color=colour, linewidth=2, transform=shift, solid_capstyle="butt")
-        axes.plot(s["x"], s["y"], linestyle="none", marker=marker, markersize=6, color=colour, markeredgecolor=PAPER, markeredgewidth=0.7,
+        bars(axes, s, shift, linewidth=2)
+        axes.plot(s["x"], s["y"], linestyle="none", marker=marker, markersize=4.5, color=colour, markeredgecolor=PAPER, markeredgewidth=0.4,
                   transform=shift, clip_on=False, zorder=4)
         ends.append((s["x"][-1], s["y"][-1], s["family"], colour))
     direct_labels(figure, axes, ends)
@@ -234,7 +242,10 @@ def swept(sweep_list: list, label: str, name_of) -> Figure:
     axes.set_xscale("log")
     air = (values[-1] / values[0]) ** 0.06
     axes.set_xlim(values[0] / air, values[-1] * air)
-    kept = [v for v in values if v in (values[0], values[-1])] if len(values) > 9 else values
+    kept = values[:1]
+    for value in values[1:]:  # neighbours whose numbers would run into each other: the first one keeps its tick
+        if np.log(value / kept[-1]) >= 0.085 * np.log(values[-1] / values[0]):
+            kept.append(value)
     axes.xaxis.set_major_locator(FixedLocator(kept))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 100 else f"{value:.3g}"))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -21,7 +21,8 @@ def report(experiment_dir, out_dir=None) -> dict:
     "crossovers", "sweeps", "files"}. Rows: `rows.row`. A damaged file, or nothing finished: UserError.
     """
     directory = pathlib.Path(experiment_dir)
-    runs = reading.read_experiment(directory)
+    runs = sorted(reading.read_experiment(directory), key=lambda run: (rowing.family_order(str(run.setting("family", ""))),
+                                                                       run.setting("budget_flops", 0), run.name))
     result = analyse(directory, runs)
     out = pathlib.Path(out_dir) if out_dir else directory / "report"
     out.mkdir(parents=True, exist_ok=True)

@@ -132,11 +132,13 @@ def sweeps(runs: list, rows: list) -> list:
                 table = [dict(value=value, tuning_bpb=sum(e["tuning_bpb"] for e in entries) / len(entries), runs=[e["name"] for e in entries])
                          for value, entries in sorted(values.items(), key=lambda item: (str(type(item[0])), item[0]))]
                 chosen = min(table, key=lambda item: item["tuning_bpb"])["value"]
-                found.append(dict(key=key, label=label, family=family, budget_flops=budget, fixed=dict(rest), values=table, chosen=chosen,
-                                  edge=chosen in (table[0]["value"], table[-1]["value"])))
-    shared = {(s["key"], name) for s in found for name in s["fixed"] if len({str(t["fixed"][name]) for t in found if t["key"] == s["key"]}) == 1}
-    for sweep in found:  # what never varies is no news
-        sweep["fixed"] = {name: value for name, value in sweep["fixed"].items() if (sweep["key"], name) not in shared and value not in (None, "")}
+                found.append(dict(key=key, label=label, family=family, budget_flops=budget, all_fixed=dict(rest), values=table,
+                                  chosen=chosen, edge=chosen in (table[0]["value"], table[-1]["value"])))
+    for sweep in found:  # what is the same in all of a family's sweeps of this key is no news
+        siblings = [other["all_fixed"] for other in found if (other["key"], other["family"]) == (sweep["key"], sweep["family"])]
+        sweep["fixed"] = {name: value for name, value in sweep["all_fixed"].items() if len({fixed[name] for fixed in siblings}) > 1}
+    for sweep in found:
+        del sweep["all_fixed"]
     return found
 
 

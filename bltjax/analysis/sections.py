@@ -97,15 +97,25 @@ def value_text(value) -> str:
 def sweep_section(result: dict):
     if not result["sweeps"]:
         return None
-    lines, tables = [], []
+    lines, tables = [], {}
     for s in result["sweeps"]:
         fixed = "".join(f", {key} {value_text(value)}" for key, value in s["fixed"].items())
-        where = f"{s['family']} at {short_flops(s['budget_flops'])} FLOPs{fixed}"
-        edge = ("at the edge of the grid: the best value may lie outside" if s["edge"] else "inside the grid")
-        lines.append(f"{s['label'].capitalize()}, {where}: chosen {value_text(s['chosen'])}, {edge}.")
-        tables.append(dict(columns=[f"{s['label']} ({where})", *[value_text(v["value"]) for v in s["values"]]],
-                           rows=[["tuning bits/byte", *[f"{v['tuning_bpb']:.4f}" + (" ←" if v["value"] == s["chosen"] else "") for v in s["values"]]]]))
+        where = f"{s['family']}, {short_flops(s['budget_flops'])} FLOPs{fixed}"
+        edge = "at the edge of the grid, so the best value may lie outside" if s["edge"] else "inside the grid"
+        lines.append(f"{s['label'][0].upper()}{s['label'][1:]} of {where}: chosen {value_text(s['chosen'])}, {edge}.")
+        tables.setdefault(s["label"], []).append((where, s))
+    tables = [sweep_table(label, found) for label, found in tables.items()]
     return section("Sweeps, chosen on tuning text", lines, ["learning_rate_sweep", "vocabulary_sweep", "patch_size_sweep"], tables)
+
+
+def sweep_table(label: str, found: list) -> dict:
+    """Sweeps down, values across, the chosen one marked. found: [(where, sweep)]."""
+    values = sorted({v["value"] for _, s in found for v in s["values"]}, key=lambda v: (str(type(v)), v))
+    rows = []
+    for where, s in found:
+        cells = {v["value"]: f"{v['tuning_bpb']:.4f}" + (" ←" if v["value"] == s["chosen"] else "") for v in s["values"]}
+        rows.append([where, *[cells.get(value, "–") for value in values]])
+    return dict(columns=[f"{label} → tuning bits/byte", *map(value_text, values)], rows=rows)
 
 
 def entropy_section(runs: list):

@@ -5,20 +5,21 @@ import io
 
 COLUMNS = (  # of report.csv and of the table of runs: key, heading, format
     ("name", "run", "{}"), ("family", "family", "{}"), ("chosen", "chosen", "{}"), ("budget_flops", "planned FLOPs (budget)", "flops"),
+    ("bpb", "held-out bits/byte", "{:.4f}"), ("bpb_low", "95% from", "{:.4f}"), ("bpb_high", "95% to", "{:.4f}"),
+    ("upper_bound", "upper bound", "{}"), ("tuning_bpb", "tuning bits/byte", "{:.4f}"),
     ("realized_flops", "realized FLOPs (useful)", "flops"), ("deviation_percent", "off budget", "{:+.2f}%"),
     ("executed_flops", "executed FLOPs", "flops"), ("entropy_forward_flops", "entropy model's forward FLOPs", "flops"),
-    ("flops_with_entropy_model", "realized + entropy model", "flops"), ("patch_target", "patch size: target", "{:.3g}"),
-    ("patch_size", "on training rows", "{:.3f}"), ("patch_held_out", "on held-out text", "{:.3f}"), ("steps", "steps", "{:,.0f}"),
-    ("train_bytes", "training bytes", "{:,.0f}"), ("bytes_per_batch", "bytes per batch", "{:,.0f}"),
-    ("packing_bytes", "packing: bytes", "{:.1%}"), ("packing_patches", "packing: patches", "{:.1%}"),
-    ("params_total", "parameters", "{:,.0f}"), ("params_without_hash", "without hash tables", "{:,.0f}"),
+    ("flops_with_entropy_model", "realized + entropy model", "flops"), ("patch_target", "patch size, target", "{:.3g}"),
+    ("patch_size", "patch size, training rows", "{:.3f}"), ("patch_held_out", "patch size, held-out text", "{:.3f}"),
+    ("steps", "steps", "{:,.0f}"), ("train_bytes", "training bytes", "{:,.0f}"), ("bytes_per_batch", "bytes per batch", "{:,.0f}"),
+    ("packing_bytes", "packing, bytes or tokens", "{:.1%}"), ("packing_patches", "packing, patches", "{:.1%}"),
+    ("params_total", "parameters", "{:,.0f}"), ("params_without_hash", "parameters without hash tables", "{:,.0f}"),
     ("params_hash", "hash tables", "{:,.0f}"), ("flops_per_byte_exact", "forward FLOPs/byte, exact", "{:,.0f}"),
-    ("flops_per_byte_paper", "forward FLOPs/byte, paper", "{:,.0f}"), ("local_share", "outside the latent transformer", "{:.0%}"),
-    ("lr", "learning rate", "{:g}"), ("vocab", "vocabulary", "{:,.0f}"), ("seed", "seed", "{}"),
-    ("tuning_bpb", "tuning bits/byte", "{:.4f}"), ("bpb", "held-out bits/byte", "{:.4f}"), ("bpb_low", "95% from", "{:.4f}"),
-    ("bpb_high", "95% to", "{:.4f}"), ("upper_bound", "upper bound", "{}"), ("eos_nats", "EOS nats (apart)", "{:.1f}"),
-    ("held_out_bytes", "held-out bytes", "{:,.0f}"), ("held_out_documents", "documents", "{}"), ("size", "size", "{}"),
-    ("threshold", "threshold", "{:.4f}"), ("delta", "delta", "{:.4f}"), ("wall_s", "wall, s", "{:,.0f}"), ("run_dir", "directory", "{}"))
+    ("flops_per_byte_paper", "forward FLOPs/byte, paper", "{:,.0f}"), ("local_share", "FLOPs outside the latent transformer", "{:.0%}"),
+    ("lr", "learning rate", "{:g}"), ("vocab", "vocabulary", "{:,.0f}"), ("size", "size", "{}"), ("seed", "seed", "{}"),
+    ("threshold", "threshold, nats", "{:.4f}"), ("delta", "delta, nats", "{:.4f}"), ("eos_nats", "EOS nats (apart)", "{:.1f}"),
+    ("held_out_bytes", "held-out bytes", "{:,.0f}"), ("held_out_documents", "held-out documents", "{}"), ("wall_s", "wall, s", "{:,.0f}"),
+    ("run_dir", "directory", "{}"))
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
