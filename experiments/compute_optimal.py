@@ -136,7 +136,9 @@ def full() -> list[Scale]:
 
 
 def local() -> list[Scale]:
-    """The same structure for a laptop: the standard library's text, a BPE trained on it, two sizes 3x apart in FLOPs."""
+    """The same structure for a laptop: the standard library's text, a BPE trained on it, two sizes 3x apart in FLOPs.
+
+    On that text 1,024 tokens hold 2.6 bytes each and the space rule gives patches of 7.8 (indentation). The learning rate is not tuned."""
     def data(rows: int) -> ConfigDict:
         return cfg.replace(cfg.data(), **{"context": 512, "rows": rows, "max_train_bytes": 2_000_000, "tuning": 0.05, "held_out": 0.05})
 
@@ -145,8 +147,8 @@ def local() -> list[Scale]:
     lm_model = cfg.transformer("byte", vocab=260, width=64, layers=2, heads=2, window=128, rope_theta=1e4, ffn_multiple=32)
     lm = cfg.run("byte-lm", "byte-lm", lm_model, data_=data(2), training_=training, evaluation_=evaluation, budget_flops=1.2e11)
     shapes = {"XS": (cfg.Size(1, 1, 32, 2, 2, 64, 1, 1, 2), 1e11, 2), "S": (cfg.Size(1, 2, 64, 3, 4, 128, 1, 2, 2), 3e11, 2)}
-    return [Scale(name, shape, budget, data(rows), training, evaluation, cfg.tokenizer("trained", 1024, 2.9), lm, {}, window=128,
-                  hash_rows=4096, ffn_multiple=32, space_size=4.5) for name, (shape, budget, rows) in shapes.items()]
+    return [Scale(name, shape, budget, data(rows), training, evaluation, cfg.tokenizer("trained", 1024, 2.6), lm, {}, window=128,
+                  hash_rows=4096, ffn_multiple=32, space_size=7.8) for name, (shape, budget, rows) in shapes.items()]
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
