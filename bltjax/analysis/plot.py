@@ -29,7 +29,7 @@ RC = {
     "grid.color": GRID, "grid.linewidth": 0.8, "ytick.major.size": 0, "figure.facecolor": PAPER, "axes.facecolor": PAPER,
     "axes.axisbelow": True, "svg.fonttype": "path", "mathtext.default": "regular",
 }
-WIDTH, HEIGHT = 5.6, 4.2  # inches: text keeps its size when a phone shrinks the figure to its width
+WIDTH, HEIGHT = 5.1, 4.0  # inches: text keeps its size when a phone shrinks the figure to its width
 LINE = 13.0  # points between two labels
 
 
@@ -181,7 +181,7 @@ def curves(series: list, fits: dict, label: str, ticks=()) -> Figure:
 
 def differences(series: list, label: str, ticks=(), reference: str = "bpe") -> Figure:
     """Paired differences to the reference with their intervals. series: [{"family", "x", "y", "low", "high"}] of differences."""
-    figure = canvas(HEIGHT * 4 / 3, 3.6)
+    figure = canvas(WIDTH, 3.5)
     axes = place(figure, [s["family"] for s in series] + [reference])
     xs = [x for s in series for x in s["x"]]
     flops_axis(axes, min(xs), max(xs), label, ticks)
@@ -206,7 +206,7 @@ def training(runs: list, label: str) -> Figure:
     families = list(dict.fromkeys(r["family"] for r in runs))
     columns = 1 if len(families) == 1 else 2
     lines = -(-len(families) // columns)
-    figure = canvas(WIDTH + 0.6, 2.35 * lines + 0.75)
+    figure = canvas(WIDTH + 0.4, 2.35 * lines + 0.75)
     xs, ys = np.concatenate([r["x"] for r in runs]), np.concatenate([r["y"] for r in runs])
     top = np.quantile(ys, 0.97) if len(ys) > 50 else ys.max()  # the first steps' fall from 8 bits would flatten all the rest
     low_x = min(r["x"][min(len(r["x"]) - 1, int(np.argmax(r["y"] <= top)))] for r in runs)
