@@ -141,8 +141,8 @@ def caveats(chosen: list, rows: list, pairs: list) -> list:
     if len(pairs) > 1:
         lines.append(f"{len(pairs)} paired intervals of 95% each, not corrected for being many.")
     if any(r["upper_bound"] for r in chosen):
-        lines.append(f"{REFERENCE}'s bits per byte is an upper bound: it scores one tokenization out of all that spell the same bytes. Where "
-                     "a byte family is ahead, the true gap may be smaller by what the others would add.")
+        lines.append(f"{REFERENCE}'s bits per byte is an upper bound: it scores one tokenization out of all that spell the same bytes. "
+                     "Where a byte family is ahead, the true gap may be smaller by what the others would add.")
     if any(w["best"]["family"] == REFERENCE for w in winners(chosen, pairs) if not w["alone"]):
         lines.append(local_modules(chosen))
     return lines
@@ -155,8 +155,8 @@ def local_modules(chosen: list) -> str:
         if r["local_share"] is not None:
             shares.setdefault(r["family"], []).append(r["local_share"])
     if not shares:
-        return (f"{REFERENCE} winning here says little about large scale: in small byte models the local modules take much of the FLOPs (these "
-                "run directories do not record the share).")
+        return (f"{REFERENCE} winning here says little about large scale: in small byte models the local modules take much of the FLOPs "
+                "(these run directories do not record the share).")
     parts = [f"{family} {ranged(values)}" for family, values in shares.items()]
     most = min(min(values) for values in shares.values()) > 0.5
     verdict = "take most of the FLOPs at this scale" if most else "take a large part of the FLOPs at this scale"
@@ -185,7 +185,7 @@ def unequal(runs: list, rows: list) -> list:
             low, high = min(batches, key=batches.get), max(batches, key=batches.get)
             lines.append(f"Bytes per batch at {short_flops(budget)} FLOPs differ by more than 2%: {batches[low]:,.0f} ({low}) to "
                          f"{batches[high]:,.0f} ({high}).")
-    off = [f"{r['name']} {r['deviation_percent']:+.2f}%" for r in rows if r["deviation_percent"] is not None and abs(r["deviation_percent"]) > 1]
+    off = [f"{r['name']} {r['deviation_percent']:+.2f}%" for r in rows if abs(r["deviation_percent"] or 0) > 1]
     if off:
         lines.append(f"More than 1% off their budget: {listed(off)}.")
     return lines

@@ -29,7 +29,8 @@ figcaption{color:var(--muted);font-size:.85rem;margin-top:.3rem}
 .scroll{overflow-x:auto;margin:.8rem 0;max-width:100%}
 table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums}
 th,td{padding:.32rem .7rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--grid)}
-th{font-weight:600;color:var(--muted);vertical-align:bottom;min-width:5.5em}td{white-space:nowrap}td.long{white-space:normal;min-width:16em;overflow-wrap:anywhere}
+th{font-weight:600;color:var(--muted);vertical-align:bottom;min-width:5.5em}
+td{white-space:nowrap}td.long{white-space:normal;min-width:16em;overflow-wrap:anywhere}
 .r{text-align:right}th:first-child,td:first-child{position:sticky;left:0;background:var(--paper)}
 details{border-bottom:1px solid var(--grid);padding:.35rem 0}summary{cursor:pointer}
 pre{overflow-x:auto;font-size:.8rem;line-height:1.35}code{font-size:.9em}
@@ -62,7 +63,8 @@ def table(columns: list, rows: list) -> str:
 
     def line(cells, tag):
         return "<tr>" + "".join(f"<{tag}{marks(cell, right, tag)}>{escape(cell)}</{tag}>" for cell, right in zip(cells, numeric)) + "</tr>"
-    return f'<div class="scroll"><table><thead>{line(columns, "th")}</thead><tbody>{"".join(line(r, "td") for r in rows)}</tbody></table></div>'
+    body = "".join(line(r, "td") for r in rows)
+    return f'<div class="scroll"><table><thead>{line(columns, "th")}</thead><tbody>{body}</tbody></table></div>'
 
 
 def marks(cell, right: bool, tag: str) -> str:
@@ -111,5 +113,6 @@ def html(result: dict, parts: list, figures: dict, runs: list) -> str:
             body.append('<div class="figures">' + "".join(inline(figures[name]) for name in part["figures"]) + "</div>")
         body += [table(**t) for t in part["tables"]]
     body.append(configurations(runs))
-    return ("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">"
-            f"<title>{escape(result['experiment'])}</title><style>{colours()}{STYLE}</style></head><body>\n" + "\n".join(body) + "\n</body></html>\n")
+    head = ('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+            f"<title>{escape(result['experiment'])}</title><style>{colours()}{STYLE}</style>")
+    return "\n".join([f'<!doctype html>\n<html lang="en"><head>{head}</head><body>', *body, "</body></html>\n"])

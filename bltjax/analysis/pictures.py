@@ -43,8 +43,8 @@ def figures(result: dict, runs: list):
     if any(r["entropy_forward_flops"] for r in chosen):
         yield ("bpb_vs_flops_with_entropy_model",
                "Held-out bits per byte against training FLOPs with the entropy model's forward FLOPs, a curve per family",
-               "The same, with the entropy model's forward FLOPs over the training bytes added to the runs that use it; its own training is "
-               "in a table of its own.",
+               "The same, with the entropy model's forward FLOPs over the training bytes added to the runs that use it; its own training "
+               "is in a table of its own.",
                plot.curves(series(chosen, "flops_with_entropy_model"), result["fits_with_entropy_model"],
                            "training FLOPs + entropy model's forward FLOPs", budgets))
     if result["pairs"]:
@@ -62,16 +62,17 @@ def figures(result: dict, runs: list):
     curves = training_curves(chosen, runs)
     if curves:
         yield ("training_curves", "Training bits per byte against training FLOPs, a panel per family",
-               "Each panel: one family's chosen runs in colour over all others in grey. Running mean over 2% of the steps, on training rows.",
+               "Each panel: one family's chosen runs in colour over all others in grey. Running mean over 2% of the steps, on training "
+               "rows.",
                plot.training(curves, EXACT))
     for key, name in (("train.lr", "learning_rate_sweep"), ("tokenizer.vocab", "vocabulary_sweep"), ("patching.size", "patch_size_sweep")):
         found = [s for s in result["sweeps"] if s["key"] == key and all(finite(v["value"]) and v["value"] > 0 for v in s["values"])]
         if found:
             label = found[0]["label"]
+            unit = {"tokenizer.vocab": " (entries)", "patching.size": " (bytes)"}.get(key, "")
             yield (name, f"Tuning bits per byte against {label}",
                    "On tuning text; held-out text plays no part in the choice. Filled: the chosen value.",
-                   plot.swept(found, {"BPE vocabulary": "BPE vocabulary (entries)", "target patch size": "target patch size (bytes)"}.get(label, label),
-                              namer(found)))
+                   plot.swept(found, label + unit, namer(found)))
 
 
 def series(chosen: list, x: str) -> list:

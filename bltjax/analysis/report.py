@@ -56,11 +56,11 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
         crossover["fits"] = fit.crossover_fits(*both) if all(both) else []
     found = [*findings.at_each_budget(chosen, pairs), *filter(None, [findings.with_budget(chosen)]), *findings.crossings(crossovers)]
     warnings = [*findings.unequal(done, rows), *filter(None, map(rowing.disagreement, done))]
+    unfinished = [dict(name=run.name, state=run.state, reason=run.reason, run_dir=str(run.path)) for run in runs if run.state != "done"]
     experiment = next((run.record["experiment"] for run in runs if run.record.get("experiment")), directory.resolve().name)
     return dict(experiment=experiment, schema_version=SCHEMA_VERSION, headline=findings.headline(chosen, pairs), findings=found,
                 caveats=findings.caveats(chosen, rows, pairs), warnings=warnings, runs=chosen, all_runs=rows,
-                unfinished=[dict(name=run.name, state=run.state, reason=run.reason, run_dir=str(run.path)) for run in runs if run.state != "done"],
-                fits=fits, fits_with_entropy_model=beside, pairs=pairs, crossovers=crossovers, sweeps=rowing.sweeps(done, rows))
+                unfinished=unfinished, fits=fits, fits_with_entropy_model=beside, pairs=pairs, crossovers=crossovers, sweeps=rowing.sweeps(done, rows))
 
 
 def families(chosen: list) -> dict:

@@ -22,7 +22,7 @@ def number(*values):
 
 
 def local_share(planned: dict):
-    """Share of exact forward FLOPs per byte outside the latent transformer (encoder, cross-attention, decoder, head); None: not recorded."""
+    """Share of exact forward FLOPs per byte in the local modules (encoder, cross-attention, decoder, head); None: not recorded."""
     for key in COMPONENTS:
         parts = lookup(planned, key)
         if isinstance(parts, dict) and finite(parts.get("latent")):
@@ -62,10 +62,11 @@ def row(run: Run, samples=None) -> dict:
         entropy_forward_flops=forward, flops_with_entropy_model=realized + forward if realized is not None else None,
         patch_target=number(target), patch_size=number(planned.get("patch_size"), last.get("patch_size")),
         patch_held_out=number(lookup(run.evaluation, "held_out.patch_size")),
-        steps=number(last.get("step"), planned.get("steps")), train_bytes=train_bytes, bytes_per_batch=number(planned.get("bytes_per_batch")),
+        steps=number(last.get("step"), planned.get("steps")), train_bytes=train_bytes,
+        bytes_per_batch=number(planned.get("bytes_per_batch")),
         packing_bytes=number(lookup(planned, "packing_efficiency.bytes"), last.get("packing_bytes")),
         packing_patches=number(lookup(planned, "packing_efficiency.patches"), last.get("packing_patches")),
-        params_total=total, params_hash=hashed if total is not None else None, params_without_hash=total - hashed if total is not None else None,
+        params_total=total, params_hash=None if total is None else hashed, params_without_hash=None if total is None else total - hashed,
         **flat, local_share=local_share(planned), threshold=number(planned.get("threshold")), delta=number(planned.get("delta")),
         lr=number(run.setting("train.lr")), vocab=number(run.setting("tokenizer.vocab")) if token else number(run.setting("model.vocab")),
         bpb=float(lookup(run.evaluation, "held_out.bpb")), bpb_low=low, bpb_high=high, upper_bound=upper_bound(run),
@@ -129,8 +130,8 @@ def sweeps(runs: list, rows: list) -> list:
                     groups.setdefault((family, budget, rest), {}).setdefault(value, []).append(entry)
         for (family, budget, rest), values in groups.items():
             if len(values) > 1:
-                table = [dict(value=value, tuning_bpb=sum(e["tuning_bpb"] for e in entries) / len(entries), runs=[e["name"] for e in entries])
-                         for value, entries in sorted(values.items(), key=lambda item: (str(type(item[0])), item[0]))]
+                table = [dict(value=value, tuning_bpb=sum(e["tuning_bpb"] for e in tried) / len(tried), runs=[e["name"] for e in tried])
+                         for value, tried in sorted(values.items(), key=lambda item: (str(type(item[0])), item[0]))]
                 chosen = min(table, key=lambda item: item["tuning_bpb"])["value"]
                 found.append(dict(key=key, label=label, family=family, budget_flops=budget, all_fixed=dict(rest), values=table,
                                   chosen=chosen, edge=chosen in (table[0]["value"], table[-1]["value"])))

@@ -12,8 +12,8 @@ def of(result: dict, runs: list, figures: dict) -> list:
     """[{"title", "lines": [...], "figures": [names], "tables": [{"columns", "rows"}]}], empty sections left out."""
     made = [
         section("Bits per byte at each budget", figures=["bpb_vs_flops", "bpb_vs_flops_with_entropy_model"], tables=[score_table(result)],
-                lines=["Held-out bits per byte, lower is better, with 95% intervals over documents. ≤ marks an upper bound: one tokenization "
-                       "of many."]),
+                lines=["Held-out bits per byte, lower is better, with 95% intervals over documents. ≤ marks an upper bound: one "
+                       "tokenization of many."]),
         section(f"Differences to {REFERENCE}", figures=["difference_to_bpe"], tables=[pair_table(result)]) if result["pairs"] else None,
         section("Power laws", tables=[fit_table(result), crossover_table(result)], lines=fit_lines(result)),
         sweep_section(result),
@@ -87,7 +87,8 @@ def crossover_table(result: dict) -> dict:
     rows = [[c["family"], c["text"], f"{c['share']:.0%}" if c["share"] is not None else "–",
              f"{flops(c['low'], 2)} to {flops(c['high'], 2)}" if c["low"] is not None else "–",
              ", ".join(flops(f, 2) for f in c["fits"]) or "none in range"] for c in result["crossovers"]]
-    return dict(columns=["family", f"measured curve meets {REFERENCE}'s at", "resamples that meet", "95% of those", "fits meet at"], rows=rows)
+    columns = ["family", f"measured curve meets {REFERENCE}'s at", "resamples that meet", "95% of those", "fits meet at"]
+    return dict(columns=columns, rows=rows)
 
 
 def value_text(value) -> str:
@@ -128,14 +129,15 @@ def entropy_section(runs: list):
              flops(model["train_flops"]) if finite(model.get("train_flops")) else "–",
              f"{model['forward_flops_per_byte']:,.0f}" if finite(model.get("forward_flops_per_byte")) else "–",
              f"{model['bpb']:.4f}" if finite(model.get("bpb")) else "–", ", ".join(names)] for key, (model, names) in models.items()]
-    return section("Entropy model", ["A byte language model, trained once and shared; neither its training nor its forward FLOPs are in the "
-                                     "runs' budgets."],
-                   tables=[dict(columns=["fingerprint", "parameters", "training FLOPs", "forward FLOPs/byte", "its bits/byte", "used by"], rows=rows)])
+    columns = ["fingerprint", "parameters", "training FLOPs", "forward FLOPs/byte", "its bits/byte", "used by"]
+    return section("Entropy model", ["A byte language model, trained once and shared; neither its training nor its forward FLOPs are in "
+                                     "the runs' budgets."], tables=[dict(columns=columns, rows=rows)])
 
 
 def unfinished_section(result: dict):
     rows = [[u["name"], u["state"], u["reason"]] for u in result["unfinished"]]
-    return section("Not finished", ["These runs are in no curve, table or sentence above."], tables=[dict(columns=["run", "state", "why"], rows=rows)])
+    return section("Not finished", ["These runs are in no curve, table or sentence above."],
+                   tables=[dict(columns=["run", "state", "why"], rows=rows)])
 
 
 def machine_section(runs: list):
