@@ -60,7 +60,8 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
     experiment = next((run.record["experiment"] for run in runs if run.record.get("experiment")), directory.resolve().name)
     return dict(experiment=experiment, schema_version=SCHEMA_VERSION, headline=findings.headline(chosen, pairs), findings=found,
                 caveats=findings.caveats(chosen, rows, pairs), warnings=warnings, runs=chosen, all_runs=rows,
-                unfinished=unfinished, fits=fits, fits_with_entropy_model=beside, pairs=pairs, crossovers=crossovers, sweeps=rowing.sweeps(done, rows))
+                unfinished=unfinished,
+                fits=fits, fits_with_entropy_model=beside, pairs=pairs, crossovers=crossovers, sweeps=rowing.sweeps(done, rows))
 
 
 def families(chosen: list) -> dict:
