@@ -8,6 +8,7 @@ import pathlib
 import sys
 
 from bltjax.errors import UserError
+from bltjax.training.stopping import Interrupted, RunFailed
 
 
 class Parser(argparse.ArgumentParser):
@@ -170,7 +171,7 @@ def main(argv=None) -> int:
         return args.call(args)
     except UserError as error:
         print(f"bltjax: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return 130 if isinstance(error, Interrupted) else 1 if isinstance(error, RunFailed) else 2
     except KeyboardInterrupt:
         print("bltjax: stopped", file=sys.stderr)
         return 130

@@ -127,6 +127,10 @@ def training() -> ConfigDict:
     )).lock()
 
 
+# The keys of `data` that decide which text is in which split: runs that share them hold out the same documents.
+TEXT_KEYS = ("source", "globs", "text_field", "min_bytes", "tuning", "held_out")
+
+
 def data() -> ConfigDict:
     """Which text, how it is split and how it is packed. Sizes in bytes."""
     return ConfigDict(dict(

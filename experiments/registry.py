@@ -28,8 +28,6 @@ from bltjax.errors import UserError
 FOLDER = pathlib.Path(__file__).parent
 BYTE_LM = "byte-lm"  # the family of the model that supplies entropies: no competitor, but a run like any other
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-# What decides which text is held out. A run's byte LM must never read it: an override of the run's documents is the byte LM's too.
-DOCUMENTS = ("source", "globs", "text_field", "min_bytes", "tuning", "held_out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,8 +149,8 @@ def _runs(path: pathlib.Path, declared: ConfigDict) -> tuple[ConfigDict, ...]:
 
 def _overridden(run: ConfigDict, overrides) -> ConfigDict:
     assignments = list(overrides)
-    if len(run.byte_lm):
-        shared = tuple(f"data.{key}=" for key in DOCUMENTS)
+    if len(run.byte_lm):  # it must never read what the run holds out: an override of the run's documents is the byte LM's too
+        shared = tuple(f"data.{key}=" for key in cfg.TEXT_KEYS)
         assignments = [f"byte_lm.{a}" for a in assignments if a.startswith(shared)] + assignments
     try:
         return cfg.parse_set(run, assignments)

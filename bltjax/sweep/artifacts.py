@@ -18,7 +18,6 @@ from bltjax.errors import UserError
 from bltjax.sweep import locks, rundir
 
 NEEDS_ENTROPIES = ("entropy", "monotonic", "both")
-TEXT_KEYS = ("source", "globs", "text_field", "min_bytes", "tuning", "held_out")  # what decides which text is in which split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +34,7 @@ _corpora: dict[str, splits.Splits] = {}  # of this process
 
 def corpus(data_config: ConfigDict) -> splits.Splits:
     """Documents of the config's source, split; read once a process. UserError where the text cannot be used."""
-    key = cfg.fingerprint({key: data_config[key] for key in TEXT_KEYS})
+    key = cfg.fingerprint({key: data_config[key] for key in cfg.TEXT_KEYS})
     if key not in _corpora:
         _corpora[key] = splits.split(sources.documents(data_config), data_config)
     return _corpora[key]
@@ -47,7 +46,7 @@ def preparation_key(config: ConfigDict) -> str:
         return ""
     if not len(config.byte_lm):
         raise UserError(f"run {config.name}: patching.scheme {config.patching.scheme} needs entropies, and the run names no byte_lm")
-    for key in TEXT_KEYS:
+    for key in cfg.TEXT_KEYS:
         if config.byte_lm.data[key] != config.data[key]:
             raise UserError(f"run {config.name}: its byte LM would split other text (data.{key}: {config.byte_lm.data[key]!r} against "
                             f"{config.data[key]!r}), and might see what is held out")

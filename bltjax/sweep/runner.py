@@ -30,6 +30,41 @@ class Job:
     slot: int | None = None
 
 
+class Display:
+    """Progress in FLOPs over all runs: a bar on a terminal, elsewhere a plain line now and then."""
+    EVERY_SECONDS = 20
+
+    def __init__(self, experiment: str, queue: list[Job]):
+        self.queue, self.began, self.said = queue, time.monotonic(), time.monotonic()
+        self.bar = tqdm(total=sum(job.flops for job in queue), desc=experiment, smoothing=0.05, disable=not sys.stderr.isatty(),
+                        bar_format="{desc}: {percentage:3.0f}%|{bar:20}| [{elapsed}<{remaining}]{postfix}")
+
+    def show(self) -> None:
+        """FLOPs done, and the running ones with their training bits per byte."""
+        spent, running = 0.0, []
+        for job in self.queue:
+            metrics = rundir.last_metrics(job.run_dir) if job.mode == "run" and job.state in ("running", "elsewhere") else None
+            spent += job.flops if job.state == "done" else min(metrics["useful_flops"], job.flops) if metrics else 0.0
+            if job.state == "running":
+                running.append(f"{job.name} {metrics['bpb']:.2f}" if metrics and metrics.get("bpb") else job.name)
+        if not self.bar.disable:
+            self.bar.n = min(spent, self.bar.total)
+            self.bar.set_postfix_str(", ".join(running))
+        elif time.monotonic() - self.said > self.EVERY_SECONDS:
+            self.said = time.monotonic()
+            share = spent / max(sum(job.flops for job in self.queue), 1.0)
+            print(f"{self.said - self.began:5.0f} s  {share:4.0%}  running: {', '.join(running)}", flush=True)
+
+    def line(self, text: str) -> None:
+        if self.bar.disable:
+            print(text, flush=True)
+        else:
+            self.bar.write(text)
+
+    def close(self) -> None:
+        self.bar.close()
+
+
 def jobs(root: pathlib.Path, experiment: str, configs: list[ConfigDict]) -> list[Job]:
     """The preparations first, then the runs, longest first. Checks every run directory before anything starts."""
     prepare, runs = {}, []
@@ -52,14 +87,11 @@ def run(root: pathlib.Path, experiment: str, configs: list[ConfigDict], workers:
     for data_config in {cfg.fingerprint(c.data): c.data for c in configs}.values():
         artifacts.corpus(data_config)  # a corpus that cannot be used is said before anything starts
     queue = jobs(root, experiment, configs)
-    total = sum(job.flops for job in queue)
     skipped = [job.name for job in queue if job.state == "done"]
     if skipped:
         print(f"already done: {', '.join(skipped)}")
     free = local.slots(workers)
-    quiet = not sys.stderr.isatty()
-    bar = tqdm(total=total, unit="FLOP", unit_scale=True, desc=experiment, mininterval=15 if quiet else 0.5, smoothing=0.05,
-               bar_format="{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} FLOP [{elapsed}<{remaining}]{postfix}")
+    display = Display(experiment, queue)
     try:
         while any(job.state in ("waiting", "running", "elsewhere") for job in queue):
             provided = {job.provides for job in queue if job.state == "done"}
@@ -67,10 +99,10 @@ def run(root: pathlib.Path, experiment: str, configs: list[ConfigDict], workers:
             for job in queue:
                 if job.state == "running" and job.process.poll() is not None:
                     free.append(job.slot)
-                    finish(job, bar)
+                    finish(job, display)
                 elif job.state == "waiting" and job.needs in lost:
                     job.state = "failed"
-                    bar.write(f"not run  {job.name}: its byte LM failed")
+                    display.line(f"not run  {job.name}: its byte LM failed")
                 elif job.state == "elsewhere" and not locks.is_held(job.run_dir / ".lock"):
                     job.state = "done" if rundir.state(job.run_dir) == "done" else "waiting"
                 elif job.state == "waiting" and free and (not job.needs or job.needs in provided):
@@ -78,14 +110,14 @@ def run(root: pathlib.Path, experiment: str, configs: list[ConfigDict], workers:
                     (job.run_dir / "failed.json").unlink(missing_ok=True)
                     job.process = local.start([job.mode, str(job.run_dir)], job.slot, job.run_dir / "log.txt")
                     job.state = "running"
-            show(queue, bar)
+            display.show()
             time.sleep(POLL_SECONDS)
     except (KeyboardInterrupt, SystemExit):
         stop(queue)
-        bar.close()
+        display.close()
         print("stopped; the same command goes on from the last checkpoints", file=sys.stderr)
         return worker.EXIT_STOPPED
-    bar.close()
+    display.close()
     failed = [job for job in queue if job.state == "failed"]
     if failed:
         print(f"failed: {', '.join(job.name for job in failed)}; see `bltjax status {experiment}`; the same command tries them again",
@@ -94,7 +126,7 @@ def run(root: pathlib.Path, experiment: str, configs: list[ConfigDict], workers:
     return 0 if not failed else worker.EXIT_USER if codes and all(code == worker.EXIT_USER for code in codes) else 1
 
 
-def finish(job: Job, bar: tqdm) -> None:
+def finish(job: Job, display) -> None:
     """Takes note of a process that ended, in one line."""
     code = job.process.returncode
     if code == 0:
@@ -103,30 +135,17 @@ def finish(job: Job, bar: tqdm) -> None:
         planned = rundir.read_json(job.run_dir / "planned.json") or {}
         if scored:
             off = f"{planned['train_flops'] / job.flops - 1:+.2%} of budget" if job.flops else f"{planned['train_flops']:.3g} FLOPs"
-            bar.write(f"done     {job.name}: {scored['held_out']['bpb']:.4f} bits per byte held out, {off}, patch size {planned['patch_size']:.2f}"
+            display.line(f"done     {job.name}: {scored['held_out']['bpb']:.4f} bits per byte held out, {off}, patch size {planned['patch_size']:.2f}"
                       f" (held out {scored['held_out']['patch_size']:.2f})")
         else:
-            bar.write(f"done     {job.name}")
+            display.line(f"done     {job.name}")
     elif code == worker.EXIT_BUSY:
         job.state = "elsewhere"
-        bar.write(f"busy     {job.name}: another runner has it")
+        display.line(f"busy     {job.name}: another runner has it")
     else:
         job.state = "failed"
         why = (rundir.read_json(job.run_dir / "failed.json") or {}).get("error") or f"its process ended with status {code}"
-        bar.write(f"failed   {job.name}: {why} (log: {job.run_dir / 'log.txt'})")
-
-
-def show(queue: list[Job], bar: tqdm) -> None:
-    """FLOPs done over all runs, and where the running ones are."""
-    spent, running = 0.0, []
-    for job in queue:
-        metrics = rundir.last_metrics(job.run_dir) if job.mode == "run" and job.state in ("running", "elsewhere") else None
-        spent += job.flops if job.state == "done" else min(metrics["useful_flops"], job.flops) if metrics else 0.0
-        if job.state == "running":
-            running.append(f"{job.name} {metrics['bpb']:.2f}" if metrics and metrics.get("bpb") else job.name)
-    bar.n = min(spent, bar.total)
-    bar.set_postfix_str(", ".join(running), refresh=False)
-    bar.refresh() if sys.stderr.isatty() else bar.update(0)
+        display.line(f"failed   {job.name}: {why} (log: {job.run_dir / 'log.txt'})")
 
 
 def stop(queue: list[Job], seconds: float = 60.0) -> None:

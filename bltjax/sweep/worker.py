@@ -43,7 +43,7 @@ def main() -> int:
         os.sched_setaffinity(0, {args.core})  # before JAX starts: its thread pool takes its size from here
     watch_parent()
     from bltjax.sweep import locks, one_run, rundir
-    from bltjax.training.stopping import Interrupted
+    from bltjax.training.stopping import Interrupted, RunFailed
     try:
         if args.mode == "prepare":
             one_run.prepare_shared(args.run_dir)
@@ -65,7 +65,7 @@ def main() -> int:
             rundir.write_json(args.run_dir / "failed.json", {"error": line, "time": time.time()})
         except OSError as full:
             print(f"failed.json could not be written: {full}", file=sys.stderr)
-        return EXIT_USER if isinstance(error, UserError) else 1
+        return EXIT_USER if isinstance(error, UserError) and not isinstance(error, RunFailed) else 1
 
 
 if __name__ == "__main__":
