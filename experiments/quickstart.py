@@ -53,7 +53,8 @@ BYTES_PER_TOKEN = {512: 2.1, 1024: 2.6, 2048: 3.2, 4096: 3.7}  # of these vocabu
 
 
 def data(rows: int) -> ConfigDict:
-    return cfg.replace(cfg.data(), **{"context": CONTEXT, "rows": rows, "max_train_bytes": 2_000_000, "tuning": 0.05, "held_out": 0.05})
+    return cfg.replace(cfg.data(), **{"context": CONTEXT, "rows": rows, "max_train_bytes": 2_000_000, "tuning": 0.05, "held_out": 0.05,
+                                    "patch_slack": 1.3})
 
 
 def evaluation() -> ConfigDict:
