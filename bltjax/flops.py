@@ -12,6 +12,7 @@ which is reported beside. Forward only, unless a name says `train` or `step`: ba
 from bltjax.errors import UserError
 
 TRAIN = 3  # forward, and a backward of twice that (paper section 4.5)
+ATTENTION_TRAIN = 3.5  # what the program executes of self-attention: its backward computes the scores again instead of keeping them
 PAPER_BYTE_VOCAB = 256  # Eq. 15; the program's head has 260 columns
 CONTEXT, PATCH_SIZE, BYTES_PER_TOKEN = 8192, 4.5, 4.4  # of a model given without its run: paper 4.3, released default, Llama 3 tokenizer
 
@@ -88,13 +89,15 @@ def train_flops(config, slots, patches=0):
 
 
 def executed_step(config, rows: int, slots_per_row: int, patches_per_row: int = 0) -> float:
-    """FLOPs of one training step over fixed shapes, padding and masked attention blocks included: for MFU and wall time only.
+    """FLOPs of one training step over fixed shapes, padding, masked attention blocks and scores computed again
+    in the backward pass included: for MFU and wall time only.
 
     Rematerialised forwards (`model.remat`) are not counted. Kind `token`: slots are tokens."""
     model = config.model if "model" in config else config
-    latent_keys = executed_keys(patches_per_row) if model.kind == "blt" else 0.0
     window = model.local.window if model.kind == "blt" else model.window
-    slot, patch = _split(_rates(model, executed_keys(slots_per_row, window), latent_keys))
+    latent_keys = executed_keys(patches_per_row) if model.kind == "blt" else 0.0
+    again = ATTENTION_TRAIN / TRAIN
+    slot, patch = _split(_rates(model, again * executed_keys(slots_per_row, window), again * latent_keys))
     return TRAIN * rows * (slots_per_row * sum(slot.values()) + patches_per_row * sum(patch.values()))
 
 
@@ -136,14 +139,9 @@ def mean_keys(queries: float, window: int = 0) -> float:
 
 
 def executed_keys(queries: int, window: int = 0) -> float:
-    """Keys per query that models.attention multiplies, masked ones in its static blocks included, averaged over a row."""
-    from bltjax.models import attention as program  # late: counting for a plan needs no jax
-    block = queries if queries <= program.BLOCK else max(program.BLOCK, -(-queries // program.MOST_BLOCKS))
-    pairs = 0
-    for start in range(0, queries, block):
-        stop = min(start + block, queries)
-        pairs += (stop - start) * (stop - (max(0, start - window + 1) if window else 0))
-    return pairs / queries
+    """Keys per query that models.attention multiplies, masked ones in its blocks included, averaged over a row."""
+    from bltjax.models import attention  # late: counting for a plan needs no jax
+    return attention.executed_pairs(queries, window) / queries
 
 
 # What they are made of.

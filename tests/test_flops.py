@@ -143,7 +143,8 @@ def test_executed_step_is_what_the_program_multiplies(name):
     assert abs(program_flops(model, rows, slots, patches) / flops.executed_step(model, rows, slots, patches) - 1) < 0.01
 
 
-def test_forward_is_a_third_of_a_step():
+def test_forward_is_a_third_of_a_step_without_what_is_computed_again(monkeypatch):
+    monkeypatch.setattr(flops, "ATTENTION_TRAIN", flops.TRAIN)
     model, rows, slots, patches = HEAVY["blt"]
     assert abs(program_flops(model, rows, slots, patches, gradient=False) * 3 / flops.executed_step(model, rows, slots, patches) - 1) < 0.01
 
@@ -174,7 +175,7 @@ def test_mean_keys(queries, window):
 
 @pytest.mark.parametrize("queries,window", [(200, 0), (256, 30), (700, 0), (700, 100)])
 def test_executed_keys_cover_the_useful_ones(queries, window):
-    assert flops.mean_keys(queries, window) <= flops.executed_keys(queries, window) <= queries
+    assert flops.mean_keys(queries, window) <= flops.executed_keys(queries, window) <= queries + 64, "a block of padding at the most"
 
 
 def some_run(**changes):

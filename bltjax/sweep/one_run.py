@@ -97,11 +97,27 @@ def make_rows(config: ConfigDict, documents: list[bytes], entropies, tokenizer) 
     """The run's batches: a pure function of (data.seed, step)."""
     shape = dict(context=config.data.context, rows=config.data.rows, seed=config.data.seed)
     if config.model.kind == "token":
-        return loader.token_rows(documents, tokenizer, **shape)
+        return token_rows(config, documents, tokenizer, shape)
     if config.model.kind == "byte":
         return loader.byte_rows(documents, **shape)
     lengths = segmentation.document_lengths(config.patching, documents, entropies, tokenizer)
     return loader.byte_rows(documents, lengths, patches=plan.row_shape(config)[1], **shape)
+
+
+def token_rows(config: ConfigDict, documents: list[bytes], tokenizer, shape: dict) -> loader.Rows:
+    """Rows of as many tokens as make a batch hold the raw bytes that the byte families' batches do, over the steps of this run.
+
+    Bytes per token differ from document to document, so that a length which is right for the whole corpus is a few percent off here.
+    """
+    token_ids = [tokenizer.encode(d) for d in documents]
+    plain = loader.byte_rows(documents, **shape)
+    rows, tried = loader.token_rows(documents, tokenizer, token_ids=token_ids, **shape), {}
+    while rows.row_length not in tried:
+        steps, _, counts = steps_ahead(config, rows)
+        ratio = plain.counts(steps)["bytes"].sum() / counts["bytes"].sum()
+        tried[rows.row_length] = (abs(ratio - 1), rows)
+        rows = loader.token_rows(documents, tokenizer, token_ids=token_ids, length=max(4, round(rows.row_length * ratio)), **shape)
+    return min(tried.values(), key=lambda pair: pair[0])[1]
 
 
 def steps_ahead(config: ConfigDict, rows: loader.Rows):
