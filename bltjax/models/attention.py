@@ -15,27 +15,25 @@ ONE_TILE = 160  # up to here, all positions are one block: padding would cost mo
 HIDDEN = -1e30  # added to a score that a query may not see; finite, so that a row without any stays finite
 
 
-def self_attention(q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, doc_ids_BxT, window: int, implementation: str = "auto"):
+def self_attention(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, doc_ids_BxT, window: int, implementation: str = "auto"):
     """softmax(q k / sqrt(K)) v over the keys a query may see: its own document's, not later than itself, and among the last
-    `window` positions, itself included (0: all). Softmax in float32; result [B,T,H,K] in v's dtype.
+    `window` positions, itself included (0: all). Softmax in float32; result [B,H,T,K] in v's dtype.
 
     implementation: "reference" (dense T x T), "blocks" (O(T · window), or about 5/8 of dense without a window) or "auto".
     """
-    if implementation == "reference":
-        return reference(q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, doc_ids_BxT, window)
-    heads_first = (x.swapaxes(1, 2) for x in (q_BxTxHxK, k_BxTxHxK, v_BxTxHxK))
-    return blocks(*heads_first, doc_ids_BxT, window).swapaxes(1, 2)
+    attend = reference if implementation == "reference" else blocks
+    return attend(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, doc_ids_BxT, window)
 
 
-def reference(q, k, v, doc_ids_BxT, window: int):
+def reference(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, doc_ids_BxT, window: int):
     """What every implementation must equal."""
-    T = q.shape[1]
+    T, K = q_BxHxTxK.shape[2:]
     distance = jnp.arange(T)[:, None] - jnp.arange(T)[None]
     near = (distance >= 0) & (distance < (window or T))
     seen = near[None] & (doc_ids_BxT[:, :, None] == doc_ids_BxT[:, None, :])
-    scores = jnp.einsum("BqHK,BsHK->BHqs", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+    scores = jnp.einsum("BHqK,BHsK->BHqs", q_BxHxTxK, k_BxHxTxK, preferred_element_type=jnp.float32) * K ** -0.5
     weights = jax.nn.softmax(jnp.where(seen[:, None], scores, HIDDEN), axis=-1)
-    return jnp.einsum("BHqs,BsHK->BqHK", weights.astype(v.dtype), v)
+    return jnp.einsum("BHqs,BHsK->BHqK", weights.astype(v_BxHxTxK.dtype), v_BxHxTxK)
 
 
 def blocks(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, doc_ids_BxT, window: int):
@@ -50,20 +48,31 @@ def blocks(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, doc_ids_BxT, window: int):
                    jnp.pad(doc_ids_BxT, ((0, 0), (0, tail)), constant_values=-2),
                    jnp.pad(doc_ids_BxT, ((0, 0), (behind, tail)), constant_values=-1), Tiles(count, BLOCK, behind + BLOCK, BLOCK, behind, window))
         return out[:, :, :T]
-    parts = 1 if T <= 2 * ONE_TILE else 2 if T <= 1024 else 4
-    outs, start = [], 0
-    for part in range(parts):
-        stop = -(-T * (part + 1) // parts)
-        queries = stop - start
-        count = 1 if queries <= ONE_TILE else -(-queries // BLOCK)
-        size = -(-queries // count)
-        tail = size * count - queries
+    outs = []
+    for start, stop, count, size in _parts(T):
+        tail = size * count - (stop - start)
         out = loop(jnp.pad(q_BxHxTxK[:, :, start:stop], ((0, 0), (0, 0), (0, tail), (0, 0))), k_BxHxTxK[:, :, :stop], v_BxHxTxK[:, :, :stop],
                    jnp.pad(doc_ids_BxT[:, start:stop], ((0, 0), (0, tail)), constant_values=-2), doc_ids_BxT[:, :stop],
                    Tiles(count, size, stop, 0, start, T))
-        outs.append(out[:, :, :queries])
-        start = stop
-    return jnp.concatenate(outs, axis=2) if parts > 1 else outs[0]
+        outs.append(out[:, :, :stop - start])
+    return jnp.concatenate(outs, axis=2) if len(outs) > 1 else outs[0]
+
+
+def executed_pairs(T: int, window: int) -> int:
+    """Query-key pairs that `blocks` multiplies in one row of T positions, padded and masked ones included."""
+    if 0 < window < T:
+        behind = -(-(window - 1) // BLOCK) * BLOCK
+        return -(-T // BLOCK) * BLOCK * (behind + BLOCK)
+    return sum(count * size * stop for _, stop, count, size in _parts(T))
+
+
+def _parts(T: int):
+    """(start, stop, count, size): queries start to stop in `count` blocks of `size`, against all keys before stop."""
+    parts = 1 if T <= 2 * ONE_TILE else 2 if T <= 1024 else 4
+    for part in range(parts):
+        start, stop = -(-T * part // parts), -(-T * (part + 1) // parts)
+        count = 1 if stop - start <= ONE_TILE else -(-(stop - start) // BLOCK)
+        yield start, stop, count, -(-(stop - start) // count)
 
 
 class Tiles(tuple):

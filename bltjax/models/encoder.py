@@ -24,12 +24,13 @@ class Embedding(nn.Module):
         rows_BxFxT = jnp.concatenate([
             hashing.ngram_hashes(bytes_BxT, n.sizes, n.rows, function, n.digits, doc_ids=docs, raw_bytes=n.raw_bytes)
             for function in range(n.functions)], axis=1)
-        first_row = jnp.arange(tables.shape[0], dtype=jnp.int32) * n.rows
-        found = tables.reshape(-1, width)[rows_BxFxT + first_row[None, :, None]]
+        present = None
         if n.short == "omit":
             present = hashing.ngram_present(doc_ids_BxT if n.reset else jnp.ones_like(bytes_BxT), n.sizes)
-            found = found * jnp.tile(present, (1, n.functions, 1))[..., None]
-        x = x + jnp.sum(found, axis=1)
+        # A sum of look-ups, table by table: one look-up of all tables would write [B,tables,T,D] before it adds up.
+        for table in range(tables.shape[0]):
+            found = tables[table][rows_BxFxT[:, table]]
+            x = x + (found if present is None else jnp.where(present[:, table % len(n.sizes), :, None], found, 0))
         # Paper: "divided by the number of n-gram sizes plus one"; the released code adds up and leaves it there.
         return (x / (tables.shape[0] + 1) if n.normalise else x).astype(self.config.dtype)
 

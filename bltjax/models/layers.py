@@ -65,8 +65,10 @@ def _matmul_backward(dtype, out, kept, g):
     to_x = jnp.einsum("...f,df->...d", g, kernel.astype(dtype))
     flat_x, flat_g = x.reshape(-1, D).astype(dtype), g.reshape(-1, F)
     to_kernel = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    to_kernel = to_kernel("nd,nf->df", flat_x, flat_g) if F >= D else to_kernel("nd,nf->fd", flat_x, flat_g).T
-    return to_x.astype(x.dtype), to_kernel
+    if F >= D:
+        return to_x.astype(x.dtype), to_kernel("nd,nf->df", flat_x, flat_g)
+    # The barrier keeps XLA from folding the transposition into the product.
+    return to_x.astype(x.dtype), jax.lax.optimization_barrier(to_kernel("nd,nf->fd", flat_x, flat_g)).T
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
@@ -97,19 +99,35 @@ class Linear(nn.Module):
 
 
 def rope_table(length: int, head_dim: int, theta: float):
-    """cos and sin, float32 [length, head_dim / 2], of position * theta ** (-2i / head_dim)."""
+    """Rotary tables, float32 [length, head_dim] twice: cos and signed sin of position * theta ** (-2i / head_dim), each twice a pair."""
     frequency = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
     angle = jnp.arange(length, dtype=jnp.float32)[:, None] * frequency[None]
-    return jnp.cos(angle), jnp.sin(angle)
+    sin = jnp.sin(angle)
+    return jnp.repeat(jnp.cos(angle), 2, axis=1), jnp.stack([-sin, sin], axis=-1).reshape(length, head_dim)
 
 
-def rotate(x_BxTxHxK, rope):
-    """Rotary positions over the row: the pairs are (2i, 2i + 1), as in the released weights; float32 inside."""
-    cos, sin = (part[None, :, None, :] for part in rope)
-    even, odd = jnp.split(x_BxTxHxK.astype(jnp.float32).reshape(*x_BxTxHxK.shape[:-1], -1, 2), 2, axis=-1)
-    even, odd = even[..., 0], odd[..., 0]
-    turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
-    return turned.reshape(x_BxTxHxK.shape).astype(x_BxTxHxK.dtype)
+def rotate(x_BxHxTxK, rope, sign: int = 1):
+    """Rotary positions over the row: the pairs are (2i, 2i + 1), as in the released weights; float32 inside. sign -1 turns back."""
+    cos, sin = (part[None, None] for part in rope)
+    x = x_BxHxTxK.astype(jnp.float32)
+    other = x.reshape(*x.shape[:-1], -1, 2)[..., ::-1].reshape(x.shape)
+    return (x * cos + other * (sign * sin)).astype(x_BxHxTxK.dtype)
+
+
+@jax.custom_vjp
+def heads(qkv_BxTx3xHxK, rope):
+    """q and k with rotary positions, and v, each [B,H,T,K]. Its gradient is written in one pass instead of three padded sums."""
+    q, k, v = qkv_BxTx3xHxK.transpose(2, 0, 3, 1, 4)
+    return rotate(q, rope), rotate(k, rope), v
+
+
+def _heads_backward(rope, g):
+    g = jax.lax.optimization_barrier(g)
+    turned_back = jnp.stack([rotate(g[0], rope, -1), rotate(g[1], rope, -1), g[2]])
+    return turned_back.transpose(1, 3, 0, 2, 4), None
+
+
+heads.defvjp(lambda qkv, rope: (heads(qkv, rope), rope), _heads_backward)
 
 
 class SelfAttention(nn.Module):
@@ -121,25 +139,25 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x_BxTxD, doc_ids_BxT, rope):
         B, T, D = x_BxTxD.shape
-        qkv = Linear((3, D), self.dtype, name="qkv")(x_BxTxD).reshape(B, T, 3, self.heads, D // self.heads)
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        y = self_attention(rotate(q, rope), rotate(k, rope), v, doc_ids_BxT, self.window)
-        return Linear((D,), self.dtype, name="out")(y.reshape(B, T, D))
+        qkv = Linear((3, D), self.dtype, name="qkv")(x_BxTxD)
+        q, k, v = heads(qkv.reshape(B, T, 3, self.heads, D // self.heads), rope)
+        y_BxHxTxK = self_attention(q, k, v, doc_ids_BxT, self.window)
+        return Linear((D,), self.dtype, name="out")(y_BxHxTxK.swapaxes(1, 2).reshape(B, T, D))
 
 
 @jax.custom_vjp
-def gated(gate, up):
-    """silu(gate) * up. Keeps nothing but its inputs for its gradient."""
-    return jax.nn.silu(gate) * up
+def gated(gate_up):
+    """[..., 2, F] -> silu(gate) * up. Keeps nothing but its input for its gradient."""
+    return jax.nn.silu(gate_up[..., 0, :]) * gate_up[..., 1, :]
 
 
-def _gated_backward(kept, g):
-    gate, up = kept
-    open_ = jax.nn.sigmoid(gate)
-    return g * up * open_ * (1 + gate * (1 - open_)), g * gate * open_
+def _gated_backward(gate_up, g):
+    gate, up = gate_up[..., 0, :], gate_up[..., 1, :]
+    opened = jax.nn.sigmoid(gate)
+    return (jnp.stack([g * up * opened * (1 + gate * (1 - opened)), g * gate * opened], axis=-2),)
 
 
-gated.defvjp(lambda gate, up: (gated(gate, up), (gate, up)), _gated_backward)
+gated.defvjp(lambda gate_up: (gated(gate_up), gate_up), _gated_backward)
 
 
 class SwiGLU(nn.Module):
@@ -150,7 +168,7 @@ class SwiGLU(nn.Module):
     @nn.compact
     def __call__(self, x):
         gate_up = Linear((2, self.ffn), self.dtype, name="gate_up")(x)
-        return Linear((x.shape[-1],), self.dtype, name="down")(gated(gate_up[..., 0, :], gate_up[..., 1, :]))
+        return Linear((x.shape[-1],), self.dtype, name="down")(gated(gate_up))
 
 
 class Block(nn.Module):
