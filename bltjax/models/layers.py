@@ -106,25 +106,29 @@ def rope_table(length: int, head_dim: int, theta: float):
     return jnp.repeat(jnp.cos(angle), 2, axis=1), jnp.stack([-sin, sin], axis=-1).reshape(length, head_dim)
 
 
-def rotate(x_BxHxTxK, rope, sign: int = 1):
-    """Rotary positions over the row: the pairs are (2i, 2i + 1), as in the released weights; float32 inside. sign -1 turns back."""
-    cos, sin = (part[None, None] for part in rope)
-    x = x_BxHxTxK.astype(jnp.float32)
-    other = x.reshape(*x.shape[:-1], -1, 2)[..., ::-1].reshape(x.shape)
-    return (x * cos + other * (sign * sin)).astype(x_BxHxTxK.dtype)
+def rotate(x, cos, sin):
+    """Rotary positions: the pairs are (2i, 2i + 1), as in the released weights; float32 inside. cos, signed sin: shaped to broadcast."""
+    wide = x.astype(jnp.float32)
+    other = wide.reshape(*x.shape[:-1], -1, 2)[..., ::-1].reshape(x.shape)
+    return (wide * cos + other * sin).astype(x.dtype)
 
 
 @jax.custom_vjp
 def heads(qkv_BxTx3xHxK, rope):
-    """q and k with rotary positions, and v, each [B,H,T,K]. Its gradient is written in one pass instead of three padded sums."""
+    """q and k with rotary positions, and v, each [B,H,T,K].
+
+    Its gradient is written in one pass instead of three padded sums. The barriers part transpositions from what surrounds them:
+    XLA's CPU backend would fuse both into one loop that walks memory the wrong way (ten times slower).
+    """
     q, k, v = qkv_BxTx3xHxK.transpose(2, 0, 3, 1, 4)
-    return rotate(q, rope), rotate(k, rope), v
+    cos, sin = (part[None, None] for part in rope)
+    return jax.lax.optimization_barrier((rotate(q, cos, sin), rotate(k, cos, sin), v))
 
 
 def _heads_backward(rope, g):
-    g = jax.lax.optimization_barrier(g)
-    turned_back = jnp.stack([rotate(g[0], rope, -1), rotate(g[1], rope, -1), g[2]])
-    return turned_back.transpose(1, 3, 0, 2, 4), None
+    q, k, v = jax.lax.optimization_barrier(tuple(part.swapaxes(1, 2) for part in g))
+    cos, sin = (part[None, :, None] for part in rope)
+    return jnp.stack([rotate(q, cos, -sin), rotate(k, cos, -sin), v], axis=2), None
 
 
 heads.defvjp(lambda qkv, rope: (heads(qkv, rope), rope), _heads_backward)
