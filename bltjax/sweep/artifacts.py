@@ -53,22 +53,22 @@ def preparation_key(config: ConfigDict) -> str:
     return cfg.fingerprint({"byte_lm": cfg.to_dict(config.byte_lm), "data": cfg.to_dict(config.data)})
 
 
-def tokenizer(config: ConfigDict, text: splits.Splits, shared: pathlib.Path) -> tokenizers.Tokenizer:
-    """The run's BPE tokenizer: trained on all training text of the split, or Llama 3's."""
+def tokenizer(config: ConfigDict, documents: list[bytes], shared: pathlib.Path) -> tokenizers.Tokenizer:
+    """The run's BPE tokenizer: Llama 3's, or one trained on `documents`, the text that every family of the sweep may train on."""
     if config.tokenizer.kind == "llama3":
         return tokenizers.llama3()
     if config.tokenizer.kind != "trained":
         raise UserError(f"run {config.name}: tokenizer.kind {config.tokenizer.kind!r}; allowed here: trained, llama3")
-    path = tokenizer_path(config, text, shared)
+    path = tokenizer_path(config, documents, shared)
     with locks.held(path.with_suffix(".lock")):
         if not path.exists():
-            tokenizers.train_bpe(text.train, config.tokenizer.vocab).save(path)
+            tokenizers.train_bpe(documents, config.tokenizer.vocab).save(path)
         return tokenizers.load(path)
 
 
-def tokenizer_path(config: ConfigDict, text: splits.Splits, shared: pathlib.Path) -> pathlib.Path:
+def tokenizer_path(config: ConfigDict, documents: list[bytes], shared: pathlib.Path) -> pathlib.Path:
     """Where the run's trained tokenizer is, or will be."""
-    return shared / f"tokenizer-{cfg.fingerprint({'vocab': config.tokenizer.vocab, 'text': text.fingerprint})}.json"
+    return shared / f"tokenizer-{cfg.fingerprint({'vocab': config.tokenizer.vocab, 'text': sources.fingerprint(documents)})}.json"
 
 
 def byte_lm(config: ConfigDict, text: splits.Splits, shared: pathlib.Path) -> ByteLM:

@@ -63,7 +63,7 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
     text = artifacts.corpus(config.data)
     documents = training_documents(config, text)
     needs_tokens = config.model.kind == "token" or config.patching.scheme == "bpe"
-    tokenizer = artifacts.tokenizer(config, text, shared) if needs_tokens else None
+    tokenizer = artifacts.tokenizer(config, documents, shared) if needs_tokens else None
     lm, entropies = None, None
     if artifacts.preparation_key(config):
         lm = artifacts.byte_lm(config, text, shared)
@@ -89,7 +89,7 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
         planned["entropy_model"] = lm.facts
     if needs_tokens:
         planned["tokenizer_fingerprint"] = tokenizer.fingerprint
-        planned["tokenizer"] = str(artifacts.tokenizer_path(config, text, shared))
+        planned["tokenizer"] = str(artifacts.tokenizer_path(config, documents, shared))
     return Prepared(config, rows, steps, useful, executed, planned, text, tokenizer, lm)
 
 
