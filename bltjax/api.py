@@ -61,7 +61,7 @@ class Model:
         return np.asarray(jax.jit(functools.partial(models.byte_lm.entropies, lm.config.model))(lm.params, batch))
 
     def logits(self, ids, patch_lengths=None) -> np.ndarray:
-        """float32 [B,N,V] for ids [B,N]. patch_lengths [B,P]: rows sum to N + 1 (REFERENCE of the released models); None: its own patches."""
+        """float32 [B,N,V] for ids [B,N]. patch_lengths [B,P]: rows sum to N + 1 (the released models' convention); None: its own patches."""
         ids = np.asarray(ids, np.int32)
         kind = self.config.model.kind
         if kind == "blt":

@@ -2,7 +2,7 @@
 
 Two conventions (docs/flops.md has every formula and what is counted where):
 
-    paper   appendix B of arXiv 2412.09871 (Eq. 13-17, Table 11), as PAPER's golden table has it
+    paper   appendix B of arXiv 2412.09871 (Eq. 13-17, Table 11), checked against Table 2
     exact   the multiplications and additions that the program must do: real windows, widths and output head
 
 Both count a multiply-add as 2 and leave out norms, softmax, look-ups (embeddings, hash tables) and the entropy model,

@@ -170,7 +170,7 @@ def ranged(values) -> str:
 
 
 def unequal(runs: list, rows: list) -> list:
-    """Conditions that should be equal in one sweep and are not (DESIGN.md 3), a line each; and budgets missed by more than 1%."""
+    """Conditions that should be equal in one sweep and are not (docs/contracts.md), a line each; and budgets missed by more than 1%."""
     lines = []
     checks = {"training and held-out text (data_fingerprint)": lambda r: r.record.get("data_fingerprint"),
               "bytes of context": lambda r: r.setting("data.context"), "cores": lambda r: r.record.get("cores"),

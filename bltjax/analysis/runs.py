@@ -1,6 +1,6 @@
 """Run directories of one experiment, read as they lie: finished, unfinished and failed ones.
 
-Nothing here imports the trainer: a report is a function of the files alone (DESIGN.md 3, "A run directory").
+Nothing here imports the trainer: a report is a function of the files alone (docs/contracts.md, "A run directory").
 """
 
 import dataclasses

@@ -159,7 +159,7 @@ def _closes(documents: Documents, plan: Plan) -> np.ndarray:
 
 
 def fill(documents: Documents, plan: Plan, rows) -> dict:
-    """The batch of the given rows of the plan: the arrays of the contract (DESIGN.md 3), int32 [len(rows), T] and [len(rows), P].
+    """The batch of the given rows of the plan: the arrays of the contract (docs/contracts.md), int32 [len(rows), T] and [len(rows), P].
 
     Keys: doc_ids, targets, loss_mask; for bytes `bytes`, and with patches patch_ids, latent_ids, patch_doc_ids; for tokens `tokens`
     and target_bytes. Padding is 0 everywhere but in patch_ids, where it is P.

@@ -24,6 +24,6 @@ def init(model_config, rng) -> dict:
 
 
 def logits(model_config, params, batch):
-    """float32 scores of the next id, [B,T,V] ([B,N,V] for tokens). batch: arrays of SPEC's batch of this kind, int32."""
+    """float32 scores of the next id, [B,T,V] ([B,N,V] for tokens). batch: the arrays of docs/contracts.md for this kind, int32."""
     kind = family(model_config)
     return kind.module(model_config).apply({"params": params}, *kind.inputs(batch))
