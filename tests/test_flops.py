@@ -1,4 +1,4 @@
-"""Golden numbers of PAPER's tables, parameters against the models' own leaves, FLOPs against the compiled programs' products.
+"""Golden numbers of the paper's tables, parameters against the models' own leaves, FLOPs against the compiled programs' products.
 
 A golden number that changes means a formula changed: the tables did not. Mend bltjax/flops.py, not the number.
 """

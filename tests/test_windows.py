@@ -1,4 +1,4 @@
-"""Evaluation windows: each byte and one EOS of each document scored once, in the byte ranges of DESIGN.md 3, whatever the units."""
+"""Evaluation windows: each byte and one EOS of each document scored once, in the byte ranges that docs/contracts.md promises, whatever the units."""
 
 import numpy as np
 import pytest
