@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from bltjax import config as cfg
 from bltjax.experiments import quickstart
 
-LRS = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+LRS = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
 SIZE = "M"
 
 

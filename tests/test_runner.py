@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow  # minutes of processes that start and compile
 HERE = pathlib.Path(__file__).parent
 TINY = HERE / "tiny_experiment.py"
 WALL_CLOCK = ("wall_s", "bytes_per_s", "time")
@@ -134,7 +135,6 @@ def test_a_patch_size_out_of_reach(tmp_path, texts):
     assert status["state"] == "failed" and "patch size" in status["why"]
 
 
-@pytest.mark.slow
 def test_killed_three_times_and_resumed(finished, tmp_path, texts):
     """kill -9 of the runner and of its processes at three random moments: the metrics are those of the run that nobody disturbed."""
     straight, _ = finished

@@ -13,7 +13,7 @@ def get_config(arg=None):
     blt = cfg.blt_model(local_width=16, encoder_layers=1, decoder_layers=1, local_heads=1, global_width=32, global_layers=1, global_heads=1,
                         k=2, window=32, ngram_rows=64, ffn_multiple=16)
     token = cfg.transformer("token", vocab=300, width=16, layers=1, heads=1, ffn_multiple=16)
-    budget = 1.5e9
+    budget = 2e9
     runs = (
         cfg.run("bpe", "bpe", token, tokenizer_=cfg.tokenizer("trained", 300, 2.0), data_=data, training_=train, budget_flops=budget),
         cfg.run("entropy", "blt-entropy", blt, patching_=cfg.patching("entropy", 3.0), data_=data, training_=train, byte_lm=lm,
