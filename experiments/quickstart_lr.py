@@ -2,7 +2,7 @@
 
 Figure     none; the paper searched 1e-3 to 1e-4 at 400M and 1B and found one optimum for BPE and BLT (section 4.8).
 Hardware   2 CPU cores
-Expect     for every family the best of five learning rates at the middle budget, by bits per byte of tuning text, is not at the edge.
+Expect     for every family the best of six learning rates at the middle budget, by bits per byte of tuning text, is not at the edge.
 Command    bltjax run quickstart_lr && bltjax report quickstart_lr
 
 The results that the quickstart uses are kept in docs/results/quickstart_lr/.
@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from bltjax import config as cfg
 from bltjax.experiments import quickstart
 
-LRS = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
+LRS = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)
 SIZE = "M"
 
 

@@ -42,3 +42,14 @@ def start(arguments: list[str], core: int | None, log: pathlib.Path) -> subproce
     pin = [] if core is None else ["--core", str(core)]
     with log.open("ab") as out:
         return subprocess.Popen([sys.executable, "-m", "bltjax.sweep.worker", *arguments, *pin], stdin=subprocess.PIPE, stdout=out, stderr=out)
+
+
+def keep_compiled_programs() -> None:
+    """Compiled programs are kept between processes, under the user's cache folder: a resumed run does not compile again.
+
+    Call before the first computation. A run's numbers do not depend on it.
+    """
+    import jax
+    if jax.config.jax_compilation_cache_dir is None:
+        base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(base / "bltjax" / f"xla-{jax.__version__}"))

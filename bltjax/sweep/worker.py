@@ -42,8 +42,10 @@ def main() -> int:
     if args.core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {args.core})  # before JAX starts: its thread pool takes its size from here
     watch_parent()
+    from bltjax.launch import local
     from bltjax.sweep import locks, one_run, rundir
     from bltjax.training.stopping import Interrupted, RunFailed
+    local.keep_compiled_programs()
     try:
         if args.mode == "prepare":
             one_run.prepare_shared(args.run_dir)
