@@ -50,7 +50,7 @@ NOTHING_CROSSES = {"ngrams.reset": True, "mask_encoder_documents": True}
 
 # Chosen on tuning text at the middle budget by the experiment quickstart_lr, and carried to the other sizes as it is: the paper's
 # rule (section 4.8: one learning rate for all sizes), checked at the largest by quickstart_lr_check. docs/results/ has both.
-LR = {"bpe": 8e-3, "blt-entropy": 8e-3, "blt-space": 8e-3, "blt-strided": 8e-3}
+LR = {"bpe": 4e-3, "blt-entropy": 3.2e-2, "blt-space": 1.6e-2, "blt-strided": 3.2e-2}
 VOCAB = 4096  # chosen in the same way by quickstart_vocab
 BYTES_PER_TOKEN = {512: 2.1, 1024: 2.6, 2048: 3.2, 4096: 3.7}  # of these vocabularies on this text; realized ones are in each run
 

@@ -158,3 +158,25 @@ def test_killed_three_times_and_resumed(finished, tmp_path, texts):
         assert lines(tmp_path / "tiny_experiment" / name) == lines(straight / "tiny_experiment" / name), f"{name}, after waits of up to {wait:.1f} s"
         scored = [json.loads((root / "tiny_experiment" / name / "eval.json").read_text()) for root in (tmp_path, straight)]
         assert scored[0] == scored[1]
+
+
+def test_a_flipped_bit_in_the_newest_checkpoint(finished, tmp_path, texts):
+    """The run falls back to the checkpoint before, says so where the user looks, and ends as if nothing had happened."""
+    straight, _ = finished
+    process = subprocess.Popen(command("run", tmp_path, texts, "--only", "bpe"), stdout=subprocess.DEVNULL, env=environment(), start_new_session=True)
+    run_dir = tmp_path / "tiny_experiment" / "bpe"
+    deadline = time.monotonic() + 300
+    while len(list(run_dir.glob("checkpoints/*.manifest.json"))) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (run_dir / "done.json").exists(), "killed too late to show anything"
+    newest = max(run_dir.glob("checkpoints/*.manifest.json"), key=lambda path: int(path.name.split(".")[0]))
+    files = [path for path in (newest.parent / newest.name.split(".")[0]).rglob("*") if path.is_file()]
+    victim = max(files, key=lambda path: path.stat().st_size)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 4
+    victim.write_bytes(data)
+    resumed = bltjax("run", tmp_path, texts, "--only", "bpe")
+    assert resumed.returncode == 0 and "falling back" in resumed.stdout and "Traceback" not in resumed.stdout + resumed.stderr
+    assert lines(run_dir) == lines(straight / "tiny_experiment" / "bpe")

@@ -92,6 +92,12 @@ def last_metrics(run_dir: pathlib.Path) -> dict | None:
         return None
 
 
+def notes(run_dir: pathlib.Path) -> list[str]:
+    """What a run had to say on its way, a line each."""
+    path = run_dir / "notes.txt"
+    return path.read_text().splitlines() if path.exists() else []
+
+
 def state(run_dir: pathlib.Path) -> str:
     """done, failed, started or new; whether a started one is running, its lock tells (locks.is_held)."""
     if (run_dir / "done.json").exists():

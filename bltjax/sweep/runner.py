@@ -28,6 +28,7 @@ class Job:
     state: str = "waiting"  # waiting | running | elsewhere | done | failed
     process: object = None
     slot: int | None = None
+    noted: int = 0  # lines of notes.txt that an earlier process wrote
 
 
 class Display:
@@ -108,6 +109,7 @@ def run(root: pathlib.Path, experiment: str, configs: list[ConfigDict], workers:
                 elif job.state == "waiting" and free and (not job.needs or job.needs in provided):
                     job.slot = free.pop(0)
                     (job.run_dir / "failed.json").unlink(missing_ok=True)
+                    job.noted = len(rundir.notes(job.run_dir))
                     job.process = local.start([job.mode, str(job.run_dir)], job.slot, job.run_dir / "log.txt")
                     job.state = "running"
             display.show()
@@ -127,8 +129,10 @@ def run(root: pathlib.Path, experiment: str, configs: list[ConfigDict], workers:
 
 
 def finish(job: Job, display) -> None:
-    """Takes note of a process that ended, in one line."""
+    """Takes note of a process that ended, in one line, and passes on what it had to say (a checkpoint that was not whole, say)."""
     code = job.process.returncode
+    for note in rundir.notes(job.run_dir)[job.noted:]:
+        display.line(f"note     {job.name}: {note}")
     if code == 0:
         job.state = "done"
         scored = rundir.read_json(job.run_dir / "eval.json") if job.mode == "run" else None

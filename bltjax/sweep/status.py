@@ -17,7 +17,7 @@ def of_run(run_dir: pathlib.Path) -> dict:
     scored = rundir.read_json(run_dir / "eval.json") if state == "done" else None
     return {"state": state, "step": metrics.get("step", 0), "steps": planned.get("steps"),
             "train_bpb": metrics.get("bpb"), "held_out_bpb": scored["held_out"]["bpb"] if scored else None,
-            "why": failed.get("error") if failed else None, "run_dir": str(run_dir)}
+            "why": failed.get("error") if failed else None, "notes": rundir.notes(run_dir), "run_dir": str(run_dir)}
 
 
 def of_experiment(root: pathlib.Path, experiment: str, names: list[str]) -> list[dict]:
@@ -32,7 +32,7 @@ def text_table(rows: list[dict]) -> str:
         steps = f"{r['step']}/{r['steps']}" if r["steps"] else "-"
         train = f"{r['train_bpb']:.3f}" if r["train_bpb"] is not None else "-"
         held = f"{r['held_out_bpb']:.3f}" if r["held_out_bpb"] is not None else "-"
-        lines.append(f"{r['name']:<{width}}  {r['state']:<8} {steps:>11}  {train:>9}  {held:>8}  {r['why'] or ''}".rstrip())
+        lines.append(f"{r['name']:<{width}}  {r['state']:<8} {steps:>11}  {train:>9}  {held:>8}  {r['why'] or '; '.join(r['notes'])}".rstrip())
     counts = {}
     for r in rows:
         counts[r["state"]] = counts.get(r["state"], 0) + 1

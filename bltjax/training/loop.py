@@ -99,7 +99,11 @@ def _start(config, run_dir, steps, init_params) -> TrainState:
     key = jax.random.key(config.seed)
     fresh = lambda params: init_state(config.train, steps, params)
     like = jax.eval_shape(fresh, init_params or jax.eval_shape(lambda: models.init(config.model, key)))
-    step = checkpoint.newest_whole(run_dir)
+    notes = []
+    step = checkpoint.newest_whole(run_dir, notes=notes)
+    if notes:  # for whoever watches several runs: what was said here on standard error is said where they look, too
+        with (run_dir / "notes.txt").open("a") as kept:
+            kept.writelines(f"{note}\n" for note in notes)
     if step is not None:
         branch.check_same_run(config, steps, checkpoint.read_about(run_dir, step), run_dir)
         if step > steps:
