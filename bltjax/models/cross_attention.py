@@ -25,12 +25,12 @@ def patches_from_bytes(q_BxPxkxHxK, k_BxTxHxK, v_BxTxHxK, patch_ids_BxT, impleme
     q_BxTxkxHxK = spread(q_BxPxkxHxK.reshape(B, P, -1), patch_ids_BxT).reshape(B, T, k, H, K)
     scores = jnp.sum((q_BxTxkxHxK * k_BxTxHxK[:, :, None]).astype(jnp.float32), -1).reshape(B, T, k * H) * K ** -0.5
     most = jax.lax.stop_gradient(spread(maximum(scores, patch_ids_BxT, P), patch_ids_BxT))
-    held = (patch_ids_BxT < P)[..., None]
-    weights = jnp.where(held, jnp.exp(scores - most), 0)
-    # Padding divides by 1: it would be 0 / 0, whose gradient is NaN behind any mask.
-    weights = weights / jnp.where(held, spread(jnp.maximum(collect(weights, patch_ids_BxT, P), 1e-30), patch_ids_BxT), 1)
-    weights = weights.astype(v_BxTxHxK.dtype).reshape(B, T, k, H, 1)
-    return collect((weights * v_BxTxHxK[:, :, None]).reshape(B, T, -1), patch_ids_BxT, P).reshape(B, P, k, H, K)
+    # A byte of no patch gets weight 0 and a patch without bytes divides by 1: 0 / 0 would be a NaN gradient behind any mask.
+    weights = jnp.where((patch_ids_BxT < P)[..., None], jnp.exp(scores - most), 0)
+    total = collect(weights, patch_ids_BxT, P).reshape(B, P, k, H, 1)
+    weighted = weights.astype(v_BxTxHxK.dtype).reshape(B, T, k, H, 1) * v_BxTxHxK[:, :, None]
+    sums = collect(weighted.astype(jnp.float32).reshape(B, T, -1), patch_ids_BxT, P).reshape(B, P, k, H, K)
+    return (sums / jnp.where(total > 0, total, 1)).astype(v_BxTxHxK.dtype)
 
 
 def bytes_from_patches(q_BxTxHxK, k_BxPxkxHxK, v_BxPxkxHxK, latent_ids_BxT, implementation: str = "auto"):

@@ -37,7 +37,6 @@ class Decoder(nn.Module):
         if c.mask_encoder_documents:
             own = jnp.take_along_axis(patch_doc_ids_BxP, latent_ids_BxT, axis=1, mode="fill", fill_value=-1)
             latent_ids_BxT = jnp.where(own == doc_ids_BxT, latent_ids_BxT, P)
-        many = dict(remat=c.remat, scan=c.scan)
         x = states_BxTxD
         if c.cross.decoder == "none":
             x = x + spread(Linear((D,), c.dtype, name="latents")(latents_BxPxG), latent_ids_BxT)
@@ -46,9 +45,9 @@ class Decoder(nn.Module):
         if c.cross.decoder == "first":
             x = read_latents(c)(x, latents_BxPxkxD, latent_ids_BxT)
         if c.cross.decoder == "all":
-            layers = stack(DecoderLayer, c.local.decoder_layers, broadcast=4, **many)(c, name="layers")
+            layers = stack(DecoderLayer, c.local.decoder_layers, c, in_axes=(nn.broadcast,) * 4)(c, name="layers")
             x, _ = layers(x, latents_BxPxkxD, latent_ids_BxT, doc_ids_BxT, rope)
         else:
-            x, _ = local_block(c, stack(Block, c.local.decoder_layers, **many), "blocks")(x, doc_ids_BxT, rope)
+            x, _ = local_block(c, stack(Block, c.local.decoder_layers, c), "blocks")(x, doc_ids_BxT, rope)
         x = RMSNorm(c.norm_eps, name="norm")(x)
         return Linear((c.vocab,), c.dtype, out="float32", name="head")(x)

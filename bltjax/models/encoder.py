@@ -57,7 +57,7 @@ class Encoder(nn.Module):
         D, k = c.local.width, c.cross.k
         embedded = Embedding(c, name="embed")(bytes_BxT, doc_ids_BxT)
         rope = rope_table(bytes_BxT.shape[1], D // c.local.heads, c.rope_theta)
-        blocks = stack(Block, c.local.encoder_layers, remat=c.remat, scan=c.scan)
+        blocks = stack(Block, c.local.encoder_layers, c)
         states, sources_LxBxTxD = blocks(c.local.heads, c.local.ffn, c.local.window, c.norm_eps, c.dtype, c.cross.encoder_kv,
                                          name="blocks")(embedded, doc_ids_BxT, rope)
         if c.mask_encoder_documents:
@@ -71,7 +71,6 @@ class Encoder(nn.Module):
             after_LxBxTxD = sources_LxBxTxD if c.cross.encoder_kv == "output" else jnp.append(sources_LxBxTxD[1:], states[None], axis=0)
             pooled = after_LxBxTxD[0 if every else -1]
         patches = Linear((k, D), c.dtype, name="pool")(maximum(pooled, patch_ids_BxT, P))
-        layers = nn.scan(EncoderCross, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=(0, nn.broadcast),
-                         length=c.local.encoder_layers if every else 1)
+        layers = stack(EncoderCross, c.local.encoder_layers if every else 1, c, in_axes=(0, nn.broadcast))
         patches, _ = layers(c, name="cross")(patches, sources_LxBxTxD if every else sources_LxBxTxD[-1:], patch_ids_BxT)
         return states, patches.reshape(B, P, k * D)

@@ -14,5 +14,5 @@ class GlobalModel(nn.Module):
         c, g = self.config, self.config.latent
         x = patches_BxPxC if patches_BxPxC.shape[-1] == g.width else Linear((g.width,), c.dtype, name="project")(patches_BxPxC)
         rope = rope_table(x.shape[1], g.width // g.heads, c.rope_theta)
-        blocks = stack(Block, g.layers, remat=c.remat, scan=c.scan)
+        blocks = stack(Block, g.layers, c)
         return blocks(g.heads, g.ffn, 0, c.norm_eps, c.dtype, name="blocks")(x, patch_doc_ids_BxP, rope)[0]

@@ -14,8 +14,8 @@ from bltjax.models.attention import self_attention
 
 
 def normal(std: float):
-    """Truncated normal at three sigmas, as the released code initialises everything."""
-    return nn.initializers.truncated_normal(std, lower=-3.0, upper=3.0)
+    """Initializer of a weight: its standard deviation everywhere, which `models.init` multiplies by truncated normals."""
+    return nn.initializers.constant(std)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -202,12 +202,17 @@ REMAT = {
 }
 
 
-def stack(module, length: int, *, remat: str, scan: bool, broadcast: int = 2):
-    """`length` layers of `module` over a carry, parameters stacked on a leading axis; the other `broadcast` arguments are shared.
+UNROLLED = 12  # a shorter stack is never a loop: XLA compiles it as fast (equal layers share kernels), and it runs up to a fifth faster
 
-    scan False unrolls the loop and keeps the layout, so that a compiled program shows every layer's operations.
+
+def stack(module, length: int, config, in_axes=(nn.broadcast, nn.broadcast)):
+    """`length` layers of `module` over a carry, parameters stacked on a leading axis. in_axes: of the arguments behind the carry,
+    nn.broadcast where every layer gets the same.
+
+    config.scan False unrolls any stack and keeps the layout, so that a compiled program shows every layer's operations.
     """
-    if REMAT[remat]:
-        module = nn.remat(module, policy=REMAT[remat], prevent_cse=not scan)
-    return nn.scan(module, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=(nn.broadcast,) * broadcast,
-                   length=length, unroll=1 if scan else length)
+    loop = config.scan and length > UNROLLED
+    if REMAT[config.remat]:
+        module = nn.remat(module, policy=REMAT[config.remat], prevent_cse=not loop)
+    return nn.scan(module, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=in_axes, length=length,
+                   unroll=1 if loop else length)

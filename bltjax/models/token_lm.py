@@ -17,7 +17,7 @@ class Transformer(nn.Module):
         table = self.param("embed", normal(c.width ** -0.5), (c.vocab, c.width))
         x = table[ids_BxN].astype(c.dtype)
         rope = rope_table(ids_BxN.shape[1], c.width // c.heads, c.rope_theta)
-        blocks = stack(Block, c.layers, remat=c.remat, scan=c.scan)
+        blocks = stack(Block, c.layers, c)
         x, _ = blocks(c.heads, c.ffn, c.window, c.norm_eps, c.dtype, name="blocks")(x, doc_ids_BxN, rope)
         x = RMSNorm(c.norm_eps, name="norm")(x)
         return Linear((c.vocab,), c.dtype, out="float32", name="head")(x)
