@@ -45,13 +45,13 @@ class Model:
         facts = self.planned.get("entropy_model")
         if not facts:
             raise UserError(f"{self.run_dir} has no byte LM: its patches are {self.config.patching.scheme}")
-        return load(facts["run_dir"])
+        return load(self.run_dir / facts["run_dir"])
 
     @functools.cached_property
     def tokenizer(self) -> tokenizers.Tokenizer:
         if "tokenizer" not in self.planned:
             raise UserError(f"{self.run_dir} has no tokenizer")
-        return tokenizers.llama3() if self.config.tokenizer.kind == "llama3" else tokenizers.load(pathlib.Path(self.planned["tokenizer"]))
+        return tokenizers.llama3() if self.config.tokenizer.kind == "llama3" else tokenizers.load(self.run_dir / self.planned["tokenizer"])
 
     def entropies(self, ids) -> np.ndarray:
         """Entropy of the next byte, nats float32 [B,N], for ids [B,N]; row by row, documents masked at EOS."""

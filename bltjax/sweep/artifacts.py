@@ -83,7 +83,8 @@ def byte_lm(config: ConfigDict, text: splits.Splits, shared: pathlib.Path) -> By
             one_run.execute(run_dir, progress=False)
     planned, scored = rundir.read_json(run_dir / "planned.json"), rundir.read_json(run_dir / "eval.json")
     facts = {"fingerprint": key, "params": planned["params"]["total"], "train_flops": planned["train_flops"],
-             "forward_flops_per_byte": planned["flops_per_byte_exact"], "bpb": scored["held_out"]["bpb"], "run_dir": str(run_dir)}
+             "forward_flops_per_byte": planned["flops_per_byte_exact"], "bpb": scored["held_out"]["bpb"],
+             "run_dir": rundir.from_run(run_dir)}
     return ByteLM(run_dir, config.byte_lm.model, checkpoint.load_params(run_dir), facts)
 
 

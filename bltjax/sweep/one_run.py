@@ -89,7 +89,7 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
         planned["entropy_model"] = lm.facts
     if needs_tokens:
         planned["tokenizer_fingerprint"] = tokenizer.fingerprint
-        planned["tokenizer"] = str(artifacts.tokenizer_path(config, documents, shared))
+        planned["tokenizer"] = rundir.from_run(artifacts.tokenizer_path(config, documents, shared))
     return Prepared(config, rows, steps, useful, executed, planned, text, tokenizer, lm)
 
 

@@ -52,6 +52,11 @@ def shared(run_dir: pathlib.Path) -> pathlib.Path:
     return pathlib.Path(run_dir).absolute().parent.parent / SHARED
 
 
+def from_run(path: pathlib.Path) -> str:
+    """A shared file or folder as a run directory names it, so that ROOT can be moved."""
+    return f"../../{SHARED}/{path.name}"
+
+
 def create(run_dir: pathlib.Path, config: ConfigDict, experiment: str) -> None:
     """Writes config.json, or checks that the one there is of the same run. Another config there: UserError naming the keys."""
     record, new = read_json(run_dir / "config.json"), cfg.to_dict(config)
