@@ -179,10 +179,9 @@ def test_documents_in_one_patch_are_masked_where_the_preset_says_so():
         assert moved[9:REAL].any() != masked
 
 
-@pytest.mark.parametrize("kind", ["blt", "byte"])
-def test_scan_equals_unrolled(kind, monkeypatch):
+def test_scan_equals_unrolled(monkeypatch):
     monkeypatch.setattr(layers, "UNROLLED", 0)
-    small = blt(**{"latent.layers": 3}) if kind == "blt" else cfg.transformer("byte", vocab=260, width=16, layers=3, heads=2, window=5, ffn_multiple=16)
+    small = blt(**{"latent.layers": 3})
     batch, params = packed(SEGMENTS, T, P), trained_apart(small)
     looped, unrolled = cfg.replace(small, scan=True), cfg.replace(small, scan=False)
     compiled = {model.scan: gradients(model).lower(params, batch).compile() for model in (looped, unrolled)}
