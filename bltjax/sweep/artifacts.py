@@ -50,7 +50,8 @@ def preparation_key(config: ConfigDict) -> str:
         if config.byte_lm.data[key] != config.data[key]:
             raise UserError(f"run {config.name}: its byte LM would split other text (data.{key}: {config.byte_lm.data[key]!r} against "
                             f"{config.data[key]!r}), and might see what is held out")
-    return cfg.fingerprint({"byte_lm": cfg.to_dict(config.byte_lm), "data": cfg.to_dict(config.data)})
+    read = {key: config.data[key] for key in (*cfg.TEXT_KEYS, "seed", "max_train_bytes")}
+    return cfg.fingerprint({"byte_lm": cfg.to_dict(config.byte_lm), "read": read, "scored": cfg.to_dict(config.eval)})
 
 
 def tokenizer(config: ConfigDict, documents: list[bytes], shared: pathlib.Path) -> tokenizers.Tokenizer:
