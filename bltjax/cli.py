@@ -135,7 +135,7 @@ def train(args) -> int:
         configs, name, default = [c for c in experiment.runs if args.run in ("", c.name)], experiment.name, None
         if len(configs) != 1:
             raise UserError(f"--run NAME must choose one of {', '.join(c.name for c in experiment.runs)}")
-    local.keep_compiled_programs()
+    local.ready()
     run_dir = args.run_dir or default or pathlib.Path("runs") / name / configs[0].name
     rundir.create(run_dir, configs[0], name)
     try:

@@ -44,10 +44,17 @@ def start(arguments: list[str], core: int | None, log: pathlib.Path) -> subproce
         return subprocess.Popen([sys.executable, "-m", "bltjax.sweep.worker", *arguments, *pin], stdin=subprocess.PIPE, stdout=out, stderr=out)
 
 
+def ready() -> None:
+    """What a process that trains does before its first computation: keep its memory, and its compiled programs."""
+    from bltjax import host_memory
+    host_memory.keep()
+    keep_compiled_programs()
+
+
 def keep_compiled_programs() -> None:
     """Compiled programs are kept between processes, under the user's cache folder: a resumed run does not compile again.
 
-    Call before the first computation. A run's numbers do not depend on it.
+    A run's numbers do not depend on it.
     """
     import jax
     if jax.config.jax_compilation_cache_dir is None:

@@ -45,7 +45,7 @@ def main() -> int:
     from bltjax.launch import local
     from bltjax.sweep import locks, one_run, rundir
     from bltjax.training.stopping import Interrupted, RunFailed
-    local.keep_compiled_programs()
+    local.ready()
     try:
         if args.mode == "prepare":
             one_run.prepare_shared(args.run_dir)
