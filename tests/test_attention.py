@@ -74,10 +74,10 @@ LATENTS = np.array([[0, 0, 0, 1, 1, 3, 4, 4, 5, P, P], [0, 1, 2, 3, 3, 3, 3, 3, 
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_encoder_cross_attention_equals_dense(k):
-    T = PATCHES.shape[1]
-    args = normals(k, (B, P, k, H, K), (B, T, H, K), (B, T, H, K))
+    T, C = PATCHES.shape[1], H * K
+    args = normals(k, (B, P, k, C), (B, T, C), (B, T, C))
     attend = lambda implementation: with_gradient(
-        lambda *args: cross_attention.patches_from_bytes(*args, jnp.asarray(PATCHES), implementation), *args)
+        lambda *args: cross_attention.patches_from_bytes(*args, jnp.asarray(PATCHES), H, implementation), *args)
     close(attend("auto"), attend("reference"))
     value, _ = attend("auto")
     assert not np.asarray(value[0, 2]).any(), "a patch without bytes gets nothing"
@@ -85,10 +85,10 @@ def test_encoder_cross_attention_equals_dense(k):
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_decoder_cross_attention_equals_dense(k):
-    T = LATENTS.shape[1]
-    args = normals(k, (B, T, H, K), (B, P, k, H, K), (B, P, k, H, K))
+    T, C = LATENTS.shape[1], H * K
+    args = normals(k, (B, T, C), (B, P, k, C), (B, P, k, C))
     attend = lambda implementation: with_gradient(
-        lambda *args: cross_attention.bytes_from_patches(*args, jnp.asarray(LATENTS), implementation), *args)
+        lambda *args: cross_attention.bytes_from_patches(*args, jnp.asarray(LATENTS), H, implementation), *args)
     close(attend("auto"), attend("reference"))
 
 

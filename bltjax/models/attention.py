@@ -6,6 +6,7 @@ scores stay in the cache and are computed again in the backward pass. Measured o
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,19 +42,17 @@ def blocks(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, doc_ids_BxT, window: int):
     all keys up to its end, so that most of what the causal mask hides is never computed."""
     T = q_BxHxTxK.shape[2]
     if 0 < window < T:
-        count = -(-T // BLOCK)
-        behind, tail = -(-(window - 1) // BLOCK) * BLOCK, count * BLOCK - T
-        along_time = lambda x, before: jnp.pad(x, ((0, 0), (0, 0), (before, tail), (0, 0)))
-        out = loop(along_time(q_BxHxTxK, 0), along_time(k_BxHxTxK, behind), along_time(v_BxHxTxK, behind),
-                   jnp.pad(doc_ids_BxT, ((0, 0), (0, tail)), constant_values=-2),
-                   jnp.pad(doc_ids_BxT, ((0, 0), (behind, tail)), constant_values=-1), Tiles(count, BLOCK, behind + BLOCK, BLOCK, behind, window))
+        count, span = _windows(T, window)
+        longer = lambda x, axis, value=0: jnp.pad(x, [(0, count * BLOCK - T if i == axis else 0) for i in range(x.ndim)], constant_values=value)
+        out = loop(*(longer(x, 2) for x in (q_BxHxTxK, k_BxHxTxK, v_BxHxTxK)), longer(doc_ids_BxT, 1, -2), longer(doc_ids_BxT, 1, -1),
+                   Tiles(count, BLOCK, span, 0, window))
         return out[:, :, :T]
     outs = []
     for start, stop, count, size in _parts(T):
         tail = size * count - (stop - start)
         out = loop(jnp.pad(q_BxHxTxK[:, :, start:stop], ((0, 0), (0, 0), (0, tail), (0, 0))), k_BxHxTxK[:, :, :stop], v_BxHxTxK[:, :, :stop],
                    jnp.pad(doc_ids_BxT[:, start:stop], ((0, 0), (0, tail)), constant_values=-2), doc_ids_BxT[:, :stop],
-                   Tiles(count, size, stop, 0, start, T))
+                   Tiles(count, size, stop, start, T))
         outs.append(out[:, :, :stop - start])
     return jnp.concatenate(outs, axis=2) if len(outs) > 1 else outs[0]
 
@@ -61,9 +60,15 @@ def blocks(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, doc_ids_BxT, window: int):
 def executed_pairs(T: int, window: int) -> int:
     """Query-key pairs that `blocks` multiplies in one row of T positions, padded and masked ones included."""
     if 0 < window < T:
-        behind = -(-(window - 1) // BLOCK) * BLOCK
-        return -(-T // BLOCK) * BLOCK * (behind + BLOCK)
+        count, span = _windows(T, window)
+        return count * BLOCK * span
     return sum(count * size * stop for _, stop, count, size in _parts(T))
+
+
+def _windows(T: int, window: int):
+    """(count, span): blocks of queries, and keys for each."""
+    count = -(-T // BLOCK)
+    return count, min(count, 1 + -(-(window - 1) // BLOCK)) * BLOCK
 
 
 def _parts(T: int):
@@ -75,22 +80,30 @@ def _parts(T: int):
         yield start, stop, count, -(-(stop - start) // count)
 
 
-class Tiles(tuple):
-    """How a loop goes over its queries: `count` blocks of `size`; block i sees `span` keys from i · `step` on, and its first query
-    stands `shift` keys after the first of them, or i · (size - step) more; a query sees `window` keys, itself included."""
-    def __new__(cls, count, size, span, step, shift, window):
-        return super().__new__(cls, (count, size, span, step, shift, window))
+class Tiles(NamedTuple):
+    """How a loop goes over its queries: `count` blocks of `size`, the first at position `first`; each has the `span` keys that end
+    with its own last position, or the row's first `span`. A query sees `window` keys, itself included."""
+    count: int
+    size: int
+    span: int
+    first: int
+    window: int
+
+    def keys_of(self, i, length: int):
+        """Where block i's keys start, of `length` keys in all."""
+        return jnp.clip(self.first + (i + 1) * self.size - self.span, 0, length - self.span)
 
 
 def _tile(i, q, k, v, query_docs, key_docs, tiles):
     """Queries, keys, values and mask (what to add to scores, [B,1,q,s]) of block i."""
-    count, size, span, step, shift, window = tiles
-    cut = lambda x, axis, start, length: jax.lax.dynamic_slice_in_dim(x, start, length, axis) if count > 1 else x
-    distance = (jnp.arange(size, dtype=jnp.int32)[:, None] - jnp.arange(span, dtype=jnp.int32)[None]) + (shift + i * (size - step))
-    near = (distance >= 0) & (distance < window)
-    seen = near[None] & (cut(query_docs, 1, i * size, size)[:, :, None] == cut(key_docs, 1, i * step, span)[:, None, :])
-    return (cut(q, 2, i * size, size) * jnp.asarray(q.shape[-1] ** -0.5, q.dtype), cut(k, 2, i * step, span), cut(v, 2, i * step, span),
-            jnp.where(seen, 0.0, HIDDEN)[:, None])
+    start = tiles.keys_of(i, k.shape[2])
+    queries = lambda x, axis: jax.lax.dynamic_slice_in_dim(x, i * tiles.size, tiles.size, axis) if tiles.count > 1 else x
+    keys = lambda x, axis: jax.lax.dynamic_slice_in_dim(x, start, tiles.span, axis) if tiles.span < x.shape[axis] else x
+    distance = jnp.arange(tiles.size, dtype=jnp.int32)[:, None] - jnp.arange(tiles.span, dtype=jnp.int32)[None]
+    distance = distance + (tiles.first + i * tiles.size - start)
+    near = (distance >= 0) & (distance < tiles.window)
+    seen = near[None] & (queries(query_docs, 1)[:, :, None] == keys(key_docs, 1)[:, None, :])
+    return queries(q, 2) * jnp.asarray(q.shape[-1] ** -0.5, q.dtype), keys(k, 2), keys(v, 2), jnp.where(seen, 0.0, HIDDEN)[:, None]
 
 
 def _scores(q, k, mask):
@@ -129,16 +142,15 @@ def _loop_forward(q, k, v, query_docs, key_docs, tiles):
         out = jnp.einsum("BHqs,BHsK->BHqK", weights.astype(v.dtype), v_i, preferred_element_type=jnp.float32) / total
         return None, (out.astype(v.dtype), (most + jnp.log(total))[..., 0])
 
-    _, (out, log_total) = _each(body, None, tiles[0])
+    _, (out, log_total) = _each(body, None, tiles.count)
     out, log_total = _in_line(out), _in_line(log_total)
     return out, (q, k, v, query_docs, key_docs, out, log_total)
 
 
 def _loop_backward(tiles, kept, g):
     q, k, v, query_docs, key_docs, out, log_total = kept
-    count, size, span, step, *_ = tiles
     inner = jnp.sum(g.astype(jnp.float32) * out.astype(jnp.float32), -1)
-    cut = lambda x, i: jax.lax.dynamic_slice_in_dim(x, i * size, size, 2) if count > 1 else x
+    cut = lambda x, i: jax.lax.dynamic_slice_in_dim(x, i * tiles.size, tiles.size, 2) if tiles.count > 1 else x
 
     def body(sums, i):
         q_i, k_i, v_i, mask = _tile(i, q, k, v, query_docs, key_docs, tiles)
@@ -150,14 +162,15 @@ def _loop_backward(tiles, kept, g):
         # Keys last: a product that contracts its rows runs several times faster on CPU when its long side comes out last.
         to_k = jnp.einsum("BHqK,BHqs->BHKs", q_i, slopes, preferred_element_type=jnp.float32)
         to_v = jnp.einsum("BHqK,BHqs->BHKs", g_i, weights.astype(q.dtype), preferred_element_type=jnp.float32)
-        if count == 1:
+        if tiles.count == 1:
             return (to_k, to_v), to_q
+        start = tiles.keys_of(i, k.shape[2])
         add = lambda whole, part: jax.lax.dynamic_update_slice_in_dim(
-            whole, jax.lax.dynamic_slice_in_dim(whole, i * step, span, 3) + part, i * step, 3)
+            whole, jax.lax.dynamic_slice_in_dim(whole, start, tiles.span, 3) + part, start, 3)
         return (add(sums[0], to_k), add(sums[1], to_v)), to_q
 
     zeros = jnp.zeros((*k.shape[:2], k.shape[3], k.shape[2]), jnp.float32)
-    (to_k, to_v), to_q = _each(body, (zeros, zeros), count)
+    (to_k, to_v), to_q = _each(body, (zeros, zeros), tiles.count)
     return (_in_line(to_q).astype(q.dtype), to_k.swapaxes(2, 3).astype(k.dtype), to_v.swapaxes(2, 3).astype(v.dtype), None, None)
 
 

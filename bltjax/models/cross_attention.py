@@ -1,8 +1,13 @@
 """Cross-attention between bytes and the patches that hold them, O(T): one dispatch function each way, one dense reference.
 
 Each byte has one patch, so that the encoder's attention is a softmax within contiguous segments and the decoder's a look-up of
-the k latents of a byte's patch: nothing of size T x P is ever made.
+the k latents of a byte's patch: nothing of size T x P is ever made. Heads stay side by side in the last axis (H·K wide); a sum
+over each head, and its opposite, are products with a matrix of ones and zeros. Of ways to say the same this is the one that XLA's
+CPU backend runs fast: forward and gradient of one decoder layer at T 4096, width 128, k 2 take 4 ms, where a reduction over an
+axis of k and one over an axis of K took 44.
 """
+
+import functools
 
 import flax.linen as nn
 import jax
@@ -12,49 +17,68 @@ from bltjax.models.layers import Linear, RMSNorm
 from bltjax.models.segments import collect, maximum, spread
 
 
-def patches_from_bytes(q_BxPxkxHxK, k_BxTxHxK, v_BxTxHxK, patch_ids_BxT, implementation: str = "auto"):
-    """Every query of a patch attends to the bytes of its own patch: [B,P,k,H,K]. Without bytes it gets 0.
+def patches_from_bytes(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads: int, implementation: str = "auto"):
+    """Every query of a patch attends to the bytes of its own patch: [B,P,k,C]. Without bytes it gets 0.
 
-    patch_ids: P where a byte belongs to no patch. implementation: "reference" (dense), "segments" or "auto". Softmax in float32.
+    C = heads · K. patch_ids: P where a byte belongs to no patch. implementation: "reference" (dense), "segments" or "auto".
+    Softmax in float32.
     """
-    B, P, k, H, K = q_BxPxkxHxK.shape
-    T = k_BxTxHxK.shape[1]
+    B, P, k, C = q_BxPxkxC.shape
     if implementation == "reference":
         seen = patch_ids_BxT[:, None, :] == jnp.arange(P, dtype=jnp.int32)[None, :, None]
-        return dense(q_BxPxkxHxK.reshape(B, P * k, H, K), k_BxTxHxK, v_BxTxHxK, jnp.repeat(seen, k, axis=1)).reshape(B, P, k, H, K)
-    q_BxTxkxHxK = spread(q_BxPxkxHxK.reshape(B, P, -1), patch_ids_BxT).reshape(B, T, k, H, K)
-    scores = jnp.sum((q_BxTxkxHxK * k_BxTxHxK[:, :, None]).astype(jnp.float32), -1).reshape(B, T, k * H) * K ** -0.5
+        return dense(q_BxPxkxC.reshape(B, P * k, C), k_BxTxC, v_BxTxC, jnp.repeat(seen, k, axis=1), heads).reshape(B, P, k, C)
+    scores = jnp.concatenate([head_sums(spread(q_BxPxkxC[:, :, j], patch_ids_BxT) * k_BxTxC, heads) for j in range(k)], -1)
+    scores = scores * (C // heads) ** -0.5
     most = jax.lax.stop_gradient(spread(maximum(scores, patch_ids_BxT, P), patch_ids_BxT))
     # A byte of no patch gets weight 0 and a patch without bytes divides by 1: 0 / 0 would be a NaN gradient behind any mask.
     weights = jnp.where((patch_ids_BxT < P)[..., None], jnp.exp(scores - most), 0)
-    total = collect(weights, patch_ids_BxT, P).reshape(B, P, k, H, 1)
-    weighted = weights.astype(v_BxTxHxK.dtype).reshape(B, T, k, H, 1) * v_BxTxHxK[:, :, None]
-    sums = collect(weighted.astype(jnp.float32).reshape(B, T, -1), patch_ids_BxT, P).reshape(B, P, k, H, K)
-    return (sums / jnp.where(total > 0, total, 1)).astype(v_BxTxHxK.dtype)
+    total = collect(weights, patch_ids_BxT, P)
+    share = 1 / jnp.where(total > 0, total, 1)
+    outs = []
+    for j in range(k):
+        own = slice(j * heads, (j + 1) * heads)
+        weighted = per_head(weights[..., own], C) * v_BxTxC.astype(jnp.float32)
+        outs.append(collect(weighted, patch_ids_BxT, P) * per_head(share[..., own], C))
+    return jnp.stack(outs, axis=2).astype(v_BxTxC.dtype)
 
 
-def bytes_from_patches(q_BxTxHxK, k_BxPxkxHxK, v_BxPxkxHxK, latent_ids_BxT, implementation: str = "auto"):
-    """Every byte attends to the k latents of the patch that it reads: [B,T,H,K]. A byte that reads none (id P) gets 0.
+def bytes_from_patches(q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads: int, implementation: str = "auto"):
+    """Every byte attends to the k latents of the patch that it reads: [B,T,C]. A byte that reads none (id P) gets 0.
 
-    implementation: "reference" (dense), "gather" or "auto". Softmax in float32.
+    C = heads · K. implementation: "reference" (dense), "gather" or "auto". Softmax in float32.
     """
-    B, P, k, H, K = k_BxPxkxHxK.shape
-    T = q_BxTxHxK.shape[1]
+    B, P, k, C = k_BxPxkxC.shape
     if implementation == "reference":
         seen = latent_ids_BxT[:, :, None] == jnp.arange(P, dtype=jnp.int32)[None, None, :]
-        return dense(q_BxTxHxK, k_BxPxkxHxK.reshape(B, P * k, H, K), v_BxPxkxHxK.reshape(B, P * k, H, K), jnp.repeat(seen, k, axis=2))
-    near_k = spread(k_BxPxkxHxK.reshape(B, P, -1), latent_ids_BxT).reshape(B, T, k, H, K)
-    near_v = spread(v_BxPxkxHxK.reshape(B, P, -1), latent_ids_BxT).reshape(B, T, k, H, K)
-    scores = jnp.sum((q_BxTxHxK[:, :, None] * near_k).astype(jnp.float32), -1) * K ** -0.5
-    weights = jax.nn.softmax(scores, axis=2).astype(near_v.dtype)
-    return jnp.sum(weights[..., None] * near_v, axis=2)
+        return dense(q_BxTxC, k_BxPxkxC.reshape(B, P * k, C), v_BxPxkxC.reshape(B, P * k, C), jnp.repeat(seen, k, axis=2), heads)
+    scores = [head_sums(q_BxTxC * spread(k_BxPxkxC[:, :, j], latent_ids_BxT), heads) * (C // heads) ** -0.5 for j in range(k)]
+    most = jax.lax.stop_gradient(functools.reduce(jnp.maximum, scores))
+    weights = [jnp.exp(score - most) for score in scores]
+    total = sum(weights)
+    return sum(per_head(weights[j] / total, C).astype(v_BxPxkxC.dtype) * spread(v_BxPxkxC[:, :, j], latent_ids_BxT) for j in range(k))
 
 
-def dense(q_BxQxHxK, k_BxSxHxK, v_BxSxHxK, seen_BxQxS):
+def _membership(heads: int, C: int, dtype):
+    """1 where a feature belongs to a head, [C, heads]."""
+    return (jnp.arange(C)[:, None] // (C // heads) == jnp.arange(heads)[None]).astype(dtype)
+
+
+def head_sums(x, heads: int):
+    """Sum over each head's features: [..., C] -> float32 [..., heads]."""
+    return jnp.matmul(x, _membership(heads, x.shape[-1], x.dtype), preferred_element_type=jnp.float32)
+
+
+def per_head(x, C: int):
+    """Each head's value at each of its features: float32 [..., heads] -> [..., C]."""
+    return jnp.matmul(x, _membership(x.shape[-1], C, x.dtype).T)
+
+
+def dense(q_BxQxC, k_BxSxC, v_BxSxC, seen_BxQxS, heads: int):
     """Plain masked attention; a query that sees nothing gets 0."""
-    scores = jnp.einsum("BqHK,BsHK->BHqs", q_BxQxHxK, k_BxSxHxK, preferred_element_type=jnp.float32) * q_BxQxHxK.shape[-1] ** -0.5
+    q, k, v = (x.reshape(*x.shape[:2], heads, -1) for x in (q_BxQxC, k_BxSxC, v_BxSxC))
+    scores = jnp.einsum("BqHK,BsHK->BHqs", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
     weights = jax.nn.softmax(jnp.where(seen_BxQxS[:, None], scores, -1e30), axis=-1) * seen_BxQxS[:, None]
-    return jnp.einsum("BHqs,BsHK->BqHK", weights.astype(v_BxSxHxK.dtype), v_BxSxHxK)
+    return jnp.einsum("BHqs,BsHK->BqHK", weights.astype(v.dtype), v).reshape(q_BxQxC.shape)
 
 
 class CrossAttention(nn.Module):
@@ -72,11 +96,9 @@ class CrossAttention(nn.Module):
     @nn.compact
     def __call__(self, x, source, ids_BxT):
         width = x.shape[-1]
-        heads = (self.heads, width // self.heads)
-        inner = heads[0] * heads[1]
+        inner = self.heads * (width // self.heads)
         q = Linear((inner,), self.dtype, name="q")(RMSNorm(self.eps, name="norm_q")(x))
         kv = Linear((2, inner), self.dtype, name="kv")(RMSNorm(self.eps, name="norm_kv")(source))
-        k, v = kv[..., 0, :], kv[..., 1, :]
-        o = self.attend(*(part.reshape(*part.shape[:-1], *heads) for part in (q, k, v)), ids_BxT)
-        o = Linear((width,), self.dtype, std=width ** -0.5, name="out")(o.reshape(*x.shape[:-1], inner))
+        o = self.attend(q, kv[..., 0, :], kv[..., 1, :], ids_BxT, self.heads)
+        o = Linear((width,), self.dtype, std=width ** -0.5, name="out")(o)
         return (2 * x if self.doubled_residual else x) + o

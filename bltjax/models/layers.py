@@ -9,6 +9,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bltjax.models.attention import self_attention
 
@@ -99,11 +100,14 @@ class Linear(nn.Module):
 
 
 def rope_table(length: int, head_dim: int, theta: float):
-    """Rotary tables, float32 [length, head_dim] twice: cos and signed sin of position * theta ** (-2i / head_dim), each twice a pair."""
-    frequency = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angle = jnp.arange(length, dtype=jnp.float32)[:, None] * frequency[None]
-    sin = jnp.sin(angle)
-    return jnp.repeat(jnp.cos(angle), 2, axis=1), jnp.stack([-sin, sin], axis=-1).reshape(length, head_dim)
+    """Rotary tables, float32 [length, head_dim] twice: cos and signed sin of position * theta ** (-2i / head_dim), each twice a pair.
+
+    Computed on the host, once per program: a cosine takes a CPU longer than all else that is done to an element of a query.
+    """
+    frequency = np.float32(1) / np.float32(theta) ** (np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim))
+    angle = np.arange(length, dtype=np.float32)[:, None] * frequency[None]
+    sin = np.sin(angle)
+    return np.repeat(np.cos(angle), 2, axis=1), np.stack([-sin, sin], axis=-1).reshape(length, head_dim)
 
 
 def rotate(x, cos, sin):
