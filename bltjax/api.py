@@ -44,7 +44,7 @@ class Model:
             return self
         facts = self.planned.get("entropy_model")
         if not facts:
-            raise UserError(f"{self.run_dir} has no byte LM: its patches are {self.config.patching.scheme}")
+            raise UserError(f"{self.run_dir} has no byte LM: it was not patched by entropies")
         return load(self.run_dir / facts["run_dir"])
 
     @functools.cached_property
@@ -55,14 +55,14 @@ class Model:
 
     def entropies(self, ids) -> np.ndarray:
         """Entropy of the next byte, nats float32 [B,N], for ids [B,N]; row by row, documents masked at EOS."""
-        ids = np.asarray(ids, np.int32)
         lm = self.byte_lm
+        ids = checked(ids, lm.config.model.vocab)
         batch = {"bytes": ids, "doc_ids": blt.documents_at(ids, vocab.EOS)}
         return np.asarray(jax.jit(functools.partial(models.byte_lm.entropies, lm.config.model))(lm.params, batch))
 
     def logits(self, ids, patch_lengths=None) -> np.ndarray:
         """float32 [B,N,V] for ids [B,N]. patch_lengths [B,P]: rows sum to N + 1 (the released models' convention); None: its own patches."""
-        ids = np.asarray(ids, np.int32)
+        ids = checked(ids, self.config.model.vocab)
         kind = self.config.model.kind
         if kind == "blt":
             lengths = self._lengths(ids) if patch_lengths is None else np.asarray(patch_lengths, np.int32)
@@ -87,7 +87,9 @@ class Model:
 
     def patch_with_entropies(self, text) -> tuple[list[bytes], np.ndarray | None]:
         """The patches, and the nats of entropy that decided each byte (float32 [bytes]; None for schemes that need none)."""
-        data = text.encode() if isinstance(text, str) else bytes(text)
+        if not isinstance(text, (str, bytes, bytearray, memoryview)):
+            raise UserError(f"a text is str or bytes, not {type(text).__name__}")
+        data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
         if not data:
             return [], None
         if self.config.model.kind == "token":
@@ -98,6 +100,16 @@ class Model:
         tokenizer = self.tokenizer if scheme == "bpe" else None
         lengths = segmentation.document_lengths(self.config.patching, [data], entropies, tokenizer)[0]
         return cut(data, lengths[1:]), entropies[0][:len(data)] if needs else None
+
+
+def checked(ids, vocabulary: int) -> np.ndarray:
+    """ids as int32 [B,N], or UserError."""
+    ids = np.asarray(ids)
+    if ids.ndim != 2 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
+        raise UserError(f"ids must be integers of shape [B, N], not {ids.dtype} of shape {list(ids.shape)}")
+    if ids.min() < 0 or ids.max() >= vocabulary:
+        raise UserError(f"ids must be 0 to {vocabulary - 1}; there are {ids.min()} to {ids.max()}")
+    return ids.astype(np.int32)
 
 
 def cut(data: bytes, lengths) -> list[bytes]:

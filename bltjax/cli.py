@@ -76,11 +76,8 @@ def parser() -> argparse.ArgumentParser:
 def chosen(args):
     """(experiment, the runs that --only keeps)."""
     from bltjax.sweep import experiments
-    experiment = experiments.load(args.experiment, args.set, runlocal=args.runlocal)
-    runs = [c for c in experiment.runs if args.only in c.name]
-    if not runs:
-        raise UserError(f"no run of {experiment.name} has {args.only!r} in its name; there are {', '.join(c.name for c in experiment.runs)}")
-    return experiment, runs
+    experiment = experiments.load(args.experiment, args.set, runlocal=args.runlocal, only=args.only)
+    return experiment, experiment.runs
 
 
 def plan(args) -> int:
@@ -99,6 +96,8 @@ def plan(args) -> int:
 
 def run(args) -> int:
     from bltjax.sweep import runner
+    if args.workers < 0:
+        raise UserError(f"--workers is {args.workers}; it must be 0 (one per core) or more")
     experiment, runs = chosen(args)
     return runner.run(args.root, experiment.name, runs, args.workers)
 
@@ -121,17 +120,17 @@ def report(args) -> int:
 
 
 def train(args) -> int:
-    from bltjax import config as cfg
+    from bltjax import checks, config as cfg
     from bltjax.launch import local
     from bltjax.sweep import experiments, locks, one_run, rundir
     path = pathlib.Path(args.config)
     if path.suffix == ".json":
         if not path.exists():
             raise UserError(f"no file {path}")
-        configs, name = [cfg.parse_set(rundir.load_config(path.parent), args.set)], "train"
+        configs, name = [checks.check(cfg.parse_set(rundir.load_config(path.parent), args.set))], "train"
         default = path.parent if not args.set else None
     else:
-        experiment = experiments.load(args.config, args.set, runlocal=args.runlocal)
+        experiment = experiments.load(args.config, args.set, runlocal=args.runlocal, only=args.run)
         configs, name, default = [c for c in experiment.runs if args.run in ("", c.name)], experiment.name, None
         if len(configs) != 1:
             raise UserError(f"--run NAME must choose one of {', '.join(c.name for c in experiment.runs)}")
@@ -181,9 +180,9 @@ def main(argv=None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        print(f"bltjax: the disk is full ({error.filename or 'no file named'}); free some space and run the same command again", file=sys.stderr)
+        where = error.filename or "no file named"
+        full = f"the disk is full ({where}); free some space and run the same command again"
+        print(f"bltjax: {full if error.errno == errno.ENOSPC else f'{where}: {error.strerror or error}'}", file=sys.stderr)
         return 1
 
 

@@ -197,7 +197,8 @@ def replace(config: ConfigDict, **changes) -> ConfigDict:
             with node.ignore_type() if value is None else node.unlocked():
                 node[last] = float(value) if isinstance(node[last], float) and isinstance(value, int) and not isinstance(value, bool) else value
         except TypeError:
-            raise UserError(f"{key}: {value!r} is not of type {type(node[last]).__name__}") from None
+            like = 'list, such as ["a", "b"]' if isinstance(node[last], tuple) else type(node[last]).__name__
+            raise UserError(f"{key}: {value!r} is not of type {like}") from None
     return config.lock()
 
 

@@ -1,5 +1,6 @@
 """`bltjax patch` and `bltjax data calibrate`: what a text's patches are, and which threshold gives a mean patch size."""
 
+import math
 import pathlib
 
 from bltjax import api, config as cfg, vocab
@@ -18,31 +19,67 @@ def of_text(text: str, run: pathlib.Path | None, scheme: str, *, threshold=None,
 
     Returns {"scheme", "bytes", "patches" (text, with what is no UTF-8 as \\xNN), "lengths", "entropies" (nats or None), "mean"}.
     """
-    data = pathlib.Path(text).read_bytes() if len(text) < 4096 and "\0" not in text and pathlib.Path(text).is_file() else text.encode("utf-8", "surrogateescape")
-    if not data:
-        raise UserError("there is no text to patch: it is empty")
+    data = read(text)
+    given = {"threshold": threshold, "delta": delta, "stride": stride, "mean": mean, "seed": seed, "max_length": max_length}
+    given = {key: value for key, value in given.items() if value is not None}
     if run is not None:
         model = api.load(run)
-        changes = {"scheme": scheme or None, "threshold": threshold, "delta": delta, "seed": seed, "max_length": max_length,
-                   "size": float(stride) if stride is not None else mean}
-        if model.config.model.kind != "token":
-            model.config = cfg.replace(model.config, **{f"patching.{k}": v for k, v in changes.items() if v is not None})
-        if model.config.model.kind == "byte" and model.config.patching.scheme == "none":
-            raise UserError(f"{run} is a byte LM: give --scheme entropy --threshold NATS (or monotonic, both) with it")
+        if model.config.model.kind == "token":
+            if scheme not in ("", "bpe") or given:
+                raise UserError(f"{run} is a BPE run: its patches are its tokens, and no option changes them")
+            scheme = "bpe"
+        else:
+            scheme = scheme or model.config.patching.scheme
+            if scheme == "none":
+                raise UserError(f"{run} is a byte LM: give --scheme entropy --threshold NATS (or monotonic, both) with it")
+            if scheme != model.config.patching.scheme or given:
+                model.config = cfg.replace(model.config, patching=by_hand(scheme, given, model.config.patching))
         patches, entropies = model.patch_with_entropies(data)
-        scheme = "bpe" if model.config.model.kind == "token" else model.config.patching.scheme
     else:
         scheme = scheme or "space"
-        if scheme in artifacts.NEEDS_ENTROPIES:
-            raise UserError(f"--scheme {scheme} needs entropies: give --run RUN_DIR, a byte LM's run directory or a run's that used one")
-        if scheme == "strided" and stride is None or scheme == "random" and mean is None:
-            raise UserError("--scheme strided needs --stride K, --scheme random needs --mean BYTES")
-        size = stride if scheme == "strided" else mean if scheme == "random" else 1.0
-        patching = cfg.patching(scheme, size, seed=seed or 0, max_length=max_length or 0)
-        patches, entropies = api.cut(data, segmentation.document_lengths(patching, [data])[0][1:]), None
+        if scheme in artifacts.NEEDS_ENTROPIES or scheme == "bpe":
+            raise UserError(f"--scheme {scheme} needs a model: give --run RUN_DIR, a run that has one (or a byte LM's own directory)")
+        patches, entropies = api.cut(data, segmentation.document_lengths(by_hand(scheme, given), [data])[0][1:]), None
     return {"scheme": scheme, "bytes": len(data), "patches": [p.decode("utf-8", "backslashreplace") for p in patches],
             "lengths": [len(p) for p in patches], "entropies": None if entropies is None else [round(float(e), 4) for e in entropies],
             "mean": len(data) / len(patches)}
+
+
+# Which options each scheme reads, and which it cannot do without.
+OPTIONS = {"space": (), "strided": ("stride",), "random": ("mean",), "entropy": ("threshold",), "monotonic": ("delta",), "both": ("threshold", "delta")}
+
+
+def by_hand(scheme: str, given: dict, base=None):
+    """A patching config from options; base: a run's own, which fills what is not given if it is of the same scheme."""
+    if scheme not in OPTIONS:
+        raise UserError(f"unknown --scheme {scheme!r}; allowed: {', '.join(OPTIONS)}")
+    for key, value in given.items():
+        if key not in (*OPTIONS[scheme], "max_length", *(("seed",) if scheme == "random" else ())):
+            raise UserError(f"--{key.replace('_', '-')} means nothing to --scheme {scheme}; it reads {', '.join('--' + o for o in OPTIONS[scheme]) or 'no option'}")
+        if not math.isfinite(value) or key in ("stride", "mean") and value < 1 or key in ("seed", "max_length") and value < 0:
+            raise UserError(f"--{key.replace('_', '-')} is {value}; it must be a finite number, of 1 or more for sizes")
+    same = base is not None and base.scheme == scheme
+    missing = [f"--{option}" for option in OPTIONS[scheme] if option not in given]
+    if missing and not same:
+        raise UserError(f"--scheme {scheme} needs {' and '.join(missing)}")
+    size = given.get("stride", given.get("mean", base.size if same else 1.0))
+    kept = {key: base[key] for key in ("threshold", "delta", "seed", "max_length")} if same else {}
+    return cfg.patching(scheme, size, **{**kept, **{key: value for key, value in given.items() if key not in ("stride", "mean")}})
+
+
+def read(text: str) -> bytes:
+    """The text itself, or the file that it is the path of. UserError for an empty one, and for what looks like a path and is no file."""
+    path = pathlib.Path(text) if len(text) < 4096 and "\0" not in text else None
+    if path and path.is_file():
+        data = path.read_bytes()
+        what = f"{path} is empty"
+    else:
+        if path and "/" in text and not set(text) & set(" \n\t") and (path.is_dir() or path.suffix or text.startswith(("/", "./", "../"))):
+            raise UserError(f"no file {text} (to patch these words as a text, put a space among them)")
+        data, what = text.encode("utf-8", "surrogateescape"), "the text is empty"
+    if not data:
+        raise UserError(f"there is nothing to patch: {what}")
+    return data
 
 
 def text(result: dict) -> str:

@@ -10,6 +10,7 @@ The file's name is the experiment's, and with it the directory of its runs. `NAM
 own, `NAME-arg`; every file answers to `runlocal`, its small version for a laptop.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -22,11 +23,10 @@ import traceback
 
 from ml_collections import ConfigDict
 
-from bltjax import config as cfg
+from bltjax import checks, config as cfg
 from bltjax.errors import UserError
 
 FOLDER = pathlib.Path(__file__).parent
-BYTE_LM = "byte-lm"  # the family of the model that supplies entropies: no competitor, but a run like any other
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -45,10 +45,11 @@ def names() -> list[str]:
     return sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("__init__", "registry"))
 
 
-def load(name_or_path: str, overrides=(), *, runlocal: bool = False) -> Experiment:
+def load(name_or_path: str, overrides=(), *, runlocal: bool = False, only: str = "") -> Experiment:
     """The experiment `NAME`, `NAME:arg`, `path/to/file.py` or `path/to/file.py:arg`; runlocal: the same as the arg "runlocal".
 
-    overrides: `key=value` texts (bltjax.config.parse_set), applied to every run. Anything wrong: UserError, one line.
+    only: keep the runs whose names contain this text. overrides: `key=value` texts (bltjax.config.parse_set), applied to every run
+    that is kept. Anything wrong: UserError, one line.
     """
     target, arg = _parse(str(name_or_path))
     if runlocal:
@@ -58,8 +59,12 @@ def load(name_or_path: str, overrides=(), *, runlocal: bool = False) -> Experime
     path, module = _module(target)
     declared = _call(path, module, arg)
     name = path.stem if arg is None else f"{path.stem}-{re.sub('[^A-Za-z0-9._+-]+', '-', arg)}"
-    experiment = Experiment(name, str(declared.get("claim", "")), str(declared.get("figure", "")), _runs(path, declared), path)
-    return dataclasses.replace(experiment, runs=tuple(_overridden(run, overrides) for run in experiment.runs)) if overrides else experiment
+    declared_runs = _runs(path, declared)
+    kept = tuple(run for run in declared_runs if only in run.name)
+    if not kept:
+        raise UserError(f"no run of {name} has {only!r} in its name; there are {', '.join(run.name for run in declared_runs)}")
+    runs = tuple(checks.check(_overridden(run, overrides)) if overrides else _checked(path, run) for run in kept)
+    return Experiment(name, str(declared.get("claim", "")), str(declared.get("figure", "")), runs, path)
 
 
 def _parse(text: str) -> tuple[str, str | None]:
@@ -103,10 +108,11 @@ def _from_file(path: pathlib.Path):
 
 def _imported(path: pathlib.Path, load_module):
     try:
-        return load_module()
+        with contextlib.redirect_stdout(sys.stderr):  # what a file prints must not stand in the middle of --json
+            return load_module()
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{path} fails to import: {_why(path, error)}") from error
 
 
@@ -117,10 +123,11 @@ def _call(path: pathlib.Path, module, arg: str | None) -> ConfigDict:
     if arg is not None and not inspect.signature(get_config).parameters:
         raise UserError(f"{path}: get_config takes no argument, so {arg!r} cannot be passed on; write get_config(arg=None)")
     try:
-        declared = get_config() if arg is None else get_config(arg)
+        with contextlib.redirect_stdout(sys.stderr):
+            declared = get_config() if arg is None else get_config(arg)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{path}: get_config fails: {_why(path, error)}") from error
     if not isinstance(declared, ConfigDict) or "runs" not in declared:
         raise UserError(f"{path}: get_config must return a ConfigDict with claim, figure and runs, not {type(declared).__name__}")
@@ -139,12 +146,16 @@ def _runs(path: pathlib.Path, declared: ConfigDict) -> tuple[ConfigDict, ...]:
             raise UserError(f"{path}: a run is named {run.name!r}; a name is a directory: letters, digits and . _ + - only")
         if run.name in seen:
             raise UserError(f"{path}: two runs are named {run.name!r}")
-        if run.family not in (*cfg.FAMILIES, BYTE_LM):
-            close = difflib.get_close_matches(run.family, cfg.FAMILIES, 1, 0.4)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise UserError(f"{path}: run {run.name}: unknown family {run.family!r}; {hint}allowed: {', '.join(cfg.FAMILIES)}")
         seen.add(run.name)
     return tuple(run.copy_and_resolve_references().lock() for run in runs)
+
+
+def _checked(path: pathlib.Path, run: ConfigDict) -> ConfigDict:
+    """As the file has it: a mistake is the file's."""
+    try:
+        return checks.check(run)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _overridden(run: ConfigDict, overrides) -> ConfigDict:
@@ -152,6 +163,8 @@ def _overridden(run: ConfigDict, overrides) -> ConfigDict:
     if len(run.byte_lm):  # it must never read what the run holds out: an override of the run's documents is the byte LM's too
         shared = tuple(f"data.{key}=" for key in cfg.TEXT_KEYS)
         assignments = [f"byte_lm.{a}" for a in assignments if a.startswith(shared)] + assignments
+    if any(a.partition("=")[0].strip() == "name" for a in overrides):
+        raise UserError("--set name: a run's name is its directory and comes from the experiment file")
     try:
         return cfg.parse_set(run, assignments)
     except UserError as error:

@@ -68,6 +68,22 @@ def test_patches_join_to_the_text(capsys, scheme):
 
 
 MISTAKES = {
+    "no rows": (("plan", "quickstart", "--set", "data.rows=0"), "data.rows"),
+    "heads that do not divide": (("plan", "quickstart", "--only", "blt", "--set", "model.local.heads=7"), "model.local.heads"),
+    "another vocabulary": (("plan", "quickstart", "--only", "bpe", "--set", "tokenizer.vocab=512"), "model.vocab"),
+    "unknown family": (("plan", "quickstart", "--set", "family=mamba"), "megabyte"),
+    "a family with another's patches": (("plan", "quickstart", "--only", "blt-space", "--set", "patching.scheme=strided"), "blt-space"),
+    "unknown schedule": (("plan", "quickstart", "--set", "train.schedule=step"), "cosine"),
+    "not a number": (("plan", "quickstart", "--set", "train.lr=NaN"), "train.lr"),
+    "negative": (("plan", "quickstart", "--set", "budget_flops=-5"), "budget_flops"),
+    "infinite": (("plan", "quickstart", "--set", "budget_flops=Infinity"), "budget_flops"),
+    "uneven microbatches": (("plan", "quickstart", "--set", "train.accumulate=5"), "data.rows"),
+    "a glob that is no list": (("plan", "quickstart", "--set", "data.globs=/x/*.txt"), "list"),
+    "workers": (("run", "quickstart", "--workers", "-1"), "--workers"),
+    "a file that is not there": (("patch", "/nowhere/text.txt"), "/nowhere/text.txt"),
+    "an option of another scheme": (("patch", "text", "--stride", "3"), "--stride"),
+    "a mean that is none": (("patch", "text", "--scheme", "random", "--mean", "nan"), "--mean"),
+    "tokens without a tokenizer": (("patch", "text", "--scheme", "bpe"), "--run"),
     "unknown verb": (("fly", "quickstart"), "plan"),
     "unknown experiment": (("plan", "quikstart"), "quickstart"),
     "no such file": (("plan", "nowhere/mine.py"), "nowhere/mine.py"),
@@ -125,7 +141,7 @@ def test_failures_that_are_no_mistakes_have_another_status(capsys, monkeypatch):
         def fail(args):
             raise error
         return fail
-    for error, status in ((stopping.RunFailed("the loss is nan"), 1), (stopping.Interrupted("SIGTERM"), 130), (OSError(28, "full"), 1)):
+    for error, status in ((OSError(30, "Read-only file system", "x"), 1), (stopping.RunFailed("the loss is nan"), 1), (stopping.Interrupted("SIGTERM"), 130), (OSError(28, "full"), 1)):
         monkeypatch.setattr(cli, "plan", fails(error))
         got, _, err = call(capsys, "plan", "quickstart")
         assert got == status and err.count("\n") == 1

@@ -90,8 +90,9 @@ RUN = """
 from ml_collections import ConfigDict
 from bltjax import config as cfg
 def run(name, family="bpe"):
-    lm = cfg.run("lm", "byte-lm", cfg.transformer("byte", vocab=260, width=32, layers=1, heads=1))
-    return cfg.run(name, family, cfg.transformer("token", vocab=512, width=32, layers=1, heads=1), byte_lm=lm)
+    lm = cfg.run("lm", "byte-lm", cfg.transformer("byte", vocab=260, width=32, layers=1, heads=1), budget_flops=1e10)
+    return cfg.run(name, family, cfg.transformer("token", vocab=512, width=32, layers=1, heads=1), byte_lm=lm, budget_flops=1e10,
+                   tokenizer_=cfg.tokenizer("trained", 512, 2.0))
 """
 GOOD = RUN + """
 def get_config(arg=None):
@@ -135,7 +136,7 @@ BAD = {
     "same name": (RUN + "def get_config(arg=None): return ConfigDict(dict(runs=(run('a'), run('a'))))", "two runs are named 'a'"),
     "bad name": (RUN + "def get_config(arg=None): return ConfigDict(dict(runs=(run('../a'),)))", "a name is a directory"),
     "family": (RUN + "def get_config(arg=None): return ConfigDict(dict(runs=(run('a', 'blt-entropie'),)))",
-               "unknown family 'blt-entropie'; did you mean blt-entropy"),
+               "family is 'blt-entropie'; allowed: bpe, blt-entropy"),
 }
 
 

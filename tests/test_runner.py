@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from bltjax.errors import UserError
+
 pytestmark = pytest.mark.slow  # minutes of processes that start and compile
 HERE = pathlib.Path(__file__).parent
 TINY = HERE / "tiny_experiment.py"
@@ -126,6 +128,15 @@ def test_load_from_python(finished):
     assert entropies.shape == ids.shape and (entropies > 0).all()
     shorter = m.logits(ids[:, :12])
     np.testing.assert_allclose(shorter, logits[:, :12], atol=1e-4)
+    lm = bltjax.load(next((root / "_shared").glob("byte-lm-*")))
+    np.testing.assert_allclose(lm.entropies(ids), entropies, atol=1e-6)
+    assert lm.logits(ids).shape == logits.shape
+    bpe = bltjax.load(root / "tiny_experiment" / "bpe")
+    assert b"".join(bpe.patch(text)) == text
+    assert np.isfinite(bpe.logits(bpe.tokenizer.encode(text)[None])).all()
+    for wrong in (ids[0], np.full((1, 3), 260), np.zeros((1, 3))):
+        with pytest.raises(UserError):
+            m.logits(wrong)
 
 
 def test_a_patch_size_out_of_reach(tmp_path, texts):

@@ -130,11 +130,16 @@ def batch_from_lengths(ids, patch_lengths, eos_id: int = vocab.EOS) -> dict:
     if (lengths[:, :-1] == 0)[lengths[:, 1:] > 0].any():
         raise UserError("patch lengths of 0 may only stand at the end of a row")
     of_byte = np.repeat(np.tile(np.arange(P, dtype=np.int32), B), lengths.reshape(-1)).reshape(B, N + 1)
-    doc_ids = 1 + np.cumsum(np.pad(ids == eos_id, ((0, 0), (1, 0)))[:, :-1], axis=1, dtype=np.int32)
+    doc_ids = documents_at(ids, eos_id)
     first = np.cumsum(lengths, axis=1) - lengths
     patch_docs = np.where((lengths > 0) & (first < N), np.take_along_axis(doc_ids, np.minimum(first, N - 1), axis=1), 0)
-    return dict(bytes=ids, patch_ids=of_byte[:, :-1], latent_ids=of_byte[:, 1:] - 1, doc_ids=doc_ids.astype(np.int32),
+    return dict(bytes=ids, patch_ids=of_byte[:, :-1], latent_ids=of_byte[:, 1:] - 1, doc_ids=doc_ids,
                 patch_doc_ids=patch_docs.astype(np.int32))
+
+
+def documents_at(ids, eos_id: int) -> np.ndarray:
+    """Number of each id's document in its row, from 1, int32 [B,N]: EOS ends a document and belongs to it."""
+    return 1 + np.cumsum(np.pad(ids == eos_id, ((0, 0), (1, 0)))[:, :-1], axis=1, dtype=np.int32)
 
 
 def checked(config: dict, *keys: str) -> dict:

@@ -93,6 +93,7 @@ def run(root: pathlib.Path, experiment: str, configs: list[ConfigDict], workers:
         print(f"already done: {', '.join(skipped)}")
     free = local.slots(workers)
     display = Display(experiment, queue)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is like Ctrl-C: save, say so, end
     try:
         while any(job.state in ("waiting", "running", "elsewhere") for job in queue):
             provided = {job.provides for job in queue if job.state == "done"}
