@@ -15,7 +15,7 @@ TRACES = ("config.json", "planned.json", "metrics.jsonl", "eval.json", "done.jso
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run directory. Every dict is a file's content ({} where the file is absent); metrics: one dict per logged step.
+    """One run directory. Every dict is a file's content ({} where it is absent or damaged); metrics: one dict per logged step.
 
     state: "done" | "unfinished" | "failed"; reason: why it is not done, "" when it is.
     """
@@ -55,7 +55,7 @@ def read_json(path: pathlib.Path) -> dict:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({str(error).splitlines()[0]})") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}")
@@ -76,7 +76,9 @@ def read_metrics(path: pathlib.Path) -> list:
         try:
             value = json.loads(line)
             step = value["step"]
-        except (ValueError, KeyError, TypeError):
+            if not finite(step):
+                raise ValueError
+        except (ValueError, KeyError, TypeError, RecursionError):
             if number == lines[-1][0] and not text.endswith("\n"):
                 break
             raise UserError(f"{path}: line {number} is not a metrics record") from None
@@ -90,12 +92,23 @@ def finite(value) -> bool:
 
 
 def read_run(path: pathlib.Path) -> Run:
-    """One run directory. Damaged JSON: UserError."""
+    """One run directory. One with a damaged file is unfinished, whatever the others say, and its reason names the file."""
+    damaged = []
+
+    def whole(read, name, absent):
+        try:
+            return read(path / name)
+        except UserError as error:
+            damaged.append(str(error).removeprefix(f"{path}/"))
+            return absent
+
     record, planned, evaluation, done, failed = (
-        read_json(path / name) for name in ("config.json", "planned.json", "eval.json", "done.json", "failed.json"))
-    metrics = read_metrics(path / "metrics.jsonl")
+        whole(read_json, name, {}) for name in ("config.json", "planned.json", "eval.json", "done.json", "failed.json"))
+    metrics = whole(read_metrics, "metrics.jsonl", [])
     bpb = lookup(evaluation, "held_out.bpb")
-    if done and finite(bpb):
+    if damaged:
+        state, reason = "unfinished", "; ".join(damaged)
+    elif done and finite(bpb):
         state, reason = "done", ""
     elif failed:
         state, reason = "failed", " ".join(str(failed.get("error", "no reason recorded")).split())

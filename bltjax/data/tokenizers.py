@@ -125,7 +125,7 @@ def load(path) -> Tokenizer:
     except UserError:
         raise
     except Exception as error:  # the library raises bare Exceptions
-        raise UserError(f"cannot read the tokenizer {path}: {error}") from None
+        raise UserError(f"cannot read the tokenizer {path}: {type(error).__name__}: {' '.join(str(error).split())}") from None
     if not same:
         raise UserError(f"the tokenizer {path} is damaged: its content gives {found.fingerprint}, its file says {saved['fingerprint']}")
     return found

@@ -62,7 +62,9 @@ def tokenizer(config: ConfigDict, documents: list[bytes], shared: pathlib.Path) 
         raise UserError(f"run {config.name}: tokenizer.kind {config.tokenizer.kind!r}; allowed here: trained, llama3")
     path = tokenizer_path(config, documents, shared)
     with locks.held(path.with_suffix(".lock")):
-        if not path.exists():
+        try:
+            return tokenizers.load(path)
+        except UserError:  # not there yet, or damaged: the same documents give the same tokenizer again
             tokenizers.train_bpe(documents, config.tokenizer.vocab).save(path)
         return tokenizers.load(path)
 
@@ -94,14 +96,23 @@ def entropies(lm: ByteLM, documents: list[bytes], shared: pathlib.Path) -> list[
     key = cfg.fingerprint({"byte_lm": lm.facts["fingerprint"], "documents": sources.fingerprint(documents)})
     path = shared / f"entropies-{key}.npz"
     with locks.held(path.with_suffix(".lock")):
-        if not path.exists():
+        found = stored_entropies(path, [len(d) + 2 for d in documents])
+        if found is None:
             found = annotate.annotate(lm.model, lm.params, documents)
             part = path.with_suffix(f".{os.getpid()}.part")
             with part.open("wb") as out:
                 np.savez(out, entropies=np.concatenate(found), lengths=np.array([len(e) for e in found]))
             os.replace(part, path)
+        return found
+
+
+def stored_entropies(path: pathlib.Path, lengths: list[int]) -> list[np.ndarray] | None:
+    """The file's entropies, split into documents of these lengths; None where it is missing, damaged or of other documents."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return np.split(stored["entropies"], np.cumsum(stored["lengths"])[:-1])
-    except (ValueError, OSError, KeyError, EOFError) as error:
-        raise UserError(f"{path} cannot be read ({error}); remove it and run again") from None
+            values, there = stored["entropies"], stored["lengths"]
+    except Exception:  # a cache: whichever of numpy's, zipfile's and zlib's many errors it is, the answer is to make it again
+        return None
+    if there.tolist() != lengths or values.shape != (sum(lengths),) or values.dtype != np.float32:
+        return None
+    return np.split(values, np.cumsum(lengths)[:-1])

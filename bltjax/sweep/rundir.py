@@ -1,6 +1,7 @@
 """What a run directory is called and the small JSON files in it. Every file appears whole or not at all."""
 
 import json
+import math
 import os
 import pathlib
 import platform
@@ -14,6 +15,9 @@ from bltjax.errors import UserError
 
 SHARED = "_shared"  # byte LMs, tokenizers and entropies, one directory for all experiments under one root
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers", "bltjax")
+REDONE = {"done.json": ("realized_flops",), "planned.json": ("train_flops", "steps", "patch_size"),
+          "eval.json": ("held_out.bpb", "tuning.bpb")}  # what `bltjax run` can write anew, and the numbers that others read there
+MISSING = "is missing"
 
 
 def write_json(path: pathlib.Path, value) -> None:
@@ -27,14 +31,45 @@ def write_json(path: pathlib.Path, value) -> None:
         part.unlink(missing_ok=True)
 
 
-def read_json(path: pathlib.Path):
-    """The file's value, or None where there is no file. A damaged file: UserError."""
+def read_json(path: pathlib.Path) -> dict | None:
+    """The object in a file, or None where there is none. Damaged: None too, since a run writes it anew; but config.json: UserError."""
+    value, why = _object(path)
+    if path.name != "config.json" or why == MISSING:
+        return value
+    if value is None or not isinstance(value.get("config"), dict):  # nothing else says what the run is
+        raise UserError(f"{path} {why or 'lacks config'}; restore it, or remove {path.parent} to start this run over")
+    return value
+
+
+def _object(path: pathlib.Path) -> tuple[dict | None, str]:
+    """(a file's JSON object, "") or (None, why there is none)."""
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except FileNotFoundError:
-        return None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}); remove it to start this part over") from None
+        return None, MISSING
+    except (ValueError, OSError, RecursionError) as error:
+        return None, f"cannot be read ({' '.join(str(error).split())})"
+    return (value, "") if isinstance(value, dict) else (None, "holds no JSON object")
+
+
+def number(value, dotted: str) -> float | None:
+    """The finite number at "a.b" in nested dicts, else None."""
+    for part in dotted.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else None
+
+
+def damage(run_dir: pathlib.Path) -> str:
+    """Which of REDONE is not whole, in a line; "" where all are. Until done.json is there, files may be missing."""
+    ended = (run_dir / "done.json").exists()
+    for name, keys in REDONE.items():
+        value, why = _object(run_dir / name)
+        lacking = [] if value is None else [key for key in keys if number(value, key) is None]
+        if lacking:
+            return f"{name} lacks {', '.join(lacking)}"
+        if why and (ended or why != MISSING):
+            return f"{name} {why}"
+    return ""
 
 
 def versions() -> dict:
@@ -86,27 +121,32 @@ def amend(run_dir: pathlib.Path, **facts) -> None:
 
 
 def last_metrics(run_dir: pathlib.Path) -> dict | None:
-    """The newest whole line of metrics.jsonl."""
+    """The newest whole line of metrics.jsonl; None where there is none, or it is damaged."""
     path = run_dir / "metrics.jsonl"
     try:
         with path.open("rb") as lines:
             lines.seek(max(0, path.stat().st_size - 4096))
             tail = lines.read().split(b"\n")[:-1]
-        return json.loads(tail[-1]) if tail else None
+        line = json.loads(tail[-1]) if tail else None
     except (OSError, ValueError):
         return None
+    return line if number(line, "step") is not None and number(line, "useful_flops") is not None else None
 
 
 def notes(run_dir: pathlib.Path) -> list[str]:
     """What a run had to say on its way, a line each."""
     path = run_dir / "notes.txt"
-    return path.read_text().splitlines() if path.exists() else []
+    return path.read_text(errors="replace").splitlines() if path.exists() else []
 
 
 def state(run_dir: pathlib.Path) -> str:
-    """done, failed, started or new; whether a started one is running, its lock tells (locks.is_held)."""
-    if (run_dir / "done.json").exists():
+    """done, failed, started or new; whether a started one is running, its lock tells (locks.is_held).
+
+    A done run whose files were damaged has started: `bltjax run` goes on from its last checkpoint and writes them again.
+    """
+    ended = (run_dir / "done.json").exists()
+    if ended and not damage(run_dir):
         return "done"
     if (run_dir / "failed.json").exists():
         return "failed"
-    return "started" if (run_dir / "metrics.jsonl").exists() else "new"
+    return "started" if ended or (run_dir / "metrics.jsonl").exists() else "new"

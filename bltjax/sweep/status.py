@@ -1,23 +1,37 @@
-"""Where every run of an experiment stands: done, running, stopped, failed or waiting, and why."""
+"""Where every run of an experiment stands: done, running, stopped, failed, damaged or waiting, and why."""
 
 import pathlib
 
+from bltjax.errors import UserError
 from bltjax.sweep import locks, rundir
 
 
+def damaged(run_dir: pathlib.Path) -> str:
+    """Which file of a run is not whole, and what helps, in a line; "" if all are."""
+    try:
+        rundir.read_json(run_dir / "config.json")
+    except UserError as error:
+        return str(error)
+    why = rundir.damage(run_dir)
+    return f"{why}; `bltjax run` will redo it" if why else ""
+
+
 def of_run(run_dir: pathlib.Path) -> dict:
-    """One run: state (done | running | failed | stopped | waiting), step, steps, bits per byte (held-out when done, else training)."""
-    state = rundir.state(run_dir)
+    """One run: state (done | running | failed | damaged | stopped | waiting), step, steps, bits per byte (held-out if done) and why."""
+    state, why = rundir.state(run_dir), None
     if state != "done" and locks.is_held(run_dir / ".lock"):
         state = "running"
+    elif state == "failed":
+        why = (rundir.read_json(run_dir / "failed.json") or {}).get("error") or "failed.json does not say why"
+    elif broken := damaged(run_dir):
+        state, why = "damaged", broken
     state = {"started": "stopped", "new": "waiting"}.get(state, state)
     planned = rundir.read_json(run_dir / "planned.json") or {}
     metrics = rundir.last_metrics(run_dir) or {}
-    failed = rundir.read_json(run_dir / "failed.json") if state == "failed" else None
     scored = rundir.read_json(run_dir / "eval.json") if state == "done" else None
-    return {"state": state, "step": metrics.get("step", 0), "steps": planned.get("steps"),
-            "train_bpb": metrics.get("bpb"), "held_out_bpb": scored["held_out"]["bpb"] if scored else None,
-            "why": failed.get("error") if failed else None, "notes": rundir.notes(run_dir), "run_dir": str(run_dir)}
+    return {"state": state, "step": metrics.get("step", 0), "steps": rundir.number(planned, "steps"),
+            "train_bpb": rundir.number(metrics, "bpb"), "held_out_bpb": rundir.number(scored, "held_out.bpb"),
+            "why": why, "notes": rundir.notes(run_dir), "run_dir": str(run_dir)}
 
 
 def of_experiment(root: pathlib.Path, experiment: str, names: list[str]) -> list[dict]:
@@ -32,7 +46,8 @@ def text_table(rows: list[dict]) -> str:
         steps = f"{r['step']}/{r['steps']}" if r["steps"] else "-"
         train = f"{r['train_bpb']:.3f}" if r["train_bpb"] is not None else "-"
         held = f"{r['held_out_bpb']:.3f}" if r["held_out_bpb"] is not None else "-"
-        lines.append(f"{r['name']:<{width}}  {r['state']:<8} {steps:>11}  {train:>9}  {held:>8}  {r['why'] or '; '.join(r['notes'])}".rstrip())
+        noted = "" if r["state"] == "done" else "; ".join(r["notes"])  # what a run overcame on its way is no news once it is done
+        lines.append(f"{r['name']:<{width}}  {r['state']:<8} {steps:>11}  {train:>9}  {held:>8}  {r['why'] or noted}".rstrip())
     counts = {}
     for r in rows:
         counts[r["state"]] = counts.get(r["state"], 0) + 1

@@ -1,0 +1,179 @@
+"""Files damaged on disk: what can be made again is, status and report say which file it was, and no run is in the way of the others."""
+
+import json
+import types
+
+import numpy as np
+import pytest
+from test_analysis import add_run
+
+from bltjax import config as cfg
+from bltjax.analysis import report as reporting
+from bltjax.data import tokenizers
+from bltjax.errors import UserError
+from bltjax.sweep import artifacts, one_run, rundir, runner, status
+
+GARBLED = [None, b"", b'{"a": ', b"\xff\xfe\x00", b"[1]", b"{}", b"null"]  # None: removed
+TEXT = [b"def first(x):\n    return x + 1\n\n\ndef second(y):\n    return first(y) - 12345\n" * 3]
+
+
+def damage(path, content):
+    path.unlink() if content is None else path.write_bytes(content)
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """A finished run that lies where status and the report look for it, beside another."""
+    add_run(tmp_path / "experiment", "blt-space", 1e11, name="other")
+    return add_run(tmp_path / "experiment", "bpe", 1e11, name="run")
+
+
+def standing(run_dir):
+    return {row["name"]: row for row in status.of_experiment(run_dir.parent.parent, "experiment", ["run", "other"])}
+
+
+@pytest.mark.parametrize("content", GARBLED)
+@pytest.mark.parametrize("name", ["done.json", "planned.json", "eval.json"])
+def test_a_damaged_run_has_started_and_status_says_what_is_wrong(run_dir, name, content):
+    assert rundir.state(run_dir) == "done" and standing(run_dir)["run"]["why"] is None
+    damage(run_dir / name, content)
+    rows = standing(run_dir)
+    assert rundir.state(run_dir) == "started" and rows["other"]["state"] == "done"
+    if name == "done.json" and content is None:  # nothing tells it from a run that was stopped
+        assert rows["run"]["state"] == "stopped"
+        return
+    assert rows["run"]["state"] == "damaged" and rows["run"]["held_out_bpb"] is None
+    assert name in rows["run"]["why"] and "`bltjax run` will redo it" in rows["run"]["why"] and "\n" not in rows["run"]["why"]
+    assert rows["run"]["why"] in status.text_table(list(rows.values()))
+
+
+@pytest.mark.parametrize("name, key", [(name, key) for name, keys in rundir.REDONE.items() for key in keys])
+def test_a_key_that_others_read_is_missed(run_dir, name, key):
+    values = json.loads((run_dir / name).read_text())
+    *parents, last = key.split(".")
+    part = values
+    for parent in parents:
+        part = part[parent]
+    for broken in ("a", None):
+        part[last] = broken
+        rundir.write_json(run_dir / name, values)
+        assert rundir.state(run_dir) == "started" and f"{name} lacks {key}" in standing(run_dir)["run"]["why"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff"])
+def test_nothing_makes_a_config_again(run_dir, content):
+    (run_dir / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match="config.json.*remove") as error:
+        rundir.load_config(run_dir)
+    rows = standing(run_dir)
+    assert "\n" not in str(error.value) and rows["run"]["state"] == "damaged" and rows["run"]["why"] == str(error.value)
+    assert rows["other"]["state"] == "done"
+
+
+@pytest.mark.parametrize("name", ["planned.json", "metrics.jsonl", "notes.txt", "failed.json"])
+def test_status_survives_what_a_stopped_run_left(run_dir, name):
+    for gone in ("done.json", "eval.json"):
+        (run_dir / gone).unlink()
+    for content in (b"\xff\xfe\x00\n", b"5\n", b"[1]\n", b"{}\n"):
+        (run_dir / name).write_bytes(content)
+        row = standing(run_dir)["run"]
+        assert row["state"] == {"planned.json": "damaged", "failed.json": "failed"}.get(name, "stopped")
+        assert "\n" not in status.text_table([row]).split("\n\n")[0].split("\n", 1)[1]
+
+
+def test_a_redone_run_that_fails_says_why(run_dir):
+    (run_dir / "eval.json").unlink()
+    rundir.write_json(run_dir / "failed.json", {"error": "disk full"})
+    assert (standing(run_dir)["run"]["state"], standing(run_dir)["run"]["why"]) == ("failed", "disk full")
+
+
+def test_old_notes_are_no_news_of_a_done_run(run_dir):
+    (run_dir / "notes.txt").write_text("checkpoint 20 is not whole\n")
+    assert "not whole" not in status.text_table([standing(run_dir)["run"]])
+    (run_dir / "done.json").unlink()
+    assert "not whole" in status.text_table([standing(run_dir)["run"]])
+
+
+def test_execute_writes_the_files_again(run_dir, monkeypatch):
+    wanted = {name: json.loads((run_dir / name).read_text()) for name in ("planned.json", "eval.json")}
+    prepared = types.SimpleNamespace(planned=wanted["planned.json"], text=types.SimpleNamespace(fingerprint="abc"), config=None, rows=None,
+                                     steps=200, useful=None, executed=None)
+    monkeypatch.setattr(one_run, "prepare", lambda *_: prepared)
+    monkeypatch.setattr(one_run.loop, "train", lambda *_, **__: {})
+    monkeypatch.setattr(one_run, "evaluate", lambda *_: wanted["eval.json"])
+    for name in rundir.REDONE:
+        (run_dir / name).write_text('{"a": ')
+        one_run.execute(run_dir, progress=False)
+        assert rundir.state(run_dir) == "done" and all(json.loads((run_dir / n).read_text()) == value for n, value in wanted.items())
+
+
+def test_the_runner_survives_a_preparation_beside_a_damaged_plan(run_dir):
+    (run_dir / "planned.json").write_text('{"steps": 2')
+    said = []
+    job = runner.Job("byte LM", "prepare", run_dir, 0.0, process=types.SimpleNamespace(returncode=0))
+    runner.finish(job, types.SimpleNamespace(line=said.append))
+    assert job.state == "done" and said == ["done     byte LM"]
+    (run_dir / "metrics.jsonl").write_bytes(b"{}\n")
+    job.mode, job.state = "run", "elsewhere"
+    runner.Display("experiment", [job]).show()
+
+
+@pytest.mark.parametrize("name", ["config.json", "planned.json", "eval.json", "done.json", "failed.json", "metrics.jsonl"])
+def test_the_report_goes_on_without_a_damaged_run(run_dir, monkeypatch, name):
+    monkeypatch.setattr(reporting.pictures, "draw", lambda *_: {})
+    for content in (b'{"a": \n', b"\xff\xfe\x00\n", b"[1]\n"):
+        (run_dir / name).write_bytes(content)
+        result = reporting.report(run_dir.parent)
+        assert [row["name"] for row in result["runs"]] == ["other"]
+        (left,) = result["unfinished"]
+        assert left["name"] == "run" and left["state"] == "unfinished" and name in left["reason"] and "\n" not in left["reason"]
+    (run_dir.parent / "other" / "eval.json").write_text("")
+    with pytest.raises(UserError, match="none of its 2 runs has finished"):
+        reporting.report(run_dir.parent)
+
+
+def test_entropies_are_a_cache(tmp_path, monkeypatch):
+    calls, documents = [], [b"one", b"", b"three"]
+
+    def annotate(model, params, documents):
+        calls.append(len(documents))
+        return [np.arange(len(d) + 2, dtype=np.float32) for d in documents]
+
+    monkeypatch.setattr(artifacts.annotate, "annotate", annotate)
+    lm = types.SimpleNamespace(facts={"fingerprint": "f"}, model=None, params=None)
+
+    def check(times):
+        found = artifacts.entropies(lm, documents, tmp_path)
+        assert [e.tolist() for e in found] == [list(range(len(d) + 2)) for d in documents] and len(calls) == times
+        assert not list(tmp_path.glob("*.part"))
+
+    check(1)
+    check(1)
+    (path,) = tmp_path.glob("*.npz")
+    whole = path.read_bytes()
+    middle = bytearray(whole)
+    middle[whole.index(b"NUMPY") + 130] ^= 0xFF
+    for times, content in enumerate([b"", b"garbage", whole[:40], whole[:-30], whole[len(whole) // 2:], bytes(middle)], 2):
+        path.write_bytes(content)
+        check(times)
+    others = [dict(entropies=np.zeros(14, np.float32), lengths=np.array([5, 7, 2])), dict(lengths=np.array([5, 2, 7])),
+              dict(entropies=np.zeros(13, np.float32), lengths=np.array([5, 2, 7]))]
+    for times, arrays in enumerate(others, 8):
+        with path.open("wb") as out:
+            np.savez(out, **arrays)
+        check(times)
+    check(10)
+
+
+def test_a_damaged_tokenizer_is_trained_again(tmp_path):
+    config = cfg.replace(cfg.run("r", "bpe", cfg.transformer("token", vocab=270, width=16, layers=1, heads=1)),
+                         **{"tokenizer.kind": "trained", "tokenizer.vocab": 270})
+    first = artifacts.tokenizer(config, TEXT, tmp_path)
+    path = artifacts.tokenizer_path(config, TEXT, tmp_path)
+    whole = path.read_bytes()
+    for content in (b"", whole[:-100], b"\xff\xfe", b"[]", b'{"kind": "trained"}', whole.replace(first.fingerprint.encode(), b"0" * 12)):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=path.name) as error:
+            tokenizers.load(path)
+        assert "\n" not in str(error.value)
+        assert artifacts.tokenizer(config, TEXT, tmp_path).fingerprint == first.fingerprint and path.read_bytes() == whole
