@@ -22,6 +22,8 @@ def load(path) -> "Model":
     if not run_dir.is_dir():
         raise UserError(f"no run directory {run_dir}")
     config = rundir.load_config(run_dir)
+    if broken := rundir.damage(run_dir):
+        raise UserError(f"{run_dir}: {broken}; `bltjax run` will redo it")
     return Model(run_dir, config, rundir.read_json(run_dir / "planned.json") or {})
 
 

@@ -18,7 +18,7 @@ def report(experiment_dir, out_dir=None) -> dict:
 
     {"experiment", "schema_version", "headline", "findings", "caveats", "runs": one row per family and budget (the best by tuning text),
     "all_runs": every finished run, "unfinished", "fits", "fits_with_entropy_model", "pairs" (differences to bpe at each budget),
-    "crossovers", "sweeps", "files"}. Rows: `rows.row`. A damaged file, or nothing finished: UserError.
+    "crossovers", "sweeps", "files"}. Rows: `rows.row`. Nothing finished: UserError; a run with a damaged file is listed as unfinished.
     """
     directory = pathlib.Path(experiment_dir)
     runs = sorted(reading.read_experiment(directory), key=lambda run: (rowing.family_order(str(run.setting("family", ""))),
