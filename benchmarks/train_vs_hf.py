@@ -107,15 +107,16 @@ def main():
     shapes = [(args.batch or max(1, 4096 // args.length), args.length)] if args.length else [(4, 1024), (1, 8192)]
     for batch, length in shapes:
         common = ["--batch", str(batch), "--length", str(length), "--steps", str(args.steps), "--threads", str(args.threads)]
-        rounds = [(run([sys.executable, __file__, "--ours", *common]), run([args.peer_python, str(HERE / "hf_blt_peer.py"), "train", *common]))
-                  for _ in range(args.rounds)]
+        here, there = [sys.executable, __file__, "--ours", *common], [args.peer_python, str(HERE / "hf_blt_peer.py"), "train", *common]
+        rounds = [(run(here), run(there)) for _ in range(args.rounds)]
         ours_s, peer_s = (statistics.median(side["step_s"] for side in sides) for sides in zip(*rounds))
         rate = lambda seconds: round(batch * length / seconds)
         target = TARGETS.get(length)
-        print(json.dumps(dict(batch=batch, length=length, threads=args.threads, ours_bytes_per_s=rate(ours_s), peer_bytes_per_s=rate(peer_s),
-                              ratio=round(peer_s / ours_s, 2), target=target, reached=target is None or peer_s / ours_s >= target,
-                              ours_step_s=[round(side["step_s"], 3) for side, _ in rounds], peer_step_s=[side["step_s"] for _, side in rounds],
-                              compile_s=rounds[0][0]["compile_s"])), flush=True)
+        print(json.dumps(dict(
+            batch=batch, length=length, threads=args.threads, ours_bytes_per_s=rate(ours_s), peer_bytes_per_s=rate(peer_s),
+            ratio=round(peer_s / ours_s, 2), target=target, reached=target is None or peer_s / ours_s >= target,
+            ours_step_s=[round(side["step_s"], 3) for side, _ in rounds], peer_step_s=[side["step_s"] for _, side in rounds],
+            compile_s=rounds[0][0]["compile_s"])), flush=True)
 
 
 if __name__ == "__main__":

@@ -174,7 +174,8 @@ def test_documents_in_one_patch_are_masked_where_the_preset_says_so():
         model = blt(**{"mask_encoder_documents": masked})
         other = {**batch, "bytes": batch["bytes"].copy()}
         other["bytes"][0, 8] = 200  # the first document's last byte, in the mixed patch
-        moved = np.abs(np.asarray(program(model)(trained_apart(model), other) - program(model)(trained_apart(model), batch))).max((0, 2)) > 0
+        run = functools.partial(program(model), trained_apart(model))
+        moved = np.abs(np.asarray(run(other) - run(batch))).max((0, 2)) > 0
         assert moved[8]
         assert moved[9:REAL].any() != masked
 
@@ -223,7 +224,8 @@ def test_parameters_are_plain_and_start_as_published():
     layer = params["decoder"]["layers"]
     for leaf, width in ((params["encoder"]["embed"]["bytes"], D), (params["encoder"]["embed"]["ngrams"], D),
                         (params["encoder"]["pool"]["kernel"], D), (params["latent"]["project"]["kernel"], 2 * D),
-                        (params["latent"]["blocks"]["attention"]["qkv"]["kernel"], G), (params["latent"]["blocks"]["attention"]["out"]["kernel"], G),
+                        (params["latent"]["blocks"]["attention"]["qkv"]["kernel"], G),
+                        (params["latent"]["blocks"]["attention"]["out"]["kernel"], G),
                         (params["decoder"]["latents"]["kernel"], G), (params["decoder"]["head"]["kernel"], D),
                         (layer["block"]["ffn"]["gate_up"]["kernel"], D), (layer["block"]["ffn"]["down"]["kernel"], F),
                         (layer["cross"]["kv"]["kernel"], D), (layer["cross"]["out"]["kernel"], D)):
@@ -235,7 +237,8 @@ def test_parameters_are_plain_and_start_as_published():
 def test_projection_only_where_widths_differ():
     names = lambda model: set(jax.eval_shape(lambda key: models.init(model, key), jax.random.key(0))["latent"])
     assert names(blt()) == {"blocks", "project"}  # 2 · 16 into 40
-    fits = cfg.blt_model(local_width=16, encoder_layers=1, decoder_layers=1, local_heads=2, global_width=48, global_layers=1, global_heads=2, k=3)
+    fits = cfg.blt_model(local_width=16, encoder_layers=1, decoder_layers=1, local_heads=2, global_width=48, global_layers=1,
+                         global_heads=2, k=3)
     assert names(fits) == {"blocks"}
 
 

@@ -24,7 +24,8 @@ def init(model_config, rng) -> dict:
     """Fresh parameters: a plain nested dict of float32 arrays, layers stacked on a leading axis.
 
     Norm scales are 1, weights truncated normal at three sigmas, as the released code initialises everything. A model's modules give
-    the sigmas; all weights are then drawn at once: a draw for each takes XLA eight seconds to compile for the smallest BLT, this a fifth of one.
+    the sigmas; all weights are then drawn at once: XLA compiles a draw for each weight of the smallest BLT in eight seconds, this
+    in a fifth of one.
     """
     kind = family(model_config)
 
@@ -35,7 +36,8 @@ def init(model_config, rng) -> dict:
         if ends[-1] <= ONE_DRAW:
             drawn = jnp.split(jax.random.truncated_normal(key, -3.0, 3.0, (ends[-1],)), ends[:-1])
         else:
-            drawn = [jax.random.truncated_normal(k, -3.0, 3.0, (leaf.size,)) for k, (_, leaf) in zip(jax.random.split(key, len(paths)), paths)]
+            keys = jax.random.split(key, len(paths))
+            drawn = [jax.random.truncated_normal(k, -3.0, 3.0, (leaf.size,)) for k, (_, leaf) in zip(keys, paths)]
         return tree.unflatten(leaf if path[-1].key == "scale" else leaf * unit.reshape(leaf.shape)
                               for (path, leaf), unit in zip(paths, drawn))
 

@@ -43,18 +43,22 @@ def blocks(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, doc_ids_BxT, window: int):
     T = q_BxHxTxK.shape[2]
     if 0 < window < T:
         count, span = _windows(T, window)
-        longer = lambda x, axis, value=0: jnp.pad(x, [(0, count * BLOCK - T if i == axis else 0) for i in range(x.ndim)], constant_values=value)
-        out = loop(*(longer(x, 2) for x in (q_BxHxTxK, k_BxHxTxK, v_BxHxTxK)), longer(doc_ids_BxT, 1, -2), longer(doc_ids_BxT, 1, -1),
-                   Tiles(count, BLOCK, span, 0, window))
+        q, k, v = (_longer(x, 2, count * BLOCK) for x in (q_BxHxTxK, k_BxHxTxK, v_BxHxTxK))
+        query_docs, key_docs = (_longer(doc_ids_BxT, 1, count * BLOCK, none) for none in (-2, -1))
+        out = loop(q, k, v, query_docs, key_docs, Tiles(count, BLOCK, span, 0, window))
         return out[:, :, :T]
     outs = []
     for start, stop, count, size in _parts(T):
-        tail = size * count - (stop - start)
-        out = loop(jnp.pad(q_BxHxTxK[:, :, start:stop], ((0, 0), (0, 0), (0, tail), (0, 0))), k_BxHxTxK[:, :, :stop], v_BxHxTxK[:, :, :stop],
-                   jnp.pad(doc_ids_BxT[:, start:stop], ((0, 0), (0, tail)), constant_values=-2), doc_ids_BxT[:, :stop],
+        q, query_docs = _longer(q_BxHxTxK[:, :, start:stop], 2, size * count), _longer(doc_ids_BxT[:, start:stop], 1, size * count, -2)
+        out = loop(q, k_BxHxTxK[:, :, :stop], v_BxHxTxK[:, :, :stop], query_docs, doc_ids_BxT[:, :stop],
                    Tiles(count, size, stop, start, T))
         outs.append(out[:, :, :stop - start])
     return jnp.concatenate(outs, axis=2) if len(outs) > 1 else outs[0]
+
+
+def _longer(x, axis: int, length: int, value=0):
+    """x filled up to `length` along an axis."""
+    return jnp.pad(x, [(0, length - x.shape[axis] if i == axis else 0) for i in range(x.ndim)], constant_values=value)
 
 
 def executed_pairs(T: int, window: int) -> int:
