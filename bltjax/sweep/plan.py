@@ -113,7 +113,8 @@ def machine_flops() -> float:
     def pin():
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    measured = subprocess.run([sys.executable, "-c", "from bltjax.sweep import plan; print(plan.measure())"], capture_output=True,
+    program = "from bltjax import host_memory; host_memory.keep(); from bltjax.sweep import plan; print(plan.measure())"  # as runs do
+    measured = subprocess.run([sys.executable, "-c", program], capture_output=True,
                               text=True, preexec_fn=pin)
     try:
         return float(measured.stdout.split()[-1])
