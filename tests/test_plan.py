@@ -6,7 +6,6 @@ import math
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax import flops, models

@@ -1,15 +1,13 @@
 """The training loop of one run: from its config and its rows to a run directory's metrics and checkpoints."""
 
-import os
 import pathlib
 import time
 
 import jax
 import numpy as np
 
-from bltjax import config as configs
 from bltjax.errors import UserError
-from bltjax.training import branch, checkpoint, metrics, optim
+from bltjax.training import branch, checkpoint, metrics
 from bltjax.training.step import TrainState, init_state, make_step, model_nats
 from bltjax.training.stopping import Interrupted, RunFailed, on_signals
 
