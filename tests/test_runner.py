@@ -146,27 +146,33 @@ def test_a_patch_size_out_of_reach(tmp_path, texts):
     assert status["state"] == "failed" and "patch size" in status["why"]
 
 
+def steps_written(root):
+    """Metric lines below the root, of runs and byte LMs."""
+    return sum(path.read_bytes().count(b"\n") for path in root.glob("*/*/metrics.jsonl"))
+
+
 def test_killed_three_times_and_resumed(finished, tmp_path, texts):
-    """kill -9 of the runner and of its processes at three random moments: the metrics are those of the run that nobody disturbed."""
+    """kill -9 of the runner and of its processes at three random steps: the metrics are those of the run that nobody disturbed."""
     straight, _ = finished
     rng = random.Random(time.time_ns())
-    killed = 0
-    for _ in range(3):
+    # A step, not a moment: seconds that fall inside the runs on one machine fall after their end on a faster one.
+    fractions = sorted(rng.uniform(0.02, 0.85) for _ in range(3))
+    whole = steps_written(straight)
+    for fraction in fractions:
         process = subprocess.Popen(command("run", tmp_path, texts), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(),
                                    start_new_session=True)
-        wait = rng.uniform(8, 30)
-        try:
-            process.wait(wait)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            killed += 1
+        at = max(fraction * whole, steps_written(tmp_path) + 1)
+        deadline = time.monotonic() + 300
+        while steps_written(tmp_path) < at and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert process.poll() is None and steps_written(tmp_path) >= at, f"nothing to kill at {at:.0f} of {whole} steps"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         time.sleep(1)
-    assert killed, "nothing was killed, so nothing was tested"
     last = bltjax("run", tmp_path, texts)
     assert last.returncode == 0, last.stdout + last.stderr
     for name in ("bpe", "entropy", "space"):
-        assert lines(tmp_path / "tiny_experiment" / name) == lines(straight / "tiny_experiment" / name), f"{name}, after waits of up to {wait:.1f} s"
+        assert lines(tmp_path / "tiny_experiment" / name) == lines(straight / "tiny_experiment" / name), f"{name}, killed at {fractions} of the steps"
         scored = [json.loads((root / "tiny_experiment" / name / "eval.json").read_text()) for root in (tmp_path, straight)]
         assert scored[0] == scored[1]
 
