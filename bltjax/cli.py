@@ -1,11 +1,13 @@
 """The command line: parses, calls, prints. Exit status 0 is done, 2 a mistake of the user's, anything else a reported failure."""
 
 import argparse
+import contextlib
 import errno
 import json
 import os
 import pathlib
 import sys
+import traceback
 
 from bltjax.errors import UserError
 from bltjax.training.stopping import Interrupted, RunFailed
@@ -33,6 +35,13 @@ def parser() -> argparse.ArgumentParser:
 
     sub = verb("plan", "Every run of an experiment, before anything is spent: nothing is run.", plan, "what an experiment will run and cost")
     sub.add_argument("--json", action="store_true")
+    sub = verb("compile", "Compile every run's training step for chips that are not here: memory, traffic, the pod's own out-of-memory error.",
+               compile_, "what an experiment needs on a pod, compiled for it")
+    sub.add_argument("--topology", required=True, help="v5p:4x4x4, v6e:8x8, 2*v5p:4x4x4 (two slices), cpu:8, ...")
+    sub.add_argument("--mesh", default="", help="DATA, DATAxMODEL or REPLICAxDATAxMODEL (default: all of a slice on data)")
+    sub.add_argument("--fit", action="store_true", help="choose mesh, remat and microbatches: the fastest that fits, by a roofline estimate")
+    sub.add_argument("--json", action="store_true")
+    sub.add_argument("--out", type=pathlib.Path, help="the table's file, which later commands go on from (default: ROOT/EXPERIMENT/compiled/TOPOLOGY.json)")
     sub = verb("run", "Run or resume all runs of an experiment on this machine.", run, "run or resume an experiment here")
     sub.add_argument("--workers", type=int, default=0, help="processes at once (default: one per core on CPUs, one on accelerators)")
     sub = verb("status", "Where every run stands.", status, "done, running, failed, where and why")
@@ -49,6 +58,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--runlocal", action="store_true")
     sub.add_argument("--profile", action="store_true", help="trace a few steps into RUN_DIR/profile")
     sub.add_argument("--tensorboard", action="store_true", help="mirror the metrics (extra `tensorboard`)")
+    sub.add_argument("--mesh", default="", metavar="SHAPE", help="devices as DATA, DATAxMODEL or REPLICAxDATAxMODEL, such as 8, 4x2 or "
+                                                                 "2x2x2 (default: all on DATA); the numbers do not depend on it")
+    sub.add_argument("--devices", type=int, default=0, metavar="N", help="CPUs: make this process have N devices")
+    sub.add_argument("--coordinator", default="", metavar="HOST:PORT", help="of process 0, where processes meet (default: what Slurm, GKE "
+                                                                            "or a TPU VM says, or no other processes)")
+    sub.add_argument("--processes", type=int, default=0, metavar="N", help="how many processes the run has; 1 alone: never ask the cluster")
+    sub.add_argument("--process", type=int, default=-1, metavar="I", help="which one this is, from 0")
+    sub.add_argument("--heartbeat", type=int, default=30, metavar="SECONDS", help="a process silent for so long is gone, and all end")
+    sub.add_argument("--start-timeout", type=int, default=300, metavar="SECONDS", help="how long processes may take to meet")
 
     sub = verb("patch", "The patches of a text.", patch, "the patches of a text", experiment=False)
     sub.add_argument("text", help="a text, or the path of a file")
@@ -94,6 +112,18 @@ def plan(args) -> int:
     return 0
 
 
+def compile_(args) -> int:
+    from bltjax import chips
+    from bltjax.sweep import compiling
+    topology = chips.topology(args.topology)
+    experiment, runs = chosen(args)
+    out = args.out or args.root / experiment.name / "compiled" / f"{topology.name.replace(':', '-').replace('*', '-')}.json"
+    say = lambda text: print(text, file=sys.stderr, flush=True)
+    records = compiling.compile_all(runs, topology, out, args.mesh, args.fit, say)
+    print(json.dumps({"experiment": experiment.name, "topology": topology.name, "runs": records}) if args.json else compiling.text_table(records))
+    return 0 if all(record["fits"] for record in records) else 1
+
+
 def run(args) -> int:
     from bltjax.sweep import runner
     if args.workers < 0:
@@ -120,9 +150,11 @@ def report(args) -> int:
 
 
 def train(args) -> int:
-    from bltjax import checks, config as cfg
+    from bltjax import checks, config as cfg, distributed, sharding
     from bltjax.launch import local
     from bltjax.sweep import experiments, locks, one_run, rundir
+    distributed.check(args.coordinator, args.processes, args.process, args.heartbeat, args.start_timeout)
+    shape = sharding.parse_mesh(args.mesh) if args.mesh else None
     path = pathlib.Path(args.config)
     if path.suffix == ".json":
         if not path.exists():
@@ -134,16 +166,29 @@ def train(args) -> int:
         configs, name, default = [c for c in experiment.runs if args.run in ("", c.name)], experiment.name, None
         if len(configs) != 1:
             raise UserError(f"--run NAME must choose one of {', '.join(c.name for c in experiment.runs)}")
-    local.ready()
     run_dir = args.run_dir or default or pathlib.Path("runs") / name / configs[0].name
-    rundir.create(run_dir, configs[0], name)
-    try:
-        with locks.held(run_dir / ".lock", wait=False):
-            one_run.execute(run_dir, progress=True, profile=args.profile, tensorboard=args.tensorboard)
-    except locks.Busy:
-        raise UserError(f"{run_dir} is being run by another process") from None
-    scored = rundir.read_json(run_dir / "eval.json")
-    print(f"{run_dir}: {scored['held_out']['bpb']:.4f} bits per byte held out")
+    distributed.use_cpu_devices(args.devices)
+    joined = distributed.start(args.coordinator, args.processes, args.process, heartbeat=args.heartbeat, timeout=args.start_timeout)
+    local.ready()
+    mesh = distributed.mesh(shape, args.devices)
+    distributed.agree(mesh, {"--mesh": str(mesh and dict(mesh.shape)), "--run-dir": str(run_dir.absolute()),
+                             "jax": rundir.versions()["jax"], **cfg.flat(configs[0])})
+    if mesh is not None:
+        sharding.check(configs[0], tuple(mesh.shape.values()))
+    if joined:
+        print(f"{joined}: {'x'.join(map(str, mesh.shape.values()))} devices (replica x data x model)", file=sys.stderr)
+    with contextlib.ExitStack() as held:
+        def claim():
+            rundir.create(run_dir, configs[0], name)
+            try:
+                held.enter_context(locks.held(run_dir / ".lock", wait=False))
+            except locks.Busy:
+                raise UserError(f"{run_dir} is being run by another process") from None
+        distributed.once(mesh, claim)
+        one_run.execute(run_dir, progress=True, profile=args.profile, tensorboard=args.tensorboard, mesh=mesh)
+    if distributed.first(mesh):
+        scored = rundir.read_json(run_dir / "eval.json")
+        print(f"{run_dir}: {scored['held_out']['bpb']:.4f} bits per byte held out")
     return 0
 
 
@@ -167,23 +212,33 @@ def calibrate(args) -> int:
 
 
 def main(argv=None) -> int:
+    from bltjax import distributed
+    code, wait = 1, True
     try:
         args = parser().parse_args(argv)
-        return args.call(args)
+        code = args.call(args)
     except UserError as error:
         print(f"bltjax: {' '.join(str(error).split())}", file=sys.stderr)
-        return 130 if isinstance(error, Interrupted) else 1 if isinstance(error, RunFailed) else 2
+        code = 130 if isinstance(error, Interrupted) else 1 if isinstance(error, RunFailed) else 2
     except KeyboardInterrupt:
         print("bltjax: stopped", file=sys.stderr)
-        return 130
+        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        code = 0
     except OSError as error:
         where = error.filename or "no file named"
         full = f"the disk is full ({where}); free some space and run the same command again"
         print(f"bltjax: {full if error.errno == errno.ENOSPC else f'{where}: {error.strerror or error}'}", file=sys.stderr)
-        return 1
+    except Exception as error:
+        if not distributed.joined():
+            raise
+        if type(error).__name__ != "JaxRuntimeError":
+            traceback.print_exc()
+        print(f"bltjax: {distributed.lost(error)}", file=sys.stderr)
+        wait = False
+    distributed.leave(code, wait)
+    return code
 
 
 if __name__ == "__main__":

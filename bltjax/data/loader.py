@@ -97,16 +97,17 @@ class Rows:
                 self._plans.append(plan)
                 self._ends.append(self._ends[-1] + len(plan))
 
-    def batch(self, step: int) -> dict:
-        """Batch of one step (0-based): int32 arrays [B, T] and [B, P] (packing.fill), the same whenever it is asked for."""
-        start, stop = step * self.rows, (step + 1) * self.rows
-        self._upto(stop - 1)
-        parts = []
-        while start < stop:
-            epoch = int(np.searchsorted(self._ends, start, side="right")) - 1
-            upto = min(stop, self._ends[epoch + 1])
-            parts.append(packing.fill(self.documents, self._plans[epoch], np.arange(start, upto) - self._ends[epoch]))
-            start = upto
+    def batch(self, step: int, these=None) -> dict:
+        """Batch of one step (0-based): int32 arrays [B, T] and [B, P] (packing.fill), the same whenever it is asked for.
+
+        these: numbers of the rows to fill, of 0 to B - 1 and ascending, so that the arrays have only as many; None: all of them.
+        """
+        first = step * self.rows
+        self._upto(first + self.rows - 1)
+        numbers = first + (np.arange(self.rows) if these is None else np.asarray(these))
+        epochs = np.searchsorted(self._ends, numbers, side="right") - 1
+        parts = [packing.fill(self.documents, self._plans[epoch], numbers[epochs == epoch] - self._ends[epoch])
+                 for epoch in np.unique(epochs)]
         return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def counts(self, steps: int) -> dict:
@@ -120,7 +121,7 @@ class Rows:
         """Rows in the first epoch."""
         return self._ends[1]
 
-    def iterator(self, start: int, stop: int):
-        """Batches of steps start to stop - 1 in order, filled ahead of time in one thread by grain."""
-        steps = grain.MapDataset.range(start, stop).map(self.batch)
+    def iterator(self, start: int, stop: int, these=None):
+        """Batches of steps start to stop - 1 in order, filled ahead of time in one thread by grain. these: as in `batch`."""
+        steps = grain.MapDataset.range(start, stop).map(lambda step: self.batch(step, these))
         return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))

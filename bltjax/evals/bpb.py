@@ -7,21 +7,34 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from bltjax import sharding
+from bltjax.data import feed
 from bltjax.models import loss
 
 
 @functools.lru_cache(maxsize=8)
-def _scorer(model_config: FrozenConfigDict):
-    return jax.jit(functools.partial(loss.nats_per_position, model_config))
+def _scorer(model_config: FrozenConfigDict, mesh=None):
+    """Jitted (params, batch) -> float32 nats [B,T]; on a mesh the same on every device, so that every process can read them."""
+    def score(params, batch):
+        with sharding.active(mesh):
+            return loss.nats_per_position(model_config, params, batch)
+    everywhere = mesh and jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.jit(score, out_shardings=everywhere)
 
 
-def nats_by_document(model_config, params, windows, documents: int, is_eos) -> tuple[np.ndarray, np.ndarray]:
+def nats_by_document(model_config, params, windows, documents: int, is_eos, mesh=None) -> tuple[np.ndarray, np.ndarray]:
     """Sums the nats of every scored position into its document.
 
     windows yields (batch, score [B,T] bool, document [B,T] int, -1 where not scored); is_eos(batch) -> bool [B,T], the positions
     whose target is the end of the document. Returns (nats of raw bytes, nats of EOS), float64 [documents] each.
+    mesh: where the parameters are; every process of it makes the same call and gets the same numbers.
     """
-    scorer = _scorer(FrozenConfigDict(model_config))
+    scorer = _scorer(FrozenConfigDict(model_config), mesh)
+
+    def place(batch):
+        rows = len(batch["loss_mask"])
+        return jax.device_put(batch) if mesh is None else feed.placed(batch, mesh, rows, np.arange(rows))
+
     nats, eos_nats = np.zeros(documents), np.zeros(documents)
     pending = None
     for window in [*windows, None]:  # one batch behind, so that the device works while the host adds up
@@ -30,7 +43,7 @@ def nats_by_document(model_config, params, windows, documents: int, is_eos) -> t
             values, eos = np.asarray(result, np.float64), is_eos(batch)
             np.add.at(nats, document[score & ~eos], values[score & ~eos])
             np.add.at(eos_nats, document[score & eos], values[score & eos])
-        pending = None if window is None else (window, scorer(params, jax.device_put(window[0])))
+        pending = None if window is None else (window, scorer(params, place(window[0])))
     return nats, eos_nats
 
 

@@ -1,5 +1,7 @@
 """Causal self-attention within documents and within a window: one dispatch function, one plain reference.
 
+Each platform has its own way: "splash" on TPU (splash.py), "cudnn" on NVIDIA GPUs (cudnn.py), "blocks" on CPU and wherever else.
+
 "blocks" costs O(T · window), and O(T) memory: a loop over blocks of queries, each with the keys that it can reach, whose
 scores stay in the cache and are computed again in the backward pass. Measured on one core (forward and gradient; B 4, T 1024,
 4 heads of 32, window 512): 32 ms, against 95 ms for an unrolled loop of 256 queries a block whose scores are kept.
@@ -11,6 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bltjax import sharding
+
 BLOCK = 64  # queries handled together: the fastest of 64, 128 and 256 for windows of 128 and 512
 ONE_TILE = 160  # up to here, all positions are one block: padding would cost more than the mask wastes
 HIDDEN = -1e30  # added to a score that a query may not see; finite, so that a row without any stays finite
@@ -20,10 +24,31 @@ def self_attention(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, doc_ids_BxT, window: int, im
     """softmax(q k / sqrt(K)) v over the keys a query may see: its own document's, not later than itself, and among the last
     `window` positions, itself included (0: all). Softmax in float32; result [B,H,T,K] in v's dtype.
 
-    implementation: "reference" (dense T x T), "blocks" (O(T · window), or about 5/8 of dense without a window) or "auto".
+    implementation: "reference" (dense T x T), "blocks" (O(T · window), or about 5/8 of dense without a window), "splash" (TPU),
+    "cudnn" (NVIDIA GPUs, 16-bit floats) or "auto": what the platform being traced for does best. Another: KeyError. Arrays are one
+    device's own.
     """
-    attend = reference if implementation == "reference" else blocks
+    if implementation == "auto":
+        implementation = chosen(sharding.platform(), q_BxHxTxK.dtype)
+    attend = {"reference": reference, "blocks": blocks, "splash": _splash, "cudnn": _cudnn}[implementation]
     return attend(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, doc_ids_BxT, window)
+
+
+def chosen(platform: str, dtype) -> str:
+    """The implementation that "auto" stands for on cpu, gpu or tpu. cuDNN has no float32."""
+    if platform == "gpu" and dtype in (jnp.bfloat16, jnp.float16):
+        return "cudnn"
+    return "splash" if platform == "tpu" else "blocks"
+
+
+def _splash(*args):
+    from bltjax.models import splash  # Pallas takes a second to import, and most processes need none of it
+    return splash.attend(*args)
+
+
+def _cudnn(*args):
+    from bltjax.models import cudnn
+    return cudnn.attend(*args)
 
 
 def reference(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, doc_ids_BxT, window: int):

@@ -1,5 +1,9 @@
 """Cross-attention between bytes and the patches that hold them, O(T): one dispatch function each way, one dense reference.
 
+On TPU both are kernels of block-local products (staircase.py): compiled for a v5p chip, forward and gradient of one row of the 8B
+move 0.5 GB each way, where segment operations move 6.3 GB (encoder) and 4.2 GB (decoder) and leave scatters, a splash kernel 5.9 and
+6.1 GB, dense attention 50 GB (benchmarks/cross_attention_tpu.py). Elsewhere, segment operations and look-ups:
+
 Each byte has one patch, so that the encoder's attention is a softmax within contiguous segments and the decoder's a look-up of
 the k latents of a byte's patch: nothing of size T x P is ever made. Heads stay side by side in the last axis (H·K wide); a sum
 over each head, and its opposite, are products with a matrix of ones and zeros. Of ways to say the same this is the one that XLA's
@@ -12,7 +16,9 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
+from bltjax import sharding
 from bltjax.models.layers import Linear, RMSNorm
 from bltjax.models.segments import collect, maximum, spread
 
@@ -20,10 +26,15 @@ from bltjax.models.segments import collect, maximum, spread
 def patches_from_bytes(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads: int, implementation: str = "auto"):
     """Every query of a patch attends to the bytes of its own patch: [B,P,k,C]. Without bytes it gets 0.
 
-    C = heads · K. patch_ids: P where a byte belongs to no patch. implementation: "reference" (dense), "segments" or "auto".
-    Softmax in float32.
+    C = heads · K. patch_ids: nondecreasing, P where a byte belongs to no patch. Softmax in float32. implementation: "reference"
+    (dense), "segments", "blocks" (TPU) or "auto": "blocks" where the platform being traced for is TPU. Arrays are one device's own.
     """
     B, P, k, C = q_BxPxkxC.shape
+    if implementation == "auto" and sharding.platform() == "tpu":
+        implementation = "blocks"
+    if implementation == "blocks":
+        from bltjax.models import staircase  # Pallas takes a second to import, and most processes need none of it
+        return staircase.patches_from_bytes(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads)
     if implementation == "reference":
         seen = patch_ids_BxT[:, None, :] == jnp.arange(P, dtype=jnp.int32)[None, :, None]
         return dense(q_BxPxkxC.reshape(B, P * k, C), k_BxTxC, v_BxTxC, jnp.repeat(seen, k, axis=1), heads).reshape(B, P, k, C)
@@ -45,9 +56,15 @@ def patches_from_bytes(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads: int, i
 def bytes_from_patches(q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads: int, implementation: str = "auto"):
     """Every byte attends to the k latents of the patch that it reads: [B,T,C]. A byte that reads none (id P) gets 0.
 
-    C = heads · K. implementation: "reference" (dense), "gather" or "auto". Softmax in float32.
+    C = heads · K. latent_ids: nondecreasing. Softmax in float32. implementation: "reference" (dense), "gather", "blocks" (TPU) or
+    "auto": "blocks" where the platform being traced for is TPU. Arrays are one device's own.
     """
     B, P, k, C = k_BxPxkxC.shape
+    if implementation == "auto" and sharding.platform() == "tpu":
+        implementation = "blocks"
+    if implementation == "blocks":
+        from bltjax.models import staircase
+        return staircase.bytes_from_patches(q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads)
     if implementation == "reference":
         seen = latent_ids_BxT[:, :, None] == jnp.arange(P, dtype=jnp.int32)[None, None, :]
         return dense(q_BxTxC, k_BxPxkxC.reshape(B, P * k, C), v_BxPxkxC.reshape(B, P * k, C), jnp.repeat(seen, k, axis=2), heads)
@@ -99,6 +116,9 @@ class CrossAttention(nn.Module):
         inner = self.heads * (width // self.heads)
         q = Linear((inner,), self.dtype, name="q")(RMSNorm(self.eps, name="norm_q")(x))
         kv = Linear((2, inner), self.dtype, name="kv")(RMSNorm(self.eps, name="norm_kv")(source))
-        o = self.attend(q, kv[..., 0, :], kv[..., 1, :], ids_BxT, self.heads)
-        o = Linear((width,), self.dtype, std=width ** -0.5, name="out")(o)
+        k, v = kv[..., 0, :], kv[..., 1, :]
+        attend = functools.partial(self.attend, heads=self.heads // sharding.parts("model"))
+        own_heads = lambda x: P(sharding.BATCH, *(None,) * (x.ndim - 2), "model")
+        o = sharding.local(attend, (own_heads(q), own_heads(k), own_heads(v), P(sharding.BATCH)), own_heads(q))(q, k, v, ids_BxT)
+        o = sharding.rows(Linear((width,), self.dtype, std=width ** -0.5, name="out")(o))
         return (2 * x if self.doubled_residual else x) + o

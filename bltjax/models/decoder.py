@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from bltjax.models.cross_attention import CrossAttention, bytes_from_patches
 from bltjax.models.layers import Block, Linear, RMSNorm, rope_table, stack
-from bltjax.models.segments import spread
+from bltjax.models.segments import look_up, spread_ids
 
 
 class DecoderLayer(nn.Module):
@@ -35,11 +35,10 @@ class Decoder(nn.Module):
         P, D = latents_BxPxG.shape[1], c.local.width
         rope = rope_table(states_BxTxD.shape[1], D // c.local.heads, c.rope_theta)
         if c.mask_encoder_documents:
-            own = jnp.take_along_axis(patch_doc_ids_BxP, latent_ids_BxT, axis=1, mode="fill", fill_value=-1)
-            latent_ids_BxT = jnp.where(own == doc_ids_BxT, latent_ids_BxT, P)
+            latent_ids_BxT = jnp.where(spread_ids(patch_doc_ids_BxP, latent_ids_BxT) == doc_ids_BxT, latent_ids_BxT, P)
         x = states_BxTxD
         if c.cross.decoder == "none":
-            x = x + spread(Linear((D,), c.dtype, name="latents")(latents_BxPxG), latent_ids_BxT)
+            x = x + look_up(Linear((D,), c.dtype, name="latents")(latents_BxPxG), latent_ids_BxT)
         else:
             latents_BxPxkxD = Linear((c.cross.k, D), c.dtype, name="latents")(latents_BxPxG)
         if c.cross.decoder == "first":

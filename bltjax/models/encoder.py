@@ -3,10 +3,11 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from bltjax import hashing
+from bltjax import hashing, sharding
 from bltjax.models.cross_attention import CrossAttention, patches_from_bytes
 from bltjax.models.layers import Block, Linear, normal, rope_table, stack
-from bltjax.models.segments import maximum
+from bltjax.models.lookup import lookup
+from bltjax.models.segments import maximum, spread_ids
 
 
 class Embedding(nn.Module):
@@ -16,21 +17,19 @@ class Embedding(nn.Module):
     @nn.compact
     def __call__(self, bytes_BxT, doc_ids_BxT):
         width, n = self.config.local.width, self.config.ngrams
-        x = self.param("bytes", normal(width ** -0.5), (self.config.vocab, width))[bytes_BxT]
+        bytes_VxD = self.param("bytes", normal(width ** -0.5), (self.config.vocab, width))
+        x = sharding.rows(sharding.gathered(bytes_VxD, (*self.path, "bytes"))[bytes_BxT])
         if not n.sizes:
             return x.astype(self.config.dtype)
         tables = self.param("ngrams", normal(width ** -0.5), (n.functions * len(n.sizes), n.rows, width))
         docs = doc_ids_BxT if n.reset else None
-        rows_BxFxT = jnp.concatenate([
+        ids_BxSxT = jnp.concatenate([
             hashing.ngram_hashes(bytes_BxT, n.sizes, n.rows, function, n.digits, doc_ids=docs, raw_bytes=n.raw_bytes)
             for function in range(n.functions)], axis=1)
-        present = None
         if n.short == "omit":
             present = hashing.ngram_present(doc_ids_BxT if n.reset else jnp.ones_like(bytes_BxT), n.sizes)
-        # A sum of look-ups, table by table: one look-up of all tables would write [B,tables,T,D] before it adds up.
-        for table in range(tables.shape[0]):
-            found = tables[table][rows_BxFxT[:, table]]
-            x = x + (found if present is None else jnp.where(present[:, table % len(n.sizes), :, None], found, 0))
+            ids_BxSxT = jnp.where(jnp.concatenate([present] * n.functions, axis=1), ids_BxSxT, -1)
+        x = x + lookup(tables, ids_BxSxT, self.config.dtype, (*self.path, "ngrams"))
         # Paper: "divided by the number of n-gram sizes plus one"; the released code adds up and leaves it there.
         return (x / (tables.shape[0] + 1) if n.normalise else x).astype(self.config.dtype)
 
@@ -61,8 +60,7 @@ class Encoder(nn.Module):
         states, sources_LxBxTxD = blocks(c.local.heads, c.local.ffn, c.local.window, c.norm_eps, c.dtype, c.cross.encoder_kv,
                                          name="blocks")(embedded, doc_ids_BxT, rope)
         if c.mask_encoder_documents:
-            own = jnp.take_along_axis(patch_doc_ids_BxP, patch_ids_BxT, axis=1, mode="fill", fill_value=-1)
-            patch_ids_BxT = jnp.where(own == doc_ids_BxT, patch_ids_BxT, P)
+            patch_ids_BxT = jnp.where(spread_ids(patch_doc_ids_BxP, patch_ids_BxT) == doc_ids_BxT, patch_ids_BxT, P)
         if c.cross.encoder == "none":
             return states, maximum(states, patch_ids_BxT, P)
         every = c.cross.encoder == "all"

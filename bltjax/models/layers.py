@@ -10,7 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
+from bltjax import sharding
 from bltjax.models.attention import self_attention
 
 
@@ -46,30 +48,45 @@ def _rms_norm_backward(eps, kept, g):
 rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def matmul(x, kernel, dtype: str, out: str):
-    """x [..., D] times a float32 kernel [D, F] in `dtype`, returned as `out`; the kernel's gradient is float32.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def matmul(x, kernel, dtype: str, out: str, layout=None):
+    """x [..., D] times a float32 kernel [D, *F] in `dtype`, returned as `out`; the kernel's gradient is float32.
+
+    layout: (cut, whole), on a mesh (sharding.layout). The kernel is then gathered here, in `dtype`, once forward and once more
+    backward, so that no gathered weight is ever kept; its gradient goes back cut, in float32, by one reduce-scatter.
 
     Its gradient is JAX's own, but for the order of the product that gives the kernel's: XLA's CPU backend is up to five times
     slower where that product's long side does not come out last.
     """
-    return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=out)
+    return _product(x.astype(dtype), _whole(kernel, dtype, layout), out)
 
 
-def _matmul_forward(x, kernel, dtype, out):
-    return matmul(x, kernel, dtype, out), (x, kernel)
+def _whole(kernel, dtype, layout):
+    kernel = kernel.astype(dtype)
+    return kernel if layout is None else jax.lax.with_sharding_constraint(kernel, layout[1])
 
 
-def _matmul_backward(dtype, out, kept, g):
+def _product(x, kernel, out):
+    return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), preferred_element_type=out)
+
+
+def _matmul_forward(x, kernel, dtype, out, layout):
+    # Not `matmul` itself: remat's policies look for products, and see none inside a custom derivative.
+    return _product(x.astype(dtype), _whole(kernel, dtype, layout), out), (x, kernel)
+
+
+def _matmul_backward(dtype, out, layout, kept, g):
     x, kernel = kept
-    (D, F), g = kernel.shape, g.astype(dtype)
-    to_x = jnp.einsum("...f,df->...d", g, kernel.astype(dtype))
-    flat_x, flat_g = x.reshape(-1, D).astype(dtype), g.reshape(-1, F)
-    to_kernel = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    if F >= D:
-        return to_x.astype(x.dtype), to_kernel("nd,nf->df", flat_x, flat_g)
+    g = g.astype(dtype)
+    outer, rows = tuple(range(x.ndim - 1, g.ndim)), tuple(range(x.ndim - 1))  # F of g, and what the kernel's gradient is summed over
+    to_x = jax.lax.dot_general(g, _whole(kernel, dtype, layout), ((outer, tuple(range(1, kernel.ndim))), ((), ())))
+    to_kernel = functools.partial(jax.lax.dot_general, dimension_numbers=((rows, rows), ((), ())), preferred_element_type=jnp.float32)
+    if layout is not None:
+        return to_x.astype(x.dtype), jax.lax.with_sharding_constraint(to_kernel(x.astype(dtype), g), layout[0])
+    if kernel.ndim > 2 or kernel.shape[1] >= kernel.shape[0]:
+        return to_x.astype(x.dtype), to_kernel(x.astype(dtype), g)
     # The barrier keeps XLA from folding the transposition into the product.
-    return to_x.astype(x.dtype), jax.lax.optimization_barrier(to_kernel("nd,nf->fd", flat_x, flat_g)).T
+    return to_x.astype(x.dtype), jax.lax.optimization_barrier(to_kernel(g, x.astype(dtype))).T
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
@@ -95,8 +112,7 @@ class Linear(nn.Module):
     def __call__(self, x):
         width = x.shape[-1]
         kernel = self.param("kernel", normal(self.std or width ** -0.5), (width, *self.shape))
-        y = matmul(x, kernel.reshape(width, -1), self.dtype, self.out or self.dtype)
-        return y.reshape(*x.shape[:-1], *self.shape)
+        return matmul(x, kernel, self.dtype, self.out or self.dtype, sharding.layout((*self.path, "kernel"), kernel.shape))
 
 
 def rope_table(length: int, head_dim: int, theta: float):
@@ -126,11 +142,15 @@ def heads(qkv_BxTx3xHxK, rope):
     """
     q, k, v = qkv_BxTx3xHxK.transpose(2, 0, 3, 1, 4)
     cos, sin = (part[None, None] for part in rope)
-    return jax.lax.optimization_barrier((rotate(q, cos, sin), rotate(k, cos, sin), v))
+    return _apart((rotate(q, cos, sin), rotate(k, cos, sin), v))
+
+
+def _apart(arrays):
+    return jax.lax.optimization_barrier(arrays) if sharding.platform() == "cpu" else arrays
 
 
 def _heads_backward(rope, g):
-    q, k, v = jax.lax.optimization_barrier(tuple(part.swapaxes(1, 2) for part in g))
+    q, k, v = _apart(tuple(part.swapaxes(1, 2) for part in g))
     cos, sin = (part[None, :, None] for part in rope)
     return jnp.stack([rotate(q, cos, -sin), rotate(k, cos, -sin), v], axis=2), None
 
@@ -149,7 +169,9 @@ class SelfAttention(nn.Module):
         B, T, D = x_BxTxD.shape
         qkv = Linear((3, D), self.dtype, name="qkv")(x_BxTxD)
         q, k, v = heads(qkv.reshape(B, T, 3, self.heads, D // self.heads), rope)
-        y_BxHxTxK = self_attention(q, k, v, doc_ids_BxT, self.window)
+        own_heads = P(sharding.BATCH, "model")
+        attend = sharding.local(functools.partial(self_attention, window=self.window), (own_heads,) * 3 + (P(sharding.BATCH),), own_heads)
+        y_BxHxTxK = attend(q, k, v, doc_ids_BxT)
         return Linear((D,), self.dtype, name="out")(y_BxHxTxK.swapaxes(1, 2).reshape(B, T, D))
 
 
@@ -194,8 +216,8 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x_BxTxD, doc_ids_BxT, rope):
         attention = SelfAttention(self.heads, self.window, self.dtype, name="attention")
-        x = x_BxTxD + attention(RMSNorm(self.eps, name="attention_norm")(x_BxTxD), doc_ids_BxT, rope)
-        x = x + SwiGLU(self.ffn, self.dtype, name="ffn")(RMSNorm(self.eps, name="ffn_norm")(x))
+        x = x_BxTxD + sharding.rows(attention(RMSNorm(self.eps, name="attention_norm")(x_BxTxD), doc_ids_BxT, rope))
+        x = x + sharding.rows(SwiGLU(self.ffn, self.dtype, name="ffn")(RMSNorm(self.eps, name="ffn_norm")(x)))
         return x, {"": None, "input": x_BxTxD, "output": x}[self.emit]
 
 
@@ -215,7 +237,7 @@ def stack(module, length: int, config, in_axes=(nn.broadcast, nn.broadcast)):
 
     config.scan False unrolls any stack and keeps the layout, so that a compiled program shows every layer's operations.
     """
-    loop = config.scan and length > UNROLLED
+    loop = config.scan and length > (UNROLLED if sharding.current() is None else 1)  # a mesh's programs are large: compile a layer once
     if REMAT[config.remat]:
         module = nn.remat(module, policy=REMAT[config.remat], prevent_cse=not loop)
     return nn.scan(module, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=in_axes, length=length,

@@ -5,6 +5,9 @@
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from bltjax import sharding
 
 
 def _flat(ids_BxT, patches: int):
@@ -48,6 +51,21 @@ def _maximum_backward(kept, g):
 _maximum.defvjp(_maximum_forward, _maximum_backward)
 
 
+# Rows of a batch know nothing of one another, which a partitioner cannot see in a flat list of segments: on a mesh these three run on
+# every device's own rows.
+
 def maximum(x_BxTxC, ids_BxT, patches: int):
     """Largest value over each patch's bytes, [B,P,C]; 0 for a patch without bytes."""
-    return _maximum(x_BxTxC, ids_BxT, jnp.zeros((patches,), jnp.int8))
+    own = lambda x, ids: _maximum(x, ids, jnp.zeros((patches,), jnp.int8))
+    return sharding.local(own, (P(sharding.BATCH), P(sharding.BATCH)), P(sharding.BATCH))(x_BxTxC, ids_BxT)
+
+
+def look_up(x_BxPxC, ids_BxT):
+    """`spread`, on a mesh."""
+    return sharding.local(spread, (P(sharding.BATCH), P(sharding.BATCH)), P(sharding.BATCH))(x_BxPxC, ids_BxT)
+
+
+def spread_ids(values_BxP, ids_BxT):
+    """Each byte's patch's number, int32 [B,T]; -1 for a byte of no patch."""
+    own = lambda values, ids: jnp.take_along_axis(values, ids, axis=1, mode="fill", fill_value=-1)
+    return sharding.local(own, (P(sharding.BATCH), P(sharding.BATCH)), P(sharding.BATCH))(values_BxP, ids_BxT)

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from bltjax.models.layers import Block, Linear, RMSNorm, normal, rope_table, stack
+from bltjax.models.lookup import lookup
 
 
 class Transformer(nn.Module):
@@ -15,7 +16,7 @@ class Transformer(nn.Module):
         """ids and document ids, int32 [B,N] -> float32 logits [B,N,V]."""
         c = self.config
         table = self.param("embed", normal(c.width ** -0.5), (c.vocab, c.width))
-        x = table[ids_BxN].astype(c.dtype)
+        x = lookup(table[None], ids_BxN[:, None], c.dtype, (*self.path, "embed"))
         rope = rope_table(ids_BxN.shape[1], c.width // c.heads, c.rope_theta)
         blocks = stack(Block, c.layers, c)
         x, _ = blocks(c.heads, c.ffn, c.window, c.norm_eps, c.dtype, name="blocks")(x, doc_ids_BxN, rope)

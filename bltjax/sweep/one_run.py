@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
-from bltjax import flops, vocab
+from bltjax import distributed, flops, vocab
 from bltjax.data import loader, segmentation
 from bltjax.entropies import calibrate
 from bltjax.errors import UserError
@@ -42,14 +42,24 @@ class Prepared:
 
 
 def prepare_shared(run_dir: pathlib.Path) -> None:
-    """Makes what the run shares with others (byte LM, entropies), so that several runs do not wait for one another."""
+    """Makes what the run shares with others (tokenizer, byte LM, entropies), so that several runs do not wait for one another."""
     config = rundir.load_config(run_dir)
     shared = rundir.shared(run_dir)
     text = artifacts.corpus(config.data)
+    documents = training_documents(config, text)
+    if needs_tokens(config):
+        artifacts.tokenizer(config, documents, shared)
+    if not artifacts.preparation_key(config):
+        return
     lm = artifacts.byte_lm(config, text, shared)
-    artifacts.entropies(lm, training_documents(config, text), shared)
+    artifacts.entropies(lm, documents, shared)
     for documents, limit in ((text.held_out, config.eval.held_out_bytes), (text.tuning, config.eval.tuning_bytes)):
         artifacts.entropies(lm, bpb.first_documents(documents, limit), shared)
+
+
+def needs_tokens(config: ConfigDict) -> bool:
+    """Whether the run has a tokenizer: its model reads tokens, or its patches are tokens."""
+    return config.model.kind == "token" or config.patching.scheme == "bpe"
 
 
 def training_documents(config: ConfigDict, text) -> list[bytes]:
@@ -62,8 +72,7 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
     shared = rundir.shared(run_dir)
     text = artifacts.corpus(config.data)
     documents = training_documents(config, text)
-    needs_tokens = config.model.kind == "token" or config.patching.scheme == "bpe"
-    tokenizer = artifacts.tokenizer(config, documents, shared) if needs_tokens else None
+    tokenizer = artifacts.tokenizer(config, documents, shared) if needs_tokens(config) else None
     lm, entropies = None, None
     if artifacts.preparation_key(config):
         lm = artifacts.byte_lm(config, text, shared)
@@ -87,7 +96,7 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
     planned = facts(config, rows, steps, useful, executed, counts, patch_size)
     if lm:
         planned["entropy_model"] = lm.facts
-    if needs_tokens:
+    if tokenizer:
         planned["tokenizer_fingerprint"] = tokenizer.fingerprint
         planned["tokenizer"] = rundir.from_run(artifacts.tokenizer_path(config, documents, shared))
     return Prepared(config, rows, steps, useful, executed, planned, text, tokenizer, lm)
@@ -168,33 +177,52 @@ def facts(config: ConfigDict, rows: loader.Rows, steps: int, useful, executed: f
     }
 
 
-def execute(run_dir: pathlib.Path, *, progress: bool = True, profile: bool = False, tensorboard: bool = False) -> None:
-    """Brings a run directory that has a config.json to done.json; goes on from its newest whole checkpoint. Done already: nothing."""
+def execute(run_dir: pathlib.Path, *, progress: bool = True, profile: bool = False, tensorboard: bool = False, mesh=None) -> None:
+    """Brings a run directory that has a config.json to done.json; goes on from its newest whole checkpoint. Done already: nothing.
+
+    mesh: what the run is spread over, and its processes, each of which calls this on the same, shared, directory (training/loop.py).
+    """
     run_dir = pathlib.Path(run_dir)
-    if rundir.state(run_dir) == "done":
+    if distributed.once(mesh, lambda: rundir.state(run_dir)) == "done":
         return
     began = time.time()
+    if distributed.shared(mesh):  # made by the first process, on a device of its own, while the others wait
+        distributed.once(mesh, lambda: prepare_shared(run_dir))
     prepared = prepare(run_dir, rundir.load_config(run_dir))
-    rundir.amend(run_dir, cores=len(local.cores()), platform=jax.default_backend(), device=jax.devices()[0].device_kind,
-                 data_fingerprint=prepared.text.fingerprint)
-    rundir.write_json(run_dir / "planned.json", prepared.planned)
+    distributed.agree(mesh, {"data_fingerprint": prepared.text.fingerprint,
+                             **{name: prepared.planned[name] for name in ("steps", "train_bytes", "patch_size", "threshold", "delta")}})
+    writes = distributed.first(mesh)
+    if writes:
+        rundir.amend(run_dir, cores=len(local.cores()), platform=jax.default_backend(), device=jax.local_devices()[0].device_kind,
+                     data_fingerprint=prepared.text.fingerprint, **where(mesh))
+        rundir.write_json(run_dir / "planned.json", prepared.planned)
     params = loop.train(prepared.config, prepared.rows, run_dir, steps=prepared.steps, useful_per_step=prepared.useful,
-                        executed_per_step=prepared.executed, progress=progress, profile=profile, tensorboard=tensorboard)
-    rundir.write_json(run_dir / "eval.json", evaluate(prepared, params, run_dir))
-    rundir.write_json(run_dir / "done.json", {"realized_flops": prepared.planned["train_flops"], "wall_s": time.time() - began, "finished": time.time()})
-    (run_dir / "failed.json").unlink(missing_ok=True)
+                        executed_per_step=prepared.executed, progress=progress, profile=profile, tensorboard=tensorboard, mesh=mesh)
+    scored = evaluate(prepared, params, run_dir, mesh)
+    if writes:
+        rundir.write_json(run_dir / "eval.json", scored)
+        rundir.write_json(run_dir / "done.json", {"realized_flops": prepared.planned["train_flops"], "wall_s": time.time() - began,
+                                                  "finished": time.time()})
+        (run_dir / "failed.json").unlink(missing_ok=True)
 
 
-def evaluate(prepared: Prepared, params, run_dir: pathlib.Path) -> dict:
+def where(mesh) -> dict:
+    """What a run was spread over, for its record: {"mesh": axis sizes or None, "devices", "processes"}."""
+    if mesh is None:
+        return {"mesh": None, "devices": 1, "processes": 1}
+    return {"mesh": dict(mesh.shape), "devices": mesh.size, "processes": jax.process_count()}
+
+
+def evaluate(prepared: Prepared, params, run_dir: pathlib.Path, mesh=None) -> dict:
     """eval.json: bits per byte of whole held-out and tuning documents."""
     config, text = prepared.config, prepared.text
     parts = {"held_out": bpb.first_documents(text.held_out, config.eval.held_out_bytes),
              "tuning": bpb.first_documents(text.tuning, config.eval.tuning_bytes)}
     return {"schema_version": cfg.SCHEMA_VERSION, "upper_bound": config.model.kind == "token",
-            **{name: score(prepared, params, documents, run_dir) for name, documents in parts.items()}}
+            **{name: score(prepared, params, documents, run_dir, mesh) for name, documents in parts.items()}}
 
 
-def score(prepared: Prepared, params, documents: list[bytes], run_dir: pathlib.Path) -> dict:
+def score(prepared: Prepared, params, documents: list[bytes], run_dir: pathlib.Path, mesh=None) -> dict:
     """Bits per byte of whole documents, each byte once, with the same left context in bytes for every family."""
     config, sizes = prepared.config, [len(d) for d in documents]
     if config.model.kind == "token":
@@ -210,4 +238,4 @@ def score(prepared: Prepared, params, documents: list[bytes], run_dir: pathlib.P
         shaped = windows.byte_windows(documents, lengths if config.model.kind == "blt" else None, config.data.context, config.data.rows)
         is_eos = lambda batch: batch["targets"] == vocab.EOS
         patch_size = sum(int(l.sum()) for l in lengths) / sum(map(len, lengths))
-    return bpb.summary(sizes, *bpb.nats_by_document(config.model, params, shaped, len(documents), is_eos), patch_size)
+    return bpb.summary(sizes, *bpb.nats_by_document(config.model, params, shaped, len(documents), is_eos, mesh), patch_size)

@@ -5,6 +5,9 @@
 
 orbax may restore a file with a flipped bit as if nothing had happened; the manifest catches that. A folder without a manifest is a
 checkpoint that was never finished: no reader takes it and the next writer removes it.
+
+Of a run on a mesh every process writes its own shards into the one shared folder; process 0 makes, seals and removes. What is read
+goes straight into the shards that are asked for, whichever mesh it was written from.
 """
 
 import concurrent.futures
@@ -21,6 +24,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from bltjax import distributed
 from bltjax.errors import UserError
 from bltjax.training.metrics import write_atomically
 from bltjax.training.step import TrainState
@@ -78,21 +82,36 @@ def problem(run_dir, step: int) -> str | None:
     return None
 
 
+def _by_itself() -> ocp.options.MultiprocessingOptions:
+    """orbax in this process alone, however many are joined: it waits for none and leaves no part to another.
+
+    Reading works so in every process; writing only in process 0, since that is who orbax has write an array that is not spread.
+    """
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process-{me}")
+
+
 class Checkpoints:
     """The writer of one run's checkpoints. Opening it removes what a killed writer left unfinished.
 
     keep: how many of the newest stay; 0: all. on_checkpoint(step) is called from the writing thread when one is whole.
     A full disk raises RunFailed from the next `save`, `wait` or `close`; checkpoints that were whole before stay so.
+    mesh: of the run; all its processes make the same calls. A process but the first returns from `wait` when its part is written.
     """
 
-    def __init__(self, run_dir, keep: int = 2, on_checkpoint=None):
-        self._run_dir, self._keep, self._on_checkpoint = run_dir, keep, on_checkpoint
+    def __init__(self, run_dir, keep: int = 2, on_checkpoint=None, mesh=None):
+        self._run_dir, self._keep, self._on_checkpoint, self._mesh = run_dir, keep, on_checkpoint, mesh
+        self._first = distributed.first(mesh)
         self._folder = folder(run_dir)
         self._folder.mkdir(parents=True, exist_ok=True)
-        handlers = dict(params=ocp.PyTreeCheckpointHandler(), optimizer=ocp.PyTreeCheckpointHandler(), about=ocp.JsonCheckpointHandler())
+        who = ocp.options.MultiprocessingOptions() if distributed.shared(mesh) else _by_itself()
+        handlers = dict(params=ocp.PyTreeCheckpointHandler(multiprocessing_options=who),
+                        optimizer=ocp.PyTreeCheckpointHandler(multiprocessing_options=who),
+                        about=ocp.JsonCheckpointHandler(multiprocessing_options=who))
         # Folders made in the background would turn a full disk into a timeout.
         options = ocp.options.AsyncOptions(create_directories_asynchronously=False)
-        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(**handlers), async_options=options)
+        composite = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=who), **handlers)
+        self._orbax = ocp.AsyncCheckpointer(composite, async_options=options, multiprocessing_options=who)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._writing = None  # (step, future)
         self._sweep()
@@ -101,6 +120,9 @@ class Checkpoints:
         """Starts writing; returns when `state` may be given away (donated). Waits for the write before, if it still runs."""
         self.wait()
         self.remove(step)  # a damaged one that the run fell back from
+        distributed.barrier(self._mesh)  # orbax looks for it in every process
+        if distributed.joined() and not distributed.shared(self._mesh):  # orbax takes a jax array for a part of all processes' one
+            state = jax.tree.map(np.array, state)
         items = ocp.args.Composite(params=ocp.args.PyTreeSave(state.params), optimizer=ocp.args.PyTreeSave(state.opt_state),
                                    about=ocp.args.JsonSave({**about, "step": step}))
         try:
@@ -127,12 +149,16 @@ class Checkpoints:
 
     def remove(self, step: int) -> None:
         """The manifest goes first: whatever stops the removal, what is left counts as unfinished."""
+        if not self._first:
+            return
         (self._folder / f"{step}{MANIFEST}").unlink(missing_ok=True)
         if (self._folder / str(step)).exists():
             shutil.rmtree(self._folder / str(step))
 
     def _seal(self, step: int) -> None:
-        self._orbax.wait_until_finished()
+        self._orbax.wait_until_finished()  # all processes' parts
+        if not self._first:
+            return
         files = _digests(self._folder / str(step))
         write_atomically(self._folder / f"{step}{MANIFEST}", json.dumps({"step": step, "files": files}, indent=1) + "\n")
         if self._keep > 0:
@@ -142,6 +168,8 @@ class Checkpoints:
             self._on_checkpoint(step)
 
     def _sweep(self) -> None:
+        if not self._first:
+            return
         finished = {str(step) for step in steps(self._run_dir)}
         for path in self._folder.iterdir():
             if path.is_dir() and path.name not in finished:  # orbax's temporary folders too
@@ -188,12 +216,13 @@ def newest_whole(run_dir, at_most: int | None = None, notes: list | None = None)
 
 def read_about(run_dir, step: int) -> dict:
     """The JSON part of a verified checkpoint: {"step", "rng", "data": {"next_step", "seed"}, "config", "steps"}."""
-    return ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder(run_dir) / str(step) / "about")
+    handler = ocp.JsonCheckpointHandler(multiprocessing_options=_by_itself())
+    return ocp.Checkpointer(handler, multiprocessing_options=_by_itself()).restore(folder(run_dir) / str(step) / "about")
 
 
 def _read_arrays(path, like=None):
     """A tree of numpy arrays, or of jax arrays where a leaf of `like` has a sharding; of plain dicts and lists without `like`."""
-    handler = ocp.PyTreeCheckpointHandler()
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=_by_itself())
     tree = handler.metadata(path).tree if like is None else like
 
     def args(leaf):
@@ -204,13 +233,15 @@ def _read_arrays(path, like=None):
     restore_args = jax.tree.map(args, tree, is_leaf=is_leaf)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return ocp.Checkpointer(handler).restore(path, args=ocp.args.PyTreeRestore(item=like, restore_args=restore_args))
+        reader = ocp.Checkpointer(handler, multiprocessing_options=_by_itself())
+        return reader.restore(path, args=ocp.args.PyTreeRestore(item=like, restore_args=restore_args))
 
 
 def restore(run_dir, step: int, like: TrainState) -> tuple[TrainState, dict]:
     """State and `about` of a verified checkpoint (see `newest_whole`), put on the devices.
 
-    like: the state's shapes and dtypes, with shardings where an array must be read straight into one. Other shapes: UserError.
+    like: the state's shapes and dtypes, with shardings where an array must be read straight into one, of which every process then
+    reads its own part. Other shapes: UserError.
     """
     root = folder(run_dir) / str(step)
     about = read_about(run_dir, step)
@@ -223,7 +254,15 @@ def restore(run_dir, step: int, like: TrainState) -> tuple[TrainState, dict]:
         if want.shape != got.shape or want.dtype != got.dtype:
             raise UserError(f"checkpoint {step} of {run_dir} does not fit this model: {jax.tree_util.keystr(path)} is "
                             f"{got.dtype}{list(got.shape)}, not {want.dtype}{list(want.shape)}")
-    return jax.tree.map(lambda x: x if isinstance(x, jax.Array) else jax.device_put(x), state), about
+    return jax.tree.map(_on_devices, state, like), about
+
+
+def _on_devices(x, like):
+    """A restored leaf where `like` has it: one that orbax gave as numpy is the same in every process."""
+    if isinstance(x, jax.Array):
+        return x
+    sharding = getattr(like, "sharding", None)
+    return jax.device_put(x) if sharding is None else jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
 def load_params(run_dir, step: int | None = None) -> dict:

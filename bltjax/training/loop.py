@@ -1,4 +1,7 @@
-"""The training loop of one run: from its config and its rows to a run directory's metrics and checkpoints."""
+"""The training loop of one run: from its config and its rows to a run directory's metrics and checkpoints.
+
+The same loop runs in every process of a run on a mesh; which of them writes, and how they stop together, is bltjax/distributed.py's.
+"""
 
 import pathlib
 import time
@@ -6,6 +9,8 @@ import time
 import jax
 import numpy as np
 
+from bltjax import distributed, sharding
+from bltjax.data import feed
 from bltjax.errors import UserError
 from bltjax.training import branch, checkpoint, metrics
 from bltjax.training.step import TrainState, init_state, make_step, model_nats
@@ -23,14 +28,16 @@ def checkpoint_steps(train_config, steps: int) -> set[int]:
 
 
 def train(config, rows, run_dir, *, steps: int, useful_per_step, executed_per_step, progress: bool = True, profile: bool = False,
-          tensorboard: bool = False, init_params=None, on_checkpoint=None, loss_fn=model_nats):
+          tensorboard: bool = False, init_params=None, on_checkpoint=None, loss_fn=model_nats, mesh=None):
     """Trains to `steps` updates, resuming from the newest whole checkpoint in `run_dir`, and returns the final parameters.
 
-    rows: `iterator(start, stop)` yields the batches of those steps (dicts of int32 arrays); `counts(steps)` says what each holds,
-    {"slots": byte or token slots used, "patches": patches used, "bytes": raw bytes predicted}, int [steps]; `capacity` how many
-    {"slots", "patches"} a batch has (patches: 0 or absent for models without).
+    rows: `iterator(start, stop)` yields the batches of those steps (dicts of int32 arrays; with a mesh, what data/feed.py says);
+    `counts(steps)` says what each holds, {"slots": byte or token slots used, "patches": patches used, "bytes": raw bytes predicted},
+    int [steps]; `capacity` how many {"slots", "patches"} a batch has (patches: 0 or absent for models without).
     useful_per_step, executed_per_step: FLOPs, float [steps] or one float for all. init_params: parameters to start from instead of
     fresh ones. on_checkpoint(step): called from the writing thread when a checkpoint is whole.
+    mesh: what the run is spread over (sharding.make_mesh), and its processes, each of which makes this call with the same arguments on
+    the same, shared, run_dir; the parameters that come back are laid out over it. None: one device of this process.
 
     An interrupted and resumed run writes the lines and the parameters of an uninterrupted one, bit for bit on the same core count.
     Raises UserError (checkpoints of another run, or none whole), RunFailed (not finite, disk full), Interrupted (a signal; saved first).
@@ -38,18 +45,19 @@ def train(config, rows, run_dir, *, steps: int, useful_per_step, executed_per_st
     run_dir = pathlib.Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     ahead = _Ahead(rows, steps, useful_per_step, executed_per_step)
-    state = _start(config, run_dir, steps, init_params)
+    state = _start(config, run_dir, steps, init_params, mesh)
     first = int(state.step)
-    last_line = metrics.cut(run_dir / "metrics.jsonl", first)
+    writes = distributed.first(mesh)
+    last_line = metrics.cut(run_dir / "metrics.jsonl", first) if writes else None
     if first >= steps:
         return state.params
     about = {**branch.described(config, steps), "rng": np.asarray(jax.random.key_data(jax.random.key(config.seed))).tolist()}
     saves = checkpoint_steps(config.train, steps)
-    step_fn = make_step(config.model, config.train, steps, loss_fn)
-    writer = metrics.Writer(run_dir / "metrics.jsonl", run_dir / "tensorboard" if tensorboard else None)
-    saved = checkpoint.Checkpoints(run_dir, config.train.keep, on_checkpoint)
-    log = _Log(config, ahead, writer, steps, first, progress, last_line)
-    profiler = _Profiler(run_dir / "profile", first, steps) if profile else None
+    step_fn = make_step(config.model, config.train, steps, loss_fn, mesh=mesh)
+    writer = metrics.Writer(run_dir / "metrics.jsonl", run_dir / "tensorboard" if tensorboard else None) if writes else _Unwritten()
+    saved = checkpoint.Checkpoints(run_dir, config.train.keep, on_checkpoint, mesh)
+    log = _Log(config, ahead, writer, steps, first, progress and writes, last_line)
+    profiler = _Profiler(run_dir / "profile", first, steps) if profile and writes else None
 
     def save(step):
         with jax.transfer_guard("allow"):
@@ -60,24 +68,25 @@ def train(config, rows, run_dir, *, steps: int, useful_per_step, executed_per_st
 
     pending = None
     try:
-        with on_signals() as request, jax.transfer_guard("disallow"):
-            for step, batch in enumerate(rows.iterator(first, steps), first + 1):
+        with on_signals(distributed.joined(), distributed.shared(mesh)) as request, jax.transfer_guard("disallow"):
+            for step, batch in enumerate(feed.batches(rows, first, steps, mesh), first + 1):
                 if profiler:
                     profiler.at(step, state)
-                state, results = step_fn(state, jax.device_put(batch))
+                state, results = step_fn(state, batch)
                 if pending:  # one step late, so that the device has its next step before we wait for this one's numbers
                     log(*pending)
                 pending = step, results
-                if step in saves or request.signal:
+                stops = request.reached(step)
+                if step in saves or stops:
                     log(*pending)
                     pending = None
                     save(step)
-                if request.signal and step < steps:
+                if stops and step < steps:
                     saved.wait()
                     raise Interrupted(f"stopped by {request.signal} after step {step} of {steps}; saved, run again to resume")
     except _NotFinite as error:
         saved.wait()
-        whole = checkpoint.steps(run_dir)
+        whole = distributed.once(mesh, lambda: checkpoint.steps(run_dir))
         kept = f"the last good checkpoint is step {whole[-1]}" if whole else "there is no earlier checkpoint"
         raise RunFailed(f"{error} not finite; {kept} in {run_dir}") from None
     finally:
@@ -88,15 +97,30 @@ def train(config, rows, run_dir, *, steps: int, useful_per_step, executed_per_st
             writer.close()
         finally:
             saved.close()
+    distributed.barrier(mesh)  # the first process has sealed the last checkpoint
     return state.params
 
 
-def _start(config, run_dir, steps, init_params) -> TrainState:
-    """The state to go on from: this run's newest whole checkpoint, the run it branches from, or its first parameters."""
+def _start(config, run_dir, steps, init_params, mesh) -> TrainState:
+    """The state to go on from, where the mesh wants it: a checkpoint's, or the first parameters, made in their shards."""
     from bltjax import models
     key = jax.random.key(config.seed)
     fresh = lambda params: init_state(config.train, steps, params)
     like = jax.eval_shape(fresh, init_params or jax.eval_shape(lambda: models.init(config.model, key)))
+    if mesh is not None:
+        layout = sharding.state_shardings(mesh, like)
+        like = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), like, layout)
+    source = distributed.once(mesh, lambda: _source(config, run_dir, steps))
+    if source is not None:
+        return checkpoint.restore(*source, like)[0]
+    if mesh is not None:
+        return jax.jit(lambda: fresh(init_params or models.init(config.model, key)), out_shardings=layout)()
+    params = jax.tree.map(lambda x: jax.numpy.array(x, copy=True), init_params) if init_params else models.init(config.model, key)
+    return jax.jit(fresh)(params)
+
+
+def _source(config, run_dir, steps) -> list | None:
+    """[run directory, step] of the checkpoint to go on from: this run's newest whole one, or that of the run it branches from."""
     notes = []
     step = checkpoint.newest_whole(run_dir, notes=notes)
     if notes:  # for whoever watches several runs: what was said here on standard error is said where they look, too
@@ -106,11 +130,10 @@ def _start(config, run_dir, steps, init_params) -> TrainState:
         branch.check_same_run(config, steps, checkpoint.read_about(run_dir, step), run_dir)
         if step > steps:
             raise UserError(f"{run_dir} is already at step {step}, past the {steps} asked for")
-        return checkpoint.restore(run_dir, step, like)[0]
+        return [str(run_dir), step]
     if config.train.branch_from:
-        return checkpoint.restore(*branch.source(config, steps), like)[0]
-    params = jax.tree.map(lambda x: jax.numpy.array(x, copy=True), init_params) if init_params else models.init(config.model, key)
-    return jax.jit(fresh)(params)
+        return list(branch.source(config, steps))
+    return None
 
 
 @jax.jit
@@ -144,6 +167,15 @@ class _Ahead:
         per_step = {name: float(values[i]) for name, values in self._per_step.items()}
         return {"bytes": int(self.bytes[i]), "useful_flops": float(self._useful[i]), "executed_flops": float(self._executed[i]),
                 "packing_patches": None, **per_step}
+
+
+class _Unwritten:
+    """The metrics file of a process that is not the run's first: it looks at the numbers as the first does, and leaves the file to it."""
+
+    def write(self, line):
+        pass
+
+    sync = close = lambda self: None
 
 
 class _Log:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bltjax import compiler, models, sharding
 from bltjax.errors import UserError
 from bltjax.training import optim
 
@@ -27,8 +28,11 @@ def model_nats(model_config, params, batch):
     return loss.nats(model_config, params, batch)
 
 
-def make_step(model_config, train, steps: int, loss_fn=model_nats):
+def make_step(model_config, train, steps: int, loss_fn=model_nats, mesh=None):
     """The jitted `(state, batch) -> (state, metrics)`; it takes the state's memory over, so use the returned one only.
+
+    mesh: the state it takes and gives is laid out by `sharding.state_shardings`, a batch by `sharding.batch_sharding`; metrics are on
+    every device. The numbers are those of one device, up to the order of sums.
 
     loss_fn(model_config, params, batch) -> dict of float32 sums over the batch: loss (nats over all targets), byte_nats, bytes,
     eos_nats, ... (bltjax.models.loss.nats). What is minimised is the loss per target of the whole batch, however many microbatches
@@ -54,13 +58,21 @@ def make_step(model_config, train, steps: int, loss_fn=model_nats):
         micro = jax.tree.map(lambda x: x.reshape(rows // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
         def add(total, one):
-            return jax.tree.map(jnp.add, total, gradient(params, one, targets)), None
+            grads, sums = jax.tree.map(jnp.add, total, gradient(params, jax.tree.map(sharding.rows, one), targets))
+            return (laid_out(grads), sums), None
 
         shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], micro), targets)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.scan(add, zeros, micro)[0]
+        return jax.lax.scan(add, (laid_out(zeros[0]), zeros[1]), micro)[0]
+
+    def laid_out(grads):
+        return grads if mesh is None else jax.lax.with_sharding_constraint(grads, sharding.state_shardings(mesh, grads))
 
     def step(state, batch):
+        with sharding.active(mesh):
+            return update(state, batch)
+
+    def update(state, batch):
         targets = jnp.maximum(batch["loss_mask"].sum(), 1).astype(jnp.float32)
         grads, sums = (gradient if parts == 1 else accumulated)(state.params, batch, targets)
         updates, opt_state = opt.update(grads, state.opt_state, state.params)
@@ -69,4 +81,10 @@ def make_step(model_config, train, steps: int, loss_fn=model_nats):
         metrics = {**sums, "loss": loss, "grad_norm": norm, "lr": lr(state.step), "finite": jnp.isfinite(loss) & jnp.isfinite(norm)}
         return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    if mesh is None:
+        return jax.jit(step, donate_argnums=0)
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    like = jax.eval_shape(lambda: init_state(train, steps, models.init(model_config, jax.random.key(0))))
+    layout = sharding.state_shardings(mesh, like)
+    return jax.jit(step, donate_argnums=0, in_shardings=(layout, sharding.batch_sharding(mesh)), out_shardings=(layout, everywhere),
+                   compiler_options=compiler.options(mesh))

@@ -1,0 +1,124 @@
+"""Compiles every run of an experiment for a topology, keeps what was found in one file, and prints it as a table.
+
+The file grows run by run; a command that was stopped goes on where it was, and a program that is known is not compiled again.
+"""
+
+import pathlib
+
+from bltjax import aot, chips, config as cfg, roofline, sharding
+from bltjax.errors import UserError
+from bltjax.sweep import rundir
+
+SCHEMA = 1
+FULLEST = 0.8  # of a chip's HBM, predicted: what a layout that is chosen here may take
+
+
+def compile_all(runs, topology: chips.Topology, out: pathlib.Path, mesh: str = "", fit: bool = False, say=print) -> list[dict]:
+    """One record per run (aot.compile_run), also in `out`. mesh: as sharding.parse_mesh reads it; default: FSDP over each slice, and the fewest
+    microbatches that are predicted to fit (the run's own where they do). fit: the layout that is predicted to be the fastest.
+    UserError before anything compiles for a mesh that cannot be."""
+    found = aot.devices(topology)  # first of all: it says which platform JAX starts
+    shape = sharding.parse_mesh(mesh) if mesh else None
+    if shape:
+        for run in runs:
+            _check(run, topology, shape)
+    layouts = [(run, _layouts(run, topology, shape, fit)) for run in runs]
+    records = _read(out)
+    results = []
+    for run, choices in layouts:
+        record = None
+        for choice in choices:
+            laid_out = cfg.replace(run, **{"train.accumulate": choice["accumulate"], "model.remat": choice["remat"]})
+            known = {r["program"]: {k: r[k] for k in r["measured"]} for r in records.values()}
+            record = aot.compile_run(laid_out, topology, choice["mesh"], found, known)
+            say(line(record))
+            records[run.name] = record
+            rundir.write_json(out, {"schema": SCHEMA, "topology": topology.name, "runs": list(records.values())})
+            if record["fits"]:
+                break
+        results.append(record)
+    return results
+
+
+def _check(run, topology, shape) -> None:
+    if shape[0] * shape[1] * shape[2] != topology.devices:
+        raise UserError(f"a mesh of {'x'.join(map(str, shape))} has {shape[0] * shape[1] * shape[2]} devices; {topology.name} has {topology.devices}")
+    sharding.check(run, shape)
+
+
+def _layouts(run, topology, shape, fit) -> list[dict]:
+    """Ways to lay a run out, the first to be tried first; the others are for when it does not fit."""
+    if fit:
+        found = roofline.candidates(run, topology, allowed=lambda mesh, accumulate: _can(run, mesh, accumulate) and shape in (None, mesh))
+        if not found:
+            raise UserError(f"run {run.name}: no mesh of {topology.name} can hold it")
+        return found[:6]
+    shape = shape or (topology.slices, topology.slice_devices, 1)
+    per_device = run.data.rows // (shape[0] * shape[1])
+    counts = [run.train.accumulate * 2**i for i in range(12) if per_device and per_device % (run.train.accumulate * 2**i) == 0]
+    _check(run, topology, shape)
+    choices = [roofline.predict(run, topology, shape, accumulate) for accumulate in counts]
+    if topology.chip.hbm_bytes:
+        choices = [p for p in choices if p["hbm_peak_bytes"] <= FULLEST * topology.chip.hbm_bytes] or choices[-1:]
+    return choices
+
+
+def _can(run, mesh, accumulate) -> bool:
+    try:
+        sharding.check(cfg.replace(run, **{"train.accumulate": accumulate}), mesh)
+    except UserError:
+        return False
+    return True
+
+
+def _read(out: pathlib.Path) -> dict:
+    """{run: record} of an earlier command; a damaged file is begun anew."""
+    value = rundir.read_json(out) or {}
+    return {r["name"]: r for r in value.get("runs", []) if isinstance(r, dict) and "measured" in r} if value.get("schema") == SCHEMA else {}
+
+
+GIB = 2**30
+COLUMNS = (
+    ("run", lambda r: r["name"]),
+    ("mesh", lambda r: "x".join(map(str, r["mesh"]))),
+    ("micro", lambda r: str(r["accumulate"])),
+    ("remat", lambda r: r["remat"]),
+    ("HBM GiB", lambda r: "-" if r["hbm_peak_bytes"] is None else f"{r['hbm_peak_bytes'] / GIB:.1f}"),
+    ("of", lambda r: "-" if r["hbm_chip_bytes"] is None else f"{r['hbm_chip_bytes'] / GIB:.1f}"),
+    ("gathered GB", lambda r: _moved(r, "all-gather")),
+    ("scattered", lambda r: _moved(r, "reduce-scatter")),
+    ("reduced", lambda r: _moved(r, "all-reduce")),
+    ("all-to-all", lambda r: _moved(r, "all-to-all")),
+    ("tables", lambda r: "-" if r["error"] else f"{r['hash_table_collective_bytes'] / 1e9:.3g}"),
+    ("s/step", lambda r: "-" if r.get("step_seconds") is None else f"{r['step_seconds']:.3g}"),
+    ("MFU", lambda r: "-" if r.get("mfu") is None else f"{r['mfu']:.0%}"),
+    ("chip-hours", lambda r: "-" if r.get("chip_hours") is None else f"{r['chip_hours']:,.0f}"),
+    ("compiled in s", lambda r: f"{r['compile_s']:.0f}"),
+)
+
+
+def _moved(record, kind: str) -> str:
+    return "-" if record["error"] else f"{record['collective_bytes'].get(kind, 0.0) / 1e9:.3g}"
+
+
+def text_table(records) -> str:
+    """For a terminal; programs that do not fit have their line below."""
+    rows = [[title for title, _ in COLUMNS]] + [[cell(r) for _, cell in COLUMNS] for r in records]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+    lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in rows]
+    return "\n".join([*lines, "", "GB per chip and step; tables: of collectives that carry a look-up table or its gradient. s/step, MFU, chip-hours: the "
+                      "roofline estimate,", "at published peaks: a bound, not a measurement.", *(line(r) for r in records if r["error"])])
+
+
+def markdown_table(records) -> str:
+    rows = [[cell(r) for _, cell in COLUMNS] for r in records]
+    return "\n".join(["| " + " | ".join(title for title, _ in COLUMNS) + " |", "|" + " --- |" * len(COLUMNS), *("| " + " | ".join(r) + " |" for r in rows)])
+
+
+def line(record) -> str:
+    """One record, as it comes."""
+    if record["error"]:
+        return f"does not fit  {record['name']}: {record['error']}"
+    capacity = f" of {record['hbm_chip_bytes'] / GIB:.1f}" if record["hbm_chip_bytes"] else ""
+    return (f"compiled  {record['name']}: {record['hbm_peak_bytes'] / GIB:.1f}{capacity} GiB a chip, {record['accumulate']} microbatches, "
+            f"{sum(record['collective_bytes'].values()) / 1e9:.1f} GB moved per chip and step, {record['compile_s']:.0f} s")

@@ -1,0 +1,130 @@
+"""Sharded equals unsharded: the same gradients and losses on every mesh, of one process or of two; and a strict table of layouts."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from bltjax import config as cfg
+from bltjax import models, sharding
+from bltjax.errors import UserError
+from bltjax.training import step as steps
+
+HERE = pathlib.Path(__file__).parent
+MESHES = ("8x1", "4x2", "2x2x2", "1x8")
+
+
+def start(*arguments):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}
+    return subprocess.Popen([sys.executable, str(HERE / "sharded_steps.py"), *map(str, arguments)], env=environment, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def measured(out, *groups) -> dict:
+    """What processes started together wrote; each group is the arguments of one."""
+    processes = [start(*group) for group in groups]
+    said = [process.communicate(timeout=600)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), said
+    with np.load(out) as file:
+        return dict(file)
+
+
+def compare(results: dict, mesh: str, plain: dict) -> None:
+    """Gradients of step 0 within 1e-5 of their largest entry, losses of 20 steps within 1e-4."""
+    for name, want in plain.items():
+        if name.startswith("1/gradient"):
+            got = results[f"{mesh}/{name[2:]}"]
+            assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max(), (mesh, name)
+    np.testing.assert_allclose(results[f"{mesh}/losses"][0], plain["1/losses"][0], rtol=1e-5)
+    np.testing.assert_allclose(results[f"{mesh}/losses"], plain["1/losses"], rtol=1e-4)
+    assert plain["1/losses"][-1] < plain["1/losses"][0] - 0.1  # something was learned
+
+
+def test_sharded_equals_unsharded(tmp_path):
+    """The quick one: a BLT on the mesh with all three axes."""
+    results = measured(tmp_path / "out.npz", ("blt", tmp_path / "out.npz", "1", "2x2x2"))
+    compare(results, "2x2x2", results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["blt", "token", "byte", "released", "no-cross"])
+def test_every_mesh(kind, tmp_path):
+    results = measured(tmp_path / "out.npz", (kind, tmp_path / "out.npz", "1", *MESHES))
+    for mesh in MESHES:
+        compare(results, mesh, results)
+
+
+@pytest.mark.slow
+def test_microbatches_on_a_mesh(tmp_path):
+    plain = measured(tmp_path / "plain.npz", ("blt", tmp_path / "plain.npz", "1"))
+    compare(measured(tmp_path / "out.npz", ("blt", tmp_path / "out.npz", "4x2", "--accumulate", 2)), "4x2", plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["blt", "token", "byte"])
+def test_two_processes(kind, tmp_path):
+    """Two real processes on loopback, four devices each."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    both = [(kind, tmp_path / "out.npz", "8x1", "4x2", "--coordinator", address, "--processes", 2, "--process", i) for i in range(2)]
+    results = measured(tmp_path / "out.npz", *both)
+    plain = measured(tmp_path / "plain.npz", (kind, tmp_path / "plain.npz", "1"))
+    for mesh in ("8x1", "4x2"):
+        compare(results, mesh, plain)
+
+
+SIZES = {"replica": 2, "data": 2, "model": 2}
+
+
+@pytest.mark.parametrize("model", [
+    cfg.sized_blt("400M"), cfg.replace(cfg.sized_blt("8B"), **{"cross.encoder": "all"}), cfg.replace(cfg.sized_blt("1B"), **{"cross.decoder": "first"}),
+    cfg.replace(cfg.sized_blt("1B"), **{"cross.encoder": "none", "cross.decoder": "none", "ngrams.sizes": ()}),
+    cfg.transformer("token", vocab=128_256, width=2048, layers=2, heads=16), cfg.transformer("byte", vocab=260, width=768, layers=14, heads=12)])
+def test_every_parameter_and_its_moments_have_a_layout(model):
+    """Matrices are cut over data; nothing that is gathered (so everything but tables) is left whole where it is large."""
+    like = jax.eval_shape(lambda: steps.init_state(cfg.training(), 10, models.init(model, jax.random.key(0))))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(like):
+        cut = sharding.spec(sharding.parameter_path(path), leaf.shape, SIZES) if leaf.ndim else ()
+        assert leaf.size < 2**18 or "data" in jax.tree.leaves(tuple(cut)), (path, leaf.shape, cut)
+
+
+def test_the_table_is_strict():
+    for path, shape, word in [("encoder/unheard_of/kernel", (4, 4), "no layout is known"), ("blocks/ffn/down/kernel", (4,), "dimensions"),
+                              ("blocks/ffn/down/kernel", (3, 4), "no multiple of 2")]:
+        with pytest.raises(UserError, match=word):
+            sharding.spec(path, shape, SIZES)
+
+
+def test_a_colliding_axis(monkeypatch):
+    monkeypatch.setattr(sharding, "TABLE", ((r"kernel", ("data", "data")),))
+    with pytest.raises(UserError, match="twice"):
+        sharding.spec("head/kernel", (4, 4), SIZES)
+
+
+def test_what_does_not_divide_stays_whole_only_where_the_table_says_so():
+    assert tuple(sharding.spec("head/kernel", (32, 260), {"replica": 1, "data": 1, "model": 8})) == ("data", None)
+    assert tuple(sharding.spec("head/kernel", (32, 256), {"replica": 1, "data": 1, "model": 8})) == ("data", "model")
+
+
+def test_meshes():
+    assert sharding.parse_mesh("8") == (1, 8, 1) and sharding.parse_mesh("4x2") == (1, 4, 2) and sharding.parse_mesh("2X3x4") == (2, 3, 4)
+    for text in ("", "x", "0x8", "2x2x2x2", "-1", "axb"):
+        with pytest.raises(UserError, match="a mesh is"):
+            sharding.parse_mesh(text)
+    with pytest.raises(UserError, match="needs 3 devices"):
+        sharding.make_mesh((1, 3, 1))
+
+
+@pytest.mark.parametrize("shape, word", [((1, 1, 8), "heads"), ((1, 3, 1), "rows"), ((1, 64, 1), "rows")])
+def test_a_run_that_a_mesh_cannot_cut(shape, word):
+    run = cfg.run("a", "blt-space", cfg.sized_blt("400M", ngram_rows=64), patching_=cfg.patching("space", 6.0),
+                  data_=cfg.replace(cfg.data(), rows=32, context=64))
+    with pytest.raises(UserError, match=word) as error:
+        sharding.check(run, shape)
+    assert "\n" not in str(error.value) and "run a" in str(error.value)
