@@ -93,7 +93,7 @@ def compile_run(run, topology: chips.Topology, shape: tuple[int, int, int], foun
         measured = {**known[key], "lower_s": lower_s}
     else:
         measured = {"program": key, "lower_s": lower_s, **measure(run, lowered, topology, shape)}
-    return {**described(run), **layout, **measured, **timed(run, topology, measured), "measured": sorted(measured)}
+    return {**described(run), **layout, **measured, **timed(run, topology, shape, measured), "measured": sorted(measured)}
 
 
 def described(run) -> dict:
@@ -181,26 +181,22 @@ def products(run, text: str, topology: chips.Topology) -> dict:
                 executed_flops=flops.executed_step(run, run.data.rows, slots, patches) / topology.devices)
 
 
-def timed(run, topology: chips.Topology, measured: dict) -> dict:
-    """The roofline estimate from the compiled program's own counts; of programs that do not compile, and of chips without peaks, None."""
+def timed(run, topology: chips.Topology, shape, measured: dict) -> dict:
+    """The roofline estimate, with the compiled program's own traffic and products, and with the predicted bytes of HBM (a compiler's figure
+    counts every operand of every fusion). Of programs that do not compile, and of chips without peaks, None."""
     if measured["error"] or not topology.chip.flops_per_second:
-        return dict(step_seconds=None, mfu=None, chip_hours=None, bound=None)
+        return dict(step_seconds=None, mfu=None, chip_hours=None, bound=None, seconds=None)
     steps = run.train.steps or round(run.budget_flops / (measured["exact_flops"] * topology.devices))
-    again = 4 / 3 if run.model.remat == "full" else 1.0
+    predicted = roofline.predict(run, topology, tuple(shape), steps=steps)["counts"]
+    share = roofline.link_share(shape[1], topology)
     moved = sum(measured["collective_bytes"].values()) - measured["dcn_bytes"]
-    hbm = measured["hbm"]
-    estimate = roofline.estimate(
-        topology.chip, flops=max(measured["executed_flops"] * again, measured["compiled_dot_flops"]), useful_flops=measured["exact_flops"],
-        hbm_bytes=hbm_traffic(run, hbm), ici_bytes=moved - measured["lookup_collective_bytes"],
-        ici_blocking_bytes=measured["lookup_collective_bytes"], dcn_bytes=measured["dcn_bytes"], rows_gathered=measured["rows_gathered"],
-        rows_scattered=measured["rows_scattered"], row_bytes=4 * max(topology.chip.lanes, measured["row_width"]), steps=steps,
-        devices=topology.devices)
+    counts = dict(predicted, useful_flops=measured["exact_flops"], flops=max(predicted["flops"], measured["compiled_dot_flops"]),
+                  ici_bytes=max(0.0, moved - measured["lookup_collective_bytes"]) / share, dcn_bytes=measured["dcn_bytes"],
+                  ici_blocking_bytes=measured["lookup_collective_bytes"] / share)
+    if measured["rows_gathered"]:
+        counts.update(rows_gathered=measured["rows_gathered"], rows_scattered=measured["rows_scattered"])
+    estimate = roofline.estimate(topology.chip, **counts, steps=steps, devices=topology.devices)
     return {key: estimate[key] for key in ("step_seconds", "mfu", "chip_hours", "bound", "seconds")}
-
-
-def hbm_traffic(run, memory: dict) -> float:
-    """Bytes of HBM that a step must at least move: the state read and written once, and the temporaries once each way a microbatch."""
-    return 2 * memory["arguments"] + 2 * memory["temporaries"] * run.train.accumulate
 
 
 def advice(run, shape) -> str:

@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     sub = verb("plan", "Every run of an experiment, before anything is spent: nothing is run.", plan, "what an experiment will run and cost")
+    sub.add_argument("--topology", default="", help="estimate step time, memory and chip-hours on these chips: v5p:4x4x4, h100:16, ...")
     sub.add_argument("--json", action="store_true")
     sub = verb("compile", "Compile every run's training step for chips that are not here: memory, traffic, the pod's own out-of-memory error.",
                compile_, "what an experiment needs on a pod, compiled for it")
@@ -105,10 +106,18 @@ def plan(args) -> int:
     rate = planning.machine_flops()
     for p in plans:
         p["seconds_here"] = planning.seconds(p, rate)
+    if args.topology:
+        from bltjax import chips
+        from bltjax.sweep import compiling
+        topology = chips.topology(args.topology)
+        for p, config in zip(plans, runs):
+            p["on"] = compiling.estimated(config, topology, p["steps"])
     if args.json:
         print(json.dumps({"experiment": experiment.name, "machine_flops": rate, "runs": plans}))
     else:
         print(planning.text_table(plans))
+        if args.topology:
+            print("\n" + compiling.estimates_table(plans))
     return 0
 
 

@@ -99,7 +99,7 @@ def test_nothing_before_a_changed_byte_moves(scheme, preset):
     slot_VxT, row_V = np.arange(T)[None, :], np.array(rows)
     earlier = slot_VxT < np.array(slots)[:, None]
     real = batch["doc_ids"][row_V] > 0
-    assert difference[earlier & real].max() <= 1e-5
+    assert difference[earlier & real].max() <= 3e-5  # of float32 sums in another order; a leak is a thousand times that
     at_itself = difference[np.arange(len(slots)), slots]
     assert (at_itself > 1e-4).mean() > 0.95, "a byte does move its own logits, else the test shows nothing"
     if preset == "paper":

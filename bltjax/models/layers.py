@@ -78,15 +78,23 @@ def _matmul_forward(x, kernel, dtype, out, layout):
 def _matmul_backward(dtype, out, layout, kept, g):
     x, kernel = kept
     g = g.astype(dtype)
+    if layout is None:
+        return _flat_backward(x, kernel.reshape(kernel.shape[0], -1).astype(dtype), g, kernel.shape)
     outer, rows = tuple(range(x.ndim - 1, g.ndim)), tuple(range(x.ndim - 1))  # F of g, and what the kernel's gradient is summed over
     to_x = jax.lax.dot_general(g, _whole(kernel, dtype, layout), ((outer, tuple(range(1, kernel.ndim))), ((), ())))
-    to_kernel = functools.partial(jax.lax.dot_general, dimension_numbers=((rows, rows), ((), ())), preferred_element_type=jnp.float32)
-    if layout is not None:
-        return to_x.astype(x.dtype), jax.lax.with_sharding_constraint(to_kernel(x.astype(dtype), g), layout[0])
-    if kernel.ndim > 2 or kernel.shape[1] >= kernel.shape[0]:
-        return to_x.astype(x.dtype), to_kernel(x.astype(dtype), g)
+    to_kernel = jax.lax.dot_general(x.astype(dtype), g, ((rows, rows), ((), ())), preferred_element_type=jnp.float32)
+    return to_x.astype(x.dtype), jax.lax.with_sharding_constraint(to_kernel, layout[0])
+
+
+def _flat_backward(x, kernel_DxF, g, shape):
+    D, F = kernel_DxF.shape
+    x_NxD, g_NxF = x.reshape(-1, D).astype(kernel_DxF.dtype), g.reshape(-1, F)
+    to_x = (g_NxF @ kernel_DxF.T).reshape(x.shape).astype(x.dtype)
+    to_kernel = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    if F >= D:
+        return to_x, to_kernel("nd,nf->df", x_NxD, g_NxF).reshape(shape)
     # The barrier keeps XLA from folding the transposition into the product.
-    return to_x.astype(x.dtype), jax.lax.optimization_barrier(to_kernel(g, x.astype(dtype))).T
+    return to_x, jax.lax.optimization_barrier(to_kernel("nd,nf->fd", x_NxD, g_NxF)).T.reshape(shape)
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)

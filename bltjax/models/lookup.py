@@ -36,7 +36,7 @@ def reference(tables_SxRxD, ids_BxSxT):
 def _found(table_RxD, ids):
     """Rows by id; 0 for an id that is no row here."""
     here = (ids >= 0) & (ids < table_RxD.shape[0])
-    return jnp.where(here[..., None], table_RxD.at[jnp.where(here, ids, 0)].get(mode="promise_in_bounds"), 0)
+    return jnp.where(here[..., None], jnp.asarray(table_RxD).at[jnp.where(here, ids, 0)].get(mode="promise_in_bounds"), 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))

@@ -17,8 +17,8 @@ def compile_all(runs, topology: chips.Topology, out: pathlib.Path, mesh: str = "
     """One record per run (aot.compile_run), also in `out`. mesh: as sharding.parse_mesh reads it; default: FSDP over each slice, and the fewest
     microbatches that are predicted to fit (the run's own where they do). fit: the layout that is predicted to be the fastest.
     UserError before anything compiles for a mesh that cannot be."""
-    found = aot.devices(topology)  # first of all: it says which platform JAX starts
     shape = sharding.parse_mesh(mesh) if mesh else None
+    found = aot.devices(topology)  # before anything else of JAX: it says which platform to start
     if shape:
         for run in runs:
             _check(run, topology, shape)
@@ -38,6 +38,32 @@ def compile_all(runs, topology: chips.Topology, out: pathlib.Path, mesh: str = "
                 break
         results.append(record)
     return results
+
+
+def estimated(run, topology: chips.Topology, steps: int) -> dict:
+    """What `plan --topology` says of a run, from its config alone: roofline.predict of the layout that `compile` would try first."""
+    layout = _layouts(run, topology, None, False)[0]
+    found = roofline.predict(run, topology, tuple(layout["mesh"]), layout["accumulate"], layout["remat"], steps=steps)
+    return {"topology": topology.name, **{key: value for key, value in found.items() if key != "counts"}}
+
+
+def estimates_table(plans) -> str:
+    """The estimates of several plans, for a terminal."""
+    rows = [["run", "mesh", "micro", "HBM GiB", "of", "s/step", "MFU", "bound by", "chip-hours"]]
+    known = lambda value, text: "-" if value is None else text(value)
+    for plan in plans:
+        on = plan["on"]
+        rows.append([plan["name"], "x".join(map(str, on["mesh"])), str(on["accumulate"]), f"{on['hbm_peak_bytes'] / GIB:.1f}",
+                     f"{on['hbm_chip_bytes'] / GIB:.1f}" if on["hbm_chip_bytes"] else "-", known(on["step_seconds"], "{:.3g}".format),
+                     known(on["mfu"], "{:.0%}".format), on["bound"] or "-", known(on["chip_hours"], "{:,.0f}".format)])
+    total = sum(plan["on"]["chip_hours"] or 0.0 for plan in plans)
+    return "\n".join([f"On {plans[0]['on']['topology']}, by a roofline at published peaks: a bound, no measurement"
+                      + (f"; {total:,.0f} chip-hours in all" if total else ""), *_aligned(rows)])
+
+
+def _aligned(rows) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in rows]
 
 
 def _check(run, topology, shape) -> None:
@@ -104,9 +130,7 @@ def _moved(record, kind: str) -> str:
 def text_table(records) -> str:
     """For a terminal; programs that do not fit have their line below."""
     rows = [[title for title, _ in COLUMNS]] + [[cell(r) for _, cell in COLUMNS] for r in records]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in rows]
-    return "\n".join([*lines, "", "GB per chip and step; tables: of collectives that carry a look-up table or its gradient. s/step, MFU, chip-hours: the "
+    return "\n".join([*_aligned(rows), "", "GB per chip and step; tables: of collectives that carry a look-up table or its gradient. s/step, MFU, chip-hours: the "
                       "roofline estimate,", "at published peaks: a bound, not a measurement.", *(line(r) for r in records if r["error"])])
 
 
