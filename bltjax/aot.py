@@ -134,7 +134,7 @@ def traffic(run, text: str, topology: chips.Topology, shape) -> dict:
     rows = [access for access in hlo_collectives.row_gathers(text) if set(access.table.dims) & tables]
     total = lambda chosen: sum(record.total_bytes for record in chosen)
     looks_up = [r for r in records if "embed" in r.op_name and not carries(r, tables)]
-    weights = [r for r in records if r not in looks_up and r.kind in ("all-gather", "reduce-scatter", "all-reduce") and _weight_like(r)]
+    weights = [r for r in records if r not in looks_up and not carries(r, tables) and _of_weights(r, shape)]
     return dict(
         collective_bytes=hlo_collectives.by_kind(records), dcn_bytes=total(r for r in records if r.network == "dcn"),
         hash_table_collective_bytes=total(r for r in records if carries(r, tables)), lookup_collective_bytes=total(looks_up),
@@ -169,8 +169,11 @@ def carries(record, tables: set[int]) -> bool:
     return any(set(shape.dims) & tables for shape in (*record.operands, *record.results))
 
 
-def _weight_like(record) -> bool:
-    return max((shape.size for shape in (*record.operands, *record.results) if shape.dtype in ("f32", "bf16")), default=0) >= 2**16
+def _of_weights(record, shape) -> bool:
+    """Gathers and sums of floats, but for those of activations: all-reduces over the model axis alone."""
+    of_activations = record.kind == "all-reduce" and shape[2] > 1 and record.group_size == shape[2]
+    floats = any(array.dtype in ("f32", "bf16") for array in (*record.operands, *record.results))
+    return record.kind in ("all-gather", "reduce-scatter", "all-reduce") and floats and not of_activations
 
 
 def products(run, text: str, topology: chips.Topology) -> dict:

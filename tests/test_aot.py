@@ -1,0 +1,112 @@
+"""`bltjax compile`: programs for devices that are not here, one line for what cannot be, and a table that goes on where it was."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from bltjax import aot, chips, config as cfg, sharding
+from bltjax.errors import UserError
+from bltjax.sweep import compiling
+
+HERE = pathlib.Path(__file__).parent
+
+
+def bltjax(*arguments, timeout=600):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}
+    return subprocess.run([sys.executable, "-m", "bltjax.cli", *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=timeout)
+
+
+def tiny(**changes):
+    blt = cfg.blt_model("paper", local_width=32, encoder_layers=1, decoder_layers=2, local_heads=4, global_width=64, global_layers=4, global_heads=4,
+                        k=2, window=32, ngram_rows=2000, ffn_multiple=16)
+    run = cfg.run("tiny", "blt-space", blt, patching_=cfg.patching("space", 5.0), budget_flops=1e12,
+                  data_=cfg.replace(cfg.data(), context=64, rows=8))
+    return cfg.replace(run, **changes)
+
+
+def test_a_table_that_goes_on(tmp_path):
+    command = ("compile", HERE / "tiny_experiment.py", "--topology", "cpu:2", "--out", tmp_path / "table.json")
+    first = bltjax(*command, "--only", "space", "--json")
+    assert first.returncode == 0, first.stderr
+    [record] = json.loads(first.stdout)["runs"]
+    assert record["name"] == "space" and record["fits"] and record["hash_table_collective_bytes"] == 0
+    assert record["collective_bytes"]["all-to-all"] > 0 and record["lookup_collective_bytes"] > 0 and record["rows_gathered"] > 0
+    assert record["hbm_peak_bytes"] == sum(record["hbm"][part] for part in ("arguments", "outputs", "temporaries", "code"))
+    both = bltjax(*command)
+    assert both.returncode == 0 and "entropy" in both.stdout and "Traceback" not in both.stdout + both.stderr
+    kept = {r["name"]: r for r in json.loads((tmp_path / "table.json").read_text())["runs"]}
+    assert kept["space"]["compile_s"] == record["compile_s"]  # not compiled a second time
+    assert {"space", "entropy", "bpe"} == set(kept)
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (("--topology", "v9x:4x4"), "unknown chip"), (("--topology", "v5p"), "a topology is"), (("--topology", "cpu:2", "--mesh", "3"), "a mesh of"),
+    (("--topology", "cpu:2", "--mesh", "0x2"), "a mesh is"), (("--topology", "cpu:4", "--only", "space"), "2 rows"),
+    (("--topology", "cpu:2", "--mesh", "1x2", "--only", "space"), "heads"), (("--topology", "h100:8",), "where one is")])
+def test_what_cannot_be_is_one_line(arguments, says, tmp_path):
+    done = bltjax("compile", HERE / "tiny_experiment.py", *arguments, "--out", tmp_path / "table.json")
+    assert done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not (tmp_path / "table.json").exists()
+
+
+def test_exact_flops_are_the_products_of_the_compiled_program():
+    """Counted with padding and masked blocks, an unrolled program multiplies what flops.executed_step says, on one device."""
+    run = tiny(**{"model.scan": False})
+    mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+    found = aot.products(run, aot.lower(run, mesh).compile().as_text(), chips.topology("cpu:1"))
+    assert found["compiled_dot_flops"] == pytest.approx(found["executed_flops"], rel=0.02)
+    assert found["exact_flops"] < found["executed_flops"]
+
+
+def test_tracing_does_not_grow_with_depth():
+    mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+    texts = [aot.lower(tiny(**{"model.latent.layers": layers, "model.local.decoder_layers": layers}), mesh).as_text() for layers in (8, 64)]
+    assert abs(len(texts[1]) / len(texts[0]) - 1) < 0.01
+
+
+def test_a_program_that_does_not_fit_is_a_record(monkeypatch):
+    class Lowered:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError((HERE / "golden" / "hlo" / "v6e_out_of_memory.txt").read_text())
+
+    found = aot.measure(tiny(), Lowered(), chips.topology("v5p:2x2x1"), (1, 4, 1))
+    assert found["fits"] is False and found["error"].startswith("needs ") and "train.accumulate=2" in found["error"] and "\n" not in found["error"]
+
+
+def test_the_fewest_microbatches_that_fit_come_first():
+    run = cfg.run("big", "blt-space", cfg.replace(cfg.sized_blt("8B"), dtype="bfloat16", remat="full"), patching_=cfg.patching("space", 6.0), budget_flops=1e21,
+                  data_=cfg.replace(cfg.data(), context=8192, rows=2048))
+    plenty, tight = (compiling._layouts(run, chips.topology(name), None, False) for name in ("v5p:4x4x4", "v6e:8x8"))
+    assert plenty[0]["accumulate"] <= tight[0]["accumulate"] and [c["accumulate"] for c in tight] == sorted(c["accumulate"] for c in tight)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra `tpu`")
+def test_for_a_pod(tmp_path):
+    """No collective carries a table, weights move as little as FSDP can, look-ups at most ten activations each way."""
+    program = f"""
+import json, sys
+from bltjax import aot, chips, config as cfg
+sys.path.insert(0, {str(HERE)!r})
+from test_aot import tiny
+topology = chips.topology("v5p:4x4x4")
+found = aot.devices(topology)
+run = tiny(**{{"model.dtype": "bfloat16", "model.remat": "full", "data.rows": 256, "data.context": 256, "train.accumulate": 2,
+    "model.local.width": 512, "model.local.ffn": 1536, "model.latent.width": 1024, "model.latent.ffn": 3072, "model.latent.heads": 8,
+    "model.local.heads": 8, "model.cross.heads": 8, "model.ngrams.rows": 10000}})
+print(json.dumps(aot.compile_run(run, topology, (1, 64, 1), found)))
+"""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=900)
+    assert done.returncode == 0, done.stderr[-2000:]
+    record = json.loads(done.stdout.splitlines()[-1])
+    assert record["fits"] and record["hash_table_collective_bytes"] == 0
+    activation = record["rows"] // 64 * record["slots"] * 512 * 2
+    assert record["lookup_collective_bytes"] <= 2 * 10 * activation
+    assert record["weight_collective_bytes"] <= 1.1 * record["weight_minimum_bytes"]
