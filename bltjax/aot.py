@@ -19,6 +19,7 @@ from bltjax.training import step as training_step
 
 BATCH = {"blt": ("bytes", "patch_ids", "latent_ids", "doc_ids", "targets", "loss_mask"),
          "byte": ("bytes", "doc_ids", "targets", "loss_mask"), "token": ("tokens", "doc_ids", "targets", "loss_mask", "target_bytes")}
+LARGEST = 12  # collectives that a record lists
 SCHEDULE_STEPS = 10_000  # programs differ in their learning rates' constants otherwise, and in nothing else
 
 
@@ -133,14 +134,20 @@ def traffic(run, text: str, topology: chips.Topology, shape) -> dict:
     tables = table_rows(run.model)
     rows = [access for access in hlo_collectives.row_gathers(text) if set(access.table.dims) & tables]
     total = lambda chosen: sum(record.total_bytes for record in chosen)
-    looks_up = [r for r in records if "embed" in r.op_name and not carries(r, tables)]
+    looks_up = [r for r in records if _of_lookups(r) and not carries(r, tables)]
     weights = [r for r in records if r not in looks_up and not carries(r, tables) and _of_weights(r, shape)]
     return dict(
         collective_bytes=hlo_collectives.by_kind(records), dcn_bytes=total(r for r in records if r.network == "dcn"),
         hash_table_collective_bytes=total(r for r in records if carries(r, tables)), lookup_collective_bytes=total(looks_up),
         weight_collective_bytes=total(weights), weight_minimum_bytes=weight_minimum(run, shape),
+        largest_collectives=[_described(record) for record in sorted(records, key=lambda r: -r.total_bytes)[:LARGEST]],
         rows_gathered=sum(a.total_rows for a in rows if a.kind == "gather"), rows_scattered=sum(a.total_rows for a in rows if a.kind == "scatter"),
         row_width=max((a.width for a in rows), default=0))
+
+
+def _described(record) -> dict:
+    arrays = [f"{array.dtype}[{','.join(map(str, array.dims))}]" for array in record.results]
+    return dict(kind=record.kind, bytes=record.total_bytes, times=record.times, chips=record.group_size, results=arrays, where=record.op_name)
 
 
 def weight_minimum(run, shape) -> float:
@@ -167,6 +174,12 @@ def table_rows(model) -> set[int]:
 def carries(record, tables: set[int]) -> bool:
     """Whether a collective moves (a part of) a look-up table or its gradient."""
     return any(set(shape.dims) & tables for shape in (*record.operands, *record.results))
+
+
+def _of_lookups(record) -> bool:
+    """What models/lookup.py moves. XLA drops the name of some: but only look-ups send all to all, or gather integers."""
+    integers = all(array.dtype in ("s32", "u32", "s16", "u16") for array in record.operands)
+    return "/embed/" in record.op_name or record.kind == "all-to-all" or record.kind == "all-gather" and integers
 
 
 def _of_weights(record, shape) -> bool:
@@ -196,8 +209,8 @@ def timed(run, topology: chips.Topology, shape, measured: dict) -> dict:
     counts = dict(predicted, useful_flops=measured["exact_flops"], flops=max(predicted["flops"], measured["compiled_dot_flops"]),
                   ici_bytes=max(0.0, moved - measured["lookup_collective_bytes"]) / share, dcn_bytes=measured["dcn_bytes"],
                   ici_blocking_bytes=measured["lookup_collective_bytes"] / share)
-    if measured["rows_gathered"]:
-        counts.update(rows_gathered=measured["rows_gathered"], rows_scattered=measured["rows_scattered"])
+    if measured["rows_gathered"]:  # XLA:TPU writes scatters as loops of its own; what was looked up is what is added to
+        counts.update(rows_gathered=measured["rows_gathered"], rows_scattered=measured["rows_scattered"] or measured["rows_gathered"])
     estimate = roofline.estimate(topology.chip, **counts, steps=steps, devices=topology.devices)
     return {key: estimate[key] for key in ("step_seconds", "mfu", "chip_hours", "bound", "seconds")}
 

@@ -42,7 +42,13 @@ def make_mesh(shape: tuple[int, int, int], devices=None) -> Mesh:
         raise UserError(f"a mesh of {'x'.join(map(str, shape))} needs {math.prod(shape)} devices; there are {len(devices)}")
     if devices[0].platform == "tpu":
         from jax.experimental import mesh_utils
-        try:
+        slices = len({getattr(device, "slice_index", 0) for device in devices})
+        if shape[0] % slices:
+            raise UserError(f"a mesh of {'x'.join(map(str, shape))} over {slices} slices: replica must be a multiple of {slices}")
+        inside = (shape[0] // slices, *shape[1:])
+        try:  # neighbours on the torus; slices apart on `replica`
+            if slices > 1:
+                return Mesh(mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices, allow_split_physical_axes=True), AXES)
             return Mesh(mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True), AXES)
         except (NotImplementedError, ValueError, AssertionError):  # a torus that the helper does not know
             pass
