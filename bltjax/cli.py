@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     sub = verb("compile", "Compile every run's training step for chips that are not here: memory, traffic, the pod's own out-of-memory error.",
                compile_, "what an experiment needs on a pod, compiled for it")
     sub.add_argument("--topology", required=True, help="v5p:4x4x4, v6e:8x8, 2*v5p:4x4x4 (two slices), cpu:8, ...")
-    sub.add_argument("--mesh", default="", help="DATA, DATAxMODEL or REPLICAxDATAxMODEL (default: all of a slice on data)")
+    sub.add_argument("--mesh", default="", help="DATA, DATAxMODEL or REPLICAxDATAxMODEL (default: FSDP over a slice, or half a large one)")
     sub.add_argument("--fit", action="store_true", help="choose mesh, remat and microbatches: the fastest that fits, by a roofline estimate")
     sub.add_argument("--json", action="store_true")
     sub.add_argument("--out", type=pathlib.Path, help="the table's file, which later commands go on from (default: ROOT/EXPERIMENT/compiled/TOPOLOGY.json)")

@@ -116,7 +116,7 @@ def use_cpu_devices(count: int) -> None:
 
 
 def mesh(shape: tuple[int, int, int] | None, devices: int = 0):
-    """The run's mesh: of that shape; None: every device on `data`, and no mesh at all where there is one device.
+    """The run's mesh: of that shape; None: `sharding.usual_shape`, and no mesh at all where there is one device.
 
     devices: what `use_cpu_devices` was asked for. UserError if the shape needs another number of devices than there are.
     """
@@ -126,7 +126,8 @@ def mesh(shape: tuple[int, int, int] | None, devices: int = 0):
         raise UserError(f"--devices is for CPUs; here JAX runs on {jax.default_backend()}, whose devices are counted by themselves")
     if shape is None and jax.device_count() == 1:
         return None
-    return sharding.make_mesh(shape or (1, jax.device_count(), 1))
+    slices = len({getattr(device, "slice_index", 0) for device in jax.devices()})
+    return sharding.make_mesh(shape or sharding.usual_shape(jax.default_backend(), jax.device_count(), slices))
 
 
 def joined() -> bool:

@@ -236,7 +236,11 @@ def _iota(text: str):
 
 def _mesh_groups(axes: str, device_ids: str | None, grouped: str) -> tuple[tuple[int, ...], ...]:
     full = {name: int(size) for name, size in re.findall(r"'?([\w.\-]+)'?=(\d+)", axes)}
-    if device_ids and "<=" in device_ids:
+    transposed = re.fullmatch(r"\[([\d,]+)\]T\(([\d,]+)\)", (device_ids or "").strip())  # [2,32]T(1,0): an iota, without its target shape
+    if transposed:
+        dims = hlo.sizes(transposed[1])
+        ids = np.arange(math.prod(dims)).reshape(dims).transpose(hlo.sizes(transposed[2])).reshape(-1)
+    elif device_ids and "<=" in device_ids:
         ids = _iota(device_ids).reshape(-1)
     else:
         ids = np.array(hlo.sizes(device_ids.strip("[] "))) if device_ids else np.arange(math.prod(full.values()))

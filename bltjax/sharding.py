@@ -1,6 +1,6 @@
 """Where every array lives on a mesh of devices: three axes, and one table from parameter path to the axes its dimensions are cut over.
 
-    replica   copies of the model, one a slice; gradients are summed over them (DCN)
+    replica   copies of the weights, at least one a slice (DCN between slices); gradients are summed over them
     data      rows of a batch; parameters and optimizer state are cut over it too and gathered where they are used (FSDP)
     model     heads, feed-forward columns and vocabulary (tensor parallel)
 
@@ -33,6 +33,20 @@ def parse_mesh(text: str) -> tuple[int, int, int]:
         raise UserError(f"a mesh is DATA, DATAxMODEL or REPLICAxDATAxMODEL in whole numbers, such as 8, 4x2 or 2x2x2, not {text!r}")
     sizes = [int(size) for size in sizes]
     return tuple({1: [1, *sizes, 1], 2: [1, *sizes], 3: sizes}[len(sizes)])
+
+
+SMALL_SLICE = 8  # devices
+
+
+def usual_shape(platform: str, devices: int, slices: int = 1) -> tuple[int, int, int]:
+    """(replica, data, model) where nobody says otherwise: FSDP over each slice; on TPU slices of more than a host or two, over its halves.
+
+    Along an axis that is a whole slice of 16 chips or more, XLA:TPU writes a reduce-scatter as an all-reduce of the whole gradient, and on a
+    3D torus of 64 an all-gather too (libtpu 0.0.42; flags that cure it are not supported on every chip and warn of wrong results). Over half
+    a slice it gathers and scatters. Two copies move no more: what the halves then sum is a shard. docs/results/compile has the numbers."""
+    each = devices // slices
+    halves = 2 if platform == "tpu" and each > SMALL_SLICE and each % 2 == 0 else 1
+    return slices * halves, each // halves, 1
 
 
 def make_mesh(shape: tuple[int, int, int], devices=None) -> Mesh:

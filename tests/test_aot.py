@@ -79,6 +79,11 @@ def test_a_program_that_does_not_fit_is_a_record(monkeypatch):
     assert found["fits"] is False and found["error"].startswith("needs ") and "train.accumulate=2" in found["error"] and "\n" not in found["error"]
 
 
+def test_weights_are_never_cut_over_all_of_a_large_slice():
+    assert sharding.usual_shape("tpu", 64) == (2, 32, 1) and sharding.usual_shape("tpu", 128, slices=2) == (4, 32, 1)
+    assert sharding.usual_shape("tpu", 4) == (1, 4, 1) and sharding.usual_shape("cpu", 64) == (1, 64, 1)
+
+
 def test_the_fewest_microbatches_that_fit_come_first():
     run = cfg.run("big", "blt-space", cfg.replace(cfg.sized_blt("8B"), dtype="bfloat16", remat="full"), patching_=cfg.patching("space", 6.0), budget_flops=1e21,
                   data_=cfg.replace(cfg.data(), context=8192, rows=2048))
@@ -92,7 +97,7 @@ def test_for_a_pod(tmp_path):
     """No collective carries a table, weights move as little as FSDP can, look-ups at most ten activations each way."""
     program = f"""
 import json, sys
-from bltjax import aot, chips, config as cfg
+from bltjax import aot, chips, sharding
 sys.path.insert(0, {str(HERE)!r})
 from test_aot import tiny
 topology = chips.topology("v5p:4x4x4")
@@ -100,7 +105,7 @@ found = aot.devices(topology)
 run = tiny(**{{"model.dtype": "bfloat16", "model.remat": "full", "data.rows": 256, "data.context": 256, "train.accumulate": 2,
     "model.local.width": 512, "model.local.ffn": 1536, "model.latent.width": 1024, "model.latent.ffn": 3072, "model.latent.heads": 8,
     "model.local.heads": 8, "model.cross.heads": 8, "model.ngrams.rows": 10000}})
-print(json.dumps(aot.compile_run(run, topology, (1, 64, 1), found)))
+print(json.dumps(aot.compile_run(run, topology, sharding.usual_shape("tpu", 64), found)))
 """
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=900)

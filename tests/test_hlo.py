@@ -225,3 +225,9 @@ def test_out_of_memory_in_one_line():
     assert oom.out_of_memory(early) == "needs 447.5 GiB of 95.7 GiB a chip for temporaries alone"
     assert oom.is_out_of_memory(early) and not oom.is_out_of_memory(ValueError("no"))
     assert oom.out_of_memory("INTERNAL: something else\nand more") == "INTERNAL: something else"
+
+
+def test_groups_of_a_mesh_in_another_order_of_devices():
+    text = "channel_id=4, replica_groups=mesh['axis_0'=3,'axis_1'=2], device_ids=([2,3]T(1,0)) {'axis_0'}, dimensions={0}"
+    assert hc.replica_groups(text, 6) == ((0, 1, 2), (3, 4, 5))
+    assert hc.replica_groups(text.replace("{'axis_0'}", "{'axis_1'}"), 6) == ((0, 3), (1, 4), (2, 5))

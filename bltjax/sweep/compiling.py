@@ -14,16 +14,16 @@ FULLEST = 0.8  # of a chip's HBM, predicted: what a layout that is chosen here m
 
 
 def compile_all(runs, topology: chips.Topology, out: pathlib.Path, mesh: str = "", fit: bool = False, say=print) -> list[dict]:
-    """One record per run (aot.compile_run), also in `out`. mesh: as sharding.parse_mesh reads it; default: FSDP over each slice, and the fewest
+    """One record per run (aot.compile_run), also in `out`. mesh: as sharding.parse_mesh reads it; default: sharding.usual_shape, and the fewest
     microbatches that are predicted to fit (the run's own where they do). fit: the layout that is predicted to be the fastest.
     UserError before anything compiles for a mesh that cannot be."""
     shape = sharding.parse_mesh(mesh) if mesh else None
+    records, names = _read(out, topology), {run.name for run in runs}
     found = aot.devices(topology)  # before anything else of JAX: it says which platform to start
     if shape:
         for run in runs:
             _check(run, topology, shape)
     layouts = [(run, _layouts(run, topology, shape, fit)) for run in runs]
-    records = _read(out)
     results = []
     for run, choices in layouts:
         record = None
@@ -33,7 +33,7 @@ def compile_all(runs, topology: chips.Topology, out: pathlib.Path, mesh: str = "
             record = aot.compile_run(laid_out, topology, choice["mesh"], found, known)
             say(line(record))
             records[run.name] = record
-            rundir.write_json(out, {"schema": SCHEMA, "topology": topology.name, "runs": list(records.values())})
+            _write(out, topology, [records[r.name] for r in runs if r.name in records] + [r for n, r in records.items() if n not in names])
             if record["fits"]:
                 break
         results.append(record)
@@ -75,11 +75,12 @@ def _check(run, topology, shape) -> None:
 def _layouts(run, topology, shape, fit) -> list[dict]:
     """Ways to lay a run out, the first to be tried first; the others are for when it does not fit."""
     if fit:
-        found = roofline.candidates(run, topology, allowed=lambda mesh, accumulate: _can(run, mesh, accumulate) and shape in (None, mesh))
+        allowed = lambda mesh, accumulate: shape in (None, mesh) and not _whole_slice(mesh, topology) and _can(run, mesh, accumulate)
+        found = roofline.candidates(run, topology, allowed=allowed, copies=True)
         if not found:
             raise UserError(f"run {run.name}: no mesh of {topology.name} can hold it")
         return found[:6]
-    shape = shape or (topology.slices, topology.slice_devices, 1)
+    shape = shape or sharding.usual_shape(topology.chip.platform, topology.devices, topology.slices)
     per_device = run.data.rows // (shape[0] * shape[1])
     counts = [run.train.accumulate * 2**i for i in range(12) if per_device and per_device % (run.train.accumulate * 2**i) == 0]
     _check(run, topology, shape)
@@ -87,6 +88,11 @@ def _layouts(run, topology, shape, fit) -> list[dict]:
     if topology.chip.hbm_bytes:
         choices = [p for p in choices if p["hbm_peak_bytes"] <= FULLEST * topology.chip.hbm_bytes] or choices[-1:]
     return choices
+
+
+def _whole_slice(mesh, topology) -> bool:
+    """Whether weights would be cut over all of a large TPU slice: see sharding.usual_shape."""
+    return topology.chip.platform == "tpu" and mesh[1] == topology.slice_devices > sharding.SMALL_SLICE
 
 
 def _can(run, mesh, accumulate) -> bool:
@@ -97,10 +103,20 @@ def _can(run, mesh, accumulate) -> bool:
     return True
 
 
-def _read(out: pathlib.Path) -> dict:
-    """{run: record} of an earlier command; a damaged file is begun anew."""
+def _write(out: pathlib.Path, topology, records) -> None:
+    """The records, and beside them the table that people read."""
+    rundir.write_json(out, {"schema": SCHEMA, "topology": topology.name, "runs": records})
+    out.with_suffix(".md").write_text(f"{topology.name}\n\n{markdown_table(records)}\n")
+
+
+def _read(out: pathlib.Path, topology) -> dict:
+    """{run: record} of an earlier command. UserError for a file that is something else: it would be written over."""
+    if not out.exists():
+        return {}
     value = rundir.read_json(out) or {}
-    return {r["name"]: r for r in value.get("runs", []) if isinstance(r, dict) and "measured" in r} if value.get("schema") == SCHEMA else {}
+    if value.get("schema") != SCHEMA or value.get("topology") != topology.name or not isinstance(value.get("runs"), list):
+        raise UserError(f"{out} is no whole table of programs compiled for {topology.name}; name another --out, or remove it")
+    return {r["name"]: r for r in value["runs"]}
 
 
 GIB = 2**30

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bltjax import compiler, models, sharding
+from bltjax import models, sharding
 from bltjax.errors import UserError
 from bltjax.training import optim
 
@@ -86,5 +86,4 @@ def make_step(model_config, train, steps: int, loss_fn=model_nats, mesh=None):
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     like = jax.eval_shape(lambda: init_state(train, steps, models.init(model_config, jax.random.key(0))))
     layout = sharding.state_shardings(mesh, like)
-    return jax.jit(step, donate_argnums=0, in_shardings=(layout, sharding.batch_sharding(mesh)), out_shardings=(layout, everywhere),
-                   compiler_options=compiler.options(mesh))
+    return jax.jit(step, donate_argnums=0, in_shardings=(layout, sharding.batch_sharding(mesh)), out_shardings=(layout, everywhere))
