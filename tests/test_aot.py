@@ -32,17 +32,21 @@ def tiny(**changes):
 
 def test_a_table_that_goes_on(tmp_path):
     command = ("compile", HERE / "tiny_experiment.py", "--topology", "cpu:2", "--out", tmp_path / "table.json")
-    first = bltjax(*command, "--only", "space", "--json")
+    rows = ("--only", "space", "--set", "model.ngrams.rows=4000")  # more than any other axis has
+    first = bltjax(*command, *rows, "--json")
     assert first.returncode == 0, first.stderr
     [record] = json.loads(first.stdout)["runs"]
     assert record["name"] == "space" and record["fits"] and record["hash_table_collective_bytes"] == 0
     assert record["collective_bytes"]["all-to-all"] > 0 and record["lookup_collective_bytes"] > 0 and record["rows_gathered"] > 0
     assert record["hbm_peak_bytes"] == sum(record["hbm"][part] for part in ("arguments", "outputs", "temporaries", "code"))
-    both = bltjax(*command)
-    assert both.returncode == 0 and "entropy" in both.stdout and "Traceback" not in both.stdout + both.stderr
-    kept = {r["name"]: r for r in json.loads((tmp_path / "table.json").read_text())["runs"]}
-    assert kept["space"]["compile_s"] == record["compile_s"]  # not compiled a second time
-    assert {"space", "entropy", "bpe"} == set(kept)
+    again = bltjax(*command, *rows, "--json")
+    assert json.loads(again.stdout)["runs"][0]["compile_s"] == record["compile_s"]  # not compiled a second time
+    bpe = bltjax(*command, "--only", "bpe")
+    assert bpe.returncode == 0 and "bpe" in bpe.stdout and "Traceback" not in bpe.stdout + bpe.stderr
+    assert {"space", "bpe"} == {r["name"] for r in json.loads((tmp_path / "table.json").read_text())["runs"]}
+    (tmp_path / "table.json").write_text("my notes")
+    other = bltjax(*command, "--only", "bpe")
+    assert other.returncode == 2 and "is no whole table" in other.stderr and (tmp_path / "table.json").read_text() == "my notes"
 
 
 @pytest.mark.parametrize("arguments, says", [
