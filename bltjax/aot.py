@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from bltjax import chips, config as cfg, flops, hlo, hlo_collectives, models, oom, roofline, sharding
+from bltjax.data import loader
 from bltjax.errors import UserError
-from bltjax.sweep import plan
 from bltjax.training import step as training_step
 
 BATCH = {"blt": ("bytes", "patch_ids", "latent_ids", "doc_ids", "targets", "loss_mask"),
@@ -59,7 +59,7 @@ def mesh_of(topology: chips.Topology, shape: tuple[int, int, int], found=None) -
 
 def batch_like(run, mesh) -> dict:
     """Shapes and layouts of a batch of a run (docs/contracts.md), int32."""
-    slots, patches = plan.row_shape(run)
+    slots, patches = loader.row_shape(run)
     like = lambda width: jax.ShapeDtypeStruct((run.data.rows, width), jnp.int32, sharding=sharding.batch_sharding(mesh))
     return {**{name: like(slots) for name in BATCH[run.model.kind]}, **({"patch_doc_ids": like(patches)} if patches else {})}
 
@@ -98,7 +98,7 @@ def compile_run(run, topology: chips.Topology, shape: tuple[int, int, int], foun
 
 
 def described(run) -> dict:
-    slots, patches = plan.row_shape(run)
+    slots, patches = loader.row_shape(run)
     return dict(name=run.name, family=run.family, size=run.size, patch_size=flops.count(run)["patch_size"], slots=slots, patches=patches,
                 params_total=flops.params(run)["total"])
 
@@ -191,7 +191,7 @@ def _of_weights(record, shape) -> bool:
 
 def products(run, text: str, topology: chips.Topology) -> dict:
     """FLOPs per chip and step: of the compiled program's matrix products, and as `flops` counts them. Kernels are not in the first."""
-    slots, patches = plan.row_shape(run)
+    slots, patches = loader.row_shape(run)
     useful = flops.train_flops(run, run.data.rows * slots, run.data.rows * patches)
     return dict(compiled_dot_flops=float(hlo.dot_flops(text)), exact_flops=useful / topology.devices,
                 executed_flops=flops.executed_step(run, run.data.rows, slots, patches) / topology.devices)

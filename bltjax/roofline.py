@@ -10,6 +10,7 @@ import math
 
 from bltjax import flops
 from bltjax.chips import Topology
+from bltjax.data import loader
 
 BF16, F32 = 2, 4
 STATE = 3 * F32  # AdamW: parameter and two moments
@@ -104,16 +105,6 @@ def mistake(run, topology: Topology, mesh: tuple[int, int, int], accumulate: int
     return ""
 
 
-def row_shape(run) -> tuple[int, int]:
-    """(slots or tokens, patches) of one row, as `bltjax.sweep.plan.row_shape` has them."""
-    if run.model.kind == "token":
-        return round(run.data.context / run.tokenizer.bytes_per_token), 0
-    if run.model.kind == "byte":
-        return run.data.context, 0
-    from bltjax.data import loader  # late: it reads data
-    return run.data.context, loader.patch_capacity(run.data.context, run.patching.size, run.data.patch_slack)
-
-
 def link_share(group: int, topology: Topology) -> float:
     """Share of a chip's links that a collective over `group` neighbours can use: those of the torus axes that it spans.
 
@@ -162,7 +153,7 @@ def _counts(run, topology, mesh, accumulate, remat) -> tuple[dict, dict]:
     config, devices = run.model, topology.devices
     rows = run.data.rows / (replica * data)  # a device's, model axis aside
     micro = rows / accumulate
-    slots, patches = row_shape(run)
+    slots, patches = loader.row_shape(run)
     counted = flops.params(run)
     table = counted["hash"] if config.kind == "blt" else counted["embeddings"] if config.kind == "token" else 0
     weights = (counted["total"] - table) / model_axis

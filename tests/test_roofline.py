@@ -6,6 +6,7 @@ import math
 import pytest
 
 from bltjax import chips, config as cfg, flops, roofline
+from bltjax.data import loader
 from bltjax.errors import UserError
 from bltjax.models import layers
 from experiments import compute_optimal
@@ -82,7 +83,7 @@ def test_nothing_is_estimated_for_an_unknown_chip():
 def test_prediction_of_one_chip_is_the_models_own_count():
     run = cfg.replace(BPE, **{"data.rows": 2, "model.remat": "none"})
     got = roofline.predict(run, chips.topology("v5p:1x1x1"), steps=10)
-    slots = roofline.row_shape(run)[0]
+    slots = loader.row_shape(run)[0]
     assert got["counts"]["flops"] == flops.executed_step(run, 2, slots) and got["mfu"] < 1
     assert got["hbm_bytes"]["state"] == 12 * flops.params(run)["total"] and got["hbm_bytes"]["weights"] == 0
     assert got["counts"]["ici_bytes"] == got["counts"]["dcn_bytes"] == got["counts"]["ici_blocking_bytes"] == 0
@@ -99,7 +100,7 @@ def test_fsdp_moves_two_gathers_and_one_scatter_of_the_weights():
     assert got["counts"]["ici_bytes"] == pytest.approx(4 * weights * 63 / 64 * (2 * 2 + 4))
     # Two slices: a replica each; gradients of what a chip holds go between them, and the tables' rows are shared out.
     two = roofline.predict(BPE, chips.topology("2*v5p:4x4x4"), accumulate=4)
-    tokens = BPE.data.rows / 128 * roofline.row_shape(BPE)[0]
+    tokens = BPE.data.rows / 128 * loader.row_shape(BPE)[0]
     assert two["mesh"] == (2, 64, 1) and two["counts"]["ici_bytes"] == got["counts"]["ici_bytes"]
     assert two["counts"]["dcn_bytes"] == pytest.approx(weights / 64 * 4 + 2 * 4 * tokens * 64 + 2 * 2 * tokens * 4096)
 
@@ -145,6 +146,3 @@ def test_layouts_that_cannot_be_say_why(mesh, accumulate, says):
 
 def test_names_are_those_of_the_models():
     assert set(roofline.REMAT) == set(layers.REMAT)
-    from bltjax.sweep import plan
-    for run in (BLT, BPE, BLT.byte_lm):
-        assert roofline.row_shape(run) == plan.row_shape(run)

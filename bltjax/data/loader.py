@@ -46,6 +46,15 @@ def patch_capacity(context: int, patch_size: float, slack: float, multiple: int 
     return min(context, multiple * -(-int(np.ceil(slack * context / patch_size)) // multiple))
 
 
+def row_shape(run) -> tuple[int, int]:
+    """(slots or tokens, patches) of one row of a run, as its config has them; patches are 0 where there are none."""
+    if run.model.kind == "token":
+        return round(run.data.context / run.tokenizer.bytes_per_token), 0
+    if run.model.kind == "byte":
+        return run.data.context, 0
+    return run.data.context, patch_capacity(run.data.context, run.patching.size, run.data.patch_slack)
+
+
 def token_row_length(packed: packing.Documents, documents: list[bytes], context: int) -> int:
     """N for which the mean raw bytes of a token row are nearest to those of a byte row of `context` slots, over these documents.
 

@@ -42,16 +42,7 @@ def _plan(run: ConfigDict) -> dict:
         params=counted["params"], flops_per_byte_paper=counted["paper"]["total"], flops_per_byte_exact=counted["exact"]["total"],
         flops_components=counted["exact"], steps=steps, batch_bytes=batch_bytes, context=run.data.context,
         train_bytes=steps * batch_bytes, train_flops=steps * per_step, budget_flops=run.budget_flops or None,
-        executed_flops=steps * flops.executed_step(run, run.data.rows, *row_shape(run)), entropy_model=entropy_model)
-
-
-def row_shape(run: ConfigDict) -> tuple[int, int]:
-    """(slots or tokens, patches) of one row, as the config has them; patches are 0 where there are none."""
-    if run.model.kind == "token":
-        return round(run.data.context / run.tokenizer.bytes_per_token), 0
-    if run.model.kind == "byte":
-        return run.data.context, 0
-    return run.data.context, loader.patch_capacity(run.data.context, run.patching.size, run.data.patch_slack)
+        executed_flops=steps * flops.executed_step(run, run.data.rows, *loader.row_shape(run)), entropy_model=entropy_model)
 
 
 def steps_of(run: ConfigDict, per_step: float) -> int:
