@@ -130,9 +130,10 @@ def memory_of(compiled) -> dict:
 
 def traffic(run, text: str, topology: chips.Topology, shape) -> dict:
     """Collectives by kind in bytes per chip and step, and which of them look up, carry tables, or gather weights."""
-    records = hlo_collectives.collectives(text, topology.slice_devices if topology.slices > 1 else 0)
+    # Only look-ups loop as long as data wants: one round, unless hashes crowd (models/lookup.py).
+    records = hlo_collectives.collectives(text, topology.slice_devices if topology.slices > 1 else 0, unknown=1)
     tables = table_rows(run.model)
-    rows = [access for access in hlo_collectives.row_gathers(text) if set(access.table.dims) & tables]
+    rows = [access for access in hlo_collectives.row_gathers(text, unknown=1) if set(access.table.dims) & tables]
     total = lambda chosen: sum(record.total_bytes for record in chosen)
     looks_up = [r for r in records if _of_lookups(r) and not carries(r, tables)]
     weights = [r for r in records if r not in looks_up and not carries(r, tables) and _of_weights(r, shape)]

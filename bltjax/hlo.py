@@ -97,8 +97,8 @@ def parse(text: str) -> Program:
     return Program(computations, roots, entry, math.prod(counts))
 
 
-def executions(program: Program) -> dict[str, float]:
-    """How often each computation runs in one execution of the program; NaN where a loop around it has no known trip count.
+def executions(program: Program, unknown: float = math.nan) -> dict[str, float]:
+    """How often each computation runs in one execution of the program; `unknown` times where a loop around it has no known trip count.
 
     Every branch of a conditional counts as run."""
     times = dict.fromkeys(program.computations, 0.0) | {program.entry: 1.0}
@@ -107,7 +107,7 @@ def executions(program: Program) -> dict[str, float]:
             trips = trip_count(program, name, instruction) if instruction.op == "while" else 1
             for called in instruction.called():
                 if called in times and times[name]:
-                    times[called] += times[name] * (math.nan if trips is None else trips)
+                    times[called] += times[name] * (unknown if trips is None else trips)
     return times
 
 

@@ -70,15 +70,15 @@ class RowAccess:
         return self.rows * self.times
 
 
-def collectives(hlo_text: str, slice_devices: int = 0) -> list[Collective]:
+def collectives(hlo_text: str, slice_devices: int = 0, unknown: float = math.nan) -> list[Collective]:
     """All collectives of a program, in the order of its text. Asynchronous pairs count once, at their start, also where XLA:TPU spreads one
     over several fusions; an all-reduce that XLA:TPU fused with the slice that follows is a reduce-scatter; what XLA:TPU hands to the host
     for other slices (megascale `send`) is on "dcn".
 
     slice_devices: devices in a slice, or in a host of GPUs: groups that reach over several are on "dcn" (0: all is one slice).
-    A loop without a known trip count that holds a collective: ValueError."""
+    unknown: how often a loop runs whose trip count depends on data; NaN: ValueError if it holds a collective."""
     program = hlo.parse(hlo_text)
-    times, callers, again = hlo.executions(program), _caller_names(program), _later_steps(program)
+    times, callers, again = hlo.executions(program, unknown), _caller_names(program), _later_steps(program)
     found = []
     for computation, instructions in program.computations.items():
         for one in instructions.values():
@@ -106,10 +106,10 @@ def by_kind(records: list[Collective], network: str = "") -> dict[str, float]:
     return totals
 
 
-def row_gathers(hlo_text: str) -> list[RowAccess]:
-    """The `gather` and `scatter` operations of a program. Look-ups that XLA turned into slices, loops or products are not among them."""
+def row_gathers(hlo_text: str, unknown: float = math.nan) -> list[RowAccess]:
+    """The `gather` and `scatter` operations of a program; unknown: as above. Look-ups that XLA turned into slices, loops or products are not among them."""
     program = hlo.parse(hlo_text)
-    times, callers = hlo.executions(program), _caller_names(program)
+    times, callers = hlo.executions(program, unknown), _caller_names(program)
     found = []
     for computation, instructions in program.computations.items():
         for one in instructions.values():

@@ -17,6 +17,7 @@ STATE = 3 * F32  # AdamW: parameter and two moments
 UPDATE = 2 * STATE + F32  # bytes of HBM per parameter and step: the state read and written, the gradient read
 MARGIN = 0.9  # of the HBM: a prediction that leaves less than a tenth is not trusted to fit
 RESERVED = 0.25 * 2**30  # bytes that XLA:TPU counts as used, whatever the program
+LISTED = 0.5  # of the requests, what is sent: bltjax.models.lookup.SHARE
 SCATTER = 2  # a row that is added to is read and written
 REMAT = ("none", "dots", "full")  # bltjax.models.layers.REMAT, from the most memory to the least
 
@@ -119,21 +120,24 @@ def link_share(group: int, topology: Topology) -> float:
 
 
 def lookup(config, mesh: tuple[int, int, int], lanes: int, slots: float) -> dict:
-    """One device's share of looking up `slots` bytes (or tokens) per replica and data device, as models/lookup.py does it: features of the
-    tables are cut over data, rows over replica and model; every device looks everyone's ids up in its part, forward and backward.
+    """One device's share of looking up `slots` bytes (or tokens) per replica and data device, as models/lookup.py does it: rows of the tables
+    are cut over data, features over replica and model. In one round: more are rare, and take few microbatches of few rows.
 
-    {"rows" in each direction, "row_bytes" padded, "entries" padded float32 that a device holds, "found_bytes" of looked-up rows at once,
-    "home", "replicas", "model": bytes moved over the axes data, replica and model, forward and backward together}."""
+    {"rows" in each direction: of its own tables for others, and of what comes back for its own bytes; "row_bytes" padded, "entries" padded
+    float32 that a device holds, "found_bytes" of looked-up rows at once, "home", "replicas", "model": bytes moved over the axes data, replica
+    and model, forward and backward together}."""
     replica, data, model = mesh
     count, rows, width = tables(config)
     if not count:
         return dict(rows=0.0, row_bytes=0.0, entries=0.0, found_bytes=0.0, home=0.0, replicas=0.0, model=0.0)
-    everyone, row = slots * data * replica, lanes * math.ceil(width / data / lanes)
-    ids, activation = F32 * count * slots, BF16 * slots * width
-    return dict(rows=count * everyone, row_bytes=row * F32, entries=count * math.ceil(rows / (replica * model)) * row,
-                found_bytes=F32 * everyone * row, home=2 * ids * (data - 1) + 2 * activation * (data - 1) / data,
-                replicas=(replica - 1) * (2 * ids * data + 2 * activation),
-                model=2 * (model - 1) / model * activation * replica)
+    own = width / (replica * model)
+    row, asked = lanes * math.ceil(own / lanes), count * replica * slots
+    sent, activation = min(LISTED * asked, count * rows) if replica * data * model > 1 else 0.0, BF16 * slots * width
+    return dict(rows=sent + asked, row_bytes=row * F32, entries=count * math.ceil(rows / data) * row,
+                found_bytes=F32 * row * (sent + replica * slots),
+                home=(data - 1) / data * sent * (2 * F32 + own * (BF16 + F32)),
+                replicas=(replica - 1) * (2 * F32 * count * slots + 2 * activation / replica),
+                model=(model - 1) / model * activation)
 
 
 def tables(config) -> tuple[int, int, int]:

@@ -104,9 +104,9 @@ def rows_sharding(mesh: Mesh, microbatches: int = 1) -> int:
 # A stack's parameters have a leading axis of layers, which is never cut; kernels of several maps are listed with their middle axis. What is cut over "data" is gathered where it is used, but for
 # look-up tables: those stay where they are and the ids travel (models/lookup.py).
 TABLE = (
-    (r"ngrams", (None, ("replica", "model"), "data")),  # tables, rows, features
+    (r"ngrams", (None, "data", ("replica", "model"))),  # tables, rows, features
     (r"embed/bytes", (None, "data")),  # 260 rows: gathered like any weight
-    (r"embed", (("replica?", "model?"), "data")),  # of tokens: looked up like n-grams
+    (r"embed", ("data?", ("replica?", "model?"))),  # of tokens: looked up like n-grams
     (r"(norm|norm_q|norm_kv|attention_norm|ffn_norm)/scale", (None,)),
     (r"(attention/qkv|ffn/gate_up|kv)/kernel", ("data", None, "model")),  # columns: heads, or feed-forward features
     (r"(attention|cross)/q/kernel", ("data", "model")),

@@ -108,7 +108,7 @@ topology = chips.topology("v5p:4x4x4")
 found = aot.devices(topology)
 run = tiny(**{{"model.dtype": "bfloat16", "model.remat": "full", "data.rows": 256, "data.context": 256, "train.accumulate": 2,
     "model.local.width": 512, "model.local.ffn": 1536, "model.latent.width": 1024, "model.latent.ffn": 3072, "model.latent.heads": 8,
-    "model.local.heads": 8, "model.cross.heads": 8, "model.ngrams.rows": 10000}})
+    "model.local.heads": 8, "model.cross.heads": 8, "model.ngrams.rows": 16000}})
 print(json.dumps(aot.compile_run(run, topology, sharding.usual_shape("tpu", 64), found)))
 """
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}

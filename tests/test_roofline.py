@@ -98,22 +98,26 @@ def test_fsdp_moves_two_gathers_and_one_scatter_of_the_weights():
     weights = p["total"] - p["embeddings"]  # which are looked up where they lie
     assert got["mesh"] == (1, 64, 1)
     assert got["counts"]["ici_bytes"] == pytest.approx(4 * weights * 63 / 64 * (2 * 2 + 4))
-    # Two slices: a replica each; gradients of what a chip holds go between them, and the tables' rows are shared out.
+    # Two slices: a replica each; gradients of what a chip holds go between them, and the tables' features are shared out.
     two = roofline.predict(BPE, chips.topology("2*v5p:4x4x4"), accumulate=4)
     tokens = BPE.data.rows / 128 * loader.row_shape(BPE)[0]
     assert two["mesh"] == (2, 64, 1) and two["counts"]["ici_bytes"] == got["counts"]["ici_bytes"]
-    assert two["counts"]["dcn_bytes"] == pytest.approx(weights / 64 * 4 + 2 * 4 * tokens * 64 + 2 * 2 * tokens * 4096)
+    assert two["counts"]["dcn_bytes"] == pytest.approx(weights / 64 * 4 + 2 * 4 * tokens + 2 * 2 * tokens * 4096 / 2)
 
 
 def test_look_ups_of_hash_tables():
-    """6 tables of 500,000 rows, 1280 features over 64 chips: 20 a chip, padded to 128 lanes."""
-    found = roofline.lookup(BLT.model, (1, 64, 1), 128, slots=1000)
-    assert found["rows"] == 6 * 64 * 1000 and found["row_bytes"] == 128 * 4 and found["entries"] == 6 * 500_000 * 128
+    """6 tables of 500,000 rows over 32 chips, 1280 features over 2: 640 a chip, which are whole lanes."""
+    found = roofline.lookup(BLT.model, (2, 32, 1), 128, slots=1000)
+    asked = 6 * 2 * 1000
+    assert found["rows"] == 1.5 * asked and found["row_bytes"] == 640 * 4 and found["entries"] == 6 * 15_625 * 640
     activation = 1000 * 1280 * 2
-    assert found["home"] == pytest.approx(2 * activation * 63 / 64 + 2 * 6 * 1000 * 4 * 63) and found["replicas"] == found["model"] == 0
-    halves = roofline.lookup(BLT.model, (1, 32, 2), 128, slots=1000)
-    assert halves["entries"] == 6 * 250_000 * 128 and halves["model"] == activation
+    assert found["home"] == pytest.approx(31 / 32 * asked / 2 * (8 + 640 * 6)) and found["model"] == 0
+    assert found["replicas"] == 8 * 6 * 1000 + activation
+    assert roofline.lookup(BLT.model, (1, 32, 2), 128, slots=1000)["model"] == activation / 2
+    assert roofline.lookup(BLT.model, (1, 2, 1), 128, slots=10**9)["rows"] == 6 * 10**9 + 6 * 500_000  # no more than there are
     assert roofline.lookup(RUNS["megabyte-4-8B"].model, (1, 64, 1), 128, 1000)["rows"] == 0
+    from bltjax.models import lookup
+    assert roofline.LISTED == lookup.SHARE
 
 
 def test_share_of_links():

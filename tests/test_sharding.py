@@ -79,6 +79,39 @@ def test_two_processes(kind, tmp_path):
         compare(results, mesh, plain)
 
 
+CROWDED = """
+import jax
+jax.config.update("jax_num_cpu_devices", 8)
+import jax.numpy as jnp, numpy as np
+from bltjax import sharding
+from bltjax.models import lookup
+rng = np.random.default_rng(0)
+tables = rng.normal(size=(2, 4096, 8)).astype(np.float32)
+g = rng.normal(size=(16, 64, 8)).astype(np.float32)
+assert lookup._length(2 * 2 * 64 * 2, 4, 2048) == 64
+for most in (512, 4096, 1):  # of the first of four owners alone: seven rounds; evenly; one row for all
+    ids = rng.integers(-1, most, (16, 2, 64)).astype(np.int32)
+    want, back = jax.vjp(lambda t: lookup.reference(t, ids), tables)
+    for shape in ((2, 4, 1), (1, 4, 2), (2, 2, 2), (8, 1, 1), (1, 8, 1)):
+        mesh = sharding.make_mesh(shape)
+        def f(tables, ids, g):
+            with sharding.active(mesh):
+                out, back = jax.vjp(lambda t: lookup.lookup(t, ids, "float32", ("embed", "ngrams")), tables)
+            return out, back(g)[0]
+        out, grad = jax.jit(f)(tables, ids, g)
+        np.testing.assert_allclose(out, want, atol=1e-6)
+        np.testing.assert_allclose(grad, back(g)[0], atol=1e-4)
+print("equal")
+"""
+
+
+def test_look_ups_when_hashes_crowd():
+    """Any number of rounds gives the rows and the gradients of a plain look-up."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}
+    done = subprocess.run([sys.executable, "-c", CROWDED], capture_output=True, text=True, env=environment, timeout=600)
+    assert done.stdout.strip() == "equal", done.stderr[-2000:]
+
+
 SIZES = {"replica": 2, "data": 2, "model": 2}
 
 
