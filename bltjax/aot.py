@@ -167,9 +167,9 @@ def weight_minimum(run, shape) -> float:
 
 
 def table_rows(model) -> set[int]:
-    """Sizes that only an axis of table rows has: whole, or one device's part."""
-    rows = {model.ngrams.rows} if model.kind == "blt" and model.ngrams.sizes else {model.vocab} if model.kind == "token" else set()
-    return {part for n in rows for part in (n // 2**i for i in range(11) if n % 2**i == 0) if part >= 1000}
+    """Sizes that only an axis of table rows has: of one table or of all in line, whole or one device's part."""
+    count, rows, _ = roofline.tables(model)
+    return {part for n in (rows, count * rows) for part in (n // 2**i for i in range(11) if n % 2**i == 0) if part >= 1000}
 
 
 def carries(record, tables: set[int]) -> bool:
