@@ -6,6 +6,7 @@ only in their numbers (entropy and space patches of one size, say) are compiled 
 """
 
 import hashlib
+import math
 import os
 import time
 
@@ -50,10 +51,15 @@ def devices(topology: chips.Topology):
             "libtpu is not installed; make setup EXTRAS=tpu" if missing else f"libtpu refuses it: {line[:200]}")) from None
 
 
+def check_size(topology: chips.Topology, shape: tuple[int, int, int]) -> None:
+    """UserError for a mesh that does not use the topology's devices exactly."""
+    if math.prod(shape) != topology.devices:
+        raise UserError(f"a mesh of {_times(shape)} has {math.prod(shape)} devices; {topology.name} has {topology.devices}")
+
+
 def mesh_of(topology: chips.Topology, shape: tuple[int, int, int], found=None) -> jax.sharding.Mesh:
-    """UserError for a shape that does not use the topology's devices exactly."""
-    if shape[0] * shape[1] * shape[2] != topology.devices:
-        raise UserError(f"a mesh of {_times(shape)} has {shape[0] * shape[1] * shape[2]} devices, {topology.name} has {topology.devices}")
+    """UserError as `check_size` has it."""
+    check_size(topology, shape)
     return sharding.make_mesh(shape, devices(topology) if found is None else found)
 
 

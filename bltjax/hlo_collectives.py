@@ -107,7 +107,9 @@ def by_kind(records: list[Collective], network: str = "") -> dict[str, float]:
 
 
 def row_gathers(hlo_text: str, unknown: float = math.nan) -> list[RowAccess]:
-    """The `gather` and `scatter` operations of a program; unknown: as above. Look-ups that XLA turned into slices, loops or products are not among them."""
+    """The `gather` and `scatter` operations of a program; unknown: as above.
+
+    Look-ups that XLA turned into slices, loops or products are not among them."""
     program = hlo.parse(hlo_text)
     times, callers = hlo.executions(program, unknown), _caller_names(program)
     found = []

@@ -94,11 +94,6 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(BATCH))
 
 
-def rows_sharding(mesh: Mesh, microbatches: int = 1) -> int:
-    """Into how many equal parts a batch's rows are cut: devices that hold different rows, times microbatches."""
-    return mesh.shape["replica"] * mesh.shape["data"] * microbatches
-
-
 # Path of a parameter (its end) -> the mesh axis that each dimension is cut over. The first line that matches counts; a path that none
 # matches is an error, and so is an axis that does not divide its dimension, unless it is marked "?": then the dimension stays whole.
 # A stack's parameters have a leading axis of layers, which is never cut; kernels of several maps are listed with their middle axis. What is cut over "data" is gathered where it is used, but for
@@ -194,11 +189,15 @@ def local(function, in_specs, out_specs):
     if mesh is None:
         return function
 
-
     def own(*arrays):
         with active(None):
             return function(*arrays)
     return jax.shard_map(own, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def by_rows(function):
+    """`local`, of a function whose arrays, in and out, are cut by rows of the batch and by nothing else."""
+    return local(function, P(BATCH), P(BATCH))
 
 
 def parts(axis: str) -> int:
@@ -215,8 +214,7 @@ def check(config, shape: tuple[int, int, int]) -> None:
     for name, stack in stacks.items():
         if stack.heads % sizes["model"]:
             raise UserError(f"run {config.name}: a mesh of {where} has model={sizes['model']}, which does not divide {name}.heads ({stack.heads})")
-    parts = sizes["replica"] * sizes["data"] * config.train.accumulate
-    if config.data.rows % parts:
+    if config.data.rows % (sizes["replica"] * sizes["data"] * config.train.accumulate):
         raise UserError(f"run {config.name}: {config.data.rows} rows (data.rows) cannot be cut over replica x data = "
                         f"{sizes['replica'] * sizes['data']} devices and {config.train.accumulate} microbatches")
     shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))

@@ -11,7 +11,6 @@ import jax
 import pytest
 
 from bltjax import aot, chips, config as cfg, sharding
-from bltjax.errors import UserError
 from bltjax.sweep import compiling
 
 HERE = pathlib.Path(__file__).parent

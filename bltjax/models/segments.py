@@ -5,7 +5,6 @@
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 
 from bltjax import sharding
 
@@ -57,15 +56,15 @@ _maximum.defvjp(_maximum_forward, _maximum_backward)
 def maximum(x_BxTxC, ids_BxT, patches: int):
     """Largest value over each patch's bytes, [B,P,C]; 0 for a patch without bytes."""
     own = lambda x, ids: _maximum(x, ids, jnp.zeros((patches,), jnp.int8))
-    return sharding.local(own, (P(sharding.BATCH), P(sharding.BATCH)), P(sharding.BATCH))(x_BxTxC, ids_BxT)
+    return sharding.by_rows(own)(x_BxTxC, ids_BxT)
 
 
 def look_up(x_BxPxC, ids_BxT):
     """`spread`, on a mesh."""
-    return sharding.local(spread, (P(sharding.BATCH), P(sharding.BATCH)), P(sharding.BATCH))(x_BxPxC, ids_BxT)
+    return sharding.by_rows(spread)(x_BxPxC, ids_BxT)
 
 
 def spread_ids(values_BxP, ids_BxT):
     """Each byte's patch's number, int32 [B,T]; -1 for a byte of no patch."""
     own = lambda values, ids: jnp.take_along_axis(values, ids, axis=1, mode="fill", fill_value=-1)
-    return sharding.local(own, (P(sharding.BATCH), P(sharding.BATCH)), P(sharding.BATCH))(values_BxP, ids_BxT)
+    return sharding.by_rows(own)(values_BxP, ids_BxT)

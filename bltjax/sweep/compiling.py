@@ -7,7 +7,7 @@ import pathlib
 
 from bltjax import aot, chips, config as cfg, roofline, sharding
 from bltjax.errors import UserError
-from bltjax.sweep import rundir
+from bltjax.sweep import plan, rundir
 
 SCHEMA = 1
 FULLEST = 0.8  # of a chip's HBM, predicted: what a layout that is chosen here may take
@@ -51,24 +51,18 @@ def estimates_table(plans) -> str:
     """The estimates of several plans, for a terminal."""
     rows = [["run", "mesh", "micro", "HBM GiB", "of", "s/step", "MFU", "bound by", "chip-hours"]]
     known = lambda value, text: "-" if value is None else text(value)
-    for plan in plans:
-        on = plan["on"]
-        rows.append([plan["name"], "x".join(map(str, on["mesh"])), str(on["accumulate"]), f"{on['hbm_peak_bytes'] / GIB:.1f}",
+    for planned in plans:
+        on = planned["on"]
+        rows.append([planned["name"], "x".join(map(str, on["mesh"])), str(on["accumulate"]), f"{on['hbm_peak_bytes'] / GIB:.1f}",
                      f"{on['hbm_chip_bytes'] / GIB:.1f}" if on["hbm_chip_bytes"] else "-", known(on["step_seconds"], "{:.3g}".format),
                      known(on["mfu"], "{:.0%}".format), on["bound"] or "-", known(on["chip_hours"], "{:,.0f}".format)])
-    total = sum(plan["on"]["chip_hours"] or 0.0 for plan in plans)
+    total = sum(planned["on"]["chip_hours"] or 0.0 for planned in plans)
     return "\n".join([f"On {plans[0]['on']['topology']}, by a roofline at published peaks: a bound, no measurement"
-                      + (f"; {total:,.0f} chip-hours in all" if total else ""), *_aligned(rows)])
-
-
-def _aligned(rows) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in rows]
+                      + (f"; {total:,.0f} chip-hours in all" if total else ""), *plan.aligned(rows)])
 
 
 def _check(run, topology, shape) -> None:
-    if shape[0] * shape[1] * shape[2] != topology.devices:
-        raise UserError(f"a mesh of {'x'.join(map(str, shape))} has {shape[0] * shape[1] * shape[2]} devices; {topology.name} has {topology.devices}")
+    aot.check_size(topology, shape)
     sharding.check(run, shape)
 
 
@@ -146,8 +140,9 @@ def _moved(record, kind: str) -> str:
 def text_table(records) -> str:
     """For a terminal; programs that do not fit have their line below."""
     rows = [[title for title, _ in COLUMNS]] + [[cell(r) for _, cell in COLUMNS] for r in records]
-    return "\n".join([*_aligned(rows), "", "GB per chip and step; tables: of collectives that carry a look-up table or its gradient. s/step, MFU, chip-hours: the "
-                      "roofline estimate,", "at published peaks: a bound, not a measurement.", *(line(r) for r in records if r["error"])])
+    return "\n".join([*plan.aligned(rows), "",
+                      "GB per chip and step; tables: of collectives that carry a look-up table or its gradient. s/step, MFU, chip-hours:",
+                      "the roofline estimate, at published peaks: a bound, not a measurement.", *(line(r) for r in records if r["error"])])
 
 
 def markdown_table(records) -> str:

@@ -156,9 +156,9 @@ COLUMNS = (  # title, of a plan
 
 def text_table(plans: list[dict]) -> str:
     """The runs, then each one's forward FLOPs per byte by component, for a terminal."""
-    runs = _aligned([[title for title, _ in COLUMNS]] + [[str(cell(p)) for _, cell in COLUMNS] for p in plans])
+    runs = aligned([[title for title, _ in COLUMNS]] + [[str(cell(p)) for _, cell in COLUMNS] for p in plans])
     names = list(dict.fromkeys(name for p in plans for name in p["flops_components"] if name != "total"))
-    shares = _aligned([["run", *names]] + [[p["name"], *(_share(p["flops_components"], n) for n in names)] for p in plans])
+    shares = aligned([["run", *names]] + [[p["name"], *(_share(p["flops_components"], n) for n in names)] for p in plans])
     total = sum(p.get("seconds_here", 0.0) for p in plans)
     return "\n".join([
         *runs, "",
@@ -172,7 +172,8 @@ def _share(components: dict, name: str) -> str:
     return f"{components[name] / components['total']:.1%}" if name in components else "-"
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Lines of a table for a terminal: the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in rows]
 
