@@ -48,6 +48,13 @@ def test_a_table_that_goes_on(tmp_path):
     assert other.returncode == 2 and "is no whole table" in other.stderr and (tmp_path / "table.json").read_text() == "my notes"
 
 
+def test_the_layout_that_is_chosen_is_compiled(tmp_path):
+    done = bltjax("compile", HERE / "tiny_experiment.py", "--only", "space", "--topology", "cpu:2", "--fit", "--out", tmp_path / "table.json", "--json")
+    assert done.returncode == 0, done.stderr
+    [record] = json.loads(done.stdout)["runs"]
+    assert record["fits"] and record["mesh"][0] * record["mesh"][1] * record["mesh"][2] == 2 and record["collective_bytes"]
+
+
 @pytest.mark.parametrize("arguments, says", [
     (("--topology", "v9x:4x4"), "unknown chip"), (("--topology", "v5p"), "a topology is"), (("--topology", "cpu:2", "--mesh", "3"), "a mesh of"),
     (("--topology", "cpu:2", "--mesh", "0x2"), "a mesh is"), (("--topology", "cpu:4", "--only", "space"), "2 rows"),
