@@ -5,9 +5,11 @@ Nothing is run and no array is made: inputs are shapes with layouts. A program i
 only in their numbers (entropy and space patches of one size, say) are compiled once, and a table that was begun goes on.
 """
 
+import contextlib
 import hashlib
 import math
 import os
+import sys
 import time
 
 import jax
@@ -43,12 +45,27 @@ def devices(topology: chips.Topology):
     from jax.experimental import topologies
     name, options = topology.libtpu()
     try:
-        return topologies.get_topology_desc(name, "tpu", **options).devices
+        with _silence():
+            return topologies.get_topology_desc(name, "tpu", **options).devices
     except Exception as error:
         line = " ".join(str(error).split())
         missing = "libtpu" in line and ("not found" in line or "No module" in line or "Failed to open" in line)
         raise UserError(f"topology {topology.name}: " + (
             "libtpu is not installed; make setup EXTRAS=tpu" if missing else f"libtpu refuses it: {line[:200]}")) from None
+
+
+@contextlib.contextmanager
+def _silence():
+    """libtpu writes to standard error that this machine is no TPU. What is wrong with a topology it raises."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def check_size(topology: chips.Topology, shape: tuple[int, int, int]) -> None:
@@ -118,7 +135,7 @@ def measure(run, lowered, topology: chips.Topology, shape) -> dict:
         if not oom.is_out_of_memory(error):
             raise
         return dict(compile_s=time.perf_counter() - start, fits=False, hbm_peak_bytes=None, hbm_chip_bytes=topology.chip.hbm_bytes or None,
-                    error=f"{oom.out_of_memory(error)}; {advice(run, shape)}")
+                    error=f"{oom.out_of_memory(error)}; {advice(run, topology, shape)}")
     seconds, text = time.perf_counter() - start, compiled.as_text()
     memory = memory_of(compiled)
     capacity = topology.chip.hbm_bytes or None
@@ -209,11 +226,11 @@ def timed(run, topology: chips.Topology, shape, measured: dict) -> dict:
     counts every operand of every fusion). Of programs that do not compile, and of chips without peaks, None."""
     if measured["error"] or not topology.chip.flops_per_second:
         return dict(step_seconds=None, mfu=None, chip_hours=None, bound=None, seconds=None)
-    steps = run.train.steps or round(run.budget_flops / (measured["exact_flops"] * topology.devices))
-    predicted = roofline.predict(run, topology, tuple(shape), steps=steps)["counts"]
+    predicted = roofline.predict(run, topology, tuple(shape))["counts"]
+    steps = run.train.steps or round(run.budget_flops / (predicted["useful_flops"] * topology.devices))  # as `plan` counts them: rows are not full
     share = roofline.link_share(shape[1], topology)
     moved = sum(measured["collective_bytes"].values()) - measured["dcn_bytes"]
-    counts = dict(predicted, useful_flops=measured["exact_flops"], flops=max(predicted["flops"], measured["compiled_dot_flops"]),
+    counts = dict(predicted, flops=max(predicted["flops"], measured["compiled_dot_flops"]),
                   ici_bytes=max(0.0, moved - measured["lookup_collective_bytes"]) / share, dcn_bytes=measured["dcn_bytes"],
                   ici_blocking_bytes=measured["lookup_collective_bytes"] / share)
     if measured["rows_gathered"]:  # XLA:TPU writes scatters as loops of its own; what was looked up is what is added to
@@ -222,9 +239,12 @@ def timed(run, topology: chips.Topology, shape, measured: dict) -> dict:
     return {key: estimate[key] for key in ("step_seconds", "mfu", "chip_hours", "bound", "seconds")}
 
 
-def advice(run, shape) -> str:
+def advice(run, topology: chips.Topology, shape) -> str:
     """What to change where a program does not fit."""
     rows = run.data.rows // (shape[0] * shape[1] * run.train.accumulate)
+    batch = 8 * 4 * run.data.rows // (shape[0] * shape[1]) * run.data.context  # of all arrays of a batch, which microbatches do not cut
+    if rows > 1 and topology.chip.hbm_bytes and batch > topology.chip.hbm_bytes // 4:
+        return f"fewer rows (data.rows={run.data.rows}: a device's share of the batch alone is {batch / 2**30:.0f} GiB)"
     if rows > 1:
         return f"more microbatches (train.accumulate={2 * run.train.accumulate}; now {rows} rows a device and microbatch)"
     if run.model.remat != "full":

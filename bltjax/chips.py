@@ -75,6 +75,7 @@ CHIPS = {chip.name: chip for chip in (
     Chip("cpu", "cpu", 0.0, 0, 0.0, 0.0, 0.0, 0.0, 0, 2**20, 2**20, "peaks unknown: nothing is estimated", lanes=1),
 )}
 
+MOST_CHIPS, MOST_CPUS = 65_536, 1_024  # more is a slip of the finger, which would be minutes and all memory
 ALIASES = {"v5litepod": "v5e", "v5lite": "v5e", "v6": "v6e", "trillium": "v6e", "tpu7x": "v7x", "v7": "v7x", "ironwood": "v7x", "v5": "v5p",
            "a100": "a100-80", "h100-sxm": "h100"}
 # What libtpu calls them, where it differs, and what get_topology_desc wants beside: v4 as one device per chip, as Cloud TPU has it.
@@ -125,6 +126,8 @@ def topology(text: str) -> Topology:
     chip, chips = CHIPS[name], math.prod(grid)
     if not slices or not chips:
         raise UserError(f"topology {text!r} has no chips")
+    if slices * chips > MOST_CHIPS or chip.platform == "cpu" and chips > MOST_CPUS:
+        raise UserError(f"topology {text!r} has {slices * chips} chips; {MOST_CPUS if chip.platform == 'cpu' else MOST_CHIPS} is the most that is looked at")
     if not chip.axes:
         if slices > 1 or len(grid) > 1:
             raise UserError(f"{name} has no grid: write {name}:{slices * chips}, not {text!r}")

@@ -100,16 +100,16 @@ def chosen(args):
 
 
 def plan(args) -> int:
+    from bltjax import chips
     from bltjax.sweep import plan as planning
+    topology = chips.topology(args.topology) if args.topology else None
     experiment, runs = chosen(args)
     plans = planning.plan(runs)
     rate = planning.machine_flops()
     for p in plans:
         p["seconds_here"] = planning.seconds(p, rate)
-    if args.topology:
-        from bltjax import chips
+    if topology:
         from bltjax.sweep import compiling
-        topology = chips.topology(args.topology)
         for p, config in zip(plans, runs):
             p["on"] = compiling.estimated(config, topology, p["steps"])
     if args.json:
@@ -180,7 +180,7 @@ def train(args) -> int:
     joined = distributed.start(args.coordinator, args.processes, args.process, heartbeat=args.heartbeat, timeout=args.start_timeout)
     local.ready()
     mesh = distributed.mesh(shape, args.devices)
-    distributed.agree(mesh, {"--mesh": str(mesh and dict(mesh.shape)), "--run-dir": str(run_dir.absolute()),
+    distributed.agree(mesh, {"--mesh": str(mesh and dict(mesh.shape)), "--processes": args.processes, "--run-dir": str(run_dir.absolute()),
                              "jax": rundir.versions()["jax"], **cfg.flat(configs[0])})
     if mesh is not None:
         sharding.check(configs[0], tuple(mesh.shape.values()))

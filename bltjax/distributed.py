@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import json
 import os
+import socket
 import sys
 import threading
 
@@ -20,6 +21,8 @@ from bltjax.errors import UserError
 from bltjax.training.stopping import Interrupted, RunFailed
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as gone
+LONGEST = 24 * 3600  # seconds that either may be
+MOST_PROCESSES, MOST_DEVICES = 65_536, 1_024  # devices: of CPUs
 TIMEOUT = 300  # seconds that processes may take to find one another
 WAIT_MS = 7 * 24 * 3600 * 1000  # for one another, once joined: a process that is gone ends the wait, a slow one must not
 
@@ -50,6 +53,8 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1, *, heart
         (name, processes, process), whom = found, {}
     import jax
     if process == 0:
+        if coordinator:
+            _check_free(coordinator)
         late = f"not all of {processes} processes joined within {timeout} s; start the others too, with the same --coordinator"
     else:
         late = (f"the coordinator at {coordinator or 'the address that ' + name + ' gives'} did not answer within {timeout} s; "
@@ -69,20 +74,34 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1, *, heart
     return f"process {process} of {processes}, by {name}"
 
 
+def _check_free(coordinator: str) -> None:
+    """UserError where something listens on the coordinator's port: two servers would share it, or gRPC would crash."""
+    port = int(coordinator.rpartition(":")[2])
+    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    with socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what closed a moment ago is no obstacle
+        try:
+            trial.bind(("", port))
+        except OSError as error:
+            raise UserError(f"--coordinator {coordinator}: port {port} cannot be used here ({error.strerror}); is another process 0 running?") from None
+
+
 def check(coordinator: str, processes: int, process: int, heartbeat: int, timeout: int) -> None:
     """UserError for flags that no set of processes can have."""
-    if heartbeat < 1 or timeout < 1:
-        raise UserError(f"--heartbeat and --start-timeout are whole seconds, 1 or more, not {min(heartbeat, timeout)}")
+    if not (1 <= heartbeat <= LONGEST and 1 <= timeout <= LONGEST):
+        raise UserError(f"--heartbeat and --start-timeout are whole seconds, 1 to {LONGEST}, not {heartbeat} and {timeout}")
     if processes == 1 and not coordinator and process in (-1, 0):
         return
+    if 0 < processes <= process:
+        raise UserError(f"--process is {process}; with --processes {processes} it is one of 0 to {processes - 1}")
     given = {"--coordinator": bool(coordinator), "--processes": processes != 0, "--process": process != -1}
     missing = [flag for flag, there in given.items() if not there]
     if len(missing) == len(given):
         return
     if missing:
         raise UserError(f"--coordinator, --processes and --process belong together; missing: {', '.join(missing)}")
-    if processes < 1:
-        raise UserError(f"--processes is {processes}; it must be 1 or more")
+    if not 1 <= processes <= MOST_PROCESSES:
+        raise UserError(f"--processes is {processes}; it must be 1 to {MOST_PROCESSES}")
     if not 0 <= process < processes:
         raise UserError(f"--process is {process}; with --processes {processes} it is one of 0 to {processes - 1}")
     host, _, port = coordinator.rpartition(":")
@@ -108,8 +127,8 @@ def _detected():
 
 def use_cpu_devices(count: int) -> None:
     """This process has so many CPU devices (0: as many as JAX makes). Before any device is asked for; `on_cpu` checks afterwards."""
-    if count < 0:
-        raise UserError(f"--devices is {count}; it must be 1 or more")
+    if not 0 <= count <= MOST_DEVICES:
+        raise UserError(f"--devices is {count}; it must be 1 to {MOST_DEVICES}")
     if count:
         import jax
         jax.config.update("jax_num_cpu_devices", count)

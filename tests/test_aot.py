@@ -11,6 +11,7 @@ import jax
 import pytest
 
 from bltjax import aot, chips, config as cfg, sharding
+from bltjax.errors import UserError
 from bltjax.sweep import compiling
 
 HERE = pathlib.Path(__file__).parent
@@ -125,3 +126,33 @@ print(json.dumps(aot.compile_run(run, topology, sharding.usual_shape("tpu", 64),
     activation = record["rows"] // 64 * record["slots"] * 512 * 2
     assert 0 < record["lookup_collective_bytes"] <= 2 * 10 * activation
     assert record["weight_collective_bytes"] <= 1.1 * record["weight_minimum_bytes"]
+
+
+def test_two_commands_fill_one_table(tmp_path):
+    """A record is added to what is there now, not to what was there when the command began; a run's earlier program is kept for later."""
+    topology, out = chips.topology("cpu:2"), tmp_path / "table.json"
+    record = lambda name, program: dict(
+        name=name, family="bpe", size="", patch_size=1.0, program=program, mesh=[1, 2, 1], accumulate=1, remat="none", fits=True, error=None, compile_s=1.0,
+        hbm_peak_bytes=1, hbm_chip_bytes=None, hash_table_collective_bytes=0, collective_bytes={}, measured=["program", "compile_s"])
+    compiling._claim(out, topology)
+    for name, program in (("a", "1"), ("b", "2"), ("a", "3"), ("a", "1")):
+        compiling._add(out, topology, record(name, program))
+    runs, past = compiling._read(out, topology)
+    assert {r["name"]: r["program"] for r in runs} == {"a": "1", "b": "2"} and [r["program"] for r in past] == ["3"]
+    assert set(compiling._programs((runs, past))) == {"1", "2", "3"}
+
+
+@pytest.mark.parametrize("runs", [[1], [{"name": "bpe"}], [{"name": "bpe", "measured": None}]])
+def test_a_table_with_broken_records_is_left_alone(runs, tmp_path):
+    (tmp_path / "t.json").write_text(json.dumps({"schema": compiling.SCHEMA, "topology": "cpu:2", "runs": runs}))
+    with pytest.raises(UserError, match="no whole table"):
+        compiling._claim(tmp_path / "t.json", chips.topology("cpu:2"))
+
+
+def test_a_table_never_overwrites_what_is_beside_it(tmp_path):
+    (tmp_path / "notes.md").write_text("mine")
+    (tmp_path / "file").write_text("")
+    for out, says in ((tmp_path / "notes.json", "written over"), (tmp_path / "t.md", "ends in .json"), (tmp_path / "file" / "t.json", "cannot be written")):
+        with pytest.raises(UserError, match=says):
+            compiling._claim(out, chips.topology("cpu:2"))
+    assert (tmp_path / "notes.md").read_text() == "mine"

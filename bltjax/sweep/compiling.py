@@ -7,7 +7,7 @@ import pathlib
 
 from bltjax import aot, chips, config as cfg, roofline, sharding
 from bltjax.errors import UserError
-from bltjax.sweep import plan, rundir
+from bltjax.sweep import locks, plan, rundir
 
 SCHEMA = 1
 FULLEST = 0.8  # of a chip's HBM, predicted: what a layout that is chosen here may take
@@ -16,28 +16,65 @@ FULLEST = 0.8  # of a chip's HBM, predicted: what a layout that is chosen here m
 def compile_all(runs, topology: chips.Topology, out: pathlib.Path, mesh: str = "", fit: bool = False, say=print) -> list[dict]:
     """One record per run (aot.compile_run), also in `out`. mesh: as sharding.parse_mesh reads it; default: sharding.usual_shape, and the fewest
     microbatches that are predicted to fit (the run's own where they do). fit: the layout that is predicted to be the fastest.
-    UserError before anything compiles for a mesh that cannot be."""
+    UserError before anything compiles for a mesh that cannot be, and for an `out` that cannot be written."""
     shape = sharding.parse_mesh(mesh) if mesh else None
-    records, names = _read(out, topology), {run.name for run in runs}
+    if shape:
+        aot.check_size(topology, shape)
+    _read(out, topology)
     found = aot.devices(topology)  # before anything else of JAX: it says which platform to start
     if shape:
         for run in runs:
             _check(run, topology, shape)
     layouts = [(run, _layouts(run, topology, shape, fit)) for run in runs]
+    _claim(out, topology)
     results = []
     for run, choices in layouts:
         record = None
         for choice in choices:
             laid_out = cfg.replace(run, **{"train.accumulate": choice["accumulate"], "model.remat": choice["remat"]})
-            known = {r["program"]: {k: r[k] for k in r["measured"]} for r in records.values()}
+            known = _programs(_read(out, topology))
             record = aot.compile_run(laid_out, topology, choice["mesh"], found, known)
-            say(line(record))
-            records[run.name] = record
-            _write(out, topology, [records[r.name] for r in runs if r.name in records] + [r for n, r in records.items() if n not in names])
+            say(line(record, record["program"] in known))
+            _add(out, topology, record)
             if record["fits"]:
                 break
         results.append(record)
     return results
+
+
+def _claim(out: pathlib.Path, topology) -> None:
+    """UserError where the table cannot be written, or would be written over something else."""
+    if out.suffix != ".json":
+        raise UserError(f"--out is {out}; a table's file ends in .json (the same as a table to read is written beside it, ending in .md)")
+    beside = out.with_suffix(".md")
+    if beside.exists() and not out.exists():
+        raise UserError(f"{beside} is there and {out} is not: the table would be written over it; name another --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with locks.held(_lock(out)):
+            _write(out, topology, *_read(out, topology))
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}") from None
+
+
+def _lock(out: pathlib.Path) -> pathlib.Path:
+    return out.with_name(f".{out.name}.lock")
+
+
+def _programs(table: tuple[list, list]) -> dict:
+    """{program: what was measured} of all records, present and past."""
+    return {r["program"]: {k: r[k] for k in r["measured"]} for records in table for r in records}
+
+
+def _add(out: pathlib.Path, topology, record: dict) -> None:
+    """A record into the table, where other commands may add theirs; one of the same run that was of another program moves to the past."""
+    with locks.held(_lock(out)):
+        runs, past = _read(out, topology)
+        past += [r for r in runs if r["name"] == record["name"] and r["program"] != record["program"]]
+        places = {r["name"]: i for i, r in enumerate(runs)}
+        runs[places.get(record["name"], len(runs)):places.get(record["name"], len(runs)) + 1] = [record]
+        past = [r for r in past if r["program"] not in {r["program"] for r in runs}]
+        _write(out, topology, runs, list({r["program"]: r for r in past}.values()))
 
 
 def estimated(run, topology: chips.Topology, steps: int) -> dict:
@@ -97,20 +134,38 @@ def _can(run, mesh, accumulate) -> bool:
     return True
 
 
-def _write(out: pathlib.Path, topology, records) -> None:
-    """The records, and beside them the table that people read."""
-    rundir.write_json(out, {"schema": SCHEMA, "topology": topology.name, "runs": records})
-    out.with_suffix(".md").write_text(f"{topology.name}\n\n{markdown_table(records)}\n")
+def _write(out: pathlib.Path, topology, runs: list[dict], past: list[dict]) -> None:
+    """The records, and beside them the table that people read, in the order of families and sizes."""
+    order = lambda r: (list(cfg.SIZES).index(r["size"]) if r.get("size") in cfg.SIZES else -1, r["family"], r["patch_size"])
+    rundir.write_json(out, {"schema": SCHEMA, "topology": topology.name, "runs": sorted(runs, key=order), "past": past})
+    if runs:
+        out.with_suffix(".md").write_text(f"{topology.name}\n\n{markdown_table(sorted(runs, key=order))}\n")
 
 
-def _read(out: pathlib.Path, topology) -> dict:
-    """{run: record} of an earlier command. UserError for a file that is something else: it would be written over."""
+def _read(out: pathlib.Path, topology) -> tuple[list[dict], list[dict]]:
+    """(records, those of programs that a run no longer is) of earlier commands. UserError for a file that is something else: it would be
+    written over."""
     if not out.exists():
-        return {}
+        return [], []
     value = rundir.read_json(out) or {}
-    if value.get("schema") != SCHEMA or value.get("topology") != topology.name or not isinstance(value.get("runs"), list):
+    runs, past = value.get("runs"), value.get("past", [])
+    whole = value.get("schema") == SCHEMA and value.get("topology") == topology.name and isinstance(runs, list) and isinstance(past, list)
+    if not whole or not all(map(_is_record, runs + past)):
         raise UserError(f"{out} is no whole table of programs compiled for {topology.name}; name another --out, or remove it")
-    return {r["name"]: r for r in value["runs"]}
+    return runs, past
+
+
+def _is_record(value) -> bool:
+    """Whether it has what the table and later commands read."""
+    if not isinstance(value, dict) or not isinstance(value.get("measured"), list) or not set(value["measured"]) <= set(value):
+        return False
+    if not {"name", "family", "size", "patch_size", "program", "mesh", "accumulate", "remat", "fits", "error", "compile_s", "hbm_peak_bytes",
+            "hbm_chip_bytes"} <= set(value):
+        return False
+    try:
+        return bool([show(value) for _, show in COLUMNS])
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return False
 
 
 GIB = 2**30
@@ -150,10 +205,10 @@ def markdown_table(records) -> str:
     return "\n".join(["| " + " | ".join(title for title, _ in COLUMNS) + " |", "|" + " --- |" * len(COLUMNS), *("| " + " | ".join(r) + " |" for r in rows)])
 
 
-def line(record) -> str:
-    """One record, as it comes."""
+def line(record, known: bool = False) -> str:
+    """One record, as it comes. known: its program was compiled before."""
     if record["error"]:
-        return f"does not fit  {record['name']}: {record['error']}"
+        return f"does not fit  {record['name']}: {record['error']}" + (" (known)" if known else "")
     capacity = f" of {record['hbm_chip_bytes'] / GIB:.1f}" if record["hbm_chip_bytes"] else ""
-    return (f"compiled  {record['name']}: {record['hbm_peak_bytes'] / GIB:.1f}{capacity} GiB a chip, {record['accumulate']} microbatches, "
+    return (f"{'known   ' if known else 'compiled'}  {record['name']}: {record['hbm_peak_bytes'] / GIB:.1f}{capacity} GiB a chip, {record['accumulate']} microbatches, "
             f"{sum(record['collective_bytes'].values()) / 1e9:.1f} GB moved per chip and step, {record['compile_s']:.0f} s")
