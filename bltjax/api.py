@@ -1,87 +1,152 @@
-"""`bltjax.load`: a finished run, ready for use from Python."""
+"""`bltjax.load`: a run, an imported checkpoint, or a directory of another project's format, ready for use from Python."""
 
+import dataclasses
 import functools
 import pathlib
+from typing import Callable
 
 import jax
 import numpy as np
+from ml_collections import FrozenConfigDict
 
 from bltjax import config as cfg
-from bltjax import models, vocab
+from bltjax import models, patching, vocab
 from bltjax.data import segmentation, tokenizers
 from bltjax.entropies import annotate
 from bltjax.errors import UserError
-from bltjax.interop import blt
+from bltjax.generation import Generator, Options, characters
+from bltjax.interop import blt, formats, imported
+from bltjax.shapes import bucket
 from bltjax.sweep import rundir
 from bltjax.training import checkpoint
 
+NEEDS_ENTROPIES = ("entropy", "monotonic", "both")
 
-def load(path) -> "Model":
-    """The model of a run directory. UserError where there is none, or where its checkpoint is not whole."""
-    run_dir = pathlib.Path(path)
-    if not run_dir.is_dir():
-        raise UserError(f"no run directory {run_dir}")
-    config = rundir.load_config(run_dir)
-    if broken := rundir.damage(run_dir):
-        raise UserError(f"{run_dir}: {broken}; `bltjax run` will redo it")
-    return Model(run_dir, config, rundir.read_json(run_dir / "planned.json") or {})
+
+def load(path, byte_lm=None) -> "Model":
+    """The model in a run directory, an imported checkpoint, a Hugging Face Blt or Llama directory, or a released checkpoint.
+
+    byte_lm: another such path, of the model that supplies entropies; None: the one that comes with it. UserError where there is no model,
+    or where it is not whole.
+    """
+    folder = pathlib.Path(path)
+    if not folder.is_dir():
+        raise UserError(f"no directory {folder}")
+    model = _ours(folder) if formats.of(folder) == formats.OURS else _imported(folder, formats.load(folder))
+    if byte_lm is not None:
+        other = load(byte_lm)
+        model.byte_lm = other.byte_lm
+    return model
+
+
+def _ours(folder: pathlib.Path) -> "Model":
+    """A run directory, or what `bltjax import` wrote."""
+    config = rundir.load_config(folder)
+    if broken := rundir.damage(folder):
+        raise UserError(f"{folder}: {broken}; `bltjax run` will redo it")
+    planned = rundir.read_json(folder / "planned.json") or {}
+    found = {f"patching.{key}": planned[key] for key in ("threshold", "delta") if planned.get(key) is not None}
+    lm = None
+    if facts := planned.get("entropy_model"):
+        lm = lambda: load(folder / facts["run_dir"]).byte_lm
+    elif (folder / imported.BYTE_LM / "config.json").exists():
+        lm = lambda: _ours(folder / imported.BYTE_LM)
+    tokenizer = None
+    if "tokenizer" in planned:
+        tokenizer = lambda: tokenizers.llama3() if config.tokenizer.kind == "llama3" else tokenizers.load(folder / planned["tokenizer"])
+    elif (folder / imported.TOKENIZER).exists():
+        tokenizer = lambda: tokenizers.huggingface(folder / imported.TOKENIZER)
+    return Model(cfg.replace(config, **found), lambda: checkpoint.load_params(folder), folder, lm, tokenizer)
+
+
+def _imported(folder: pathlib.Path, found: imported.Imported) -> "Model":
+    lm = found.byte_lm and (lambda: _imported(folder, found.byte_lm))
+    tokenizer = found.tokenizer and (lambda: tokenizers.huggingface(found.tokenizer))
+    return Model(found.config, lambda: found.params, folder, lm, tokenizer)
 
 
 class Model:
-    """A run's config, parameters, and the patcher that it was trained with."""
+    """A config, its parameters, and the patcher or tokenizer that goes with it; each is read when it is first used."""
 
-    def __init__(self, run_dir: pathlib.Path, config, planned: dict):
-        self.run_dir, self.planned = run_dir, planned
-        found = {f"patching.{key}": planned[key] for key in ("threshold", "delta") if planned.get(key) is not None}
-        self.config = cfg.replace(config, **found)
+    def __init__(self, config, params: Callable, folder: pathlib.Path, byte_lm: Callable | None = None, tokenizer: Callable | None = None):
+        self.config, self.folder = config, folder
+        self._params, self._byte_lm, self._tokenizer = params, byte_lm, tokenizer
 
     @functools.cached_property
     def params(self) -> dict:
-        return checkpoint.load_params(self.run_dir)
+        """Nested dict of arrays, on the device."""
+        return jax.tree.map(jax.numpy.asarray, self._params())
+
+    def raw_params(self) -> dict:
+        """Nested dict of arrays, as they are stored."""
+        return self._params()
+
+    @property
+    def has_byte_lm(self) -> bool:
+        return self.config.model.kind == "byte" or self._byte_lm is not None
 
     @functools.cached_property
     def byte_lm(self) -> "Model":
-        """The model that supplies entropies: this one if it is a byte LM, else the one that the run was patched with."""
+        """The model that supplies entropies: this one if it is a byte LM, else the one that it was patched with. UserError without."""
         if self.config.model.kind == "byte":
             return self
-        facts = self.planned.get("entropy_model")
-        if not facts:
-            raise UserError(f"{self.run_dir} has no byte LM: it was not patched by entropies")
-        return load(self.run_dir / facts["run_dir"])
+        if not self._byte_lm:
+            raise UserError(f"{self.folder} has no byte LM: give one with --byte-lm DIR, or byte_lm= in Python")
+        return self._byte_lm()
 
     @functools.cached_property
     def tokenizer(self) -> tokenizers.Tokenizer:
-        if "tokenizer" not in self.planned:
-            raise UserError(f"{self.run_dir} has no tokenizer")
-        return tokenizers.llama3() if self.config.tokenizer.kind == "llama3" else tokenizers.load(self.run_dir / self.planned["tokenizer"])
+        if not self._tokenizer:
+            raise UserError(f"{self.folder} has no tokenizer")
+        return self._tokenizer()
 
     def entropies(self, ids) -> np.ndarray:
         """Entropy of the next byte, nats float32 [B,N], for ids [B,N]; row by row, documents masked at EOS."""
         lm = self.byte_lm
         ids = checked(ids, lm.config.model.vocab)
         batch = {"bytes": ids, "doc_ids": blt.documents_at(ids, vocab.EOS)}
-        return np.asarray(jax.jit(functools.partial(models.byte_lm.entropies, lm.config.model))(lm.params, batch))
+        return run(models.byte_lm.entropies, lm, batch, ids.shape)
 
     def logits(self, ids, patch_lengths=None) -> np.ndarray:
-        """float32 [B,N,V] for ids [B,N]. patch_lengths [B,P]: rows sum to N + 1 (the released models' convention); None: its own patches."""
+        """float32 [B,N,V] for ids [B,N]. patch_lengths [B,P]: rows sum to N + 1 (the released models' convention); None: its own patches.
+
+        Documents are masked at EOS. Shapes are filled up to a few sizes, so that many lengths do not mean many compilations.
+        """
         ids = checked(ids, self.config.model.vocab)
         kind = self.config.model.kind
         if kind == "blt":
-            lengths = self._lengths(ids) if patch_lengths is None else np.asarray(patch_lengths, np.int32)
+            lengths = self._lengths(ids) if patch_lengths is None else patch_lengths
             batch = blt.batch_from_lengths(ids, lengths)
         else:
             eos = self.tokenizer.eos if kind == "token" else vocab.EOS
             batch = {"tokens" if kind == "token" else "bytes": ids, "doc_ids": blt.documents_at(ids, eos)}
-        return np.asarray(jax.jit(functools.partial(models.logits, self.config.model))(self.params, batch))
+        return run(models.logits, self, batch, ids.shape)
 
     def _lengths(self, ids: np.ndarray) -> np.ndarray:
-        from bltjax import patching
         scheme, arguments = self.config.patching.scheme, segmentation.rule(self.config.patching)
-        entropies = self.entropies(ids) if scheme in ("entropy", "monotonic", "both") else None
+        entropies = self.entropies(ids) if scheme in NEEDS_ENTROPIES else None
         rows = [patching.lengths(row, scheme, entropies=None if entropies is None else entropies[i], **arguments)
                 for i, row in enumerate(ids)]
         width = max(map(len, rows))
         return np.array([row + [0] * (width - len(row)) for row in rows], np.int32)
+
+    @functools.cached_property
+    def generator(self) -> Generator:
+        """What generates from it: loops, caches, and its weights as they want them."""
+        return Generator(self)
+
+    def generate(self, prompts, max_new_bytes: int, temperature: float = 0.0, **options) -> list[bytes]:
+        """The bytes that follow each prompt (text or bytes; BOS is prepended), at most so many, up to EOS or a stop string.
+
+        options: top_k, top_p, seed, stop, draft (generation.Options). UserError for options that cannot be.
+        """
+        prompts = [prompts] if isinstance(prompts, (str, bytes)) else list(prompts)
+        return self.generator.generate(prompts, _options(max_new_bytes, temperature, options)).new
+
+    def stream(self, prompt, max_new_bytes: int, temperature: float = 0.0, raw: bool = False, **options):
+        """Yields what follows a prompt as it comes: text without broken characters, or with `raw` bytes."""
+        pieces = self.generator.stream(prompt, _options(max_new_bytes, temperature, options))
+        return pieces if raw else characters(pieces)
 
     def patch(self, text) -> list[bytes]:
         """A text's patches (a BPE model's tokens), bytes objects that join to the input."""
@@ -89,19 +154,51 @@ class Model:
 
     def patch_with_entropies(self, text) -> tuple[list[bytes], np.ndarray | None]:
         """The patches, and the nats of entropy that decided each byte (float32 [bytes]; None for schemes that need none)."""
-        if not isinstance(text, (str, bytes, bytearray, memoryview)):
-            raise UserError(f"a text is str or bytes, not {type(text).__name__}")
-        data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
+        data = text.encode() if isinstance(text, str) else bytes(text)
         if not data:
             return [], None
         if self.config.model.kind == "token":
             return cut(data, self.tokenizer.byte_counts[self.tokenizer.encode(data)]), None
         scheme = self.config.patching.scheme
-        needs = scheme in ("entropy", "monotonic", "both")
+        needs = scheme in NEEDS_ENTROPIES
         entropies = annotate.annotate(self.byte_lm.config.model, self.byte_lm.params, [data]) if needs else None
         tokenizer = self.tokenizer if scheme == "bpe" else None
         lengths = segmentation.document_lengths(self.config.patching, [data], entropies, tokenizer)[0]
         return cut(data, lengths[1:]), entropies[0][:len(data)] if needs else None
+
+
+def _options(max_new_bytes, temperature, options: dict) -> Options:
+    """Options of keywords. UserError for an unknown one."""
+    known = {field.name for field in dataclasses.fields(Options)}
+    if unknown := set(options) - known:
+        raise UserError(f"unknown option {', '.join(sorted(unknown))}; allowed: {', '.join(sorted(known))}")
+    stop = options.pop("stop", ())
+    return Options(max_new_bytes, temperature, stop=(stop,) if isinstance(stop, (str, bytes)) else tuple(stop), **options)
+
+
+def run(function, model: Model, batch: dict, shape) -> np.ndarray:
+    """function(model config, params, batch) -> [B,N,...], on arrays that are filled up to one of few shapes and cut again.
+
+    Padding stands behind everything and in a document of its own, so that nothing sees it; where models differ by length (the first
+    patch of padding, blocks of attention) they differ in rounding alone.
+    """
+    B, N = shape
+    longer = {name: _filled(name, x, B, N, batch) for name, x in batch.items()}
+    return np.asarray(_compiled(function, FrozenConfigDict(model.config.model))(model.params, longer))[:B, :N]
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(function, model_config):
+    return jax.jit(functools.partial(function, model_config))
+
+
+def _filled(name: str, x: np.ndarray, B: int, N: int, batch: dict) -> np.ndarray:
+    """An array of a batch with more rows and slots: patch numbers of padding are that of no patch."""
+    rows, slots = bucket(B, 1), bucket(N, 64)
+    patches = bucket(batch["patch_doc_ids"].shape[1], 16) if "patch_doc_ids" in batch else 0
+    out = np.full((rows, patches if name == "patch_doc_ids" else slots), patches if name in ("patch_ids", "latent_ids") else 0, np.int32)
+    out[:B, :x.shape[1]] = x
+    return out
 
 
 def checked(ids, vocabulary: int) -> np.ndarray:

@@ -59,6 +59,7 @@ def _values(run: ConfigDict) -> None:
             raise UserError(f"{key} is {value:g}; it must be {'above 0' if key in POSITIVE else f'{least} or more'}")
         if value > AT_MOST.get(key, math.inf):
             raise UserError(f"{key} is {value:g}; it must be {AT_MOST[key]} or less")
+    cfg.lr_scales(run.train)
     if any(not isinstance(pattern, str) for pattern in run.data.globs):
         raise UserError('data.globs must be a list of patterns, such as ["texts/*.txt"]')
     if not (run.data.tuning > 0 and run.data.held_out > 0 and run.data.tuning + run.data.held_out < 1):
@@ -73,7 +74,7 @@ def _shapes(run: ConfigDict) -> None:
             raise UserError(f"{name}.heads is {stack.heads}; heads must cut {name}.width ({stack.width}) into equal even parts")
     if run.data.rows % run.train.accumulate:
         raise UserError(f"train.accumulate is {run.train.accumulate}; it must divide data.rows ({run.data.rows})")
-    if not run.budget_flops and not run.train.steps:
+    if not run.budget_flops and not run.train.steps and not (run.family == BYTE_LM and run.train.init_from):
         raise UserError("neither budget_flops nor train.steps says how long the run is; set one of them above 0")
     if model.kind == "token":
         if run.tokenizer.kind == "none" or model.vocab != run.tokenizer.vocab:

@@ -53,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
 
     sub = verb("train", "A single run in this process.", train, "a single run", experiment=False)
     sub.add_argument("--config", required=True, help="an experiment file or name, or a run's config.json")
+    sub.add_argument("--from", type=pathlib.Path, dest="source", metavar="DIR", help="start from this model's parameters: a run, an imported checkpoint, "
+                                                                                     "a Hugging Face Blt, or a Llama (the global model of a BLT)")
     sub.add_argument("--run", default="", help="which run of an experiment that has several")
     sub.add_argument("--run-dir", type=pathlib.Path, help="where to put it (default: runs/EXPERIMENT/RUN)")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -69,9 +71,39 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--heartbeat", type=int, default=30, metavar="SECONDS", help="a process silent for so long is gone, and all end")
     sub.add_argument("--start-timeout", type=int, default=300, metavar="SECONDS", help="how long processes may take to meet")
 
+    sub = verb("generate", "Goes on with a text, byte by byte.", generate, "go on with a text", experiment=False)
+    sub.add_argument("model", type=pathlib.Path, help="a run directory, an imported checkpoint, or a Hugging Face directory")
+    sub.add_argument("prompt", nargs="*", help="texts to go on with, all in one batch")
+    sub.add_argument("--file", type=pathlib.Path, help="a file whose bytes are the prompt")
+    sub.add_argument("--unconditional", action="store_true", help="no prompt: begin at BOS")
+    sub.add_argument("--max-new-bytes", type=int, default=256, metavar="N")
+    sub.add_argument("--temperature", type=float, default=0.0, help="0 (the default): always the likeliest byte")
+    sub.add_argument("--top-k", type=int, default=0, metavar="K")
+    sub.add_argument("--top-p", type=float, default=1.0, metavar="P")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text (may be repeated)")
+    sub.add_argument("--draft", type=int, default=0, metavar="K", help="BLT-S: draft K bytes with the local modules, check them in one pass; the same bytes")
+    sub.add_argument("--byte-lm", type=pathlib.Path, metavar="DIR", help="another model for entropies")
+    sub.add_argument("--raw", action="store_true", help="write the bytes as they are, broken characters too")
+    sub.add_argument("--json", action="store_true")
+
+    sub = verb("import", "Another project's checkpoint as a directory of this one's.", import_, "a released checkpoint, in", experiment=False)
+    sub.add_argument("source", type=pathlib.Path, help="a Hugging Face Blt or Llama directory, or a released one (params.json)")
+    sub.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR")
+    sub.add_argument("--byte-lm", type=pathlib.Path, metavar="DIR", help="the released entropy model, where it is not in or beside the directory")
+    sub.add_argument("--json", action="store_true")
+    sub = verb("export", "A model as a Hugging Face Blt directory.", export, "a model, out to Hugging Face", experiment=False)
+    sub.add_argument("source", type=pathlib.Path, help="a run directory, or an imported checkpoint")
+    sub.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR")
+    sub.add_argument("--byte-lm", type=pathlib.Path, metavar="DIR", help="another model for entropies")
+    sub.add_argument("--loosely", action="store_true", help="write what that format computes otherwise, too: other logits")
+
     sub = verb("patch", "The patches of a text.", patch, "the patches of a text", experiment=False)
     sub.add_argument("text", help="a text, or the path of a file")
-    sub.add_argument("--run", type=pathlib.Path, help="a run directory: its scheme, byte LM and threshold")
+    sub.add_argument("--run", type=pathlib.Path, metavar="DIR", help="a model: its scheme, byte LM and threshold")
+    sub.add_argument("--byte-lm", type=pathlib.Path, metavar="DIR", help="another model for entropies")
+    sub.add_argument("--page", type=pathlib.Path, metavar="FILE", help="write an HTML page with bars of entropy, too")
+    sub.add_argument("--color", choices=["auto", "always", "never"], default="auto")
     sub.add_argument("--scheme", default="", help="strided, space, entropy, monotonic, both or random (default: the run's, else space)")
     for name, kind in dict(threshold=float, delta=float, stride=int, mean=float, seed=int, max_length=int).items():
         sub.add_argument("--" + name.replace("_", "-"), type=kind)
@@ -175,6 +207,9 @@ def train(args) -> int:
         configs, name, default = [c for c in experiment.runs if args.run in ("", c.name)], experiment.name, None
         if len(configs) != 1:
             raise UserError(f"--run NAME must choose one of {', '.join(c.name for c in experiment.runs)}")
+    if args.source:
+        from bltjax.sweep import starting
+        configs, default = [checks.check(starting.adopted(configs[0], args.source))], None
     run_dir = args.run_dir or default or pathlib.Path("runs") / name / configs[0].name
     distributed.use_cpu_devices(args.devices)
     joined = distributed.start(args.coordinator, args.processes, args.process, heartbeat=args.heartbeat, timeout=args.start_timeout)
@@ -201,11 +236,59 @@ def train(args) -> int:
     return 0
 
 
+def generate(args) -> int:
+    from bltjax import api
+    from bltjax.generation import Options, characters
+    prompts = [p.encode("utf-8", "surrogateescape") for p in args.prompt] + ([args.file.read_bytes()] if args.file else [])
+    if args.unconditional and not prompts:
+        prompts = [b""]
+    if not prompts or not all(prompts) and not args.unconditional:
+        raise UserError("the prompt is empty; give a text, --file FILE, or --unconditional to begin at BOS")
+    options = Options(args.max_new_bytes, args.temperature, args.top_k, args.top_p, args.seed, tuple(s.encode("utf-8", "surrogateescape") for s in args.stop), args.draft)
+    options.check()
+    generator = api.load(args.model, byte_lm=args.byte_lm).generator
+    if args.json or len(prompts) > 1:
+        result = generator.generate(prompts, options)
+        shown = [new.decode("utf-8", "backslashreplace") for new in result.new]
+        if args.json:
+            print(json.dumps({"new": shown, "new_hex": [new.hex() for new in result.new], "finished": result.finished, **result.facts()}))
+        else:
+            print("\n".join(f"[{i}] {text}" for i, text in enumerate(shown)))
+    else:
+        pieces = generator.stream(prompts[0], options)
+        for piece in pieces if args.raw else (text.encode() for text in characters(pieces)):
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+        result = generator.last
+        if not args.raw:
+            print()
+    if not args.json:
+        print(result.text(), file=sys.stderr)
+    return 0
+
+
+def import_(args) -> int:
+    from bltjax.interop import convert
+    found = convert.bring_in(args.source, args.out, args.byte_lm)
+    print(json.dumps(found) if args.json else convert.text(found))
+    return 0
+
+
+def export(args) -> int:
+    from bltjax.interop import convert
+    convert.send_out(args.source, args.out, args.byte_lm, args.loosely)
+    print(f"{args.out}: a Hugging Face Blt directory")
+    return 0
+
+
 def patch(args) -> int:
-    from bltjax import inspect_patches
-    result = inspect_patches.of_text(args.text, args.run, args.scheme, threshold=args.threshold, delta=args.delta, stride=args.stride,
-                             mean=args.mean, seed=args.seed, max_length=args.max_length)
-    print(json.dumps(result) if args.json else inspect_patches.text(result))
+    from bltjax import inspect_patches, patch_page
+    result = inspect_patches.of_text(args.text, args.run, args.scheme, byte_lm=args.byte_lm, threshold=args.threshold, delta=args.delta, stride=args.stride,
+                                     mean=args.mean, seed=args.seed, max_length=args.max_length)
+    if args.page:
+        patch_page.write(args.page, result)
+    color = args.color == "always" or args.color == "auto" and sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    print(json.dumps(result) if args.json else inspect_patches.text(result, color))
     return 0
 
 

@@ -57,7 +57,9 @@ def blt_model(preset: str = "paper", *, local_width: int, encoder_layers: int, d
         norm_eps=1e-5, rope_theta=500_000.0,  # paper section 4.7
         local=dict(width=local_width, heads=local_heads, ffn=ffn_width(local_width, ffn_multiple), encoder_layers=encoder_layers,
                    decoder_layers=decoder_layers, window=window),
-        latent=dict(width=global_width, heads=global_heads, ffn=ffn_width(global_width, ffn_multiple), layers=global_layers),
+        # rope_theta 0: the model's; rope_scaling: Llama 3.1's (factor, low, high, original length), for layers that come from there.
+        latent=dict(width=global_width, heads=global_heads, ffn=ffn_width(global_width, ffn_multiple), layers=global_layers,
+                    rope_theta=0.0, rope_scaling=()),
         # encoder: which layers are followed by cross-attention; "none" pools only (SpaceByte, MegaByte).
         cross=dict(k=k, heads=cross_heads or local_heads, encoder="last", decoder="all", encoder_kv="input", pool="embeddings",
                    doubled_residual=False),
@@ -75,7 +77,7 @@ def transformer(kind: str, *, vocab: int, width: int, layers: int, heads: int, w
 
     window: how many positions a query sees, itself included; 0 means all before it.
     """
-    return ConfigDict(dict(kind=kind, vocab=vocab, dtype="float32", remat="none", scan=True, norm_eps=1e-5, rope_theta=rope_theta,
+    return ConfigDict(dict(kind=kind, vocab=vocab, dtype="float32", remat="none", scan=True, norm_eps=1e-5, rope_theta=rope_theta, rope_scaling=(),
                            width=width, layers=layers, heads=heads, ffn=ffn_width(width, ffn_multiple), window=window)).lock()
 
 
@@ -119,12 +121,28 @@ def training() -> ConfigDict:
         schedule="cosine",  # cosine to final_lr, or wsd, or constant
         final_lr=0.0,  # fraction of lr
         decay=0.2,  # wsd: the last fraction of the steps decays linearly to final_lr
+        lr_scale=(),  # "encoder/embed=0.1": another learning rate for parameters below this path (Llama's layers in a BLT: paper section 6.2)
         accumulate=1,  # microbatches per step
         checkpoint_every=0,  # steps; 0: four checkpoints a run
         keep=2,
         log_every=1,
+        init_from="",  # a run, an imported checkpoint or a Hugging Face directory whose parameters this run starts from (sweep/starting.py)
         branch_from="",  # wsd: a run directory whose stable phase this run continues
     )).lock()
+
+
+def lr_scales(train) -> dict[str, float]:
+    """{path: factor} of train.lr_scale. UserError for anything that is not PATH=FACTOR."""
+    found = {}
+    for item in train.lr_scale:
+        path, sign, factor = str(item).partition("=")
+        try:
+            found[path.strip("/ ")] = float(factor)
+        except ValueError:
+            sign = ""
+        if not sign or not path.strip("/ ") or not 0 <= found[path.strip("/ ")] < float("inf"):
+            raise UserError(f"train.lr_scale: {item!r} must be PATH=FACTOR, such as latent/blocks=0.1")
+    return found
 
 
 # The keys of `data` that decide which text is in which split: runs that share them hold out the same documents.
@@ -164,7 +182,8 @@ def patching(scheme: str = "none", size: float = 1.0, **changes) -> ConfigDict:
 
 
 def tokenizer(kind: str = "none", vocab: int = 0, bytes_per_token: float = 0.0) -> ConfigDict:
-    """BPE: `trained` here on training text with `vocab` entries, or `llama3` (128,256, extra `llama`). bytes_per_token: expected."""
+    """BPE: `trained` here on training text with `vocab` entries, `llama3` (128,256, extra `llama`), or an imported model's own
+    (`huggingface`). bytes_per_token: expected."""
     return ConfigDict(dict(kind=kind, vocab=vocab, bytes_per_token=bytes_per_token)).lock()
 
 

@@ -13,7 +13,7 @@ from bltjax.sweep import artifacts
 SPACE_MARKS = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 
-def of_text(text: str, run: pathlib.Path | None, scheme: str, *, threshold=None, delta=None, stride=None, mean=None, seed=None,
+def of_text(text: str, run: pathlib.Path | None, scheme: str, *, byte_lm=None, threshold=None, delta=None, stride=None, mean=None, seed=None,
             max_length=None) -> dict:
     """Patches of a text, or of a file where `text` is the path of one, by a run's patcher or by a scheme given by hand.
 
@@ -22,8 +22,11 @@ def of_text(text: str, run: pathlib.Path | None, scheme: str, *, threshold=None,
     data = read(text)
     given = {"threshold": threshold, "delta": delta, "stride": stride, "mean": mean, "seed": seed, "max_length": max_length}
     given = {key: value for key, value in given.items() if value is not None}
+    used = None
+    if run is None and byte_lm is not None:
+        run, byte_lm = byte_lm, None
     if run is not None:
-        model = api.load(run)
+        model = api.load(run, byte_lm)
         if model.config.model.kind == "token":
             if scheme not in ("", "bpe") or given:
                 raise UserError(f"{run} is a BPE run: its patches are its tokens, and no option changes them")
@@ -35,14 +38,22 @@ def of_text(text: str, run: pathlib.Path | None, scheme: str, *, threshold=None,
             if scheme != model.config.patching.scheme or given:
                 model.config = cfg.replace(model.config, patching=by_hand(scheme, given, model.config.patching))
         patches, entropies = model.patch_with_entropies(data)
+        used = model.config.patching
     else:
         scheme = scheme or "space"
         if scheme in artifacts.NEEDS_ENTROPIES or scheme == "bpe":
             raise UserError(f"--scheme {scheme} needs a model: give --run RUN_DIR, a run that has one (or a byte LM's own directory)")
-        patches, entropies = api.cut(data, segmentation.document_lengths(by_hand(scheme, given), [data])[0][1:]), None
+        used = by_hand(scheme, given)
+        patches, entropies = api.cut(data, segmentation.document_lengths(used, [data])[0][1:]), None
     return {"scheme": scheme, "bytes": len(data), "patches": [p.decode("utf-8", "backslashreplace") for p in patches],
             "lengths": [len(p) for p in patches], "entropies": None if entropies is None else [round(float(e), 4) for e in entropies],
-            "mean": len(data) / len(patches)}
+            "mean": len(data) / len(patches), "rule": rule(scheme, used)}
+
+
+def rule(scheme: str, used) -> dict:
+    """The numbers of a scheme: {"threshold", "delta"} as far as it has them."""
+    values = {key: used[key] for key in OPTIONS.get(scheme, ()) if key in ("threshold", "delta")} if used is not None else {}
+    return {key: value for key, value in values.items() if math.isfinite(value)}
 
 
 # Which options each scheme reads, and which it cannot do without.
@@ -82,10 +93,17 @@ def read(text: str) -> bytes:
     return data
 
 
-def text(result: dict) -> str:
-    """The patches on a terminal, a bar between them."""
+COLORS = (24, 94, 22, 53)  # backgrounds of the 256-colour palette, one patch after the other
+
+
+def text(result: dict, color: bool = False) -> str:
+    """The patches on a terminal: a bar between them, or in colour."""
     shown = [p.translate(str.maketrans(SPACE_MARKS)) for p in result["patches"]]
-    return f"{'|'.join(shown)}\n\n{result['scheme']}: {result['bytes']} bytes, {len(shown)} patches, {result['mean']:.2f} bytes each"
+    if color:
+        joined = "".join(f"\x1b[48;5;{COLORS[i % len(COLORS)]}m{p}\x1b[0m" for i, p in enumerate(shown))
+    else:
+        joined = "|".join(shown)
+    return f"{joined}\n\n{result['scheme']}: {result['bytes']} bytes, {len(shown)} patches, {result['mean']:.2f} bytes each"
 
 
 def calibrated(run: pathlib.Path, scheme: str, size: float, limit: int, *, delta: float = 0.0, max_length: int = 0) -> dict:
@@ -104,4 +122,4 @@ def calibrated(run: pathlib.Path, scheme: str, size: float, limit: int, *, delta
     patching = cfg.patching(scheme, size, **{"max_length": max_length, **({"delta": delta} if scheme == "both" else {}), key: float(found)})
     lengths = segmentation.document_lengths(patching, documents, entropies)
     return {"scheme": scheme, "threshold": float(found), "size": size, "patch_size": sum(l.sum() for l in lengths) / sum(map(len, lengths)),
-            "bytes": sum(map(len, documents)), "documents": len(documents), "byte_lm": str(lm.run_dir)}
+            "bytes": sum(map(len, documents)), "documents": len(documents), "byte_lm": str(lm.folder)}

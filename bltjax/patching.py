@@ -9,6 +9,7 @@ Everything runs on numpy arrays on the host and on jax arrays, under `jax.jit` t
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,53 @@ def starts(ids, scheme, *, entropies=None, threshold=None, delta=None, max_lengt
     if limit:
         natural = natural | ((position - _running_max(xp.where(natural, position, 0), xp)) % limit == 0)
     return natural[..., :n + bool(include_next)]
+
+
+class Progress(NamedTuple):
+    """What a patcher remembers of the ids before, for each row (or, from `advance`, after each of the ids that came in)."""
+    n: jax.Array  # int32: ids so far
+    id: jax.Array  # int32: the last
+    entropy: jax.Array  # float32: the last
+    natural: jax.Array  # int32: where the last patch starts that no length limit made
+    prefix: jax.Array  # uint32: hash of all ids
+
+
+def begin(B: int) -> Progress:
+    """Nothing seen yet, [B] each."""
+    zeros = jnp.zeros((B,), jnp.int32)
+    return Progress(zeros, zeros, jnp.zeros((B,), jnp.float32), zeros, jnp.zeros((B,), jnp.uint32))
+
+
+def advance(config, progress: Progress, ids, entropies=None):
+    """(bool [B,C]: whether the id after each of these starts a patch; Progress after each, [B,C]). `starts` of it all, C ids at a time.
+
+    config: a patching config (scheme, size, threshold, delta, max_length, seed). ids: int32 [B,C] that come next; entropies: nats [B,C].
+    """
+    scheme, C = config.scheme, ids.shape[1]
+    at = progress.n[:, None] + jnp.arange(C, dtype=jnp.int32)[None]
+    position = at + 1  # of the id that comes after
+    before = jnp.concatenate([progress.id[:, None], ids[:, :-1]], axis=1)
+    entropies = jnp.zeros(ids.shape, jnp.float32) if entropies is None else entropies
+    rise = entropies - jnp.concatenate([progress.entropy[:, None], entropies[:, :-1]], axis=1)
+    prefix = progress.prefix[:, None] + jnp.cumsum(_symbols(ids, at, jnp), axis=-1, dtype=jnp.uint32)
+    forced = position < 2
+    if scheme == "strided":
+        natural = at % int(config.size) == 0
+    elif scheme == "space":
+        natural = forced | (~_word(ids, jnp) & (_word(before, jnp) | (at == 0))) | (ids < vocab.OFFSET)
+    elif scheme == "random":
+        natural = forced | _heads(prefix, position, config.size, config.seed, jnp)
+    elif scheme == "entropy":
+        natural = forced | (entropies > config.threshold)
+    elif scheme == "monotonic":
+        natural = forced | (position == 2) | (rise > config.delta)
+    elif scheme == "both":
+        natural = forced | (position == 2) | ((position >= 4) & (entropies > config.threshold) & (rise > config.delta))
+    else:
+        raise UserError(f"{scheme} patches cannot be made byte by byte; {', '.join(SCHEMES)} can")
+    last = jnp.maximum(_running_max(jnp.where(natural, position, 0), jnp), progress.natural[:, None])
+    start = natural | ((position - last) % config.max_length == 0) if config.max_length else natural
+    return start, Progress(position, ids, entropies, last, prefix)
 
 
 def lengths(ids, scheme, *, entropies=None, threshold=None, delta=None, max_length=None, stride=None, mean=None, seed=None,
@@ -156,24 +204,36 @@ def _running_max(values, xp):
 
 def _space_ends(ids, xp):
     """True where a space patch ends, bool [..., N]: at the first of a run of space-like ids, and at every special."""
+    word = _word(ids, xp)
+    # Specials are space-like here as well: a space right after BOS goes on with its run and ends nothing.
+    return (~word & _after_each(word, True, xp)[..., :-1]) | (ids < vocab.OFFSET)
+
+
+def _word(ids, xp):
+    """True for letters, digits and what goes on with a character of UTF-8."""
     byte = ids.astype(xp.int32) - vocab.OFFSET
     letter = ((byte >= ord("a")) & (byte <= ord("z"))) | ((byte >= ord("A")) & (byte <= ord("Z")))
-    word = letter | ((byte >= ord("0")) & (byte <= ord("9"))) | ((byte >= 0x80) & (byte < 0xC0))
-    # Specials are space-like here as well: a space right after BOS goes on with its run and ends nothing.
-    return (~word & _after_each(word, True, xp)[..., :-1]) | (byte < 0)
+    return letter | ((byte >= ord("0")) & (byte <= ord("9"))) | ((byte >= 0x80) & (byte < 0xC0))
 
 
 def _coins(ids, position, mean, seed, xp):
     """Heads with probability 1 / mean, bool [..., N + 1], a function of seed, position and all ids before it. 32-bit wrap-around."""
+    prefix = _after_each(xp.cumsum(_symbols(ids, position[..., :-1], xp), axis=-1, dtype=xp.uint32), 0, xp)
+    return _heads(prefix, position, mean, seed, xp)
+
+
+def _symbols(ids, position, xp):
+    """What each id adds to the hash of a prefix, uint32."""
+    return _mix(ids.astype(xp.uint32) * np.uint32(0x9E3779B1) + position.astype(xp.uint32) * np.uint32(0x85EBCA77), xp)
+
+
+def _heads(prefix, position, mean, seed, xp):
     mean = _number("mean", mean)
     if not 1 <= mean < math.inf:
         raise UserError(f"mean must be a finite patch size of at least 1, not {mean:g}")
     seed = _whole("seed", 0 if seed is None else seed, None)
-    place = position.astype(xp.uint32)
-    symbol = _mix(ids.astype(xp.uint32) * np.uint32(0x9E3779B1) + place[..., :-1] * np.uint32(0x85EBCA77), xp)
-    prefix = _after_each(xp.cumsum(symbol, axis=-1, dtype=xp.uint32), 0, xp)
     salt = np.uint32((seed * 0x27D4EB2F + 0x165667B1) & 0xFFFFFFFF)
-    coin = _mix(prefix ^ _mix(place * np.uint32(0xC2B2AE3D) + salt, xp), xp)
+    coin = _mix(prefix ^ _mix(position.astype(xp.uint32) * np.uint32(0xC2B2AE3D) + salt, xp), xp)
     return coin <= np.uint32(max(int(2**32 / mean), 1) - 1)
 
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bltjax import patching, vocab
+from bltjax import config as cfg, patching, vocab
+from bltjax.data import segmentation
 from bltjax.errors import UserError
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "patch_lengths.json").read_text())
@@ -178,3 +179,24 @@ def test_ids_must_be_whole_numbers_in_a_row():
     for ids in (np.zeros((2, 3), np.int32), np.zeros(4)):
         with pytest.raises(UserError):
             patching.lengths(ids, "space")
+
+
+@pytest.mark.parametrize("scheme, size", [("strided", 3), ("space", 1), ("random", 4), ("entropy", 1), ("monotonic", 1), ("both", 1)])
+@pytest.mark.parametrize("limit", [0, 4])
+def test_piece_by_piece(scheme, size, limit):
+    """`advance` decides what `starts` decides, however the ids are cut, and from any of the places that it has passed."""
+    rng = np.random.default_rng(0)
+    text = b"a b,  cd! \xc3\xa9 xyz 42\n\n\tif (x): pass" * 3
+    ids = np.stack([vocab.encode_document(text), np.concatenate([[vocab.BOS], rng.integers(4, 260, len(text) + 1)])]).astype(np.int32)
+    entropies = rng.exponential(2.0, ids.shape).astype(np.float32)
+    config = cfg.patching(scheme, size, threshold=1.5, delta=0.5, max_length=limit, seed=7)
+    whole = patching.starts(ids, scheme, entropies=entropies, include_next=True, **segmentation.rule(config))
+    progress, at = patching.begin(2), 0
+    while at < ids.shape[1]:
+        C, kept = int(rng.integers(1, 9)), int(rng.integers(1, 9))
+        piece = slice(at, at + C)
+        start, after = patching.advance(config, progress, jnp.asarray(ids[:, piece]), jnp.asarray(entropies[:, piece]))
+        kept = min(kept, start.shape[1])
+        np.testing.assert_array_equal(start, whole[:, at + 1:at + 1 + start.shape[1]])
+        progress = jax.tree.map(lambda x: x[:, kept - 1], after)
+        at += kept

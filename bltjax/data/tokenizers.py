@@ -131,6 +131,51 @@ def load(path) -> Tokenizer:
     return found
 
 
+def huggingface(path) -> Tokenizer:
+    """A byte-level BPE of a Hugging Face tokenizer.json, with the first of its specials that is called so as BOS and EOS.
+
+    UserError for a file that is damaged, and for a tokenizer whose tokens are not exact bytes (SentencePiece's, which normalises).
+    """
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+        state = json.loads(backend.to_str())
+        vocab = {number: text for text, number in backend.get_vocab(with_added_tokens=True).items()}
+    except Exception as error:  # the library raises bare Exceptions
+        raise UserError(f"cannot read the tokenizer {path}: {' '.join(str(error).split())}") from None
+    special = {token["id"]: token["content"] for token in state.get("added_tokens", [])}
+    byte_of = {character: byte for byte, character in _byte_characters().items()}
+    names = {name: number for number, name in special.items()}
+    bos, eos = (next((names[name] for name in wanted if name in names), None) for wanted in (BOS_NAMES, EOS_NAMES))
+    count = max(vocab, default=-1) + 1
+    plain = [text for number, text in vocab.items() if number not in special]
+    if bos is None or eos is None or not all(character in byte_of for text in plain for character in text):
+        raise UserError(f"{path} is no byte-level BPE with BOS and EOS: its tokens are not exact bytes")
+    token_bytes = [b"" if number in special or number not in vocab else bytes(byte_of[c] for c in vocab[number]) for number in range(count)]
+
+    def encoder(data: bytes) -> list[int]:
+        ids = []
+        for i, part in enumerate(INVALID.split(data.decode("utf-8", "surrogateescape"))):
+            if i % 2:  # bytes that are no UTF-8, one by one
+                ids += [backend.token_to_id(_byte_characters()[b]) for b in part.encode("utf-8", "surrogateescape")]
+            else:
+                ids += backend.encode(part, add_special_tokens=False).ids
+        return ids
+
+    digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:12]
+    return Tokenizer("huggingface", token_bytes, bos, eos, digest, encoder, {"tokenizer": state})
+
+
+BOS_NAMES, EOS_NAMES = ("<|begin_of_text|>", "<s>", "<|endoftext|>"), ("<|end_of_text|>", "</s>", "<|endoftext|>")
+
+
+@functools.cache
+def _byte_characters() -> dict[int, str]:
+    """The character by which byte-level BPEs write each byte: itself where it prints, else one from 256 on, in order."""
+    printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = (b for b in range(256) if b not in printing)
+    return {**{b: chr(b) for b in printing}, **{b: chr(256 + i) for i, b in enumerate(others)}}
+
+
 @functools.cache
 def llama3() -> Tokenizer:
     """Llama 3's tokenizer of 128,256 entries, from the file in the package `llama-models`. UserError where the extra is not installed."""

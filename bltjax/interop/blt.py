@@ -1,49 +1,111 @@
-"""Released BLT and entropy-model tensors as parameters of ours, and the released row rules as a batch.
+"""Which tensor of a released BLT or entropy model is which parameter of ours, and the released row rules as a batch.
 
-Tensors go by the released code's names. Its linear weights are [out, in], so every kernel is transposed; rotary pairs are
-(2i, 2i + 1) on both sides, so nothing is permuted. Every tensor is accounted for: an unknown, missing or misshapen one is an error.
+Tensors go by the released code's names; `huggingface` gives those of transformers. Linear weights are [out, in] there, so every kernel is
+transposed; rotary pairs are (2i, 2i + 1) on both sides, so nothing is permuted.
 """
+
+import functools
+import re
 
 import jax
 import numpy as np
 
 from bltjax import config as configs
-from bltjax import vocab
+from bltjax import models, vocab
 from bltjax.errors import UserError
+from bltjax.interop import weights
+from bltjax.interop.weights import Place
 
 
-class Tensors:
-    """Named arrays that are taken one by one; what is left over at the end is an error."""
+def blt_places(model, ffn: dict | None = None, cross_of: int = 0) -> list[Place]:
+    """Every tensor of a released BLT of this model config, by the released code's names.
 
-    def __init__(self, arrays):
-        self.left = dict(arrays)
+    ffn: feed-forward widths of {"local_encoder", "local_decoder"} where they are narrower than model.local.ffn; the rest is zeros, which
+    change no result. cross_of: number of the encoder's only cross-attention.
+    """
+    l, g, k, ffn = model.local, model.latent, model.cross.k, ffn or {}
+    tables = model.ngrams.functions * len(model.ngrams.sizes)  # function outer, size inner, as ours
+    places = [Place("local_encoder.tok_embeddings.weight", (model.vocab, l.width), ("encoder", "embed", "bytes"))]
+    places += [Place(f"encoder_hash_tok_embedding.{t}.weight", (model.ngrams.rows, l.width), ("encoder", "embed", "ngrams"), (t,))
+               for t in range(tables)]
+    places += [p for i in range(l.encoder_layers) for p in _block(f"local_encoder.layers.{i}.", ("encoder", "blocks"), i, l.width, l.heads,
+                                                                 ffn.get("local_encoder", l.ffn))]
+    places.append(Place("local_encoder.patch_embedding_projection.weight", (k * l.width, l.width), ("encoder", "pool", "kernel"), linear=True))
+    crosses = range(l.encoder_layers) if model.cross.encoder == "all" else [cross_of]
+    places += [p for n, i in enumerate(crosses)
+               for p in _cross(f"local_encoder.cross_attn_layers.{i}.", ("encoder", "cross", "attention"), (n,), l.width, model.cross.heads)]
+    if k * l.width != g.width:
+        places.append(Place("global_transformer.token_embedding_projection.weight", (g.width, k * l.width), ("latent", "project", "kernel"),
+                            linear=True))
+    places += [p for i in range(g.layers) for p in _block(f"global_transformer.layers.{i}.", ("latent", "blocks"), i, g.width, g.heads, g.ffn)]
+    places.append(Place("local_decoder.patch_embedding_projection.weight", (k * l.width, g.width), ("decoder", "latents", "kernel"), linear=True))
+    every = model.cross.decoder == "all"
+    for i in range(l.decoder_layers):
+        path = ("decoder", "layers", "block") if every else ("decoder", "blocks")
+        places += _block(f"local_decoder.layers.{i}.", path, i, l.width, l.heads, ffn.get("local_decoder", l.ffn))
+        if every or i == 0:
+            path, index = (("decoder", "layers", "cross"), (i,)) if every else (("decoder", "cross"), ())
+            places += _cross(f"local_decoder.cross_attn_layers.{i}.", path, index, l.width, model.cross.heads)
+    places.append(Place("local_decoder.norm.weight", (l.width,), ("decoder", "norm", "scale")))
+    places.append(Place("local_decoder.output.weight", (model.vocab, l.width), ("decoder", "head", "kernel"), linear=True))
+    return places
 
-    def rows(self, name: str) -> int:
-        """How long the tensor's first axis is."""
-        if name not in self.left:
-            raise UserError(f"missing tensor {name}")
-        return np.shape(self.left[name])[0]
 
-    def take(self, name: str, *shape: int) -> np.ndarray:
-        """The tensor in float32, which must have this shape."""
-        if name not in self.left:
-            raise UserError(f"missing tensor {name}")
-        array = np.asarray(self.left.pop(name))
-        if array.shape != shape:
-            raise UserError(f"tensor {name} has shape {list(array.shape)}, expected {list(shape)}")
-        return array.astype(np.float32)
+def byte_lm_places(model, prefix: str = "") -> list[Place]:
+    """Every tensor of a released entropy model of this config."""
+    places = [Place(f"{prefix}tok_embeddings.weight", (model.vocab, model.width), ("embed",))]
+    places += [p for i in range(model.layers) for p in _block(f"{prefix}layers.{i}.", ("blocks",), i, model.width, model.heads, model.ffn)]
+    places.append(Place(f"{prefix}norm.weight", (model.width,), ("norm", "scale")))
+    places.append(Place(f"{prefix}output.weight", (model.vocab, model.width), ("head", "kernel"), linear=True))
+    return places
 
-    def kernel(self, prefix: str, *names: str, inner: int, outer: int) -> dict:
-        """Linear weights [outer, inner] as one of our kernels: [inner, outer], or [inner, names, outer] of several names."""
-        parts = [self.take(f"{prefix}{name}.weight", outer, inner).T for name in names]
-        return dict(kernel=parts[0] if len(parts) == 1 else np.stack(parts, axis=1))
 
-    def scale(self, name: str, width: int) -> dict:
-        return dict(scale=self.take(f"{name}.weight", width))
+def _block(prefix: str, path: tuple, i: int, width: int, heads: int, ffn: int) -> list[Place]:
+    """One transformer layer, number i of its stack."""
+    inner = heads * (width // heads)
+    places = [Place(f"{prefix}attention.{name}.weight", (inner, width), (*path, "attention", "qkv", "kernel"), (i, slice(None), j), True)
+              for j, name in enumerate(("wq", "wk", "wv"))]
+    places.append(Place(f"{prefix}attention.wo.weight", (width, inner), (*path, "attention", "out", "kernel"), (i,), True))
+    places += [Place(f"{prefix}feed_forward.{name}.weight", (ffn, width), (*path, "ffn", "gate_up", "kernel"), (i, slice(None), j, slice(0, ffn)), True)
+               for j, name in enumerate(("w1", "w3"))]
+    places.append(Place(f"{prefix}feed_forward.w2.weight", (width, ffn), (*path, "ffn", "down", "kernel"), (i, slice(0, ffn)), True))
+    return places + [Place(f"{prefix}{name}.weight", (width,), (*path, name, "scale"), (i,)) for name in ("attention_norm", "ffn_norm")]
 
-    def finish(self):
-        if self.left:
-            raise UserError(f"unknown tensor {', '.join(sorted(self.left)[:4])}{' and more' if len(self.left) > 4 else ''}")
+
+def _cross(prefix: str, path: tuple, index: tuple, width: int, heads: int) -> list[Place]:
+    """One cross-attention layer."""
+    inner = heads * (width // heads)
+    return [Place(f"{prefix}wq.weight", (inner, width), (*path, "q", "kernel"), index, True),
+            *(Place(f"{prefix}{name}.weight", (inner, width), (*path, "kv", "kernel"), (*index, slice(None), j), True) for j, name in enumerate(("wk", "wv"))),
+            Place(f"{prefix}wo.weight", (width, inner), (*path, "out", "kernel"), index, True),
+            *(Place(f"{prefix}cross_attn_{name}.weight", (width,), (*path, name, "scale"), index) for name in ("norm_q", "norm_kv"))]
+
+
+RENAMED = (  # released code -> transformers
+    (r"\.attention\.w([qkvo])\.", r".self_attn.\1_proj."), (r"\.feed_forward\.w1\.", ".mlp.gate_proj."), (r"\.feed_forward\.w3\.", ".mlp.up_proj."),
+    (r"\.feed_forward\.w2\.", ".mlp.down_proj."), (r"\.attention_norm\.", ".input_layernorm."), (r"\.ffn_norm\.", ".post_attention_layernorm."),
+    (r"(cross_attn_layers\.\d+)\.w([qkvo])\.", r"\1.\2_proj."), (r"\.cross_attn_norm_q\.", ".q_norm."), (r"\.cross_attn_norm_kv\.", ".k_norm."),
+    (r"tok_embeddings\.", "embed_tokens."),
+)
+
+
+def huggingface(places: list[Place], prefix: str = "model.") -> list[Place]:
+    """The same places by the names of transformers' Blt, where all hash tables are one tensor."""
+    tables = sum(p.path[-1] == "ngrams" for p in places)
+    renamed = []
+    for place in places:
+        name = functools.reduce(lambda text, rule: re.sub(rule[0], rule[1], text), RENAMED, place.name)
+        if place.path[-1] == "ngrams":
+            rows, width = place.shape
+            name, place = "encoder_hash_tok_embedding.weight", place._replace(shape=(tables * rows, width),
+                                                                              rows=(place.index[0] * rows, (place.index[0] + 1) * rows))
+        renamed.append(place._replace(name="lm_head.weight" if name == "local_decoder.output.weight" else prefix + name.replace("output.", "lm_head.")))
+    return renamed
+
+
+def like(model):
+    """Shapes of a model's parameters."""
+    return jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
 
 
 def from_reference(arrays: dict, config: dict):
@@ -54,62 +116,39 @@ def from_reference(arrays: dict, config: dict):
     c = checked(config, "dim_local", "dim_global", "cross_attn_k", "window", "heads_local", "heads_cross", "heads_global",
                 "layers_encoder", "layers_decoder", "layers_global", "hash_vocab", "ngram_sizes", "hash_functions", "rope_theta",
                 "norm_eps", "cross_attn_all_layers_encoder", "cross_attn_all_layers_decoder")
-    t, d, g, k = Tensors(arrays), c["dim_local"], c["dim_global"], c["cross_attn_k"]
-    # The encoder's feed-forward may be narrower than the decoder's (Hugging Face's default): zeros make up the difference exactly.
-    ffn = max(t.rows(f"local_{part}.layers.0.feed_forward.w1.weight") for part in ("encoder", "decoder"))
-    latent_ffn = t.rows("global_transformer.layers.0.feed_forward.w1.weight")
-    model = configs.blt_model("released", local_width=d, encoder_layers=c["layers_encoder"], decoder_layers=c["layers_decoder"],
-                              local_heads=c["heads_local"], global_width=g, global_layers=c["layers_global"],
-                              global_heads=c["heads_global"], k=k, cross_heads=c["heads_cross"], window=c["window"] or 0,
+    source = weights.Arrays(arrays)
+    ffn = {part: rows(source, f"{part}.layers.0.feed_forward.w1.weight") for part in ("local_encoder", "local_decoder")}
+    model = configs.blt_model("released", local_width=c["dim_local"], encoder_layers=c["layers_encoder"], decoder_layers=c["layers_decoder"],
+                              local_heads=c["heads_local"], global_width=c["dim_global"], global_layers=c["layers_global"],
+                              global_heads=c["heads_global"], k=c["cross_attn_k"], cross_heads=c["heads_cross"], window=c["window"] or 0,
                               ngram_rows=c["hash_vocab"], ngram_sizes=c["ngram_sizes"])
-    every_encoder, every_decoder = c["cross_attn_all_layers_encoder"], c["cross_attn_all_layers_decoder"]
     model = configs.replace(model, **{
-        "local.ffn": ffn, "latent.ffn": latent_ffn, "rope_theta": float(c["rope_theta"]), "norm_eps": float(c["norm_eps"]),
-        "cross.encoder": "all" if every_encoder else "last", "cross.decoder": "all" if every_decoder else "first",
-        "ngrams.functions": c["hash_functions"]})
-
-    embed = dict(bytes=t.take("local_encoder.tok_embeddings.weight", vocab.SIZE, d))
-    tables = c["hash_functions"] * len(c["ngram_sizes"])  # function outer, size inner, as ours
-    if tables:
-        embed["ngrams"] = np.stack([t.take(f"encoder_hash_tok_embedding.{i}.weight", c["hash_vocab"], d) for i in range(tables)])
-    encoder = dict(
-        embed=embed,
-        blocks=stacked(block(t, f"local_encoder.layers.{i}.", d, ffn) for i in range(c["layers_encoder"])),
-        pool=split(t.kernel("local_encoder.", "patch_embedding_projection", inner=d, outer=k * d), k),
-        cross=stacked(dict(attention=cross(t, f"local_encoder.cross_attn_layers.{i}.", d))
-                      for i in range(c["layers_encoder"] if every_encoder else 1)))
-    latent = dict(blocks=stacked(block(t, f"global_transformer.layers.{i}.", g, latent_ffn) for i in range(c["layers_global"])))
-    if k * d != g:
-        latent["project"] = t.kernel("global_transformer.", "token_embedding_projection", inner=k * d, outer=g)
-    decoder = dict(
-        latents=split(t.kernel("local_decoder.", "patch_embedding_projection", inner=g, outer=k * d), k),
-        norm=t.scale("local_decoder.norm", d),
-        head=t.kernel("local_decoder.", "output", inner=d, outer=vocab.SIZE))
-    blocks = [block(t, f"local_decoder.layers.{i}.", d, ffn) for i in range(c["layers_decoder"])]
-    crosses = [cross(t, f"local_decoder.cross_attn_layers.{i}.", d) for i in range(c["layers_decoder"] if every_decoder else 1)]
-    if every_decoder:
-        decoder["layers"] = stacked(dict(cross=x, block=b) for x, b in zip(crosses, blocks))
-    else:
-        decoder |= dict(cross=crosses[0], blocks=stacked(blocks))
-    t.finish()
-    return model, dict(encoder=encoder, latent=latent, decoder=decoder)
+        "local.ffn": max(ffn.values()), "latent.ffn": rows(source, "global_transformer.layers.0.feed_forward.w1.weight"),
+        "rope_theta": float(c["rope_theta"]), "norm_eps": float(c["norm_eps"]),
+        "cross.encoder": "all" if c["cross_attn_all_layers_encoder"] else "last",
+        "cross.decoder": "all" if c["cross_attn_all_layers_decoder"] else "first", "ngrams.functions": c["hash_functions"]})
+    places = blt_places(model, ffn)
+    weights.check(source, places)
+    return model, weights.read(source, places, like(model))
 
 
 def byte_lm_from_reference(arrays: dict, config: dict):
     """(model config, params) of a released entropy model. config: dim, layers, heads, window, norm_eps; rope_theta is 1e4 unless given."""
     c = checked(config, "dim", "layers", "heads", "window", "norm_eps")
-    t, d = Tensors(arrays), c["dim"]
-    ffn = t.rows("layers.0.feed_forward.w1.weight")
-    model = configs.transformer("byte", vocab=vocab.SIZE, width=d, layers=c["layers"], heads=c["heads"], window=c["window"] or 0,
+    source = weights.Arrays(arrays)
+    model = configs.transformer("byte", vocab=vocab.SIZE, width=c["dim"], layers=c["layers"], heads=c["heads"], window=c["window"] or 0,
                                 rope_theta=float(c.get("rope_theta", 1e4)))
-    model = configs.replace(model, ffn=ffn, norm_eps=float(c["norm_eps"]))
-    params = dict(
-        embed=t.take("tok_embeddings.weight", vocab.SIZE, d),
-        blocks=stacked(block(t, f"layers.{i}.", d, ffn) for i in range(c["layers"])),
-        norm=t.scale("norm", d),
-        head=t.kernel("", "output", inner=d, outer=vocab.SIZE))
-    t.finish()
-    return model, params
+    model = configs.replace(model, ffn=rows(source, "layers.0.feed_forward.w1.weight"), norm_eps=float(c["norm_eps"]))
+    places = byte_lm_places(model)
+    weights.check(source, places)
+    return model, weights.read(source, places, like(model))
+
+
+def rows(source, name: str) -> int:
+    """How long a tensor's first axis is. UserError where it is not there."""
+    if name not in set(source):
+        raise UserError(f"missing tensor {name}")
+    return source.shape(name)[0]
 
 
 def batch_from_lengths(ids, patch_lengths, eos_id: int = vocab.EOS) -> dict:
@@ -147,35 +186,3 @@ def checked(config: dict, *keys: str) -> dict:
     if missing:
         raise UserError(f"config has no {', '.join(missing)}")
     return config
-
-
-def block(t: Tensors, prefix: str, width: int, ffn: int) -> dict:
-    """One transformer layer; a feed-forward narrower than `ffn` is filled up with zeros, which changes no result."""
-    own = t.rows(f"{prefix}feed_forward.w1.weight")
-    gate_up = t.kernel(f"{prefix}feed_forward.", "w1", "w3", inner=width, outer=own)["kernel"]
-    down = t.kernel(f"{prefix}feed_forward.", "w2", inner=own, outer=width)["kernel"]
-    return dict(
-        attention=dict(qkv=t.kernel(f"{prefix}attention.", "wq", "wk", "wv", inner=width, outer=width),
-                       out=t.kernel(f"{prefix}attention.", "wo", inner=width, outer=width)),
-        attention_norm=t.scale(f"{prefix}attention_norm", width),
-        ffn=dict(gate_up=dict(kernel=np.pad(gate_up, ((0, 0), (0, 0), (0, ffn - own)))),
-                 down=dict(kernel=np.pad(down, ((0, ffn - own), (0, 0))))),
-        ffn_norm=t.scale(f"{prefix}ffn_norm", width))
-
-
-def cross(t: Tensors, prefix: str, width: int) -> dict:
-    """One cross-attention layer."""
-    return dict(norm_q=t.scale(f"{prefix}cross_attn_norm_q", width), norm_kv=t.scale(f"{prefix}cross_attn_norm_kv", width),
-                q=t.kernel(prefix, "wq", inner=width, outer=width), kv=t.kernel(prefix, "wk", "wv", inner=width, outer=width),
-                out=t.kernel(prefix, "wo", inner=width, outer=width))
-
-
-def split(linear: dict, k: int) -> dict:
-    """A kernel onto k·width as one onto [k, width]: slice j is query (or key) j."""
-    kernel = linear["kernel"]
-    return dict(kernel=kernel.reshape(kernel.shape[0], k, -1))
-
-
-def stacked(layers) -> dict:
-    """Layers on a leading axis, as our modules keep them."""
-    return jax.tree.map(lambda *parts: np.stack(parts), *layers)

@@ -123,12 +123,18 @@ class Linear(nn.Module):
         return matmul(x, kernel, self.dtype, self.out or self.dtype, sharding.layout((*self.path, "kernel"), kernel.shape))
 
 
-def rope_table(length: int, head_dim: int, theta: float):
+def rope_table(length: int, head_dim: int, theta: float, scaling=()):
     """Rotary tables, float32 [length, head_dim] twice: cos and signed sin of position * theta ** (-2i / head_dim), each twice a pair.
 
+    scaling: () or Llama 3.1's (factor, low, high, original length): frequencies that turn less than `low` times in the original length
+    are divided by factor, those that turn more than `high` times are kept, and between them there is a straight line.
     Computed on the host, once per program: a cosine takes a CPU longer than all else that is done to an element of a query.
     """
     frequency = np.float32(1) / np.float32(theta) ** (np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim))
+    if scaling:
+        factor, low, high, original = scaling
+        kept = np.clip((original * frequency / (2 * np.pi) - low) / (high - low), 0, 1).astype(np.float32)
+        frequency = frequency * (kept + (1 - kept) / np.float32(factor))
     angle = np.arange(length, dtype=np.float32)[:, None] * frequency[None]
     sin = np.sin(angle)
     return np.repeat(np.cos(angle), 2, axis=1), np.stack([-sin, sin], axis=-1).reshape(length, head_dim)
@@ -175,12 +181,13 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x_BxTxD, doc_ids_BxT, rope):
         B, T, D = x_BxTxD.shape
-        qkv = Linear((3, D), self.dtype, name="qkv")(x_BxTxD)
+        inner = self.heads * (D // self.heads)  # heads that do not divide the width are rounded down, as in released code
+        qkv = Linear((3, inner), self.dtype, name="qkv")(x_BxTxD)
         q, k, v = heads(qkv.reshape(B, T, 3, self.heads, D // self.heads), rope)
         own_heads = P(sharding.BATCH, "model")
         attend = sharding.local(functools.partial(self_attention, window=self.window), (own_heads,) * 3 + (P(sharding.BATCH),), own_heads)
         y_BxHxTxK = attend(q, k, v, doc_ids_BxT)
-        return Linear((D,), self.dtype, name="out")(y_BxHxTxK.swapaxes(1, 2).reshape(B, T, D))
+        return Linear((D,), self.dtype, std=D ** -0.5, name="out")(y_BxHxTxK.swapaxes(1, 2).reshape(B, T, inner))
 
 
 @jax.custom_vjp

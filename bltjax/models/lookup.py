@@ -41,7 +41,7 @@ def lookup(tables_SxRxD, ids_BxSxT, dtype: str, path: tuple[str, ...]):
 
 def reference(tables_SxRxD, ids_BxSxT):
     """What the sharded path must equal: float32 [B,T,D]. A sum table by table: one look-up of all would write [B,S,T,D] first."""
-    return functools.reduce(jnp.add, (_found(jnp.asarray(tables_SxRxD)[s], ids_BxSxT[:, s]) for s in range(tables_SxRxD.shape[0])))
+    return functools.reduce(jnp.add, (_found(jnp.asarray(tables_SxRxD)[s], ids_BxSxT[:, s]).astype(jnp.float32) for s in range(tables_SxRxD.shape[0])))
 
 
 def _found(table_RxD, ids):

@@ -17,7 +17,7 @@ class Transformer(nn.Module):
         c = self.config
         table = self.param("embed", normal(c.width ** -0.5), (c.vocab, c.width))
         x = lookup(table[None], ids_BxN[:, None], c.dtype, (*self.path, "embed"))
-        rope = rope_table(ids_BxN.shape[1], c.width // c.heads, c.rope_theta)
+        rope = rope_table(ids_BxN.shape[1], c.width // c.heads, c.rope_theta, c.rope_scaling)
         blocks = stack(Block, c.layers, c)
         x, _ = blocks(c.heads, c.ffn, c.window, c.norm_eps, c.dtype, name="blocks")(x, doc_ids_BxN, rope)
         x = RMSNorm(c.norm_eps, name="norm")(x)

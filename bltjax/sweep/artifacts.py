@@ -5,9 +5,11 @@ entropies-<fingerprint>.npz. None of them ever sees held-out text in training.
 """
 
 import dataclasses
+import hashlib
 import os
 import pathlib
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -15,7 +17,7 @@ from bltjax import config as cfg
 from bltjax.data import sources, splits, tokenizers
 from bltjax.entropies import annotate
 from bltjax.errors import UserError
-from bltjax.sweep import locks, rundir
+from bltjax.sweep import locks, plan, rundir
 
 NEEDS_ENTROPIES = ("entropy", "monotonic", "both")
 
@@ -76,6 +78,8 @@ def tokenizer_path(config: ConfigDict, documents: list[bytes], shared: pathlib.P
 
 def byte_lm(config: ConfigDict, text: splits.Splits, shared: pathlib.Path) -> ByteLM:
     """The run's byte LM, trained to its end if it is not there yet (whoever holds the lock trains, the others wait)."""
+    if not plan.trained(config.byte_lm):
+        return _given(config)
     from bltjax.sweep import one_run  # a byte LM is trained like any other run
     from bltjax.training import checkpoint
     key = cfg.fingerprint({"config": cfg.to_dict(config.byte_lm), "text": text.fingerprint})
@@ -89,6 +93,19 @@ def byte_lm(config: ConfigDict, text: splits.Splits, shared: pathlib.Path) -> By
              "forward_flops_per_byte": planned["flops_per_byte_exact"], "bpb": scored["held_out"]["bpb"],
              "run_dir": rundir.from_run(run_dir)}
     return ByteLM(run_dir, config.byte_lm.model, checkpoint.load_params(run_dir), facts)
+
+
+def _given(config: ConfigDict) -> ByteLM:
+    """The byte LM that came with the checkpoint `byte_lm.train.init_from`."""
+    from bltjax import api, flops
+    path = config.byte_lm.train.init_from
+    lm = api.load(path).byte_lm
+    params = lm.raw_params()
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)[:: max(1, leaf.nbytes >> 16)].tobytes() for leaf in jax.tree.leaves(params)))
+    counted = flops.count(config.byte_lm)
+    facts = {"fingerprint": digest.hexdigest()[:12], "params": counted["params"]["total"], "train_flops": 0.0,
+             "forward_flops_per_byte": counted["exact"]["total"], "bpb": None, "run_dir": str(lm.folder)}
+    return ByteLM(lm.folder, config.byte_lm.model, params, facts)
 
 
 def entropies(lm: ByteLM, documents: list[bytes], shared: pathlib.Path) -> list[np.ndarray]:

@@ -20,7 +20,7 @@ from bltjax.entropies import calibrate
 from bltjax.errors import UserError
 from bltjax.evals import bpb, windows
 from bltjax.launch import local
-from bltjax.sweep import artifacts, plan, rundir
+from bltjax.sweep import artifacts, plan, rundir, starting
 from bltjax.training import loop
 
 SIZE_TOLERANCE = 0.02  # of a target patch size, on the rows that the run trains on
@@ -197,7 +197,7 @@ def execute(run_dir: pathlib.Path, *, progress: bool = True, profile: bool = Fal
                      data_fingerprint=prepared.text.fingerprint, **where(mesh))
         rundir.write_json(run_dir / "planned.json", prepared.planned)
     params = loop.train(prepared.config, prepared.rows, run_dir, steps=prepared.steps, useful_per_step=prepared.useful,
-                        executed_per_step=prepared.executed, progress=progress, profile=profile, tensorboard=tensorboard, mesh=mesh)
+                        executed_per_step=prepared.executed, init_params=starting.params(prepared.config), progress=progress, profile=profile, tensorboard=tensorboard, mesh=mesh)
     scored = evaluate(prepared, params, run_dir, mesh)
     if writes:
         rundir.write_json(run_dir / "eval.json", scored)

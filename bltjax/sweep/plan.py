@@ -30,12 +30,17 @@ def plan(experiment) -> list[dict]:
     return [_plan(run) for run in getattr(experiment, "runs", experiment)]
 
 
+def trained(byte_lm: ConfigDict) -> bool:
+    """Whether a run's byte LM is trained for it; one that came with a checkpoint (sweep/starting.py) has neither steps nor budget."""
+    return bool(len(byte_lm) and (byte_lm.train.steps or byte_lm.budget_flops or not byte_lm.train.init_from))
+
+
 def _plan(run: ConfigDict) -> dict:
     counted = flops.count(run)
     batch_bytes = run.data.rows * run.data.context
     per_step = flops.TRAIN * counted["exact"]["total"] * batch_bytes
     steps = steps_of(run, per_step)
-    entropy_model = dict(counted["entropy_model"], train_flops=_plan(run.byte_lm)["train_flops"] if len(run.byte_lm) else 0.0)
+    entropy_model = dict(counted["entropy_model"], train_flops=_plan(run.byte_lm)["train_flops"] if trained(run.byte_lm) else 0.0)
     return dict(
         name=run.name, family=run.family, size=run.size, patch_size=counted["patch_size"],
         params_latent=counted["params"]["latent_12lh2"], params_total=counted["params"]["total"], params_hash=counted["params"]["hash"],

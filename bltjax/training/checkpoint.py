@@ -31,6 +31,7 @@ from bltjax.training.step import TrainState
 from bltjax.training.stopping import RunFailed, disk_full
 
 MANIFEST = ".manifest.json"
+PIECE = 64 * 2**20  # bytes of an array that are written at once, where memory is short
 
 # What goes wrong in a save reaches the user as one line; orbax would log a traceback beside it.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
@@ -185,6 +186,18 @@ class Checkpoints:
         kept = f"checkpoint {whole[-1]} is whole" if whole else "there is no earlier one"
         raise RunFailed(f"disk full while writing checkpoint {step} in {self._folder}; {kept}; free some space and run again to resume") \
             from None
+
+
+def write_params(run_dir, params) -> None:
+    """Parameters alone, as checkpoint 0 of a directory that has none; numpy arrays of any float dtype, which are written in pieces."""
+    root, options = folder(run_dir), _by_itself()
+    root.mkdir(parents=True, exist_ok=True)
+    handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=1, use_compression=False, multiprocessing_options=options)  # random-like bits
+    save_args = jax.tree.map(lambda leaf: ocp.SaveArgs(chunk_byte_size=PIECE), params)
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=options), params=handler),
+                          multiprocessing_options=options) as writer:
+        writer.save(root / "0", args=ocp.args.Composite(params=ocp.args.PyTreeSave(params, save_args, ocdbt_target_data_file_size=4 * PIECE)))
+    write_atomically(root / f"0{MANIFEST}", json.dumps({"step": 0, "files": _digests(root / "0")}, indent=1) + "\n")
 
 
 def newest_whole(run_dir, at_most: int | None = None, notes: list | None = None) -> int | None:

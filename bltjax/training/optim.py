@@ -1,8 +1,10 @@
 """AdamW and its learning rate: the paper's numbers (config.training) and the rules that carry them to shorter runs."""
 
+import jax
 import jax.numpy as jnp
 import optax
 
+from bltjax import config as configs
 from bltjax.errors import UserError
 
 SCHEDULES = ("cosine", "wsd", "constant")
@@ -53,4 +55,28 @@ def optimizer(train, steps: int) -> optax.GradientTransformation:
     table that no n-gram hit in a step decay as well.
     """
     adamw = optax.adamw(schedule(train, steps), b1=train.beta1, b2=train.beta2, eps=train.eps, weight_decay=train.weight_decay)
-    return optax.chain(optax.clip_by_global_norm(train.clip), adamw) if train.clip else adamw
+    parts = [optax.clip_by_global_norm(train.clip)] if train.clip else []
+    parts += [adamw] + ([scaled(configs.lr_scales(train))] if train.lr_scale else [])
+    return optax.chain(*parts) if len(parts) > 1 else adamw
+
+
+def scaled(factors: dict[str, float]) -> optax.GradientTransformation:
+    """Multiplies the updates of parameters below each path: another learning rate for them, in weight decay too. The longest path counts.
+
+    UserError for a path that no parameter has.
+    """
+    def update(updates, state, params=None):
+        unused = set(factors)
+
+        def own(path, leaf):
+            name = "/".join(key.key for key in path) + "/"
+            fits = [prefix for prefix in factors if name.startswith(prefix + "/")]
+            unused.difference_update(fits)
+            return leaf * factors[max(fits, key=len)] if fits else leaf
+
+        updates = jax.tree_util.tree_map_with_path(own, updates)
+        if unused:
+            raise UserError(f"train.lr_scale: no parameter is below {', '.join(sorted(unused))}; the model has {', '.join(sorted(updates))}")
+        return updates, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -1,0 +1,302 @@
+"""A BLT that goes on where it was: encoder and decoder by bytes, the global model by patches, only when one closes.
+
+After byte t the patcher says whether t + 1 opens a patch. If so the patch of t closes: its bytes are pooled, it goes through the global model
+at the next position there, and its latent is what the decoder reads from t on; else the decoder goes on with the latent it has.
+What comes in at once may be one byte, a piece of a prompt, or a draft; patches that close in it go through the global model GROUP at a time.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bltjax import hashing, patching
+from bltjax.generation import lm as lms
+from bltjax.generation import rings
+from bltjax.models.cross_attention import head_sums, per_head
+from bltjax.models.layers import rms_norm
+
+GROUP = 32  # patches of a row that go through the global model together, where several close
+PIECE = 16  # bytes of a patch that are pooled together; longer patches take several turns
+LOWEST = -1e30
+
+
+class State(NamedTuple):
+    n_B: jax.Array  # bytes done, BOS included
+    ids_BxT: jax.Array
+    progress: patching.Progress
+    lm: lms.State | None
+    encoder: tuple
+    pooled_BxTxD: jax.Array  # what patches pool
+    keys: tuple  # [B,T,2,C] of each of the encoder's cross-attentions
+    patches_B: jax.Array  # closed
+    opened_B: jax.Array  # where the open patch starts
+    latent: tuple
+    read: tuple  # of the last closed patch, what the decoder reads: [B,k,2,C] of each cross-attention, or one [B,D]
+    decoder: tuple
+    passes: dict  # int32 []: how often each module's weights were read; "patches", "bytes": summed over rows
+
+
+class Trail(NamedTuple):
+    """What a state would be after each of the ids that came in last."""
+    progress: patching.Progress
+    closed_BxC: jax.Array  # patches closed until here
+    opened_BxC: jax.Array
+    read: tuple  # as in State, [B,1+C,...]: of the patch that was closed before, and of those that closed here
+
+
+@dataclasses.dataclass(frozen=True)
+class BLT:
+    """config: a frozen blt_model. patching: a frozen patching config. byte_lm: the frozen config of the model that gives entropies, or None.
+    capacity: bytes at most. patches: at most, before `grown`. most: bytes that may come at once."""
+    config: object
+    patching: object
+    byte_lm: object
+    capacity: int
+    patches: int
+    most: int
+
+    @property
+    def lm(self) -> lms.LM | None:
+        return lms.LM(self.byte_lm, self.capacity, self.most) if self.byte_lm is not None else None
+
+    def prepare(self, params, lm_params=None):
+        """Parameters as these functions want them."""
+        c, dtype = self.config, self.config.dtype
+        e, g, d = params["encoder"], params["latent"], params["decoder"]
+        every = c.cross.decoder == "all"
+        found = {"lm": self.lm.prepare(lm_params) if self.lm else None, "embed": e["embed"], "encoder": rings.stacked(e["blocks"], dtype),
+                 "latent": rings.stacked(g["blocks"], dtype), "latents": rings.matrix(d["latents"]["kernel"], dtype), "norm": d["norm"]["scale"],
+                 "decoder": rings.stacked(d["layers"]["block"] if every else d["blocks"], dtype), "head": rings.matrix(d["head"]["kernel"], dtype)}
+        if "project" in g:
+            found["project"] = rings.matrix(g["project"]["kernel"], dtype)
+        if c.cross.encoder != "none":
+            crosses = e["cross"]["attention"]
+            found["pool"] = rings.matrix(e["pool"]["kernel"], dtype)
+            found["patch_cross"] = [_cross(crosses, i, dtype) for i in range(crosses["q"]["kernel"].shape[0])]
+        if c.cross.decoder != "none":
+            own = d["layers"]["cross"] if every else jax.tree.map(lambda x: x[None], d["cross"])
+            found["byte_cross"] = [_cross(own, i, dtype) for i in range(own["q"]["kernel"].shape[0])]
+        return found
+
+    def begin(self, B: int) -> State:
+        c, l, g = self.config, self.config.local, self.config.latent
+        R = rings.slots(l.window, self.capacity, self.most)
+        local = lambda layers: rings.begin(layers, B, l.heads, l.width // l.heads, R, c.dtype)
+        inner = c.cross.heads * (l.width // c.cross.heads)
+        zeros = lambda *shape: jnp.zeros((B, *shape), c.dtype)
+        keys = {"none": 0, "last": 1, "all": l.encoder_layers}[c.cross.encoder]
+        reads = {"none": 0, "first": 1, "all": l.decoder_layers}[c.cross.decoder]
+        return State(
+            jnp.zeros((B,), jnp.int32), jnp.zeros((B, self.capacity), jnp.int32), patching.begin(B), self.lm.begin(B) if self.lm else None,
+            local(l.encoder_layers), zeros(self.capacity, l.width), tuple(zeros(self.capacity, 2, inner) for _ in range(keys)),
+            jnp.zeros((B,), jnp.int32), jnp.zeros((B,), jnp.int32), rings.begin(g.layers, B, g.heads, g.width // g.heads, self.patches, c.dtype),
+            tuple(zeros(c.cross.k, 2, inner) for _ in range(reads)) or (zeros(l.width),), local(l.decoder_layers),
+            {name: jnp.int32(0) for name in ("lm", "encoder", "global", "decoder", "patches", "bytes")})
+
+    def grown(self, state: State) -> tuple["BLT", State]:
+        """The same with room for twice as many patches."""
+        bigger = dataclasses.replace(self, patches=2 * self.patches)
+        return bigger, state._replace(latent=rings.grown(state.latent, bigger.patches))
+
+    def full(self, state: State, C: int):
+        """Whether C more bytes might close more patches than there is room for."""
+        return jnp.max(state.patches_B) + C > self.patches
+
+    def forward(self, params, state: State, ids_BxC, count_B):
+        """(float32 logits [B,C,V] of the next byte, state with rings and buffers written, Trail): `commit` moves on by what is kept of them."""
+        where = rings.at(state.n_B, count_B, ids_BxC.shape[1])
+        lm, found = state.lm, None
+        if self.lm:
+            logits, lm, _ = self.lm.forward(params["lm"], lm, ids_BxC, count_B)
+            found = lms.entropies(logits)
+        next_BxC, progress = patching.advance(self.patching, state.progress, ids_BxC, found)
+        x, state = self._encode(params, state._replace(lm=lm), ids_BxC, where)
+        closes = next_BxC & where.valid_BxC
+        state, trail = self._close(params, state, progress, closes, where)
+        index_BxC = trail.closed_BxC
+        logits, decoder = self._decode(params, state.decoder, x, [_own(r, index_BxC) for r in trail.read], where)
+        return logits, state._replace(decoder=decoder, passes=_add(state.passes, lm=int(bool(self.lm)), decoder=1)), trail
+
+    def commit(self, state: State, trail: Trail, kept_B) -> State:
+        """The state after the first `kept` of the ids that came in last."""
+        last = jnp.maximum(kept_B - 1, 0)
+        pick = lambda new_BxC, old_B: jnp.where(kept_B > 0, jnp.take_along_axis(new_BxC, last[:, None], axis=1)[:, 0], old_B)
+        closed = pick(trail.closed_BxC, jnp.zeros_like(kept_B))
+        read = tuple(_own(r, closed[:, None])[:, 0] for r in trail.read)
+        lm = self.lm.commit(state.lm, None, kept_B) if self.lm else None
+        return state._replace(
+            n_B=state.n_B + kept_B, lm=lm, progress=jax.tree.map(pick, trail.progress, state.progress), patches_B=state.patches_B + closed,
+            opened_B=pick(trail.opened_BxC, state.opened_B), read=read,
+            passes=_add(state.passes, patches=jnp.sum(closed), bytes=jnp.sum(kept_B)))
+
+    def draft(self, params, state: State, ids_Bx1, count_B):
+        """(logits [B,1,V], state): one byte further by encoder and decoder alone, with the latent that there is. The next `forward` from where
+        the rows really stand writes over what this one wrote."""
+        where = rings.at(state.n_B, count_B, 1)
+        x, state = self._encode(params, state, ids_Bx1, where)
+        logits, decoder = self._decode(params, state.decoder, x, [r[:, None] for r in state.read], where)
+        return logits, state._replace(decoder=decoder, n_B=state.n_B + count_B, passes=_add(state.passes, decoder=1))
+
+    def _encode(self, params, state: State, ids_BxC, where):
+        """Byte states [B,C,D]; what patches will pool and attend to is kept."""
+        c, l = self.config, self.config.local
+        ids_BxT = rings.put(state.ids_BxT, ids_BxC, where)
+        embedded = self._embed(params["embed"], ids_BxT, ids_BxC, where)
+        rope = rings.rope(self.capacity, l.width, l.heads, c.rope_theta)
+        x, encoder, sources = rings.extend(params["encoder"], state.encoder, embedded, where, l.heads, l.window, c.norm_eps, rope, c.cross.encoder_kv)
+        every = c.cross.encoder == "all"
+        pooled = embedded
+        if c.cross.encoder == "none":
+            pooled = x
+        elif c.cross.pool == "states":
+            after = sources if c.cross.encoder_kv == "output" else [*sources[1:], x]
+            pooled = after[0 if every else -1]
+        keys = state.keys
+        if c.cross.encoder != "none":
+            keys = tuple(rings.put(buffer, _kv(cross, source, c.norm_eps), where)
+                         for buffer, cross, source in zip(keys, params["patch_cross"], sources if every else sources[-1:], strict=True))
+        return x, state._replace(ids_BxT=ids_BxT, encoder=encoder, pooled_BxTxD=rings.put(state.pooled_BxTxD, pooled, where), keys=keys,
+                                 passes=_add(state.passes, encoder=1))
+
+    def _embed(self, embed, ids_BxT, ids_BxC, where):
+        """Byte embedding plus hash n-grams, which see the bytes before."""
+        c, n = self.config, self.config.ngrams
+        x = embed["bytes"].at[ids_BxC].get(mode="clip").astype(jnp.float32)
+        if not n.sizes:
+            return x.astype(c.dtype)
+        back = max(n.sizes) - 1
+        at = where.positions_BxC[:, :1] + jnp.arange(-back, ids_BxC.shape[1], dtype=jnp.int32)[None]
+        window = jnp.where(at >= 0, jnp.take_along_axis(ids_BxT, jnp.clip(at, 0, ids_BxT.shape[1] - 1), axis=1), 0)
+        there = (at >= 0).astype(jnp.int32)  # a document begins at position 0, and what is before it is none of its symbols
+        hashes = [hashing.ngram_hashes(window, n.sizes, n.rows, f, n.digits, doc_ids=there, raw_bytes=n.raw_bytes) for f in range(n.functions)]
+        ids_BxSxC = jnp.concatenate(hashes, axis=1)[:, :, back:]
+        tables = embed["ngrams"]
+        S, R, D = tables.shape
+        rows = ids_BxSxC + jnp.arange(S, dtype=jnp.int32)[None, :, None] * R
+        found = tables.reshape(S * R, D).at[rows].get(mode="clip").astype(jnp.float32)
+        if n.short == "omit":
+            present = hashing.ngram_present(there, n.sizes)[:, :, back:] & (there[:, None, back:] > 0)
+            found = jnp.where(jnp.concatenate([present] * n.functions, axis=1)[..., None], found, 0)
+        x = x + jnp.sum(found, axis=1)
+        return (x / (S + 1) if n.normalise else x).astype(c.dtype)
+
+    def _close(self, params, state: State, progress, closes_BxC, where):
+        """Patches that close go through the global model; (state, Trail)."""
+        c, g = self.config, self.config.latent
+        B, C = closes_BxC.shape
+        closed = jnp.cumsum(closes_BxC, axis=1, dtype=jnp.int32)
+        many_B, group = closed[:, -1], min(GROUP, C)
+        padded = -(-C // group) * group
+        rows = jnp.arange(B, dtype=jnp.int32)[:, None]
+        ends = jnp.zeros((B, padded), jnp.int32).at[rows, jnp.where(closes_BxC, closed - 1, padded)].set(where.positions_BxC, mode="drop")
+        starts = jnp.concatenate([state.opened_B[:, None], ends[:, :-1] + 1], axis=1)
+        opened = jnp.max(jnp.where(jnp.tril(jnp.ones((C, C), bool))[None] & closes_BxC[:, None], where.positions_BxC[:, None] + 1, state.opened_B[:, None, None]), axis=2)
+        rope = rings.rope(self.patches, g.width, g.heads, g.rope_theta or c.rope_theta, g.rope_scaling)
+        read = tuple(jnp.concatenate([r[:, None], jnp.zeros((B, padded, *r.shape[1:]), r.dtype)], axis=1) for r in state.read)
+
+        def body(carry):
+            turn, latent, read = carry
+            cut = lambda x: jax.lax.dynamic_slice_in_dim(x, turn * group, group, axis=1)
+            count_B = jnp.clip(many_B - turn * group, 0, group)
+            x = self._pool(params, state, cut(starts), cut(ends), jnp.arange(group, dtype=jnp.int32)[None] < count_B[:, None])
+            x = x @ params["project"] if "project" in params else x
+            here = rings.at(state.patches_B + turn * group, count_B, group)
+            x, latent, _ = rings.extend(params["latent"], latent, x, here, g.heads, 0, c.norm_eps, rope)
+            x = x @ params["latents"]
+            if c.cross.decoder == "none":
+                new = (x,)
+            else:
+                x = x.reshape(B, group, c.cross.k, -1)
+                new = tuple(_kv(cross, x, c.norm_eps) for cross in params["byte_cross"])
+            return turn + 1, latent, tuple(jax.lax.dynamic_update_slice_in_dim(r, one, 1 + turn * group, axis=1) for r, one in zip(read, new))
+
+        turns, latent, read = jax.lax.while_loop(lambda carry: jnp.any(many_B > carry[0] * group), body, (jnp.int32(0), state.latent, read))
+        return state._replace(latent=latent, passes=_add(state.passes, **{"global": turns})), Trail(progress, closed, opened, read)
+
+    def _pool(self, params, state: State, starts_BxQ, ends_BxQ, real_BxQ):
+        """Patch vectors [B,Q,*] of bytes starts..ends, PIECE bytes a turn."""
+        c = self.config
+        B, Q = starts_BxQ.shape
+        turns = jnp.max(jnp.where(real_BxQ, ends_BxQ - starts_BxQ, 0)) // PIECE + 1
+
+        def piece(buffer_BxTx, i):
+            at = starts_BxQ[:, :, None] + i * PIECE + jnp.arange(PIECE, dtype=jnp.int32)[None, None]
+            rows = jnp.arange(B, dtype=jnp.int32)[:, None, None]
+            return buffer_BxTx.at[rows, at].get(mode="clip"), at <= ends_BxQ[:, :, None]
+
+        def most(i, so_far):
+            x, here = piece(state.pooled_BxTxD, i)
+            return jnp.maximum(so_far, jnp.max(jnp.where(here[..., None], x, LOWEST), axis=2))
+
+        D = c.local.width
+        pooled = jax.lax.fori_loop(0, turns, most, jnp.full((B, Q, D), LOWEST, c.dtype))
+        pooled = jnp.where(real_BxQ[..., None], pooled, 0)
+        if c.cross.encoder == "none":
+            return pooled
+        patches = (pooled @ params["pool"]).reshape(B, Q, c.cross.k, D)
+        for cross, buffer in zip(params["patch_cross"], state.keys, strict=True):
+            q = rms_norm(patches, cross["norm_q"], c.norm_eps) @ cross["q"]
+            inner, H = q.shape[-1], c.cross.heads
+            q = q * jnp.asarray((inner // H) ** -0.5, q.dtype)
+
+            def turn(i, carry):
+                top, total, out = carry
+                kv, here = piece(buffer, i)  # [B,Q,W,2,C]
+                scores = head_sums(q[:, :, None] * kv[:, :, :, None, 0], H)  # [B,Q,W,k,H]
+                scores = jnp.where(here[..., None, None], scores, LOWEST)
+                new = jnp.maximum(top, jnp.max(scores, axis=2))
+                weights, fade = jnp.exp(scores - new[:, :, None]), jnp.exp(top - new)
+                seen = jnp.sum(per_head(weights, inner) * kv[:, :, :, None, 1].astype(jnp.float32), axis=2)
+                return new, total * fade + jnp.sum(weights, axis=2), out * per_head(fade, inner) + seen
+
+            zero = jnp.zeros((B, Q, c.cross.k, H), jnp.float32)
+            _, total, out = jax.lax.fori_loop(0, turns, turn, (zero + LOWEST, zero, jnp.zeros((B, Q, c.cross.k, inner), jnp.float32)))
+            o = (out / per_head(total, inner)).astype(c.dtype) @ cross["out"]
+            patches = (2 * patches if c.cross.doubled_residual else patches) + o
+        return patches.reshape(B, Q, -1)
+
+    def _decode(self, params, decoder, x, read, where):
+        """(logits, rings). read: what each byte reads, [B,C,k,2,inner] of each cross-attention, or [[B,C,D]]."""
+        c, l = self.config, self.config.local
+        rope = rings.rope(self.capacity, l.width, l.heads, c.rope_theta)
+        kept = []
+        if c.cross.decoder == "none":
+            x = x + read[0]
+        for i, (layer, ring) in enumerate(zip(params["decoder"], decoder, strict=True)):
+            if c.cross.decoder == "all" or c.cross.decoder == "first" and i == 0:
+                x = self._read(params["byte_cross"][i], x, read[i])
+            x, [ring], _ = rings.extend([layer], [ring], x, where, l.heads, l.window, c.norm_eps, rope)
+            kept.append(ring)
+        logits = jnp.matmul(rms_norm(x, params["norm"], c.norm_eps), params["head"], preferred_element_type=jnp.float32)
+        return logits, tuple(kept)
+
+    def _read(self, cross, x_BxCxD, kv_BxCxkx2xI):
+        c, H = self.config, self.config.cross.heads
+        q = rms_norm(x_BxCxD, cross["norm_q"], c.norm_eps) @ cross["q"]
+        inner = q.shape[-1]
+        scores = head_sums((q * jnp.asarray((inner // H) ** -0.5, q.dtype))[:, :, None] * kv_BxCxkx2xI[:, :, :, 0], H)
+        weights = per_head(jax.nn.softmax(scores, axis=2), inner).astype(c.dtype)
+        o = jnp.sum(weights * kv_BxCxkx2xI[:, :, :, 1], axis=2) @ cross["out"]
+        return (2 * x_BxCxD if c.cross.doubled_residual else x_BxCxD) + o
+
+
+def _cross(stack: dict, i: int, dtype) -> dict:
+    return {"norm_q": stack["norm_q"]["scale"][i].astype(jnp.float32), "norm_kv": stack["norm_kv"]["scale"][i].astype(jnp.float32),
+            **{name: rings.matrix(stack[name]["kernel"][i], dtype) for name in ("q", "kv", "out")}}
+
+
+def _kv(cross: dict, source, eps: float):
+    """Keys and values [..., 2, inner] of what is attended to."""
+    kv = rms_norm(source, cross["norm_kv"], eps) @ cross["kv"]
+    return kv.reshape(*kv.shape[:-1], 2, -1)
+
+
+def _own(values_BxNx, index_BxC):
+    """values[b, index[b, c]]."""
+    return jax.vmap(lambda values, index: values[index])(values_BxNx, index_BxC)
+
+
+def _add(passes: dict, **more) -> dict:
+    return {name: value + jnp.int32(more.get(name, 0)) for name, value in passes.items()}

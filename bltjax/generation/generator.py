@@ -1,0 +1,234 @@
+"""From prompts to bytes: a model's engine, its parameters as the engine wants them, and the loops of decode.py in slices."""
+
+import codecs
+import dataclasses
+import functools
+import math
+import time
+from typing import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import FrozenConfigDict
+
+from bltjax import vocab
+from bltjax.errors import UserError
+from bltjax.generation import blt, decode, lm, sampling
+from bltjax.shapes import bucket
+
+SLICE = 32  # steps between looks at what came out, where somebody waits for it
+NEEDS_ENTROPIES = ("entropy", "monotonic", "both")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to go on. temperature 0: greedily. top_k 0, top_p 1: no limit. seed: row i of a batch draws with (seed, i). stop: bytes (or text) at
+    whose first occurrence a row ends, before them. draft: BLT-S drafts of so many bytes (greedy BLT only; 0: none)."""
+    max_new_bytes: int = 256
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple = ()
+    draft: int = 0
+
+    def check(self) -> None:
+        """UserError for what cannot be."""
+        if self.max_new_bytes < 0:
+            raise UserError(f"max_new_bytes is {self.max_new_bytes}; it must be 0 or more")
+        if not 0 <= self.temperature < math.inf:
+            raise UserError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
+        if self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise UserError(f"top_k is {self.top_k} and top_p {self.top_p}; they must be 0 or more, and above 0 up to 1")
+        if not 0 <= self.draft <= 256 or self.draft and self.temperature:
+            raise UserError(f"draft is {self.draft}; it must be 0 to 256, and goes with temperature 0 alone")
+        if any(not s for s in self.stop):
+            raise UserError("a stop string must not be empty")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed is {self.seed}; it must be 0 to {2**32 - 1}")
+
+
+@dataclasses.dataclass
+class Generated:
+    """new: the bytes that follow each prompt. finished: rows that ended by EOS or a stop string."""
+    new: list[bytes]
+    finished: list[bool]
+    seconds: float
+    prompt_bytes: int
+    passes: dict  # of each module over the batch; "patches" and "bytes" summed over rows, prompts included
+    weight_bytes: dict  # of each module, read in a pass
+    drafted: int = 0
+    agreed: int = 0
+
+    def facts(self) -> dict:
+        """Numbers to print: bytes/s, patches, passes of the global model per byte, estimated weight traffic in bytes per new byte."""
+        new, done = sum(map(len, self.new)), max(1, self.passes.get("bytes", 0))
+        traffic = sum(self.passes.get(name, 0) * size for name, size in self.weight_bytes.items())
+        return {"new_bytes": new, "prompt_bytes": self.prompt_bytes, "seconds": self.seconds, "bytes_per_s": new / self.seconds if self.seconds else 0.0,
+                "patches": self.passes.get("patches", 0), "global_passes": self.passes.get("global", 0),
+                "global_passes_per_byte": self.passes.get("global", 0) / done, "passes": self.passes, "weight_bytes": traffic,
+                "weight_bytes_per_byte": traffic / done, "drafted": self.drafted, "agreed": self.agreed}
+
+
+    def text(self) -> str:
+        """The facts in two lines."""
+        f = self.facts()
+        line = f"{f['new_bytes']} bytes in {f['seconds']:.2f} s, {f['bytes_per_s']:.1f} bytes/s (compilation included, where there was one)"
+        if not f["patches"]:
+            return line
+        drafts = f"; {f['agreed']} of {f['drafted']} drafted bytes were right" if f["drafted"] else ""
+        return (f"{line}\n{f['patches']} patches, {f['global_passes_per_byte']:.3f} passes of the global model a byte, "
+                f"about {f['weight_bytes_per_byte'] / 1e6:.3g} MB of weights read a byte (prompts included){drafts}")
+
+
+class Generator:
+    """Generates from one model (api.Model); holds its parameters in the form that the loops want."""
+
+    def __init__(self, model):
+        self.model, config = model, model.config
+        self.kind = config.model.kind
+        scheme = config.patching.scheme
+        if self.kind == "blt" and scheme == "bpe":
+            raise UserError(f"{model.folder}: BPE patches depend on bytes that are not there yet, so that nothing can be generated with them")
+        self.byte_lm = model.byte_lm if self.kind == "blt" and scheme in NEEDS_ENTROPIES else None
+        if self.byte_lm is not None and any(math.isnan(config.patching[key]) for key in ("threshold", "delta")
+                                            if key in {"entropy": ("threshold",), "monotonic": ("delta",), "both": ("threshold", "delta")}[scheme]):
+            raise UserError(f"{model.folder}: {scheme} patches have no threshold; calibrate one (bltjax data calibrate)")
+        self.eos = model.tokenizer.eos if self.kind == "token" else vocab.EOS
+        barred = model.tokenizer.byte_counts == 0 if self.kind == "token" else np.arange(config.model.vocab) < vocab.OFFSET
+        self.barred = jnp.asarray(np.where(np.arange(len(barred)) == self.eos, False, barred))
+        self._room = 0  # patches that were too few before
+        self.last = None  # what the last `stream` came to
+
+    @functools.cached_property
+    def params(self):
+        """The engine's parameters."""
+        engine = self.engine(decode.PIECE, 1, 0)
+        if self.kind != "blt":
+            return engine.prepare(self.model.params)
+        return engine.prepare(self.model.params, self.byte_lm.params if self.byte_lm is not None else None)
+
+    def engine(self, capacity: int, patches: int, draft: int):
+        most = max(decode.PIECE, draft + 1)
+        config = FrozenConfigDict(self.model.config.model)
+        if self.kind != "blt":
+            return lm.LM(config, capacity, most)
+        return blt.BLT(config, FrozenConfigDict(self.model.config.patching), FrozenConfigDict(self.byte_lm.config.model) if self.byte_lm is not None else None,
+                       capacity, patches, most)
+
+    def weight_bytes(self) -> dict:
+        """Bytes of weights that a pass of each module reads; look-up tables are read a few rows at a time."""
+        size = lambda *names: sum(leaf.nbytes for name in names for leaf in jax.tree.leaves(self.params.get(name, ())))
+        if self.kind != "blt":
+            return {"decoder": size("layers", "head")}
+        found = {"encoder": size("encoder"), "global": size("pool", "patch_cross", "project", "latent", "latents"), "decoder": size("decoder", "byte_cross", "head")}
+        if self.byte_lm is not None:
+            found["lm"] = sum(leaf.nbytes for name in ("layers", "head") for leaf in jax.tree.leaves(self.params["lm"][name]))
+        return found
+
+    def generate(self, prompts, options: Options = Options()) -> Generated:
+        """All prompts in one batch. UserError for options that cannot be."""
+        last = None
+        for last in self.slices(prompts, options, SLICE if options.stop or self.kind == "token" else options.max_new_bytes):
+            pass
+        return last
+
+    def stream(self, prompt, options: Options = Options()) -> Iterator[bytes]:
+        """New bytes as they come. (characters() makes whole characters of them.)"""
+        given = 0
+        for result in self.slices([prompt], options, SLICE):
+            self.last = result
+            end = len(result.new[0])
+            if options.stop and not result.finished[0]:  # a stop string may have begun
+                end -= max(n for n in range(max(map(len, _bytes(options.stop)))) if n == 0 or any(s.startswith(result.new[0][end - n:]) for s in _bytes(options.stop)))
+            if end > given:
+                yield result.new[0][given:end]
+                given = end
+        if len(result.new[0]) > given:
+            yield result.new[0][given:]
+
+    def slices(self, prompts, options: Options, steps: int) -> Iterator[Generated]:
+        """What there is after each `steps` steps, until all rows are done."""
+        options.check()
+        prompts = [p.encode("utf-8", "surrogateescape") if isinstance(p, str) else bytes(p) for p in prompts]
+        if not prompts:
+            raise UserError("there is no prompt; an empty text is one, no text is none")
+        if options.draft and self.kind != "blt":
+            raise UserError("draft: only a BLT drafts with its local modules")
+        ids = [self._ids(p) for p in prompts]
+        stops, began = _bytes(options.stop), time.perf_counter()
+        B, longest = bucket(len(ids), 1), max(map(len, ids))
+        capacity = bucket(longest + options.max_new_bytes + options.draft + 1, 128)
+        engine = self.engine(capacity, max(bucket(capacity // 4, 128), self._room), options.draft)
+        lengths = np.array([len(x) for x in ids] + [1] * (B - len(ids)), np.int32)
+        rows = np.zeros((B, capacity), np.int32)
+        for row, x in zip(rows, ids):
+            row[:len(x)] = x
+        done = np.arange(B) >= len(ids)
+        if options.max_new_bytes == 0:
+            done[:] = True
+        loop = decode.begin(engine, rows, lengths + options.max_new_bytes, done)
+        length_B = jnp.asarray(lengths)
+        while True:
+            loop = decode.read(engine, self.params, loop, length_B)
+            if not np.any(np.asarray(loop.n_B) < lengths):
+                break
+            engine, loop = self._grown(engine, loop)
+        rule = sampling.Rule(jnp.float32(options.temperature or 1.0), jnp.int32(options.top_k), jnp.float32(options.top_p))
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(options.seed), i))(jnp.arange(B))
+        ended = [False] * len(ids)
+        while True:
+            if options.draft:
+                loop = decode.speculate(engine, options.draft, self.params, loop, jnp.int32(max(1, steps)), jnp.int32(self.eos), self.barred)
+            else:
+                loop = decode.follow(engine, options.temperature == 0, self.params, loop, jnp.int32(max(1, steps)), jnp.int32(self.eos), self.barred, rule, keys)
+            ids_BxT, n_B, done_B = (np.array(x) for x in (loop.ids_BxT, loop.n_B, loop.done_B))
+            new = []
+            for i in range(len(ids)):
+                text = self._text(ids_BxT[i, lengths[i]:n_B[i]])
+                cut = min((at for at in (text.find(s) for s in stops) if at >= 0), default=-1)
+                ended[i] = bool(ended[i] or cut >= 0 or done_B[i] and n_B[i] < lengths[i] + options.max_new_bytes)
+                done_B[i] |= cut >= 0 or len(text) >= options.max_new_bytes
+                new.append(text[:cut] if cut >= 0 else text[:options.max_new_bytes])
+            finished = bool(done_B.all())
+            yield Generated(new, list(ended), time.perf_counter() - began, sum(map(len, prompts)), self._passes(loop), self.weight_bytes(),
+                            int(loop.drafted), int(loop.agreed))
+            if finished:
+                return
+            if isinstance(engine, blt.BLT) and bool(engine.full(loop.state, options.draft + 1)):
+                engine, loop = self._grown(engine, loop)
+            loop = loop._replace(done_B=jnp.asarray(done_B))
+
+    def _grown(self, engine, loop):
+        engine, state = engine.grown(loop.state)
+        self._room = engine.patches
+        return engine, loop._replace(state=state)
+
+    def _passes(self, loop) -> dict:
+        if self.kind == "blt":
+            return {name: int(value) for name, value in loop.state.passes.items()}
+        return {"decoder": int(np.max(np.asarray(loop.n_B))), "bytes": int(np.sum(np.asarray(loop.n_B)))}
+
+    def _ids(self, prompt: bytes) -> np.ndarray:
+        """BOS and the prompt."""
+        if self.kind == "token":
+            return np.concatenate([np.int32([self.model.tokenizer.bos]), self.model.tokenizer.encode(prompt)])
+        return np.concatenate([np.int32([vocab.BOS]), vocab.encode(prompt)])
+
+    def _text(self, ids: np.ndarray) -> bytes:
+        return self.model.tokenizer.decode(ids) if self.kind == "token" else vocab.decode(ids)
+
+
+def _bytes(texts) -> list[bytes]:
+    return [s.encode() if isinstance(s, str) else bytes(s) for s in texts]
+
+
+def characters(pieces: Iterator[bytes]) -> Iterator[str]:
+    """Bytes as text, never a part of a character; what is no UTF-8 becomes U+FFFD."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for piece in pieces:
+        if text := decoder.decode(piece):
+            yield text
+    if text := decoder.decode(b"", final=True):
+        yield text

@@ -1,0 +1,53 @@
+"""`bltjax import` and `bltjax export`: checkpoints of other projects in, models of this one out."""
+
+import pathlib
+import resource
+import sys
+import time
+
+from bltjax import api
+from bltjax.errors import UserError
+from bltjax.interop import formats, huggingface, imported
+
+
+def bring_in(source: pathlib.Path, out: pathlib.Path, byte_lm: pathlib.Path | None = None) -> dict:
+    """Writes a checkpoint of another format as a directory of ours. {"out", "from", "parameters", "bytes", "byte_lm_parameters", "seconds",
+    "peak_bytes" (of this process)}. UserError for what does not fit; then nothing is left behind."""
+    began = time.perf_counter()
+    if not source.is_dir():
+        raise UserError(f"no directory {source}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there already; name another --out, or remove it")
+    found = formats.load(source)
+    if byte_lm is not None:
+        if not byte_lm.is_dir():
+            raise UserError(f"no directory {byte_lm}")
+        other = formats.load(byte_lm)
+        found.byte_lm = other if other.config.model.kind == "byte" else other.byte_lm
+        if found.byte_lm is None:
+            raise UserError(f"{byte_lm} has no entropy model")
+    imported.write(found, out)
+    return {"out": str(out), "from": found.origin, **imported.sizes(found.params),
+            "byte_lm_parameters": imported.sizes(found.byte_lm.params)["parameters"] if found.byte_lm else 0,
+            "seconds": time.perf_counter() - began, "peak_bytes": peak_bytes()}
+
+
+def send_out(source: pathlib.Path, out: pathlib.Path, byte_lm: pathlib.Path | None = None, loosely: bool = False) -> None:
+    """Writes a model as a Hugging Face Blt directory. UserError for what that format cannot express."""
+    model = api.load(source, byte_lm)
+    lacking, fatal = huggingface.inexpressible(model.config)
+    if fatal or lacking and not loosely:
+        raise UserError(huggingface.refusal(lacking, fatal))
+    lm = model.byte_lm if model.has_byte_lm and model.config.patching.scheme in api.NEEDS_ENTROPIES else None
+    huggingface.save(model.config, model.raw_params(), lm and (lm.config.model, lm.raw_params()), out, loosely)
+
+
+def text(found: dict) -> str:
+    lm = f" and an entropy model of {found['byte_lm_parameters']:,}" if found["byte_lm_parameters"] else ""
+    return (f"{found['out']}: {found['parameters']:,} parameters ({', '.join(found['dtypes'])}){lm}, {found['bytes'] / 1e9:.2f} GB, "
+            f"in {found['seconds']:.1f} s; peak memory {found['peak_bytes'] / 1e9:.2f} GB")
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

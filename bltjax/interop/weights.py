@@ -1,0 +1,127 @@
+"""Tensors of a file as parameters of ours and back: one list of places says both ways which tensor is which part of which parameter."""
+
+from typing import Iterable, NamedTuple
+
+import jax
+import numpy as np
+
+from bltjax.errors import UserError
+
+SLICE = 64 * 2**20  # bytes of a table that are read or written at once
+
+
+class Place(NamedTuple):
+    """A tensor's place in a parameter tree. torch's linear weights are [out, in]; ours are [in, out], out in one axis or several."""
+    name: str  # of the tensor
+    shape: tuple[int, ...]  # of the tensor, or of its `rows`
+    path: tuple[str, ...]  # of the parameter
+    index: tuple = ()  # the part of the parameter
+    linear: bool = False
+    rows: tuple[int, int] | None = None  # only these of the tensor's first axis
+    heads: tuple[int, int] | None = None  # (heads of the tensor, heads of ours): keys and values of grouped queries are repeated
+    halves: bool = False  # rotary pairs are (i, i + K/2) in the tensor and (2i, 2i + 1) here
+
+
+class Arrays:
+    """Arrays in memory, with the calls of safetensors.Files."""
+
+    def __init__(self, arrays: dict):
+        self.arrays = arrays
+
+    def __iter__(self):
+        return iter(self.arrays)
+
+    def shape(self, name):
+        return tuple(np.shape(self.arrays[name]))
+
+    def dtype(self, name):
+        return np.asarray(self.arrays[name]).dtype
+
+    def read(self, name, start=0, stop=None):
+        return np.asarray(self.arrays[name])[start:stop]
+
+
+def check(source, places: Iterable[Place], ignored=()) -> None:
+    """UserError naming a tensor that is missing, misshapen, not of floats, or unknown. ignored: names that may be there and are not read."""
+    wanted = {}
+    for place in places:
+        rows, _ = wanted.get(place.name, (0, None))
+        wanted[place.name] = max(rows, place.rows[1] if place.rows else place.shape[0]), place.shape[1:]
+    there = set(source)
+    for name, (rows, rest) in wanted.items():
+        if name not in there:
+            raise UserError(f"missing tensor {name}")
+        if source.shape(name) != (rows, *rest):
+            raise UserError(f"tensor {name} has shape {list(source.shape(name))}, expected {[rows, *rest]}")
+        if not jax.numpy.issubdtype(source.dtype(name), np.floating):
+            raise UserError(f"tensor {name} holds {source.dtype(name)}, not floats")
+    unknown = sorted(there - set(wanted) - set(ignored))
+    if unknown:
+        raise UserError(f"unknown tensor {', '.join(unknown[:4])}{' and more' if len(unknown) > 4 else ''}")
+
+
+def read(source, places: list[Place], like) -> dict:
+    """A parameter tree of numpy arrays, each in the (widest) dtype of its tensors, filled slice by slice.
+
+    like: the tree of shapes (models.init, abstractly). What no tensor fills stays 0. Every tensor's shape was checked.
+    """
+    dtypes = {}
+    for place in places:
+        own = source.dtype(place.name)
+        dtypes[place.path] = np.promote_types(dtypes.get(place.path, own), own)
+    flat = {path: np.zeros(leaf.shape, dtypes[path]) for path, leaf in _leaves(like)}
+    for place in places:
+        target = flat[place.path]
+        first, last = place.rows or (0, place.shape[0])
+        if place.linear or place.index and not isinstance(place.index[-1], slice) and len(place.shape) < 2:
+            target[place.index] = ours(place, source.read(place.name, first, last)).reshape(target[place.index].shape)
+            continue
+        part = target[place.index]  # a view: whole rows, of which a table has many
+        for start, stop in _slices(first, last, place.shape[1:], dtypes[place.path].itemsize):
+            part[start - first:stop - first] = source.read(place.name, start, stop)
+    return _tree(flat)
+
+
+def ours(place: Place, tensor: np.ndarray) -> np.ndarray:
+    """A linear weight [out, in] as [in, out], heads and rotary pairs as ours; anything else as it is."""
+    if not place.linear:
+        return tensor
+    if place.heads:
+        theirs, own = place.heads
+        x = tensor.reshape(theirs, -1, tensor.shape[-1])
+        if place.halves:
+            x = x.reshape(theirs, 2, -1, tensor.shape[-1]).swapaxes(1, 2).reshape(x.shape)
+        tensor = np.repeat(x, own // theirs, axis=0).reshape(-1, tensor.shape[-1])
+    return tensor.T
+
+
+def theirs(place: Place, params: dict):
+    """The tensor of a place, in slices along its first axis. Places with `heads` do not go back."""
+    part = params
+    for key in place.path:
+        part = part[key]
+    part = part[place.index]
+    if place.linear:
+        yield part.reshape(place.shape[1], place.shape[0]).T
+        return
+    for start, stop in _slices(0, part.shape[0], place.shape[1:], part.dtype.itemsize):
+        yield part[start:stop]
+
+
+def _slices(first: int, last: int, rest: tuple, itemsize: int):
+    rows = max(1, SLICE // max(1, int(np.prod(rest, dtype=np.int64)) * itemsize))
+    return [(start, min(start + rows, last)) for start in range(first, last, rows)]
+
+
+def _leaves(tree) -> list:
+    return [(tuple(key.key for key in path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def _tree(flat: dict) -> dict:
+    tree = {}
+    for (*above, last), leaf in flat.items():
+        node = tree
+        for key in above:
+            node = node.setdefault(key, {})
+        node[last] = leaf
+    return tree

@@ -1,0 +1,288 @@
+"""Released formats in and out: the golden directory, both ways, every tensor accounted for, and one line for what is damaged."""
+
+import json
+import pathlib
+import pickle
+import shutil
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+
+import test_generation as generation
+from bltjax import api, cli, config as cfg, models
+from bltjax.errors import UserError
+from bltjax.interop import blt, convert, huggingface, imported, llama, safetensors, weights
+
+HF = pathlib.Path(__file__).parent / "golden" / "hf_blt"
+
+
+@pytest.fixture
+def hf(tmp_path):
+    return shutil.copytree(HF, tmp_path / "hf")
+
+
+def expected():
+    with np.load(HF / "expected.npz") as f:
+        return {name: f[name] for name in f.files}
+
+
+def test_logits_and_entropies_of_the_released_format(tmp_path):
+    vectors = expected()
+    direct = api.load(HF)
+    convert.bring_in(HF, tmp_path / "ours")
+    for model in (direct, api.load(tmp_path / "ours")):
+        assert np.abs(model.logits(vectors["ids"], vectors["patch_lengths"]) - vectors["logits"]).max() < 1e-4
+        assert np.abs(model.entropies(vectors["ids"]) - vectors["patcher_entropies"]).max() < 1e-4
+    assert direct.patch("some text") == api.load(tmp_path / "ours").patch("some text")
+
+
+def test_out_again(tmp_path):
+    """What was imported comes out tensor for tensor, and with its config."""
+    convert.bring_in(HF, tmp_path / "ours")
+    convert.send_out(tmp_path / "ours", tmp_path / "out")
+    before, after = safetensors.open_directory(HF), safetensors.open_directory(tmp_path / "out")
+    assert set(before) == set(after)
+    for name in before:
+        np.testing.assert_array_equal(before.read(name), after.read(name))
+    read = lambda folder: huggingface.parse(json.loads((folder / "config.json").read_text()))
+    assert [cfg.to_dict(c) for c in read(HF)[:3]] == [cfg.to_dict(c) for c in read(tmp_path / "out")[:3]]
+
+
+def test_shards_and_bfloat16(tmp_path, monkeypatch):
+    model = api.load(HF)
+    half = lambda tree: jax.tree.map(lambda x: np.asarray(x).astype(ml_dtypes.bfloat16), tree)
+    monkeypatch.setattr(huggingface, "SHARD", 200_000)
+    monkeypatch.setattr(weights, "SLICE", 4096)  # tables in many slices
+    huggingface.save(model.config, half(model.raw_params()), (model.byte_lm.config.model, half(model.byte_lm.raw_params())), tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 2
+    convert.bring_in(tmp_path / "out", tmp_path / "ours")
+    again, vectors = api.load(tmp_path / "ours"), expected()
+    for left, right in zip(jax.tree.leaves(again.raw_params()), jax.tree.leaves(half(model.raw_params())), strict=True):
+        assert left.dtype == ml_dtypes.bfloat16
+        np.testing.assert_array_equal(left, right)
+    rounded = jax.tree.map(lambda x: np.asarray(x, np.float32), half(model.raw_params()))
+    batch = blt.batch_from_lengths(vectors["ids"], vectors["patch_lengths"])
+    wanted = models.logits(model.config.model, rounded, batch)
+    assert np.abs(again.logits(vectors["ids"], vectors["patch_lengths"]) - wanted).max() < 1e-4
+
+
+def test_many_lengths_are_few_compilations():
+    model = api.load(HF)
+    api._compiled.cache_clear()
+    for n in range(30, 50):
+        model.logits(np.full((1, n), 70))
+    function = api._compiled(models.logits, cfg_frozen(model))
+    assert function._cache_size() <= 3
+
+
+def cfg_frozen(model):
+    from ml_collections import FrozenConfigDict
+    return FrozenConfigDict(model.config.model)
+
+
+def test_what_the_format_cannot_express(tmp_path):
+    def refused(model, patching=cfg.patching("strided", 1)):
+        run = cfg.run("m", "blt-strided", model, patching_=patching)
+        with pytest.raises(UserError) as error:
+            huggingface.save(run, {}, None, tmp_path / "out")
+        assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+        return str(error.value)
+    assert "preset `paper`" in refused(generation.blt("paper")) and "--loosely" in refused(generation.blt("paper"))
+    assert "space patches" in refused(generation.blt(), cfg.patching("space", 6))
+    assert "without cross-attention" in refused(generation.blt(**{"cross.encoder": "none"}))
+    assert "document" in refused(cfg.replace(generation.blt(), mask_encoder_documents=True))
+
+
+def test_every_tensor_is_accounted_for(hf):
+    source = safetensors.open_directory(hf)
+    arrays = {name: source.read(name) for name in source}
+    def rewritten(change):
+        changed = change(dict(arrays))
+        safetensors.write(hf / "model.safetensors", {name: (x.dtype, x.shape) for name, x in changed.items()}, lambda name: [changed[name]])
+        with pytest.raises(UserError) as error:
+            api.load(hf)
+        return str(error.value)
+    name = "model.local_decoder.norm.weight"
+    assert f"missing tensor {name}" in rewritten(lambda a: {k: v for k, v in a.items() if k != name})
+    assert "unknown tensor model.extra" in rewritten(lambda a: {**a, "model.extra": np.zeros(3, np.float32)})
+    assert f"tensor {name} has shape [3]" in rewritten(lambda a: {**a, name: np.zeros(3, np.float32)})
+    assert f"tensor {name} holds int32" in rewritten(lambda a: {**a, name: np.zeros(a[name].shape, np.int32)})
+    table = "model.encoder_hash_tok_embedding.weight"
+    assert f"tensor {table} has shape" in rewritten(lambda a: {**a, table: a[table][:-1]})
+
+
+def run(capfd, *arguments):
+    code = cli.main([str(a) for a in arguments])
+    out, error = capfd.readouterr()
+    return code, out, error
+
+
+def damage(hf, what):
+    path = hf / "model.safetensors"
+    if what == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+    elif what == "truncated header":
+        path.write_bytes(path.read_bytes()[:100])
+    elif what == "no header":
+        path.write_bytes(b"\xff" * 64)
+    elif what == "no config":
+        (hf / "config.json").unlink()
+    elif what == "no weights":
+        path.unlink()
+    elif what == "another family":
+        (hf / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    elif what == "broken config":
+        (hf / "config.json").write_text("{")
+    elif what == "odd config":
+        config = json.loads((hf / "config.json").read_text())
+        (hf / "config.json").write_text(json.dumps({**config, "encoder_config": 3}))
+    elif what == "missing shard":
+        path.unlink()
+        (hf / safetensors.INDEX).write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
+    elif what == "shard elsewhere":
+        (hf / safetensors.INDEX).write_text(json.dumps({"weight_map": {"a": "../model-1.safetensors"}}))
+    elif what == "missing directory":
+        shutil.rmtree(hf)
+
+
+@pytest.mark.parametrize("what, says", [
+    ("truncated", "truncated"), ("truncated header", "no whole safetensors"), ("no header", "no whole safetensors"), ("no config", "neither config.json"),
+    ("no weights", "no model.safetensors"), ("another family", "model_type 'bert'"), ("broken config", "cannot be read"), ("odd config", "cannot be understood"),
+    ("missing shard", "no file"), ("shard elsewhere", "no file beside it"), ("missing directory", "no directory")])
+def test_damage_is_one_line(hf, what, says, tmp_path, capfd):
+    damage(hf, what)
+    for command in (("import", hf, "--out", tmp_path / "out"), ("generate", hf, "abc")):
+        code, out, error = run(capfd, *command)
+        assert code == 2 and says in error and len(error.strip().splitlines()) == 1 and not out, error
+    assert [p.name for p in tmp_path.iterdir() if p.name != "hf"] == []
+
+
+def test_a_pickle_that_wants_to_run_code(tmp_path, capfd):
+    pytest.importorskip("torch")
+    class Evil:
+        def __reduce__(self):
+            return pathlib.Path.touch, (tmp_path / "ran",)
+    source = tmp_path / "evil"
+    source.mkdir()
+    (source / "params.json").write_text("{}")
+    (source / "consolidated.pth").write_bytes(pickle.dumps({"model": Evil()}))
+    code, _, error = run(capfd, "import", source, "--out", tmp_path / "out")
+    assert code == 2 and len(error.strip().splitlines()) == 1 and not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
+
+
+def released(folder, name, kind):
+    """A directory of the released code's kind, from golden vectors."""
+    folder.mkdir(parents=True)
+    with np.load(HF.parent / f"{name}.npz") as f:
+        arrays, c = {key[6:]: f[key] for key in f.files if key.startswith("param/")}, json.loads(str(f["config"]))
+    safetensors.write(folder / "consolidated.safetensors", {key: (x.dtype, x.shape) for key, x in arrays.items()}, lambda key: [arrays[key]])
+    if kind == "blt":
+        arguments = dict(
+            dim_global=c["dim_global"], dim_local_encoder=c["dim_local"], dim_local_decoder=c["dim_local"], n_layers_global=c["layers_global"],
+            n_layers_local_encoder=c["layers_encoder"], n_layers_local_decoder=c["layers_decoder"], n_heads_global=c["heads_global"],
+            n_heads_local_encoder=c["heads_local"], n_heads_local_decoder=c["heads_local"], cross_attn_k=c["cross_attn_k"], cross_attn_nheads=c["heads_cross"],
+            local_attention_window_len=c["window"], rope_theta=c["rope_theta"], norm_eps=c["norm_eps"], encoder_hash_byte_group_size=c["ngram_sizes"],
+            encoder_hash_byte_group_vocab=c["hash_vocab"], encoder_hash_byte_group_nb_functions=c["hash_functions"],
+            cross_attn_all_layers_encoder=c["cross_attn_all_layers_encoder"], cross_attn_all_layers_decoder=c["cross_attn_all_layers_decoder"],
+            patching_mode="entropy", patching_threshold=1.33, patch_size=4.5)
+        (folder / "params.json").write_text(json.dumps({"model": arguments}))
+    else:
+        (folder / "params.json").write_text(json.dumps({"entropy_model": dict(dim=c["dim"], n_layers=c["layers"], n_heads=c["heads"], norm_eps=c["norm_eps"])}))
+
+
+@pytest.mark.parametrize("name", ["blt_short_window", "blt_projection_window_512"])
+def test_released_directories(tmp_path, name):
+    released(tmp_path / "blt_1b", name, "blt")
+    released(tmp_path / "entropy_model", "entropy_model", "lm")
+    model = api.load(tmp_path / "blt_1b")
+    with np.load(HF.parent / f"{name}.npz") as f:
+        for case in ("one_document", "documents"):
+            assert np.abs(model.logits(f[f"{case}/ids"], f[f"{case}/patch_lengths"]) - f[f"{case}/logits"]).max() < 1e-4
+    convert.bring_in(tmp_path / "blt_1b", tmp_path / "ours")
+    assert api.load(tmp_path / "ours").byte_lm.config.model.window == 512 and api.load(tmp_path / "ours").config.patching.threshold == 1.33
+    convert.bring_in(tmp_path / "entropy_model", tmp_path / "lm")
+    ids = np.arange(4, 60)[None]
+    np.testing.assert_array_equal(api.load(tmp_path / "lm").entropies(ids), model.entropies(ids))
+
+
+def llama_directory(folder, seed=0, kv_heads=2, scaled=True, tied=False):
+    """A tiny random Llama as transformers would save it."""
+    rng, width, heads, layers, ffn, vocab = np.random.default_rng(seed), 48, 4, 2, 64, 96
+    config = dict(model_type="llama", hidden_size=width, num_attention_heads=heads, num_key_value_heads=kv_heads, num_hidden_layers=layers,
+                  intermediate_size=ffn, vocab_size=vocab, rms_norm_eps=1e-5, rope_theta=10_000.0, tie_word_embeddings=tied, hidden_act="silu",
+                  max_position_embeddings=128)
+    if scaled:
+        config["rope_scaling"] = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+    shapes = {"model.embed_tokens.weight": (vocab, width), "model.norm.weight": (width,)}
+    for i in range(layers):
+        at = f"model.layers.{i}."
+        shapes |= {f"{at}self_attn.q_proj.weight": (width, width), f"{at}self_attn.k_proj.weight": (kv_heads * width // heads, width),
+                   f"{at}self_attn.v_proj.weight": (kv_heads * width // heads, width), f"{at}self_attn.o_proj.weight": (width, width),
+                   f"{at}mlp.gate_proj.weight": (ffn, width), f"{at}mlp.up_proj.weight": (ffn, width), f"{at}mlp.down_proj.weight": (width, ffn),
+                   f"{at}input_layernorm.weight": (width,), f"{at}post_attention_layernorm.weight": (width,)}
+    if not tied:
+        shapes["lm_head.weight"] = (vocab, width)
+    arrays = {name: (rng.normal(size=shape) * (0.2 if len(shape) > 1 else 0.3) + (len(shape) == 1)).astype(np.float32) for name, shape in shapes.items()}
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    safetensors.write(folder / "model.safetensors", {name: (x.dtype, x.shape) for name, x in arrays.items()}, lambda name: [arrays[name]])
+    return config, arrays
+
+
+def llama_logits(config, w, ids):
+    """A Llama by the book, in float64: rotary halves, grouped queries, Llama 3.1's frequencies."""
+    H, kv, N = config["num_attention_heads"], config["num_key_value_heads"], len(ids)
+    K = config["hidden_size"] // H
+    frequency = config["rope_theta"] ** -(np.arange(0, K, 2) / K)
+    if s := config.get("rope_scaling"):
+        long = s["original_max_position_embeddings"]
+        wave = 2 * np.pi / frequency
+        smooth = (long / wave - s["low_freq_factor"]) / (s["high_freq_factor"] - s["low_freq_factor"])
+        between = (1 - smooth) * frequency / s["factor"] + smooth * frequency
+        frequency = np.where(wave > long / s["low_freq_factor"], frequency / s["factor"], np.where(wave < long / s["high_freq_factor"], frequency, between))
+    angle = np.arange(N)[:, None] * frequency[None]
+    cos, sin = (np.concatenate([f(angle)] * 2, -1)[:, None] for f in (np.cos, np.sin))
+    turn = lambda x: x * cos + np.concatenate([-x[..., K // 2:], x[..., :K // 2]], -1) * sin
+    norm = lambda x, scale: x / np.sqrt((x * x).mean(-1, keepdims=True) + config["rms_norm_eps"]) * scale
+    x = w["model.embed_tokens.weight"][ids].astype(np.float64)
+    for i in range(config["num_hidden_layers"]):
+        at = lambda name: w[f"model.layers.{i}.{name}.weight"].astype(np.float64)
+        h = norm(x, at("input_layernorm"))
+        q, k, v = (turn(y) if n != "v" else y for n, y in ((n, (h @ at(f"self_attn.{n}_proj").T).reshape(N, -1, K)) for n in "qkv"))
+        k, v = (np.repeat(y, H // kv, axis=1) for y in (k, v))
+        scores = np.einsum("ihk,jhk->hij", q, k) / np.sqrt(K) + np.where(np.tril(np.ones((N, N))), 0, -np.inf)
+        p = np.exp(scores - scores.max(-1, keepdims=True))
+        x = x + np.einsum("hij,jhk->ihk", p / p.sum(-1, keepdims=True), v).reshape(N, -1) @ at("self_attn.o_proj").T
+        h = norm(x, at("post_attention_layernorm"))
+        gate = h @ at("mlp.gate_proj").T
+        x = x + (gate / (1 + np.exp(-gate)) * (h @ at("mlp.up_proj").T)) @ at("mlp.down_proj").T
+    head = w["model.embed_tokens.weight" if config["tie_word_embeddings"] else "lm_head.weight"]
+    return norm(x, w["model.norm.weight"]) @ head.T
+
+
+@pytest.mark.parametrize("kv_heads, scaled, tied", [(4, False, False), (2, True, False), (1, True, True)])
+def test_llama_whole(tmp_path, kv_heads, scaled, tied):
+    config, arrays = llama_directory(tmp_path / "llama", kv_heads=kv_heads, scaled=scaled, tied=tied)
+    ids = np.random.default_rng(0).integers(0, 96, 50)
+    found = llama.load(tmp_path / "llama")
+    batch = {"tokens": ids[None].astype(np.int32), "doc_ids": np.ones((1, 50), np.int32)}
+    logits = np.asarray(models.logits(found.config.model, found.params, batch))[0]
+    assert np.abs(logits - llama_logits(config, arrays, ids)).max() < 1e-4
+
+
+def test_llama_as_global_model(tmp_path):
+    """The same layers in a BLT: the global model's output is that of the Llama's layers, at the Llama's positions."""
+    llama_directory(tmp_path / "llama")
+    found = llama.load(tmp_path / "llama")
+    model = cfg.replace(generation.blt(), **{"latent.ffn": 64, "latent.rope_theta": found.config.model.rope_theta,
+                                             "latent.rope_scaling": found.config.model.rope_scaling})
+    fresh = models.init(model, jax.random.key(0))
+    params = llama.into_global(fresh, found.config.model, found.params, model)
+    from bltjax.models.global_model import GlobalModel
+    x = np.random.default_rng(0).normal(size=(1, 20, 48)).astype(np.float32)
+    whole = GlobalModel(model).apply({"params": {"blocks": params["latent"]["blocks"]}}, x, np.ones((1, 20), np.int32))
+    assert np.isfinite(whole).all() and set(params) == set(fresh)
+    with pytest.raises(UserError, match="must have the checkpoint's shape"):
+        llama.into_global(fresh, found.config.model, found.params, generation.blt(global_layers=3))
