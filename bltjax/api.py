@@ -10,14 +10,13 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from bltjax import config as cfg
-from bltjax import models, patching, vocab
+from bltjax import models, patching, rundir, vocab
 from bltjax.data import segmentation, tokenizers
 from bltjax.entropies import annotate
 from bltjax.errors import UserError
 from bltjax.generation import Generator, Options, characters
 from bltjax.interop import blt, formats, imported
 from bltjax.shapes import bucket
-from bltjax.sweep import rundir
 from bltjax.training import checkpoint
 
 NEEDS_ENTROPIES = ("entropy", "monotonic", "both")
@@ -75,7 +74,7 @@ class Model:
     @functools.cached_property
     def params(self) -> dict:
         """Nested dict of arrays, on the device."""
-        return jax.tree.map(jax.numpy.asarray, self._params())
+        return jax.tree.map(lambda x: jax.device_put(x, may_alias=True), self._params())  # a CPU takes over what was read, without a copy
 
     def raw_params(self) -> dict:
         """Nested dict of arrays, as they are stored."""
@@ -118,7 +117,7 @@ class Model:
             lengths = self._lengths(ids) if patch_lengths is None else patch_lengths
             batch = blt.batch_from_lengths(ids, lengths)
         else:
-            eos = self.tokenizer.eos if kind == "token" else vocab.EOS
+            eos = vocab.EOS if kind == "byte" else self.tokenizer.eos if self._tokenizer else -1  # without a tokenizer: one document
             batch = {"tokens" if kind == "token" else "bytes": ids, "doc_ids": blt.documents_at(ids, eos)}
         return run(models.logits, self, batch, ids.shape)
 

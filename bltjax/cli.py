@@ -191,9 +191,9 @@ def report(args) -> int:
 
 
 def train(args) -> int:
-    from bltjax import checks, config as cfg, distributed, sharding
+    from bltjax import checks, config as cfg, distributed, rundir, sharding
     from bltjax.launch import local
-    from bltjax.sweep import experiments, locks, one_run, rundir
+    from bltjax.sweep import experiments, locks, one_run
     distributed.check(args.coordinator, args.processes, args.process, args.heartbeat, args.start_timeout)
     shape = sharding.parse_mesh(args.mesh) if args.mesh else None
     path = pathlib.Path(args.config)

@@ -128,7 +128,8 @@ def test_json_lines_that_are_none(capsys, tmp_path):
 
 
 def test_another_config_in_the_run_directory(capsys, tmp_path, texts):
-    from bltjax.sweep import experiments, rundir
+    from bltjax import rundir
+    from bltjax.sweep import experiments
     globs = f'data.globs=["{texts}/*.txt"]'
     run = next(r for r in experiments.load(TINY, [globs]).runs if r.name == "bpe")
     rundir.create(tmp_path / "tiny_experiment" / "bpe", cfg.replace(run, **{"train.lr": 1e-2}), "tiny_experiment")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from test_analysis import add_run
 
-from bltjax import config as cfg
+from bltjax import config as cfg, rundir
 from bltjax.analysis import report as reporting
 from bltjax.data import tokenizers
 from bltjax.errors import UserError
-from bltjax.sweep import artifacts, one_run, rundir, runner, status
+from bltjax.sweep import artifacts, one_run, runner, status
 
 GARBLED = [None, b"", b'{"a": ', b"\xff\xfe\x00", b"[1]", b"{}", b"null"]  # None: removed
 TEXT = [b"def first(x):\n    return x + 1\n\n\ndef second(y):\n    return first(y) - 12345\n" * 3]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import test_generation as generation
-from bltjax import api, cli, config as cfg, models
+from bltjax import api, cli, config as cfg, models, safetensors
 from bltjax.errors import UserError
-from bltjax.interop import blt, convert, huggingface, imported, llama, safetensors, weights
+from bltjax.interop import blt, convert, huggingface, imported, llama, weights
 
 HF = pathlib.Path(__file__).parent / "golden" / "hf_blt"
 

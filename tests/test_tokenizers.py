@@ -112,3 +112,24 @@ def test_llama3(tmp_path):
     check_exact(tokenizer, TEXT + ODD + random_bytes(20, 300))
     tokenizer.save(tmp_path / "t.json")
     assert tokenizers.load(tmp_path / "t.json") is tokenizer
+
+
+def test_a_tokenizer_json(tmp_path):
+    """Byte-level BPE as Hugging Face writes it: exact bytes, specials apart, also where a text spells one, and where it is no UTF-8."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=320, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
+                                  special_tokens=[AddedToken("<|begin_of_text|>", special=True), AddedToken("<|end_of_text|>", special=True)])
+    backend.train_from_iterator(["the quick brown fox, the lazy dog; na\u00efve \u20ac"] * 50, trainer)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    found = tokenizers.huggingface(tmp_path / "tokenizer.json")
+    for text in (b"the quick brown fox", b"", b"\xff\xfe the \x80", "na\u00efve <|end_of_text|> \U0001f600".encode(), bytes(range(256))):
+        ids = found.encode(text)
+        assert found.decode(ids) == text and found.byte_counts[ids].sum() == len(text) and found.eos not in ids
+    assert len(found.encode(b"the quick brown fox")) < 19 and found.token_bytes[found.bos] == b""
+    backend.normalizer = normalizers.Lowercase()
+    backend.save(str(tmp_path / "lower.json"))
+    for name in ("lower.json", "missing.json"):
+        with pytest.raises(UserError):
+            tokenizers.huggingface(tmp_path / name)

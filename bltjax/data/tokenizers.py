@@ -138,6 +138,7 @@ def huggingface(path) -> Tokenizer:
     """
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
+        backend.encode_special_tokens = True  # "<|end_of_text|>" in a text is text
         state = json.loads(backend.to_str())
         vocab = {number: text for text, number in backend.get_vocab(with_added_tokens=True).items()}
     except Exception as error:  # the library raises bare Exceptions
@@ -148,7 +149,7 @@ def huggingface(path) -> Tokenizer:
     bos, eos = (next((names[name] for name in wanted if name in names), None) for wanted in (BOS_NAMES, EOS_NAMES))
     count = max(vocab, default=-1) + 1
     plain = [text for number, text in vocab.items() if number not in special]
-    if bos is None or eos is None or not all(character in byte_of for text in plain for character in text):
+    if bos is None or eos is None or state.get("normalizer") or not all(character in byte_of for text in plain for character in text):
         raise UserError(f"{path} is no byte-level BPE with BOS and EOS: its tokens are not exact bytes")
     token_bytes = [b"" if number in special or number not in vocab else bytes(byte_of[c] for c in vocab[number]) for number in range(count)]
 

@@ -18,6 +18,7 @@ from bltjax.models.cross_attention import head_sums, per_head
 from bltjax.models.layers import rms_norm
 
 GROUP = 32  # patches of a row that go through the global model together, where several close
+ROOM = 256  # slots of the global model's rings are a multiple of this
 PIECE = 16  # bytes of a patch that are pooled together; longer patches take several turns
 LOWEST = -1e30
 
@@ -96,8 +97,8 @@ class BLT:
             {name: jnp.int32(0) for name in ("lm", "encoder", "global", "decoder", "patches", "bytes")})
 
     def grown(self, state: State) -> tuple["BLT", State]:
-        """The same with room for twice as many patches."""
-        bigger = dataclasses.replace(self, patches=2 * self.patches)
+        """The same with room for more patches."""
+        bigger = dataclasses.replace(self, patches=room(5 * self.patches // 4))
         return bigger, state._replace(latent=rings.grown(state.latent, bigger.patches))
 
     def full(self, state: State, C: int):
@@ -280,6 +281,12 @@ class BLT:
         weights = per_head(jax.nn.softmax(scores, axis=2), inner).astype(c.dtype)
         o = jnp.sum(weights * kv_BxCxkx2xI[:, :, :, 1], axis=2) @ cross["out"]
         return (2 * x_BxCxD if c.cross.doubled_residual else x_BxCxD) + o
+
+
+def room(patches: int) -> int:
+    """Slots for so many patches: attention reads all that there are, used or not, so that they are few more than needed."""
+    step = max(ROOM, 1 << max(0, patches.bit_length() - 4))  # an eighth or so of what is needed
+    return -(-patches // step) * step
 
 
 def _cross(stack: dict, i: int, dtype) -> dict:

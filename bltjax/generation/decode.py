@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bltjax.generation import sampling
+from bltjax.generation import rings, sampling
 
 PIECE = 128  # ids of a prompt that go in at once
 
@@ -53,13 +53,6 @@ def read(engine, params, loop: Loop, length_B) -> Loop:
     return jax.lax.while_loop(lambda loop: jnp.any(loop.n_B < length_B) & jnp.logical_not(_full(engine, loop.state, PIECE)), piece, loop)
 
 
-def _put(ids_BxT, n_B, new_BxC, count_B):
-    """ids with `count` new ones at n of each row."""
-    at = jnp.arange(ids_BxT.shape[1], dtype=jnp.int32)[None] - n_B[:, None]
-    there = (at >= 0) & (at < count_B[:, None])
-    return jnp.where(there, jnp.take_along_axis(new_BxC, jnp.clip(at, 0, new_BxC.shape[1] - 1), axis=1), ids_BxT)
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def follow(engine, greedy: bool, params, loop: Loop, steps, eos, barred_V, rule: sampling.Rule, keys_B) -> Loop:
     """`steps` ids more in every row, or until all are done or the engine is full. EOS ends a row and is not kept."""
@@ -71,7 +64,7 @@ def follow(engine, greedy: bool, params, loop: Loop, steps, eos, barred_V, rule:
         logits, state, trail = engine.forward(params, loop.state, new_B[:, None], count_B)
         n_B = loop.n_B + count_B
         return step + 1, loop._replace(state=engine.commit(state, trail, count_B), logits_BxV=jnp.where(done_B[:, None], loop.logits_BxV, logits[:, 0]),
-                                       ids_BxT=_put(loop.ids_BxT, loop.n_B, new_B[:, None], count_B), n_B=n_B, done_B=done_B | (n_B >= loop.stop_B))
+                                       ids_BxT=rings.put(loop.ids_BxT, new_B[:, None], rings.at(loop.n_B, count_B, 1)), n_B=n_B, done_B=done_B | (n_B >= loop.stop_B))
 
     goes_on = lambda carry: (carry[0] < steps) & jnp.any(~carry[1].done_B) & jnp.logical_not(_full(engine, carry[1].state, 1))
     return jax.lax.while_loop(goes_on, one, (jnp.int32(0), loop))[1]
@@ -102,7 +95,7 @@ def speculate(engine, k: int, params, loop: Loop, steps, eos, barred_V) -> Loop:
         n_B = loop.n_B + kept_B
         last = jnp.take_along_axis(logits, jnp.maximum(kept_B - 1, 0)[:, None, None], axis=1)[:, 0]
         return step + 1, Loop(engine.commit(state, trail, kept_B), jnp.where(going_B[:, None] > 0, last, loop.logits_BxV),
-                              _put(loop.ids_BxT, loop.n_B, ids, kept_B), n_B, loop.stop_B, (going_B == 0) | (n_B >= loop.stop_B),
+                              rings.put(loop.ids_BxT, ids, rings.at(loop.n_B, kept_B, k + 1)), n_B, loop.stop_B, (going_B == 0) | (n_B >= loop.stop_B),
                               loop.drafted + k * jnp.sum(going_B), loop.agreed + jnp.sum(agreed_B))
 
     goes_on = lambda carry: (carry[0] < steps) & jnp.any(~carry[1].done_B) & jnp.logical_not(_full(engine, carry[1].state, k + 1))

@@ -17,6 +17,7 @@ from bltjax.errors import UserError
 from bltjax.generation import blt, decode, lm, sampling
 from bltjax.shapes import bucket
 
+LONGEST_COUNTED = 65_536  # bytes of a prompt whose patches are counted ahead
 SLICE = 32  # steps between looks at what came out, where somebody waits for it
 NEEDS_ENTROPIES = ("entropy", "monotonic", "both")
 
@@ -98,7 +99,6 @@ class Generator:
         self.eos = model.tokenizer.eos if self.kind == "token" else vocab.EOS
         barred = model.tokenizer.byte_counts == 0 if self.kind == "token" else np.arange(config.model.vocab) < vocab.OFFSET
         self.barred = jnp.asarray(np.where(np.arange(len(barred)) == self.eos, False, barred))
-        self._room = 0  # patches that were too few before
         self.last = None  # what the last `stream` came to
 
     @functools.cached_property
@@ -160,7 +160,7 @@ class Generator:
         stops, began = _bytes(options.stop), time.perf_counter()
         B, longest = bucket(len(ids), 1), max(map(len, ids))
         capacity = bucket(longest + options.max_new_bytes + options.draft + 1, 128)
-        engine = self.engine(capacity, max(bucket(capacity // 4, 128), self._room), options.draft)
+        engine = self.engine(capacity, self._patches(prompts, options), options.draft)
         lengths = np.array([len(x) for x in ids] + [1] * (B - len(ids)), np.int32)
         rows = np.zeros((B, capacity), np.int32)
         for row, x in zip(rows, ids):
@@ -202,8 +202,16 @@ class Generator:
 
     def _grown(self, engine, loop):
         engine, state = engine.grown(loop.state)
-        self._room = engine.patches
         return engine, loop._replace(state=state)
+
+    def _patches(self, prompts: list[bytes], options: Options) -> int:
+        """Room for the patches of the prompts, counted, and for as many of what follows as those prompts let expect. Too few is no harm: there
+        will be more room, and another compilation."""
+        if self.kind != "blt":
+            return 0
+        counts = [len(self.model.patch(p[:LONGEST_COUNTED])) * max(1, len(p) / LONGEST_COUNTED) if p else 0 for p in prompts]
+        share = max([count / len(p) for count, p in zip(counts, prompts) if p], default=0.25)
+        return blt.room(int(max(counts) + 2 + 1.2 * max(share, 0.125) * options.max_new_bytes) + max(decode.PIECE, options.draft + 1))
 
     def _passes(self, loop) -> dict:
         if self.kind == "blt":

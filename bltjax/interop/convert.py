@@ -27,8 +27,8 @@ def bring_in(source: pathlib.Path, out: pathlib.Path, byte_lm: pathlib.Path | No
         if found.byte_lm is None:
             raise UserError(f"{byte_lm} has no entropy model")
     imported.write(found, out)
-    return {"out": str(out), "from": found.origin, **imported.sizes(found.params),
-            "byte_lm_parameters": imported.sizes(found.byte_lm.params)["parameters"] if found.byte_lm else 0,
+    return {"out": str(out), "from": found.origin, **found.sizes(),
+            "byte_lm_parameters": found.byte_lm.sizes()["parameters"] if found.byte_lm else 0,
             "seconds": time.perf_counter() - began, "peak_bytes": peak_bytes()}
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
-from bltjax import vocab
+from bltjax import safetensors, vocab
 from bltjax.errors import UserError
-from bltjax.interop import blt, imported, safetensors, weights
+from bltjax.interop import blt, imported, weights
 
 THETA, PATCHER_THETA, EPS, WINDOW = 500_000.0, 10_000.0, 1e-5, 512  # what transformers takes where a config.json is silent
 THRESHOLD = 1.335442066192627
@@ -53,8 +53,8 @@ def load(directory: pathlib.Path) -> imported.Imported:
     weights.check(source, places + patcher, found.unread)
     origin = f"Hugging Face Blt directory {directory.name}"
     run = cfg.run(directory.name, imported.family(found.patching.scheme), found.model, patching_=found.patching)
-    lm = imported.byte_lm(found.patcher, patcher, source, origin) if patcher else None
-    return imported.Imported(run, weights.read(source, places, blt.like(found.model)), origin, lm)
+    lm = imported.Imported(cfg.run("byte-lm", "byte-lm", found.patcher), origin, source, patcher) if patcher else None
+    return imported.Imported(run, origin, source, places, lm)
 
 
 def parse(config: dict) -> Read:

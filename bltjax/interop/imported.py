@@ -8,14 +8,12 @@ import dataclasses
 import pathlib
 import shutil
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from bltjax import config as cfg
+from bltjax import config as cfg, rundir
 from bltjax.errors import UserError
 from bltjax.interop import blt, weights
-from bltjax.sweep import rundir
 
 BYTE_LM, TOKENIZER = "byte_lm", "tokenizer.json"
 SCHEMES = {"entropy": "blt-entropy", "monotonic": "blt-entropy", "both": "blt-entropy", "space": "blt-space", "strided": "blt-strided", "bpe": "blt-bpe"}
@@ -23,24 +21,29 @@ SCHEMES = {"entropy": "blt-entropy", "monotonic": "blt-entropy", "both": "blt-en
 
 @dataclasses.dataclass
 class Imported:
-    """config: a run's. params: numpy, in the file's dtype. origin: what it was, in a few words. tokenizer: the path of its tokenizer.json."""
+    """config: a run's. origin: what it was, in a few words. source, places: its tensors and where they belong, which were checked; nothing is
+    read before it is asked for. tokenizer: the path of its tokenizer.json."""
     config: ConfigDict
-    params: dict
     origin: str
+    source: object
+    places: list
     byte_lm: "Imported | None" = None
     tokenizer: pathlib.Path | None = None
 
+    @property
+    def params(self) -> dict:
+        """The parameters: numpy, in the file's dtype. Read anew each time."""
+        return weights.read(self.source, self.places, blt.like(self.config.model))
 
-def byte_lm(model, places, source, origin: str, name: str = "byte-lm") -> Imported:
-    """An entropy model from the tensors that `places` names."""
-    return Imported(cfg.run(name, "byte-lm", model), weights.read(source, places, blt.like(model)), origin)
+    def leaves(self) -> list[tuple]:
+        """weights.leaves of it."""
+        return weights.leaves(self.source, self.places, blt.like(self.config.model))
 
-
-def sizes(params) -> dict:
-    """{"parameters", "bytes", "dtypes"} of a tree."""
-    leaves = jax.tree.leaves(params)
-    return {"parameters": int(sum(leaf.size for leaf in leaves)), "bytes": int(sum(leaf.nbytes for leaf in leaves)),
-            "dtypes": sorted({str(leaf.dtype) for leaf in leaves})}
+    def sizes(self) -> dict:
+        """{"parameters", "bytes", "dtypes"}."""
+        shapes = [(int(np.prod(shape, dtype=np.int64)), dtype) for _, shape, dtype, _ in self.leaves()]
+        return {"parameters": sum(size for size, _ in shapes), "bytes": sum(size * dtype.itemsize for size, dtype in shapes),
+                "dtypes": sorted({str(dtype) for _, dtype in shapes})}
 
 
 def write(model: Imported, out: pathlib.Path) -> None:
@@ -63,8 +66,10 @@ def _write(model: Imported, folder: pathlib.Path) -> None:
     from bltjax.training import checkpoint  # orbax takes a second to import, and loading needs none of it
     folder.mkdir(parents=True)
     rundir.create(folder, model.config, "imported")
-    rundir.amend(folder, imported={"from": model.origin, **sizes(model.params)})
-    checkpoint.write_params(folder, model.params)
+    rundir.amend(folder, imported={"from": model.origin, **model.sizes()})
+    leaves = {"/".join(path): (shape, dtype, own) for path, shape, dtype, own in model.leaves()}
+    checkpoint.write_params(folder, {name: (dtype, shape) for name, (shape, dtype, _) in leaves.items()},
+                            lambda name: weights.parts(model.source, leaves[name][2], *leaves[name][:2]))
     if model.tokenizer:
         shutil.copyfile(model.tokenizer, folder / TOKENIZER)
     if model.byte_lm:
@@ -73,8 +78,3 @@ def _write(model: Imported, folder: pathlib.Path) -> None:
 
 def family(scheme: str) -> str:
     return SCHEMES.get(scheme, "blt-strided")
-
-
-def total_bytes(source) -> int:
-    """Bytes of all tensors of a source."""
-    return sum(int(np.prod(source.shape(name), dtype=np.int64)) * source.dtype(name).itemsize for name in source)

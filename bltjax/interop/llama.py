@@ -8,9 +8,9 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from bltjax import config as cfg
+from bltjax import config as cfg, safetensors
 from bltjax.errors import UserError
-from bltjax.interop import blt, imported, safetensors, weights
+from bltjax.interop import blt, imported, weights
 from bltjax.interop.huggingface import read_json
 from bltjax.interop.weights import Place
 
@@ -29,8 +29,7 @@ def load(directory: pathlib.Path) -> imported.Imported:
     weights.check(source, places, (*buffers, "lm_head.weight") if config.get("tie_word_embeddings") else buffers)
     path = directory / imported.TOKENIZER
     return imported.Imported(cfg.run(directory.name, "bpe", model, tokenizer_=cfg.tokenizer("huggingface", model.vocab)),
-                             weights.read(source, places, blt.like(model)), f"Hugging Face Llama directory {directory.name}",
-                             tokenizer=path if path.exists() else None)
+                             f"Hugging Face Llama directory {directory.name}", source, places, tokenizer=path if path.exists() else None)
 
 
 def parse(config: dict) -> tuple[ConfigDict, int]:

@@ -8,9 +8,9 @@ import pathlib
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
-from bltjax import vocab
+from bltjax import safetensors, vocab
 from bltjax.errors import UserError
-from bltjax.interop import blt, consolidated, imported, safetensors, weights
+from bltjax.interop import blt, consolidated, imported, weights
 from bltjax.interop.huggingface import read_json
 
 CONFIGS = ("params.json", "config.json")
@@ -32,7 +32,7 @@ def load(directory: pathlib.Path) -> imported.Imported:
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise UserError(f"{path} cannot be understood: {type(error).__name__}: {' '.join(str(error).split())}") from None
     weights.check(source, places)
-    model = imported.Imported(run, weights.read(source, places, blt.like(run.model)), f"released checkpoint {directory.name}")
+    model = imported.Imported(run, f"released checkpoint {directory.name}", source, places)
     if run.model.kind == "blt":
         inside = [folder for folder in (directory / ENTROPY_MODEL, directory.parent / ENTROPY_MODEL) if (folder / "params.json").exists()]
         model.byte_lm = load(inside[0]) if inside and inside[0].resolve() != directory.resolve() else None

@@ -1,10 +1,12 @@
 """Tensors of a file as parameters of ours and back: one list of places says both ways which tensor is which part of which parameter."""
 
-from typing import Iterable, NamedTuple
+import functools
+from typing import Iterable, Iterator, NamedTuple
 
 import jax
 import numpy as np
 
+from bltjax import safetensors
 from bltjax.errors import UserError
 
 SLICE = 64 * 2**20  # bytes of a table that are read or written at once
@@ -61,25 +63,49 @@ def check(source, places: Iterable[Place], ignored=()) -> None:
 
 
 def read(source, places: list[Place], like) -> dict:
-    """A parameter tree of numpy arrays, each in the (widest) dtype of its tensors, filled slice by slice.
+    """A parameter tree of numpy arrays, each in the (widest) dtype of its tensors. like: the tree of shapes (models.init, abstractly).
 
-    like: the tree of shapes (models.init, abstractly). What no tensor fills stays 0. Every tensor's shape was checked.
+    What no tensor fills is 0. Every tensor's shape was checked.
     """
-    dtypes = {}
-    for place in places:
-        own = source.dtype(place.name)
-        dtypes[place.path] = np.promote_types(dtypes.get(place.path, own), own)
-    flat = {path: np.zeros(leaf.shape, dtypes[path]) for path, leaf in _leaves(like)}
-    for place in places:
-        target = flat[place.path]
-        first, last = place.rows or (0, place.shape[0])
-        if place.linear or place.index and not isinstance(place.index[-1], slice) and len(place.shape) < 2:
-            target[place.index] = ours(place, source.read(place.name, first, last)).reshape(target[place.index].shape)
-            continue
-        part = target[place.index]  # a view: whole rows, of which a table has many
-        for start, stop in _slices(first, last, place.shape[1:], dtypes[place.path].itemsize):
-            part[start - first:stop - first] = source.read(place.name, start, stop)
+    flat = {}
+    for path, shape, dtype, own in leaves(source, places, like):
+        flat[path] = safetensors.aligned(shape, dtype)
+        whole, at = flat[path].reshape(-1), 0
+        for part in parts(source, own, shape, dtype):
+            whole[at:at + part.size] = part.reshape(-1)
+            at += part.size
     return _tree(flat)
+
+
+def leaves(source, places: list[Place], like) -> list[tuple]:
+    """[(path, shape, dtype, its places)] of every parameter."""
+    own = {}
+    for place in places:
+        own.setdefault(place.path, []).append(place)
+    dtype = lambda path: functools.reduce(np.promote_types, (source.dtype(place.name) for place in own[path]))
+    return [(path, leaf.shape, dtype(path), own[path]) for path, leaf in _leaves(like)]
+
+
+def parts(source, places: list[Place], shape: tuple, dtype) -> Iterator[np.ndarray]:
+    """A parameter in pieces along its first axis, in order: layer by layer, tables by slices of rows. Nothing else of it is in memory."""
+    if not places[0].index:
+        [place] = places
+        if place.linear:
+            yield ours(place, source.read(place.name)).astype(dtype).reshape(shape)
+        else:
+            yield from (source.read(place.name, *cut).astype(dtype, copy=False) for cut in _slices(0, shape[0], shape[1:], dtype.itemsize))
+        return
+    for i in range(shape[0]):
+        own = [place for place in places if place.index[0] == i]
+        if len(own) == 1 and len(own[0].index) == 1 and not own[0].linear and len(shape) > 2:  # a table
+            first, last = own[0].rows or (0, own[0].shape[0])
+            yield from (source.read(own[0].name, *cut).astype(dtype, copy=False) for cut in _slices(first, last, shape[2:], dtype.itemsize))
+            continue
+        layer = np.zeros(shape[1:], dtype)
+        for place in own:
+            target = layer[place.index[1:]]
+            layer[place.index[1:]] = ours(place, source.read(place.name, *(place.rows or ()))).reshape(target.shape)
+        yield layer
 
 
 def ours(place: Place, tensor: np.ndarray) -> np.ndarray:

@@ -14,13 +14,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
-from bltjax import distributed, flops, vocab
+from bltjax import distributed, flops, rundir, vocab
 from bltjax.data import loader, segmentation
 from bltjax.entropies import calibrate
 from bltjax.errors import UserError
 from bltjax.evals import bpb, windows
 from bltjax.launch import local
-from bltjax.sweep import artifacts, plan, rundir, starting
+from bltjax.sweep import artifacts, plan, starting
 from bltjax.training import loop
 
 SIZE_TOLERANCE = 0.02  # of a target patch size, on the rows that the run trains on
@@ -89,8 +89,11 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
     key = CALIBRATED.get(config.patching.scheme)
     if key and math.isnan(config.patching[key]):
         config = calibrated(config, key, entropies, lambda c: counted(c)[4])
+    elif key and not plan.trained(config.byte_lm):  # entropy model and threshold came with a checkpoint: the size is what they give
+        lengths = segmentation.document_lengths(config.patching, documents, entropies)
+        config = cfg.replace(config, **{"patching.size": float(sum(l.sum() for l in lengths) / sum(map(len, lengths)))})
     rows, steps, useful, counts, patch_size = counted(config)
-    if config.patching.scheme in CALIBRATED and key and abs(patch_size / config.patching.size - 1) > SIZE_TOLERANCE:
+    if key and plan.trained(config.byte_lm) and abs(patch_size / config.patching.size - 1) > SIZE_TOLERANCE:
         raise UserError(f"run {config.name}: no {key} gives a mean patch size within 2% of {config.patching.size:g}; the nearest gives {patch_size:.3f}")
     executed = executed_per_step(config, rows)
     planned = facts(config, rows, steps, useful, executed, counts, patch_size)

@@ -2,8 +2,9 @@
 
 import pathlib
 
+from bltjax import rundir
 from bltjax.errors import UserError
-from bltjax.sweep import locks, rundir
+from bltjax.sweep import locks
 
 
 def damaged(run_dir: pathlib.Path) -> str:

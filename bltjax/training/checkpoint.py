@@ -24,14 +24,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from bltjax import distributed
+from bltjax import distributed, safetensors
 from bltjax.errors import UserError
 from bltjax.training.metrics import write_atomically
 from bltjax.training.step import TrainState
 from bltjax.training.stopping import RunFailed, disk_full
 
 MANIFEST = ".manifest.json"
-PIECE = 64 * 2**20  # bytes of an array that are written at once, where memory is short
+PARAMS = "params.safetensors"  # of an imported checkpoint, in the place of what orbax writes
 
 # What goes wrong in a save reaches the user as one line; orbax would log a traceback beside it.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
@@ -188,16 +188,13 @@ class Checkpoints:
             from None
 
 
-def write_params(run_dir, params) -> None:
-    """Parameters alone, as checkpoint 0 of a directory that has none; numpy arrays of any float dtype, which are written in pieces."""
-    root, options = folder(run_dir), _by_itself()
-    root.mkdir(parents=True, exist_ok=True)
-    handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=1, use_compression=False, multiprocessing_options=options)  # random-like bits
-    save_args = jax.tree.map(lambda leaf: ocp.SaveArgs(chunk_byte_size=PIECE), params)
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=options), params=handler),
-                          multiprocessing_options=options) as writer:
-        writer.save(root / "0", args=ocp.args.Composite(params=ocp.args.PyTreeSave(params, save_args, ocdbt_target_data_file_size=4 * PIECE)))
-    write_atomically(root / f"0{MANIFEST}", json.dumps({"step": 0, "files": _digests(root / "0")}, indent=1) + "\n")
+def write_params(run_dir, leaves: dict, parts) -> None:
+    """Parameters alone, as checkpoint 0 of a directory that has none, in one safetensors file and without ever holding them all.
+
+    leaves: {"a/b": (dtype, shape)}; parts(name) yields a leaf's arrays along its first axis, in order."""
+    (folder(run_dir) / "0").mkdir(parents=True)
+    safetensors.write(folder(run_dir) / "0" / PARAMS, leaves, parts)
+    write_atomically(folder(run_dir) / f"0{MANIFEST}", json.dumps({"step": 0, "files": _digests(folder(run_dir) / "0")}, indent=1) + "\n")
 
 
 def newest_whole(run_dir, at_most: int | None = None, notes: list | None = None) -> int | None:
@@ -291,4 +288,5 @@ def load_params(run_dir, step: int | None = None) -> dict:
         wrong = problem(run_dir, step)
         if wrong:
             raise UserError(f"checkpoint {step} of {run_dir}: {wrong}; finished ones: {', '.join(map(str, steps(run_dir))) or 'none'}")
-    return _read_arrays(folder(run_dir) / str(step) / "params")
+    path = folder(run_dir) / str(step) / PARAMS
+    return safetensors.read_tree(path) if path.exists() else _read_arrays(folder(run_dir) / str(step) / "params")

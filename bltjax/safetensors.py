@@ -56,7 +56,7 @@ class Files:
         return self._read(t, t.offset + start * row, (stop - start, *t.shape[1:]))
 
     def _read(self, t: Tensor, offset: int, shape) -> np.ndarray:
-        array = np.empty(shape, t.dtype)
+        array = aligned(shape, t.dtype)
         with t.path.open("rb", buffering=0) as file:
             file.seek(offset)
             left = memoryview(array.reshape(-1).view(np.uint8)) if array.size else memoryview(b"")
@@ -66,6 +66,14 @@ class Files:
                     raise UserError(f"{t.path} is truncated: it ends inside its tensors")
                 left = left[got:]
         return array
+
+
+def aligned(shape, dtype) -> np.ndarray:
+    """An empty array at an address that JAX's CPU device takes over as it is (64 bytes): one copy of large weights less."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start:start + size].view(dtype).reshape(shape)
 
 
 def header(path: pathlib.Path) -> dict[str, Tensor]:
@@ -94,6 +102,17 @@ def header(path: pathlib.Path) -> dict[str, Tensor]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path} is no safetensors file: its header cannot be read") from None
     return found
+
+
+def read_tree(path: pathlib.Path) -> dict:
+    """All tensors of a file whose names are paths, "a/b/c", as a nested dict."""
+    files, tree = Files(header(path)), {}
+    for name in files:
+        node, (*above, last) = tree, name.split("/")
+        for key in above:
+            node = node.setdefault(key, {})
+        node[last] = files.read(name)
+    return tree
 
 
 def open_directory(directory: pathlib.Path) -> Files:

@@ -1,0 +1,97 @@
+"""Runs that start from other models: a run, a Hugging Face Blt with its entropy model, a Llama as the global model; learning rates by group."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import test_interop
+from bltjax import api, cli, config as cfg
+from bltjax.errors import UserError
+from bltjax.training import checkpoint, optim
+
+HERE = pathlib.Path(__file__).parent
+
+
+@pytest.fixture
+def texts(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for i in range(12):
+        (folder / f"{i}.txt").write_text("".join(f"line {j} of text {i}: {i * j} is {i} times {j}\n" for j in range(40)))
+    return folder
+
+
+def train(tmp_path, texts, name, *more, run="space"):
+    out = tmp_path / "runs" / "tiny" / name
+    code = cli.main(["train", "--config", str(HERE / "tiny_experiment.py"), "--run", run, "--run-dir", str(out), "--set", f'data.globs=["{texts}/*.txt"]',
+                     "--set", "data.source=files", "--set", "train.steps=6", "--set", "budget_flops=0", *map(str, more)])
+    assert code == 0
+    return out
+
+
+def first_loss(run_dir):
+    return json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+
+
+def test_from_a_run(tmp_path, texts, capfd):
+    one = train(tmp_path, texts, "one")
+    two = train(tmp_path, texts, "two", "--from", one, "--set", "train.lr=1e-9")
+    before, after = (checkpoint.load_params(d) for d in (one, two))
+    for left, right in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-7)
+    assert first_loss(two) < first_loss(one)
+    record = json.loads((two / "config.json").read_text())["config"]["train"]["init_from"]
+    assert record == str(one)
+    assert train(tmp_path, texts, "two", "--from", one, "--set", "train.lr=1e-9") == two  # done already, and the same run
+
+
+def test_from_hugging_face_with_its_entropy_model(tmp_path, texts, capfd):
+    out = train(tmp_path, texts, "hf", "--from", test_interop.HF, run="entropy")
+    planned = json.loads((out / "planned.json").read_text())
+    assert planned["threshold"] == pytest.approx(1.335442066192627) and planned["entropy_model"]["train_flops"] == 0.0
+    model = api.load(out)
+    assert model.config.model.preset == "released" and model.byte_lm.config.model.window == 16
+    assert model.patch("some text") == api.load(test_interop.HF).patch("some text")
+    assert len(model.generate([b"some"], 8)[0]) <= 8
+
+
+def test_llama_into_a_blt(tmp_path, texts, capfd):
+    test_interop.llama_directory(tmp_path / "llama")
+    shape = ("--set", "model.latent.width=48", "--set", "model.latent.layers=2", "--set", "model.latent.heads=4", "--set", "model.latent.ffn=64")
+    out = train(tmp_path, texts, "llama", "--from", tmp_path / "llama", *shape)
+    config = json.loads((out / "config.json").read_text())["config"]
+    assert config["train"]["lr_scale"] == ["latent/blocks=0.1"] and config["model"]["latent"]["rope_scaling"] == [8.0, 1.0, 4.0, 32.0]
+    code = cli.main(["train", "--config", str(HERE / "tiny_experiment.py"), "--run", "space", "--from", str(tmp_path / "llama"), "--run-dir", str(tmp_path / "x")])
+    assert code == 2 and "must have the checkpoint's shape" in capfd.readouterr().err and not (tmp_path / "x").exists()
+    code = cli.main(["train", "--config", str(HERE / "tiny_experiment.py"), "--run", "bpe", "--from", str(test_interop.HF), "--run-dir", str(tmp_path / "x")])
+    assert code == 2 and "kind 'blt'" in capfd.readouterr().err and not (tmp_path / "x").exists()
+
+
+def test_learning_rates_by_group():
+    """A group's updates are those of another learning rate, weight decay included; the others' are untouched."""
+    params = {"latent": {"blocks": {"w": np.ones(3, np.float32)}, "project": np.ones(2, np.float32)}, "head": np.ones(2, np.float32)}
+    grads = jax.tree.map(lambda x: 0.1 * np.arange(1, 1 + len(x), dtype=np.float32), params)
+    def updates(**changes):
+        optimizer = optim.optimizer(cfg.replace(cfg.training(), clip=0.0, warmup=0, **changes), 10)
+        return optimizer.update(grads, optimizer.init(params), params)[0]
+    plain, grouped = updates(), updates(lr_scale=("latent/blocks=0.1",))
+    np.testing.assert_allclose(grouped["latent"]["blocks"]["w"], 0.1 * plain["latent"]["blocks"]["w"], rtol=1e-6)
+    np.testing.assert_array_equal(grouped["head"], plain["head"])
+    np.testing.assert_array_equal(updates(lr_scale=("latent=0", "latent/blocks=1"))["latent"]["blocks"]["w"], plain["latent"]["blocks"]["w"])
+    slower = updates(lr=4e-5, lr_scale=("latent=1",))
+    np.testing.assert_allclose(grouped["latent"]["blocks"]["w"], slower["latent"]["blocks"]["w"], rtol=1e-5)
+    assert isinstance(optim.optimizer(cfg.training(), 10), optax.GradientTransformation)
+
+
+@pytest.mark.parametrize("scale", ["latent", "latent=x", "latent=-1", "=2", "latent=inf"])
+def test_groups_that_cannot_be(scale):
+    with pytest.raises(UserError, match="PATH=FACTOR"):
+        cfg.lr_scales(cfg.replace(cfg.training(), lr_scale=(scale,)))
+    with pytest.raises(UserError, match="no parameter is below"):
+        optimizer = optim.optimizer(cfg.replace(cfg.training(), lr_scale=("nothing/here=2",)), 10)
+        params = {"head": np.ones(2, np.float32)}
+        optimizer.update(params, optimizer.init(params), params)
