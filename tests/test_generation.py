@@ -14,7 +14,7 @@ from bltjax.data import tokenizers
 from bltjax.errors import UserError
 from bltjax.generation import Options, characters
 
-PROMPTS = [b"", b"hello world", b"aaaaa", "the quick brown fox jumps over the lazy dog, na\u00efvely".encode(), b"x = 1\n\tif x:\n", bytes(range(200, 230)), b"ab " * 60,
+PROMPTS = [b"", b"hello world", b"aaaaa", "the quick brown fox jumps over the lazy dog, na\u00efvely".encode(), b"x = 1\n\tif x:\n", bytes(range(200, 230)), b"ab " * 16,
            b"0123456789" * 3]
 PATCHING = {
     "entropy": cfg.patching("entropy", 2.0, threshold=5.05), "entropy, short": cfg.patching("entropy", 2.0, threshold=5.1, max_length=3),
