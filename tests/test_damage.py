@@ -100,6 +100,7 @@ def test_execute_writes_the_files_again(run_dir, monkeypatch):
                                      steps=200, useful=None, executed=None)
     monkeypatch.setattr(one_run, "prepare", lambda *_: prepared)
     monkeypatch.setattr(one_run.loop, "train", lambda *_, **__: {})
+    monkeypatch.setattr(one_run.starting, "params", lambda *_: None)
     monkeypatch.setattr(one_run, "evaluate", lambda *_: wanted["eval.json"])
     for name in rundir.REDONE:
         (run_dir / name).write_text('{"a": ')

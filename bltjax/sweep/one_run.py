@@ -191,8 +191,7 @@ def execute(run_dir: pathlib.Path, *, progress: bool = True, profile: bool = Fal
     began = time.time()
     if distributed.shared(mesh):  # made by the first process, on a device of its own, while the others wait
         distributed.once(mesh, lambda: prepare_shared(run_dir))
-    config = rundir.load_config(run_dir)
-    prepared = prepare(run_dir, config)
+    prepared = prepare(run_dir, rundir.load_config(run_dir))
     distributed.agree(mesh, {"data_fingerprint": prepared.text.fingerprint,
                              **{name: prepared.planned[name] for name in ("steps", "train_bytes", "patch_size", "threshold", "delta")}})
     writes = distributed.first(mesh)
@@ -201,7 +200,7 @@ def execute(run_dir: pathlib.Path, *, progress: bool = True, profile: bool = Fal
                      data_fingerprint=prepared.text.fingerprint, **where(mesh))
         rundir.write_json(run_dir / "planned.json", prepared.planned)
     params = loop.train(prepared.config, prepared.rows, run_dir, steps=prepared.steps, useful_per_step=prepared.useful,
-                        executed_per_step=prepared.executed, init_params=starting.params(config), progress=progress, profile=profile, tensorboard=tensorboard, mesh=mesh)
+                        executed_per_step=prepared.executed, init_params=starting.params(prepared.config), progress=progress, profile=profile, tensorboard=tensorboard, mesh=mesh)
     scored = evaluate(prepared, params, run_dir, mesh)
     if writes:
         rundir.write_json(run_dir / "eval.json", scored)
