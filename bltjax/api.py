@@ -19,7 +19,6 @@ from bltjax.interop import blt, formats, imported
 from bltjax.shapes import bucket
 from bltjax.training import checkpoint
 
-NEEDS_ENTROPIES = ("entropy", "monotonic", "both")
 
 
 def load(path, byte_lm=None) -> "Model":
@@ -29,8 +28,6 @@ def load(path, byte_lm=None) -> "Model":
     or where it is not whole.
     """
     folder = pathlib.Path(path)
-    if not folder.is_dir():
-        raise UserError(f"no directory {folder}")
     model = _ours(folder) if formats.of(folder) == formats.OURS else _imported(folder, formats.load(folder))
     if byte_lm is not None:
         other = load(byte_lm)
@@ -123,7 +120,7 @@ class Model:
 
     def _lengths(self, ids: np.ndarray) -> np.ndarray:
         scheme, arguments = self.config.patching.scheme, segmentation.rule(self.config.patching)
-        entropies = self.entropies(ids) if scheme in NEEDS_ENTROPIES else None
+        entropies = self.entropies(ids) if scheme in patching.NEEDS_ENTROPIES else None
         rows = [patching.lengths(row, scheme, entropies=None if entropies is None else entropies[i], **arguments)
                 for i, row in enumerate(ids)]
         width = max(map(len, rows))
@@ -159,7 +156,7 @@ class Model:
         if self.config.model.kind == "token":
             return cut(data, self.tokenizer.byte_counts[self.tokenizer.encode(data)]), None
         scheme = self.config.patching.scheme
-        needs = scheme in NEEDS_ENTROPIES
+        needs = scheme in patching.NEEDS_ENTROPIES
         entropies = annotate.annotate(self.byte_lm.config.model, self.byte_lm.params, [data]) if needs else None
         tokenizer = self.tokenizer if scheme == "bpe" else None
         lengths = segmentation.document_lengths(self.config.patching, [data], entropies, tokenizer)[0]

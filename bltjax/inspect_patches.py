@@ -3,7 +3,7 @@
 import math
 import pathlib
 
-from bltjax import api, config as cfg, vocab
+from bltjax import api, config as cfg, patching, vocab
 from bltjax.data import segmentation
 from bltjax.entropies import annotate, calibrate
 from bltjax.errors import UserError
@@ -41,7 +41,7 @@ def of_text(text: str, run: pathlib.Path | None, scheme: str, *, byte_lm=None, t
         used = model.config.patching
     else:
         scheme = scheme or "space"
-        if scheme in artifacts.NEEDS_ENTROPIES or scheme == "bpe":
+        if scheme in patching.NEEDS_ENTROPIES or scheme == "bpe":
             raise UserError(f"--scheme {scheme} needs a model: give --run RUN_DIR, a run that has one (or a byte LM's own directory)")
         used = by_hand(scheme, given)
         patches, entropies = api.cut(data, segmentation.document_lengths(used, [data])[0][1:]), None

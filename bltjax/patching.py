@@ -18,6 +18,7 @@ import numpy as np
 from bltjax import vocab
 from bltjax.errors import UserError
 
+NEEDS_ENTROPIES = ("entropy", "monotonic", "both")
 SCHEMES = ("strided", "space", "entropy", "monotonic", "both", "random")
 
 

@@ -286,3 +286,18 @@ def test_llama_as_global_model(tmp_path):
     assert np.isfinite(whole).all() and set(params) == set(fresh)
     with pytest.raises(UserError, match="must have the checkpoint's shape"):
         llama.into_global(fresh, found.config.model, found.params, generation.blt(global_layers=3))
+
+
+@pytest.mark.parametrize("name", ["blt_short_window", "blt_projection_window_512"])
+def test_vectors_as_models(name, tmp_path):
+    path = HF.parent / f"{name}.npz"
+    convert.bring_in(path, tmp_path / "ours", byte_lm=HF.parent / "entropy_model.npz")
+    for model in (api.load(path), api.load(tmp_path / "ours")):
+        with np.load(path) as f:
+            for case in ("one_document", "documents"):
+                assert np.abs(model.logits(f[f"{case}/ids"], f[f"{case}/patch_lengths"]) - f[f"{case}/logits"]).max() < 1e-4
+    with np.load(HF.parent / "entropy_model.npz") as f:
+        assert np.abs(api.load(tmp_path / "ours").entropies(f["ids"]) - f["entropies_nats"]).max() < 1e-4
+    (tmp_path / "bad.npz").write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(UserError, match="is no .npz"):
+        api.load(tmp_path / "bad.npz")

@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from bltjax import vocab
+from bltjax import patching, vocab
 from bltjax.errors import UserError
 from bltjax.generation import blt, decode, lm, sampling
 from bltjax.shapes import bucket
 
 LONGEST_COUNTED = 65_536  # bytes of a prompt whose patches are counted ahead
 SLICE = 32  # steps between looks at what came out, where somebody waits for it
-NEEDS_ENTROPIES = ("entropy", "monotonic", "both")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Generator:
         scheme = config.patching.scheme
         if self.kind == "blt" and scheme == "bpe":
             raise UserError(f"{model.folder}: BPE patches depend on bytes that are not there yet, so that nothing can be generated with them")
-        self.byte_lm = model.byte_lm if self.kind == "blt" and scheme in NEEDS_ENTROPIES else None
+        self.byte_lm = model.byte_lm if self.kind == "blt" and scheme in patching.NEEDS_ENTROPIES else None
         if self.byte_lm is not None and any(math.isnan(config.patching[key]) for key in ("threshold", "delta")
                                             if key in {"entropy": ("threshold",), "monotonic": ("delta",), "both": ("threshold", "delta")}[scheme]):
             raise UserError(f"{model.folder}: {scheme} patches have no threshold; calibrate one (bltjax data calibrate)")

@@ -108,15 +108,14 @@ def like(model):
     return jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
 
 
-def from_reference(arrays: dict, config: dict):
-    """(model config, params) of a released BLT: arrays by the released names, config with the keys of the golden vectors' `config`.
+def reference_places(source, config: dict):
+    """(model config, places) of a released BLT, from tensors by the released names and a config with the keys of the golden vectors' `config`.
 
     Preset `released`; feed-forward widths are read from the tensors. Raises UserError on a tensor or key that does not fit.
     """
     c = checked(config, "dim_local", "dim_global", "cross_attn_k", "window", "heads_local", "heads_cross", "heads_global",
                 "layers_encoder", "layers_decoder", "layers_global", "hash_vocab", "ngram_sizes", "hash_functions", "rope_theta",
                 "norm_eps", "cross_attn_all_layers_encoder", "cross_attn_all_layers_decoder")
-    source = weights.Arrays(arrays)
     ffn = {part: rows(source, f"{part}.layers.0.feed_forward.w1.weight") for part in ("local_encoder", "local_decoder")}
     model = configs.blt_model("released", local_width=c["dim_local"], encoder_layers=c["layers_encoder"], decoder_layers=c["layers_decoder"],
                               local_heads=c["heads_local"], global_width=c["dim_global"], global_layers=c["layers_global"],
@@ -129,18 +128,31 @@ def from_reference(arrays: dict, config: dict):
         "cross.decoder": "all" if c["cross_attn_all_layers_decoder"] else "first", "ngrams.functions": c["hash_functions"]})
     places = blt_places(model, ffn)
     weights.check(source, places)
-    return model, weights.read(source, places, like(model))
+    return model, places
 
 
-def byte_lm_from_reference(arrays: dict, config: dict):
-    """(model config, params) of a released entropy model. config: dim, layers, heads, window, norm_eps; rope_theta is 1e4 unless given."""
+def byte_lm_reference_places(source, config: dict):
+    """The same of a released entropy model. config: dim, layers, heads, window, norm_eps; rope_theta is 1e4 unless given."""
     c = checked(config, "dim", "layers", "heads", "window", "norm_eps")
-    source = weights.Arrays(arrays)
     model = configs.transformer("byte", vocab=vocab.SIZE, width=c["dim"], layers=c["layers"], heads=c["heads"], window=c["window"] or 0,
                                 rope_theta=float(c.get("rope_theta", 1e4)))
     model = configs.replace(model, ffn=rows(source, "layers.0.feed_forward.w1.weight"), norm_eps=float(c["norm_eps"]))
     places = byte_lm_places(model)
     weights.check(source, places)
+    return model, places
+
+
+def from_reference(arrays: dict, config: dict):
+    """(model config, params) of a released BLT from arrays: see reference_places."""
+    return _read(weights.Arrays(arrays), *reference_places(weights.Arrays(arrays), config))
+
+
+def byte_lm_from_reference(arrays: dict, config: dict):
+    """(model config, params) of a released entropy model from arrays."""
+    return _read(weights.Arrays(arrays), *byte_lm_reference_places(weights.Arrays(arrays), config))
+
+
+def _read(source, model, places):
     return model, weights.read(source, places, like(model))
 
 

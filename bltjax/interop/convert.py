@@ -5,7 +5,7 @@ import resource
 import sys
 import time
 
-from bltjax import api
+from bltjax import api, patching
 from bltjax.errors import UserError
 from bltjax.interop import formats, huggingface, imported
 
@@ -14,14 +14,10 @@ def bring_in(source: pathlib.Path, out: pathlib.Path, byte_lm: pathlib.Path | No
     """Writes a checkpoint of another format as a directory of ours. {"out", "from", "parameters", "bytes", "byte_lm_parameters", "seconds",
     "peak_bytes" (of this process)}. UserError for what does not fit; then nothing is left behind."""
     began = time.perf_counter()
-    if not source.is_dir():
-        raise UserError(f"no directory {source}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already; name another --out, or remove it")
     found = formats.load(source)
     if byte_lm is not None:
-        if not byte_lm.is_dir():
-            raise UserError(f"no directory {byte_lm}")
         other = formats.load(byte_lm)
         found.byte_lm = other if other.config.model.kind == "byte" else other.byte_lm
         if found.byte_lm is None:
@@ -38,7 +34,7 @@ def send_out(source: pathlib.Path, out: pathlib.Path, byte_lm: pathlib.Path | No
     lacking, fatal = huggingface.inexpressible(model.config)
     if fatal or lacking and not loosely:
         raise UserError(huggingface.refusal(lacking, fatal))
-    lm = model.byte_lm if model.has_byte_lm and model.config.patching.scheme in api.NEEDS_ENTROPIES else None
+    lm = model.byte_lm if model.has_byte_lm and model.config.patching.scheme in patching.NEEDS_ENTROPIES else None
     huggingface.save(model.config, model.raw_params(), lm and (lm.config.model, lm.raw_params()), out, loosely)
 
 

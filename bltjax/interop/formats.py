@@ -3,14 +3,18 @@
 import pathlib
 
 from bltjax.errors import UserError
-from bltjax.interop import huggingface, imported, llama, original
+from bltjax.interop import huggingface, imported, llama, original, vectors
 
 OURS = "bltjax"
 READERS = {"blt": huggingface.load, "llama": llama.load}  # by a config.json's model_type
 
 
 def of(folder: pathlib.Path) -> str:
-    """OURS, "original", or the model_type of a Hugging Face directory. UserError for anything else."""
+    """OURS, "original", "vectors" (an .npz file), or the model_type of a Hugging Face directory. UserError for anything else."""
+    if folder.is_file() and folder.suffix == ".npz":
+        return "vectors"
+    if not folder.is_dir():
+        raise UserError(f"no directory {folder}")
     if original.is_original(folder):
         return "original"
     path = folder / "config.json"
@@ -29,4 +33,4 @@ def load(folder: pathlib.Path) -> imported.Imported:
     kind = of(folder)
     if kind == OURS:
         raise UserError(f"{folder} is a directory of this project's own: there is nothing to import")
-    return original.load(folder) if kind == "original" else READERS[kind](folder)
+    return {"original": original.load, "vectors": vectors.load, **READERS}[kind](folder)

@@ -112,9 +112,9 @@ def parse_patching(config: dict, patcher) -> ConfigDict:
 
 def rope_theta(part: dict, default: float) -> float:
     """theta of a part's rotary positions. UserError for scaled ones."""
-    rope = part.get("rope_parameters") or {}
-    if rope.get("rope_type", "default") != "default" or part.get("rope_scaling"):
-        raise UserError(f"rotary positions of type {(part.get('rope_scaling') or rope).get('rope_type')!r} are not computed here; only 'default'")
+    rope = part.get("rope_parameters") or part.get("rope_scaling") or {}
+    if rope.get("rope_type", "default") != "default":
+        raise UserError(f"rotary positions of type {rope['rope_type']!r} are not computed here; only 'default'")
     return rope.get("rope_theta", part.get("rope_theta", default))
 
 

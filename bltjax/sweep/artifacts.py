@@ -13,13 +13,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from bltjax import config as cfg, rundir
+from bltjax import config as cfg, patching, rundir
 from bltjax.data import sources, splits, tokenizers
 from bltjax.entropies import annotate
 from bltjax.errors import UserError
 from bltjax.sweep import locks, plan
 
-NEEDS_ENTROPIES = ("entropy", "monotonic", "both")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +43,7 @@ def corpus(data_config: ConfigDict) -> splits.Splits:
 
 def preparation_key(config: ConfigDict) -> str:
     """Same key, same byte LM and same entropies; empty for a run that needs none."""
-    if config.patching.scheme not in NEEDS_ENTROPIES:
+    if config.patching.scheme not in patching.NEEDS_ENTROPIES:
         return ""
     if not len(config.byte_lm):
         raise UserError(f"run {config.name}: patching.scheme {config.patching.scheme} needs entropies, and the run names no byte_lm")

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from bltjax import api, config as cfg, models
+from bltjax import api, config as cfg, models, patching
 from bltjax.errors import UserError
 from bltjax.interop import llama
 
@@ -34,7 +34,7 @@ def adopted(run: ConfigDict, path: pathlib.Path) -> ConfigDict:
     if theirs.kind != ours.kind:
         raise UserError(f"{path} is a model of kind {theirs.kind!r}; run {run.name} trains one of kind {ours.kind!r}")
     run = cfg.replace(run, model=cfg.replace(theirs, **{key: ours[key] for key in HOW}))
-    if run.patching.scheme in api.NEEDS_ENTROPIES and source.has_byte_lm and source.config.patching.scheme == run.patching.scheme:
+    if run.patching.scheme in patching.NEEDS_ENTROPIES and source.has_byte_lm and source.config.patching.scheme == run.patching.scheme:
         lm = cfg.run("byte-lm", "byte-lm", source.byte_lm.config.model, data_=run.data,
                      training_=cfg.replace(cfg.training(), init_from=str(pathlib.Path(path).absolute())))
         run = cfg.replace(run, byte_lm=lm, patching=cfg.replace(source.config.patching, size=run.patching.size))
