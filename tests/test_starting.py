@@ -1,7 +1,10 @@
 """Runs that start from other models: a run, a Hugging Face Blt with its entropy model, a Llama as the global model; learning rates by group."""
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -95,3 +98,17 @@ def test_groups_that_cannot_be(scale):
         optimizer = optim.optimizer(cfg.replace(cfg.training(), lr_scale=("nothing/here=2",)), 10)
         params = {"head": np.ones(2, np.float32)}
         optimizer.update(params, optimizer.init(params), params)
+
+
+@pytest.mark.slow
+def test_on_a_mesh(tmp_path, texts, capfd):
+    """Started from another run on two devices: the losses of one device."""
+    one = train(tmp_path, texts, "one")
+    train(tmp_path, texts, "two", "--from", one)
+    command = [sys.executable, "-m", "bltjax.cli", "train", "--config", str(HERE / "tiny_experiment.py"), "--run", "space", "--run-dir",
+               str(tmp_path / "runs" / "tiny" / "mesh"), "--set", f'data.globs=["{texts}/*.txt"]', "--set", "data.source=files", "--set", "train.steps=6", "--set",
+               "budget_flops=0", "--from", str(one), "--mesh", "2", "--devices", "2"]
+    done = subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    losses = [[json.loads(line)["loss"] for line in (tmp_path / "runs" / "tiny" / name / "metrics.jsonl").read_text().splitlines()] for name in ("two", "mesh")]
+    np.testing.assert_allclose(*losses, rtol=1e-4)

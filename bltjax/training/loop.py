@@ -113,8 +113,11 @@ def _start(config, run_dir, steps, init_params, mesh) -> TrainState:
     source = distributed.once(mesh, lambda: _source(config, run_dir, steps))
     if source is not None:
         return checkpoint.restore(*source, like)[0]
+    if mesh is not None and init_params:
+        own = lambda x, where: jax.make_array_from_callback(x.shape, where, lambda index: x[index])  # each device its part, nothing whole on any
+        return jax.jit(fresh, out_shardings=layout)(jax.tree.map(own, init_params, layout.params))
     if mesh is not None:
-        return jax.jit(lambda: fresh(init_params or models.init(config.model, key)), out_shardings=layout)()
+        return jax.jit(lambda: fresh(models.init(config.model, key)), out_shardings=layout)()
     params = jax.tree.map(lambda x: jax.numpy.array(x, copy=True), init_params) if init_params else models.init(config.model, key)
     return jax.jit(fresh)(params)
 
