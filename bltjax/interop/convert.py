@@ -14,8 +14,7 @@ def bring_in(source: pathlib.Path, out: pathlib.Path, byte_lm: pathlib.Path | No
     """Writes a checkpoint of another format as a directory of ours. {"out", "from", "parameters", "bytes", "byte_lm_parameters", "seconds",
     "peak_bytes" (of this process)}. UserError for what does not fit; then nothing is left behind."""
     began = time.perf_counter()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already; name another --out, or remove it")
+    imported.check_free(out)
     found = formats.load(source)
     if byte_lm is not None:
         other = formats.load(byte_lm)

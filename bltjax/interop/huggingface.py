@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import shutil
 from typing import NamedTuple
 
 import numpy as np
@@ -142,24 +141,14 @@ def save(config: ConfigDict, params: dict, byte_lm, out: pathlib.Path, loosely: 
     lacking, fatal = inexpressible(config)
     if fatal or lacking and not loosely:
         raise UserError(refusal(lacking, fatal))
-    out = pathlib.Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already; name another --out, or remove it")
     places = blt.huggingface(blt.blt_places(config.model))
     trees = [(place, params) for place in places]
     if byte_lm:
         trees += [(place, byte_lm[1]) for place in blt.huggingface(blt.byte_lm_places(byte_lm[0], "patcher."))]
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
+    with imported.appearing(out) as part:
         part.mkdir(parents=True)
-        (part / "config.json").write_text(json.dumps(to_config(config, byte_lm and byte_lm[0], trees[0][1]["encoder"]["embed"]["bytes"].dtype), indent=2) + "\n")
+        (part / "config.json").write_text(json.dumps(to_config(config, byte_lm and byte_lm[0], params["encoder"]["embed"]["bytes"].dtype), indent=2) + "\n")
         _write_tensors(part, trees)
-        if out.exists():
-            out.rmdir()
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def refusal(lacking: list[str], fatal: list[str]) -> str:

@@ -4,6 +4,7 @@ The directory is that of a run without its training: config.json, checkpoints/0,
 an entropy model. It appears whole or not at all.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import shutil
@@ -48,18 +49,30 @@ class Imported:
 
 def write(model: Imported, out: pathlib.Path) -> None:
     """Writes the directory. UserError where there is one already."""
+    with appearing(out) as part:
+        _write(model, part)
+
+
+@contextlib.contextmanager
+def appearing(out: pathlib.Path):
+    """A path to write a directory to; it becomes `out` if the block ends well, and nothing is left of it otherwise. UserError where `out` is taken."""
     out = pathlib.Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already; name another --out, or remove it")
+    check_free(out)
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        _write(model, part)
+        yield part
         if out.exists():
             out.rmdir()
         part.rename(out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def check_free(out: pathlib.Path) -> None:
+    """UserError where there is something already."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there already; name another --out, or remove it")
 
 
 def _write(model: Imported, folder: pathlib.Path) -> None:
