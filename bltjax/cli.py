@@ -239,6 +239,8 @@ def train(args) -> int:
 def generate(args) -> int:
     from bltjax import api
     from bltjax.generation import Options, characters
+    if args.file and not args.file.is_file():
+        raise UserError(f"no file {args.file}")
     prompts = [p.encode("utf-8", "surrogateescape") for p in args.prompt] + ([args.file.read_bytes()] if args.file else [])
     if args.unconditional and not prompts:
         prompts = [b""]
