@@ -57,7 +57,7 @@ def rule(scheme: str, used) -> dict:
 
 
 # Which options each scheme reads, and which it cannot do without.
-OPTIONS = {"space": (), "strided": ("stride",), "random": ("mean",), "entropy": ("threshold",), "monotonic": ("delta",), "both": ("threshold", "delta")}
+OPTIONS = {"space": (), "strided": ("stride",), "random": ("mean",), **patching.THRESHOLDS}
 
 
 def by_hand(scheme: str, given: dict, base=None):

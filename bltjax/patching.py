@@ -18,7 +18,8 @@ import numpy as np
 from bltjax import vocab
 from bltjax.errors import UserError
 
-NEEDS_ENTROPIES = ("entropy", "monotonic", "both")
+THRESHOLDS = {"entropy": ("threshold",), "monotonic": ("delta",), "both": ("threshold", "delta")}  # what each compares entropies with
+NEEDS_ENTROPIES = tuple(THRESHOLDS)
 SCHEMES = ("strided", "space", "entropy", "monotonic", "both", "random")
 
 

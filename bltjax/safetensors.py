@@ -106,12 +106,18 @@ def header(path: pathlib.Path) -> dict[str, Tensor]:
 
 def read_tree(path: pathlib.Path) -> dict:
     """All tensors of a file whose names are paths, "a/b/c", as a nested dict."""
-    files, tree = Files(header(path)), {}
-    for name in files:
-        node, (*above, last) = tree, name.split("/")
+    files = Files(header(path))
+    return nested({tuple(name.split("/")): files.read(name) for name in files})
+
+
+def nested(flat: dict) -> dict:
+    """{("a", "b"): leaf} as {"a": {"b": leaf}}."""
+    tree = {}
+    for (*above, last), leaf in flat.items():
+        node = tree
         for key in above:
             node = node.setdefault(key, {})
-        node[last] = files.read(name)
+        node[last] = leaf
     return tree
 
 

@@ -62,14 +62,13 @@ class Generated:
     agreed: int = 0
 
     def facts(self) -> dict:
-        """Numbers to print: bytes/s, patches, passes of the global model per byte, estimated weight traffic in bytes per new byte."""
+        """Numbers to print: bytes/s, patches, passes of the global model per byte, estimated weight traffic in bytes per byte, prompts included."""
         new, done = sum(map(len, self.new)), max(1, self.passes.get("bytes", 0))
         traffic = sum(self.passes.get(name, 0) * size for name, size in self.weight_bytes.items())
         return {"new_bytes": new, "prompt_bytes": self.prompt_bytes, "seconds": self.seconds, "bytes_per_s": new / self.seconds if self.seconds else 0.0,
                 "patches": self.passes.get("patches", 0), "global_passes": self.passes.get("global", 0),
                 "global_passes_per_byte": self.passes.get("global", 0) / done, "passes": self.passes, "weight_bytes": traffic,
                 "weight_bytes_per_byte": traffic / done, "drafted": self.drafted, "agreed": self.agreed}
-
 
     def text(self) -> str:
         """The facts in two lines."""
@@ -92,8 +91,7 @@ class Generator:
         if self.kind == "blt" and scheme == "bpe":
             raise UserError(f"{model.folder}: BPE patches depend on bytes that are not there yet, so that nothing can be generated with them")
         self.byte_lm = model.byte_lm if self.kind == "blt" and scheme in patching.NEEDS_ENTROPIES else None
-        if self.byte_lm is not None and any(math.isnan(config.patching[key]) for key in ("threshold", "delta")
-                                            if key in {"entropy": ("threshold",), "monotonic": ("delta",), "both": ("threshold", "delta")}[scheme]):
+        if self.byte_lm is not None and any(math.isnan(config.patching[key]) for key in patching.THRESHOLDS[scheme]):
             raise UserError(f"{model.folder}: {scheme} patches have no threshold; calibrate one (bltjax data calibrate)")
         self.eos = model.tokenizer.eos if self.kind == "token" else vocab.EOS
         barred = model.tokenizer.byte_counts == 0 if self.kind == "token" else np.arange(config.model.vocab) < vocab.OFFSET

@@ -16,6 +16,8 @@ from bltjax.errors import UserError
 from bltjax.interop import weights
 from bltjax.interop.weights import Place
 
+THRESHOLD = 1.335442066192627  # nats: the released default of entropy patches
+
 
 def blt_places(model, ffn: dict | None = None, cross_of: int = 0) -> list[Place]:
     """Every tensor of a released BLT of this model config, by the released code's names.
@@ -28,24 +30,24 @@ def blt_places(model, ffn: dict | None = None, cross_of: int = 0) -> list[Place]
     places = [Place("local_encoder.tok_embeddings.weight", (model.vocab, l.width), ("encoder", "embed", "bytes"))]
     places += [Place(f"encoder_hash_tok_embedding.{t}.weight", (model.ngrams.rows, l.width), ("encoder", "embed", "ngrams"), (t,))
                for t in range(tables)]
-    places += [p for i in range(l.encoder_layers) for p in _block(f"local_encoder.layers.{i}.", ("encoder", "blocks"), i, l.width, l.heads,
+    places += [p for i in range(l.encoder_layers) for p in block_places(f"local_encoder.layers.{i}.", ("encoder", "blocks"), i, l.width, l.heads,
                                                                  ffn.get("local_encoder", l.ffn))]
     places.append(Place("local_encoder.patch_embedding_projection.weight", (k * l.width, l.width), ("encoder", "pool", "kernel"), linear=True))
     crosses = range(l.encoder_layers) if model.cross.encoder == "all" else [cross_of]
     places += [p for n, i in enumerate(crosses)
-               for p in _cross(f"local_encoder.cross_attn_layers.{i}.", ("encoder", "cross", "attention"), (n,), l.width, model.cross.heads)]
+               for p in cross_places(f"local_encoder.cross_attn_layers.{i}.", ("encoder", "cross", "attention"), (n,), l.width, model.cross.heads)]
     if k * l.width != g.width:
         places.append(Place("global_transformer.token_embedding_projection.weight", (g.width, k * l.width), ("latent", "project", "kernel"),
                             linear=True))
-    places += [p for i in range(g.layers) for p in _block(f"global_transformer.layers.{i}.", ("latent", "blocks"), i, g.width, g.heads, g.ffn)]
+    places += [p for i in range(g.layers) for p in block_places(f"global_transformer.layers.{i}.", ("latent", "blocks"), i, g.width, g.heads, g.ffn)]
     places.append(Place("local_decoder.patch_embedding_projection.weight", (k * l.width, g.width), ("decoder", "latents", "kernel"), linear=True))
     every = model.cross.decoder == "all"
     for i in range(l.decoder_layers):
         path = ("decoder", "layers", "block") if every else ("decoder", "blocks")
-        places += _block(f"local_decoder.layers.{i}.", path, i, l.width, l.heads, ffn.get("local_decoder", l.ffn))
+        places += block_places(f"local_decoder.layers.{i}.", path, i, l.width, l.heads, ffn.get("local_decoder", l.ffn))
         if every or i == 0:
             path, index = (("decoder", "layers", "cross"), (i,)) if every else (("decoder", "cross"), ())
-            places += _cross(f"local_decoder.cross_attn_layers.{i}.", path, index, l.width, model.cross.heads)
+            places += cross_places(f"local_decoder.cross_attn_layers.{i}.", path, index, l.width, model.cross.heads)
     places.append(Place("local_decoder.norm.weight", (l.width,), ("decoder", "norm", "scale")))
     places.append(Place("local_decoder.output.weight", (model.vocab, l.width), ("decoder", "head", "kernel"), linear=True))
     return places
@@ -54,13 +56,13 @@ def blt_places(model, ffn: dict | None = None, cross_of: int = 0) -> list[Place]
 def byte_lm_places(model, prefix: str = "") -> list[Place]:
     """Every tensor of a released entropy model of this config."""
     places = [Place(f"{prefix}tok_embeddings.weight", (model.vocab, model.width), ("embed",))]
-    places += [p for i in range(model.layers) for p in _block(f"{prefix}layers.{i}.", ("blocks",), i, model.width, model.heads, model.ffn)]
+    places += [p for i in range(model.layers) for p in block_places(f"{prefix}layers.{i}.", ("blocks",), i, model.width, model.heads, model.ffn)]
     places.append(Place(f"{prefix}norm.weight", (model.width,), ("norm", "scale")))
     places.append(Place(f"{prefix}output.weight", (model.vocab, model.width), ("head", "kernel"), linear=True))
     return places
 
 
-def _block(prefix: str, path: tuple, i: int, width: int, heads: int, ffn: int) -> list[Place]:
+def block_places(prefix: str, path: tuple, i: int, width: int, heads: int, ffn: int) -> list[Place]:
     """One transformer layer, number i of its stack."""
     inner = heads * (width // heads)
     places = [Place(f"{prefix}attention.{name}.weight", (inner, width), (*path, "attention", "qkv", "kernel"), (i, slice(None), j), True)
@@ -72,7 +74,7 @@ def _block(prefix: str, path: tuple, i: int, width: int, heads: int, ffn: int) -
     return places + [Place(f"{prefix}{name}.weight", (width,), (*path, name, "scale"), (i,)) for name in ("attention_norm", "ffn_norm")]
 
 
-def _cross(prefix: str, path: tuple, index: tuple, width: int, heads: int) -> list[Place]:
+def cross_places(prefix: str, path: tuple, index: tuple, width: int, heads: int) -> list[Place]:
     """One cross-attention layer."""
     inner = heads * (width // heads)
     return [Place(f"{prefix}wq.weight", (inner, width), (*path, "q", "kernel"), index, True),

@@ -30,9 +30,7 @@ def bring_in(source: pathlib.Path, out: pathlib.Path, byte_lm: pathlib.Path | No
 def send_out(source: pathlib.Path, out: pathlib.Path, byte_lm: pathlib.Path | None = None, loosely: bool = False) -> None:
     """Writes a model as a Hugging Face Blt directory. UserError for what that format cannot express."""
     model = api.load(source, byte_lm)
-    lacking, fatal = huggingface.inexpressible(model.config)
-    if fatal or lacking and not loosely:
-        raise UserError(huggingface.refusal(lacking, fatal))
+    huggingface.check_expressible(model.config, loosely)  # before gigabytes are read
     lm = model.byte_lm if model.has_byte_lm and model.config.patching.scheme in patching.NEEDS_ENTROPIES else None
     huggingface.save(model.config, model.raw_params(), lm and (lm.config.model, lm.raw_params()), out, loosely)
 

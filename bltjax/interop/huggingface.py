@@ -7,13 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from bltjax import config as cfg
-from bltjax import safetensors, vocab
+from bltjax import config as cfg, safetensors, vocab
 from bltjax.errors import UserError
 from bltjax.interop import blt, imported, weights
 
 THETA, PATCHER_THETA, EPS, WINDOW = 500_000.0, 10_000.0, 1e-5, 512  # what transformers takes where a config.json is silent
-THRESHOLD = 1.335442066192627
 SHARD = 4 * 2**30  # bytes of a file, about: a tensor is never cut
 
 
@@ -88,7 +86,7 @@ def parse(config: dict) -> Read:
     # With cross-attention in every encoder layer, this format pools anew in each: all but the last layer's are computed and forgotten.
     last = encoder_layers - 1 if every else 0
     unread = [place.name for i in range(encoder_layers if every else 0) if i != last
-              for place in blt.huggingface(blt._cross(f"local_encoder.cross_attn_layers.{i}.", ("",), (), width, heads))]
+              for place in blt.huggingface(blt.cross_places(f"local_encoder.cross_attn_layers.{i}.", ("",), (), width, heads))]
     patcher = parse_patcher(parts["patcher"]) if config.get("patch_in_forward", True) else None
     return Read(model, parse_patching(config, patcher), patcher, ffn, last, unread)
 
@@ -106,7 +104,7 @@ def parse_patching(config: dict, patcher) -> ConfigDict:
     limit = config.get("max_patch_length") or 0
     if patcher is None or config.get("patching_mode", "entropy") != "entropy":
         return cfg.patching("strided", 1.0)
-    return cfg.patching("entropy", config.get("patch_size") or 4, threshold=float(config.get("patching_threshold", THRESHOLD)), max_length=limit)
+    return cfg.patching("entropy", config.get("patch_size") or 4, threshold=float(config.get("patching_threshold", blt.THRESHOLD)), max_length=limit)
 
 
 def rope_theta(part: dict, default: float) -> float:
@@ -138,9 +136,7 @@ def save(config: ConfigDict, params: dict, byte_lm, out: pathlib.Path, loosely: 
 
     Refuses what the format cannot express with a UserError that lists it; loosely: writes all the same what does not change shapes.
     """
-    lacking, fatal = inexpressible(config)
-    if fatal or lacking and not loosely:
-        raise UserError(refusal(lacking, fatal))
+    check_expressible(config, loosely)
     places = blt.huggingface(blt.blt_places(config.model))
     trees = [(place, params) for place in places]
     if byte_lm:
@@ -151,9 +147,12 @@ def save(config: ConfigDict, params: dict, byte_lm, out: pathlib.Path, loosely: 
         _write_tensors(part, trees)
 
 
-def refusal(lacking: list[str], fatal: list[str]) -> str:
-    """Why a model cannot be written, in one line."""
-    return f"Hugging Face's Blt cannot express {'; '.join(fatal + lacking)}" + ("" if fatal else "; --loosely writes it all the same, with other results")
+def check_expressible(config: ConfigDict, loosely: bool = False) -> None:
+    """UserError, with all that stands in the way, for a model that cannot be written."""
+    lacking, fatal = inexpressible(config)
+    if fatal or lacking and not loosely:
+        raise UserError(f"Hugging Face's Blt cannot express {'; '.join(fatal + lacking)}"
+                        + ("" if fatal else "; --loosely writes it all the same, with other results"))
 
 
 def inexpressible(config: ConfigDict) -> tuple[list[str], list[str]]:
@@ -190,7 +189,7 @@ def to_config(config: ConfigDict, patcher, dtype) -> dict:
         "bos_token_id": vocab.BOS, "eos_token_id": vocab.EOS, "pad_token_id": vocab.BOE,
         "encoder_hash_byte_group_size": list(m.ngrams.sizes), "encoder_hash_byte_group_vocab": m.ngrams.rows,
         "encoder_hash_byte_group_nb_functions": m.ngrams.functions, "patch_in_forward": patcher is not None, "patching_mode": "entropy",
-        "patch_size": max(1, round(p.size)), "patching_threshold": p.threshold if p.threshold == p.threshold else THRESHOLD, "max_patch_length": p.max_length or None,
+        "patch_size": max(1, round(p.size)), "patching_threshold": p.threshold if p.threshold == p.threshold else blt.THRESHOLD, "max_patch_length": p.max_length or None,
         "encoder_config": part("blt_local_encoder", m.local.width, m.local.heads, m.local.encoder_layers, m.local.ffn, sliding_window=window,
                                cross_attn_all_layers=False, **local),
         "decoder_config": part("blt_local_decoder", m.local.width, m.local.heads, m.local.decoder_layers, m.local.ffn,

@@ -14,8 +14,6 @@ from bltjax.interop import blt, imported, weights
 from bltjax.interop.huggingface import read_json
 from bltjax.interop.weights import Place
 
-BLOCKS = ("blocks",)  # where a token model has its layers; a BLT has them at ("latent", "blocks")
-
 
 def load(directory: pathlib.Path) -> imported.Imported:
     """A Llama directory as a token model, with its tokenizer where there is a tokenizer.json. UserError for what does not fit."""
@@ -60,16 +58,16 @@ def scaling(rope: dict) -> tuple[float, ...]:
 
 def token_places(model, kv_heads: int, tied: bool) -> list[Place]:
     """Every tensor of a Llama. tied: the head is the embedding."""
-    places = [Place("model.embed_tokens.weight", (model.vocab, model.width), ("embed",)), *layer_places(model, kv_heads, BLOCKS),
+    places = [Place("model.embed_tokens.weight", (model.vocab, model.width), ("embed",)), *layer_places(model, kv_heads),
               Place("model.norm.weight", (model.width,), ("norm", "scale"))]
     head = "model.embed_tokens.weight" if tied else "lm_head.weight"
     return [*places, Place(head, (model.vocab, model.width), ("head", "kernel"), linear=True)]
 
 
-def layer_places(model, kv_heads: int, path: tuple) -> list[Place]:
-    """The tensors of all layers, at a path of ours."""
+def layer_places(model, kv_heads: int) -> list[Place]:
+    """The tensors of all layers."""
     places = []
-    for place in (p for i in range(model.layers) for p in blt._block(f"model.layers.{i}.", path, i, model.width, model.heads, model.ffn)):
+    for place in (p for i in range(model.layers) for p in blt.block_places(f"model.layers.{i}.", ("blocks",), i, model.width, model.heads, model.ffn)):
         [place] = blt.huggingface([place], prefix="")
         if ".q_proj." in place.name:
             place = place._replace(heads=(model.heads, model.heads), halves=True)

@@ -7,8 +7,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from bltjax import config as cfg
-from bltjax import safetensors, vocab
+from bltjax import config as cfg, safetensors, vocab
 from bltjax.errors import UserError
 from bltjax.interop import blt, consolidated, imported, weights
 from bltjax.interop.huggingface import read_json
@@ -95,7 +94,7 @@ def _byte_lm(name: str, found: dict, source):
 def parse_patching(a: dict) -> ConfigDict:
     """How a released model's bytes become patches."""
     mode, size, limit = a.get("patching_mode") or "entropy", a.get("patch_size") or 4.5, a.get("max_patch_length") or 0
-    threshold = float(a.get("patching_threshold") or 1.335442066192627)
+    threshold = float(a.get("patching_threshold") or blt.THRESHOLD)
     if mode == "entropy":
         if a.get("patching_threshold_add"):
             return cfg.patching("both", size, threshold=threshold, delta=float(a["patching_threshold_add"]), max_length=limit)

@@ -9,8 +9,6 @@ from bltjax import config as cfg
 from bltjax.errors import UserError
 from bltjax.interop import blt, imported, weights
 
-THRESHOLD = 1.335442066192627  # the released default, in nats
-
 
 def load(path: pathlib.Path) -> imported.Imported:
     """UserError for a file that is none of these, or whose tensors do not fit."""
@@ -24,7 +22,7 @@ def load(path: pathlib.Path) -> imported.Imported:
         raise UserError(f"{path}: its config is no JSON object")
     if "dim_local" in config:
         model, places = blt.reference_places(source, config)
-        run = cfg.run(path.stem, "blt-entropy", model, patching_=cfg.patching("entropy", 4.5, threshold=THRESHOLD))
+        run = cfg.run(path.stem, "blt-entropy", model, patching_=cfg.patching("entropy", 4.5, threshold=blt.THRESHOLD))
     else:
         model, places = blt.byte_lm_reference_places(source, config)
         run = cfg.run(path.stem, "byte-lm", model)

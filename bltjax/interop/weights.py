@@ -74,7 +74,7 @@ def read(source, places: list[Place], like) -> dict:
         for part in parts(source, own, shape, dtype):
             whole[at:at + part.size] = part.reshape(-1)
             at += part.size
-    return _tree(flat)
+    return safetensors.nested(flat)
 
 
 def leaves(source, places: list[Place], like) -> list[tuple]:
@@ -141,13 +141,3 @@ def _slices(first: int, last: int, rest: tuple, itemsize: int):
 
 def _leaves(tree) -> list:
     return [(tuple(key.key for key in path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
-
-
-def _tree(flat: dict) -> dict:
-    tree = {}
-    for (*above, last), leaf in flat.items():
-        node = tree
-        for key in above:
-            node = node.setdefault(key, {})
-        node[last] = leaf
-    return tree
