@@ -5,6 +5,7 @@ import math
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
+from bltjax.data import sources
 from bltjax.errors import UserError
 
 BYTE_LM = "byte-lm"  # the family of the model that supplies entropies
@@ -14,11 +15,11 @@ CHOICES = {
     "model.cross.encoder": ("last", "all", "none"), "model.cross.decoder": ("all", "first", "none"),
     "model.cross.encoder_kv": ("input", "output"), "model.cross.pool": ("embeddings", "states"),
     "model.ngrams.digits": ("paper", "released"), "model.ngrams.short": ("omit", "pad"), "patching.scheme": cfg.SCHEMES,
-    "tokenizer.kind": ("none", "trained", "llama3"), "train.schedule": ("cosine", "wsd", "constant"), "data.source": ("stdlib", "files"),
+    "tokenizer.kind": ("none", "trained", "llama3"), "train.schedule": ("cosine", "wsd", "constant"),
 }
 # Smallest value allowed. Where a key is a number and not listed here, it must only be finite.
 AT_LEAST = {
-    "seed": 0, "budget_flops": 0, "data.seed": 0, "data.rows": 1, "data.context": 16, "data.min_bytes": 0, "data.max_train_bytes": 0,
+    "seed": 0, "budget_flops": 0, "data.seed": 0, "data.rows": 1, "data.context": 16, "data.min_bytes": 0, "data.longest": 1, "data.max_train_bytes": 0,
     "data.patch_slack": 1, "train.steps": 0, "train.lr": 0, "train.eps": 0, "train.weight_decay": 0, "train.clip": 0, "train.warmup": -1,
     "train.final_lr": 0, "train.accumulate": 1, "train.checkpoint_every": 0, "train.keep": 0, "train.log_every": 1,
     "eval.held_out_bytes": 0, "eval.tuning_bytes": 0, "patching.size": 1, "patching.max_length": 0, "patching.seed": 0, "tokenizer.vocab": 0,
@@ -60,6 +61,8 @@ def _values(run: ConfigDict) -> None:
         if value > AT_MOST.get(key, math.inf):
             raise UserError(f"{key} is {value:g}; it must be {AT_MOST[key]} or less")
     cfg.lr_scales(run.train)
+    if not sources.known(run.data.source):
+        raise UserError(f"data.source is {run.data.source!r}; allowed: {sources.allowed()}")
     if any(not isinstance(pattern, str) for pattern in run.data.globs):
         raise UserError('data.globs must be a list of patterns, such as ["texts/*.txt"]')
     if not (run.data.tuning > 0 and run.data.held_out > 0 and run.data.tuning + run.data.held_out < 1):

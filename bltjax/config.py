@@ -146,15 +146,19 @@ def lr_scales(train) -> dict[str, float]:
 
 
 # The keys of `data` that decide which text is in which split: runs that share them hold out the same documents.
-TEXT_KEYS = ("source", "globs", "text_field", "min_bytes", "tuning", "held_out")
+TEXT_KEYS = ("source", "globs", "folder", "subset", "text_field", "min_bytes", "tuning", "held_out")
 
 
 def data() -> ConfigDict:
     """Which text, how it is split and how it is packed. Sizes in bytes."""
     return ConfigDict(dict(
-        source="stdlib",  # stdlib | files
-        globs=(),  # files: patterns of .txt (a document a file) or .jsonl (a document a line)
-        text_field="text",  # files: the field of a JSON line
+        source="stdlib",  # stdlib | files | arrayrecord | tfds:NAME | hf:NAME (data/sources.py)
+        globs=(),  # files, arrayrecord: patterns of paths or URLs (what is in which kind of file: data/files.py)
+        folder="",  # tfds: where its data sets lie; "": where it looks by itself
+        subset="train",  # tfds, hf: which of its own splits
+        text_field="text",  # the field of a JSON line or record, the column of a Parquet file
+        group_field="",  # a field by which text is told apart in reports (a language, say); "": the file name's ending
+        longest=1 << 24,  # bytes; a longer document is an error
         min_bytes=32,  # shorter documents are left out
         tuning=0.03, held_out=0.03,  # fractions of near-duplicate groups
         max_train_bytes=0,  # 0: all; else the first of the shuffled training documents, repeated by epochs
@@ -267,6 +271,17 @@ def from_dict(values: dict) -> ConfigDict:
             return tuple(rich(v) for v in value)
         return float("nan") if value is None else value
     return ConfigDict(rich(values)).lock()
+
+
+def completed(config: ConfigDict) -> ConfigDict:
+    """A run's config with the keys that its sections have gained since it was written, at their defaults."""
+    values = config.to_dict()
+    for name, section in {"data": data(), "train": training(), "eval": evaluation(), "patching": patching(), "tokenizer": tokenizer()}.items():
+        if isinstance(values.get(name), dict):
+            values[name] = {**section.to_dict(), **values[name]}
+    if values.get("byte_lm"):
+        values["byte_lm"] = completed(config.byte_lm).to_dict()
+    return ConfigDict(values).lock()
 
 
 def fingerprint(values) -> str:

@@ -99,7 +99,7 @@ def create(run_dir: pathlib.Path, config: ConfigDict, experiment: str) -> None:
         write_json(run_dir / "config.json", {"schema_version": cfg.SCHEMA_VERSION, "experiment": experiment, "config": new,
                                              "versions": versions(), "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
         return
-    old_flat, new_flat = (cfg.flat(cfg.from_dict(c)) for c in (record["config"], new))
+    old_flat, new_flat = (cfg.flat(cfg.completed(cfg.from_dict(c))) for c in (record["config"], new))
     differing = [k for k in {**old_flat, **new_flat} if json.dumps(old_flat.get(k)) != json.dumps(new_flat.get(k))]
     if differing:
         shown = ", ".join(f"{k} ({old_flat.get(k)!r} there, {new_flat.get(k)!r} now)" for k in differing[:4])
@@ -110,7 +110,7 @@ def load_config(run_dir: pathlib.Path) -> ConfigDict:
     record = read_json(run_dir / "config.json")
     if record is None:
         raise UserError(f"{run_dir} is no run directory: it has no config.json")
-    return cfg.from_dict(record["config"])
+    return cfg.completed(cfg.from_dict(record["config"]))
 
 
 def amend(run_dir: pathlib.Path, **facts) -> None:

@@ -1,13 +1,21 @@
 """Sources and splits: deterministic, clear about bad input, and no text of one split repeated in another."""
 
+import bz2
+import gzip
 import json
+import lzma
+import sys
 import time
+import types
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
+from array_record.python import array_record_module
 
 from bltjax import config
-from bltjax.data import sources, splits
+from bltjax.data import files as file_formats, sources, splits
 from bltjax.errors import UserError
 
 
@@ -63,24 +71,133 @@ def test_files_are_sorted_documents(tmp_path):
     assert get("*.ndjson", text_field="body") == [b"x\ny"]
 
 
+def test_bytes_stay_as_they_are(tmp_path):
+    files(tmp_path, a__txt=b"text\0more", b__txt=b"caf\xe9", c__txt=b"\xff", d__jsonl=b'{"text": "\xff\\u0000\xc3\xa9\\u00e9"}')
+    found = sources.documents(data(source="files", globs=(str(tmp_path / "*"),), min_bytes=1))
+    assert found == [b"text\0more", b"caf\xe9", b"\xff", b"\xff\0\xc3\xa9\xc3\xa9"]
+
+
+def arrow(path, codec="zstd", **columns):
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, compression=codec)
+
+
+def records(path, *documents, options="group_size:1"):
+    writer = array_record_module.ArrayRecordWriter(str(path), options)
+    for document in documents:
+        writer.write(document)
+    writer.close()
+
+
+def test_every_format_gives_the_same_documents(tmp_path, monkeypatch):
+    texts = [b"one\r\ntwo", "zwei é".encode(), b"3" * 70_000]
+    lines = b"".join(json.dumps({"text": t.decode(), "lang": f"l{i}"}).encode() + b"\n" for i, t in enumerate(texts))
+    made = {"a.jsonl": lines, "a.jsonl.gz": gzip.compress(lines[:40]) + gzip.compress(lines[40:]), "a.ndjson.xz": lzma.compress(lines), "a.jsonl.bz2": bz2.compress(lines),
+            "a.jsonl.zst": pyarrow.compress(lines[:9], codec="zstd", asbytes=True) + pyarrow.compress(lines[9:], codec="zstd", asbytes=True)}
+    for name, content in made.items():
+        (tmp_path / name).write_bytes(content)
+    arrow(tmp_path / "a.parquet", text=[t.decode() for t in texts], lang=["l0", "l1", "l2"])
+    arrow(tmp_path / "b.parquet", text=pyarrow.array(texts, pyarrow.large_binary()), lang=["l0", "l1", "l2"])
+    records(tmp_path / "a.arrayrecord", *texts)
+    monkeypatch.setattr(file_formats, "BATCH", 2)
+    for name in (*made, "a.parquet", "b.parquet", "a.arrayrecord"):
+        for address in (str(tmp_path / name), f"file://{tmp_path / name}"):
+            if name.endswith(".arrayrecord") and "://" in address:
+                continue
+            settings = data(source="arrayrecord" if name.endswith("record") else "files", globs=(address,), min_bytes=1)
+            assert sources.documents(settings) == texts, (name, address)
+            if "record" not in name:
+                assert [group for unit in sources.units(data(source="files", globs=(address,), group_field="lang")) for _, group in unit.read()] == ["l0", "l1", "l2"]
+    (tmp_path / "c.py.gz").write_bytes(gzip.compress(b"whole"))
+    (unit,) = sources.units(data(source="files", globs=(str(tmp_path / "c.py.gz"),)))
+    assert list(unit.read()) == [(b"whole", "py")]
+
+
+def test_a_data_set_of_tensorflow_datasets_without_tensorflow(tmp_path):
+    import tensorflow_datasets as tfds
+
+    class TinyTexts(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({"body": tfds.features.Text(), "language": tfds.features.Text()}))
+
+        def _split_generators(self, manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i in range(25):
+                yield i, {"body": f"text {i} é", "language": "en"}
+
+    TinyTexts(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
+    settings = data(source="tfds:tiny_texts", folder=str(tmp_path), text_field="body", group_field="language", min_bytes=1)
+    assert sorted(sources.documents(settings)) == sorted(f"text {i} é".encode() for i in range(25))
+    assert {group for unit in sources.units(settings) for _, group in unit.read()} == {"en"}
+    for changes, said in ((dict(subset="dev"), "subset=dev"), (dict(text_field="text"), "no field 'text'"), (dict(source="tfds:none_such"), "none_such")):
+        with pytest.raises(UserError, match=said):
+            sources.documents(data(**{**dict(source="tfds:tiny_texts", folder=str(tmp_path), text_field="body"), **changes}))
+
+
+def test_a_data_set_of_the_hub(monkeypatch):
+    class Streamed(list):
+        info, num_shards = types.SimpleNamespace(version="1.2", download_checksums=None), 2
+
+        def shard(self, num_shards, index):
+            return self[index::num_shards]
+
+    rows = Streamed({"text": f"row {i}", "lang": "de"} for i in range(5))
+    called = []
+    fake = types.SimpleNamespace(load_dataset=lambda *args, **named: called.append((args, named)) or rows)
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    settings = data(source="hf:some/text@en", subset="validation", min_bytes=1, group_field="lang")
+    assert sources.documents(settings) == [b"row 0", b"row 2", b"row 4", b"row 1", b"row 3"]
+    assert called == [(("some/text", "en"), dict(split="validation", streaming=True))]
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match="extra `hf`"):
+        sources.documents(settings)
+
+
+LINE = b'{"text": "x"}\n'
+
+
 @pytest.mark.parametrize("name,content,said", [
-    ("a__txt", b"text\0more", "NUL byte at offset 4"),
-    ("a__txt", b"caf\xe9", "invalid UTF-8 at offset 3"),
     ("a__jsonl", b'{"text": "fine"}\n{"text": ', "line 2: not a JSON object"),
-    ("a__jsonl", b"[" * 100_000, "line 1: not a JSON object"),
+    ("a__jsonl", b"[" * 70_000, "line 1: not a JSON object"),
     ("a__jsonl", b'"text"', "line 1: a JSON str, not an object"),
     ("a__jsonl", b'\n{"txt": "x"}', "line 2: no field 'text'"),
     ("a__jsonl", b'{"text": 7}', "line 1: field 'text' is a int"),
     ("a__jsonl", b'{"text": "\\ud800"}', "lone surrogate"),
-    ("a__jsonl", b'{"text": "\xff"}', "invalid UTF-8"),
+    ("a__jsonl", b'{"text": "' + b"x" * 2000 + b'"}', "line 1: a document of more than 1,000 bytes"),
+    ("a__jsonl", b"x" * 200_000, "line 1: more than 71,536 bytes without"),
+    ("a__txt", b"x" * 1001, "a document of more than 1,000 bytes"),
     ("a__txt", b"", "is empty"),
     ("a__jsonl", b"\n\n", "is empty"),
+    ("a__jsonl__gz", gzip.compress(LINE * 99)[:-20], "end-of-stream"),
+    ("a__jsonl__gz", LINE, "gz"),
+    ("a__jsonl__gz", gzip.compress(LINE * 99)[:-6] + b"111111", "CRC"),
+    ("a__jsonl__zst", pyarrow.compress(LINE * 99, codec="zstd", asbytes=True)[:-20], "Truncated"),
+    ("a__jsonl__zst", LINE, "ZSTD"),
+    ("a__jsonl__xz", lzma.compress(LINE * 99)[:-20], "end-of-stream"),
+    ("a__jsonl__xz", LINE, "format"),
+    ("a__parquet", LINE, "Parquet"),
+    ("a__parquet", b"", "Parquet"),
+    ("a__arrayrecord", LINE, "a.arrayrecord"),
+    ("a__arrayrecord", b"", "a.arrayrecord"),
 ])
-def test_files_that_are_not_text(tmp_path, name, content, said):
+def test_files_that_are_damaged(tmp_path, name, content, said):
     files(tmp_path, **{name: content})
     with pytest.raises(UserError) as error:
-        sources.documents(data(source="files", globs=(str(tmp_path / "*"),), min_bytes=1))
+        sources.documents(data(source="files", globs=(str(tmp_path / "*"),), min_bytes=1, longest=1000))
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_columns_that_are_not_there(tmp_path):
+    arrow(tmp_path / "a.parquet", body=["x"], number=[7])
+    for field, said in (("text", "no column 'text'.*body, number"), ("number", "is of int64, not text")):
+        with pytest.raises(UserError, match=said):
+            sources.documents(data(source="files", globs=(str(tmp_path / "*"),), text_field=field))
+    (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-8])
+    with pytest.raises(UserError, match="a.parquet"):
+        sources.documents(data(source="files", globs=(str(tmp_path / "*"),), text_field="body"))
 
 
 def test_wrong_sources(tmp_path):
@@ -94,9 +211,9 @@ def test_wrong_sources(tmp_path):
 
 def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
     files(tmp_path, a__txt="text")
-    def refuse(path):
+    def refuse(path, mode):
         raise PermissionError(13, "Permission denied")
-    monkeypatch.setattr(sources.Path, "read_bytes", refuse)
+    monkeypatch.setattr(file_formats, "open", refuse, raising=False)
     with pytest.raises(UserError, match="Permission denied"):
         sources.documents(data(source="files", globs=(str(tmp_path / "a.txt"),)))
 

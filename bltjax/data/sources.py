@@ -1,33 +1,70 @@
-"""Where text comes from: a source gives the same list of documents, in the same order, every time it is asked on one machine."""
+"""Where text comes from. A source is a list of units (files, or ranges of records), each read from its beginning, a document at a time.
 
-import glob
+A source gives the same documents in the same order every time it is asked on one machine; nothing is decoded or normalised.
+"""
+
+import dataclasses
+import functools
 import hashlib
-import json
 import os
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
+from bltjax.data import files
 from bltjax.errors import UserError
 
 # Of the 31.5 MB under the library's folder 20.7 are tests; tables of encodings, `pydoc_data` and build settings are generated.
 STDLIB_LEFT_OUT = frozenset({
     "site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "testdata", "test_data", "encodings", "pydoc_data",
 })
-JSON_LINES = (".jsonl", ".ndjson")
+RANGE = 10_000  # records of a unit, where a source is not made of files
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """A part of a source that is read on its own. stamp changes when its content does; read() yields (bytes, group) in order."""
+    name: str
+    stamp: str
+    size: int  # bytes at rest; 0 where that is not known
+    read: Callable
+
+
+def units(data_config) -> list[Unit]:
+    """The units of the source that `data_config` (config.data) names.
+
+    UserError for an unknown source, a pattern without a match, a data set that is not there, and a package that is not installed.
+    """
+    kind, _, name = data_config.source.partition(":")
+    takes_name = kind in NAMED
+    if kind not in SOURCES or takes_name != bool(name):
+        raise UserError(f"unknown data.source {data_config.source!r}; allowed: {allowed()}")
+    return SOURCES[kind](data_config, name)
+
+
+def allowed() -> str:
+    return ", ".join(f"{kind}:NAME" if kind in NAMED else kind for kind in SOURCES)
+
+
+def known(source: str) -> bool:
+    """Whether data.source names a kind of source in the right form."""
+    kind, _, name = source.partition(":")
+    return kind in SOURCES and (kind in NAMED) == bool(name)
 
 
 def documents(data_config) -> list[bytes]:
-    """The corpus that `data_config` (config.data) names: raw bytes of every document of at least `min_bytes` bytes.
+    """The corpus that `data_config` names, all of it in memory: raw bytes of every document of at least `min_bytes` bytes.
 
-    Raises UserError for an unknown source, a pattern without a match, a file that is not text or not JSON lines, an empty corpus.
+    Raises UserError as `units` and `files.documents` do, and for an empty corpus.
     """
-    source = data_config.source
-    if source not in SOURCES:
-        raise UserError(f"unknown data.source {source!r}; allowed: {', '.join(SOURCES)}")
-    found = SOURCES[source](data_config)
-    kept = [document for document in found if len(document) >= max(1, data_config.min_bytes)]
+    lengths, kept = 0, []
+    for unit in units(data_config):
+        for document, _ in unit.read():
+            lengths += 1
+            if len(document) >= max(1, data_config.min_bytes):
+                kept.append(document)
     if not kept:
-        raise UserError(f"data.source {source!r} is empty: {len(found)} documents, none of {data_config.min_bytes} bytes or more")
+        raise UserError(f"data.source {data_config.source!r} is empty: {lengths} documents, none of {data_config.min_bytes} bytes or more")
     return kept
 
 
@@ -39,7 +76,7 @@ def fingerprint(documents) -> str:
     return digest.hexdigest()[:12]
 
 
-def _stdlib(data_config) -> list[bytes]:
+def _stdlib(data_config, _) -> list[Unit]:
     root = Path(sysconfig.get_paths()["stdlib"])
     paths = []
     for folder, folders, names in os.walk(root):
@@ -47,68 +84,84 @@ def _stdlib(data_config) -> list[bytes]:
         paths += [Path(folder, name) for name in names if name.endswith(".py") and not name.startswith("_sysconfigdata")]
     if not paths:
         raise UserError(f"no source files of Python's standard library under {root}; use data.source=files")
-    return [_read(path) for path in sorted(paths, key=lambda path: path.relative_to(root).as_posix())]
+    ordered = sorted(paths, key=lambda path: path.relative_to(root).as_posix())
+    return _units_of_files(data_config, [files.File(str(path), path.stat().st_size, str(path.stat().st_mtime_ns)) for path in ordered])
 
 
-def _files(data_config) -> list[bytes]:
-    if not data_config.globs:
-        raise UserError("data.source=files needs data.globs, a list of patterns such as [\"texts/**/*.txt\"]")
-    paths = set()
-    for pattern in data_config.globs:
-        matched = [path for path in glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(path)]
-        if not matched:
-            raise UserError(f"data.globs: no file matches {pattern!r}")
-        paths.update(matched)
-    found = []
-    for path in map(Path, sorted(paths)):
-        found += _json_lines(path, data_config.text_field) if path.suffix.lower() in JSON_LINES else [_text(path)]
-    return found
+def _files(data_config, _) -> list[Unit]:
+    return _units_of_files(data_config, files.found(data_config.globs))
 
 
-def _text(path: Path) -> bytes:
-    data = _read(path)
-    _check_text(data, path)
-    return data
+def _array_records(data_config, _) -> list[Unit]:
+    matched = files.found(data_config.globs)
+    if other := [file.path for file in matched if not file.path.endswith(".arrayrecord")]:
+        raise UserError(f"data.source=arrayrecord reads files that end in .arrayrecord, not {other[0]}")
+    return _units_of_files(data_config, matched)
 
 
-def _check_text(data: bytes, path: Path) -> None:
-    if (at := data.find(b"\0")) >= 0:
-        raise UserError(f"{path} is not text: a NUL byte at offset {at}")
+def _units_of_files(data_config, matched) -> list[Unit]:
+    read = lambda file: functools.partial(files.documents, file, data_config.text_field, data_config.longest, data_config.group_field)
+    return [Unit(file.path, file.stamp, file.size, read(file)) for file in matched]
+
+
+def _tfds(data_config, name) -> list[Unit]:
+    """A data set of tensorflow-datasets at rest as ArrayRecord, which is read without TensorFlow."""
+    import tensorflow_datasets as tfds
     try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not text: invalid UTF-8 at offset {error.start}") from None
+        builder = tfds.builder(name, data_dir=data_config.folder or None)
+        records = builder.as_data_source(split=data_config.subset)
+    except Exception as error:  # the library's own errors, and those of whatever it loads
+        raise UserError(f"data.source=tfds:{name}, data.subset={data_config.subset}: {_short(error)}") from None
+    return _units_of_records(data_config, f"tfds:{builder.info.full_name}", data_config.subset, len(records), lambda a, b: map(records.__getitem__, range(a, b)))
 
 
-def _json_lines(path: Path, field: str) -> list[bytes]:
-    data = _read(path)
-    _check_text(data, path)
-    found = []
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            raise UserError(f"{path} line {number}: not a JSON object (one object a line is expected)") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{path} line {number}: a JSON {type(record).__name__}, not an object")
-        if field not in record:
-            raise UserError(f"{path} line {number}: no field {field!r} (data.text_field); it has {', '.join(sorted(record)) or 'none'}")
-        if not isinstance(record[field], str):
-            raise UserError(f"{path} line {number}: field {field!r} is a {type(record[field]).__name__}, not a string")
-        try:
-            found.append(record[field].encode("utf-8"))
-        except UnicodeEncodeError:
-            raise UserError(f"{path} line {number}: field {field!r} holds a lone surrogate, which is no text") from None
-    return found
-
-
-def _read(path: Path) -> bytes:
+def _huggingface(data_config, name) -> list[Unit]:
+    """A data set of the Hugging Face Hub (or a folder of one), streamed: what is not read is not downloaded."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+        import datasets
+    except ImportError:
+        raise UserError("data.source=hf:NAME needs the extra `hf` (package datasets): make setup EXTRAS=hf") from None
+    try:
+        address, _, version = name.partition("@")  # NAME or NAME@CONFIGURATION
+        records = datasets.load_dataset(address, version or None, split=data_config.subset, streaming=True)
+        stamp = str(getattr(records.info, "version", "")) + str(getattr(records.info, "download_checksums", ""))
+        parts = max(1, getattr(records, "num_shards", 1) or 1)
+    except Exception as error:
+        raise UserError(f"data.source=hf:{name}, data.subset={data_config.subset}: {_short(error)}") from None
+
+    def read(part):
+        numbered = enumerate(records.shard(parts, part) if parts > 1 else records)
+        return ((_field_of(data_config, record, f"hf:{name} shard {part} record {i}")) for i, record in numbered)
+
+    return [Unit(f"hf:{name} shard {part} of {parts}", stamp, 0, functools.partial(read, part)) for part in range(parts)]
 
 
-SOURCES = {"stdlib": _stdlib, "files": _files}
+def _units_of_records(data_config, name, subset, count, between) -> list[Unit]:
+    def read(first, last):
+        for i, record in enumerate(between(first, last), first):
+            yield _field_of(data_config, record, f"{name} {subset} record {i}")
+    firsts = range(0, count, RANGE)
+    return [Unit(f"{name} {subset} records {a} to {min(a + RANGE, count)}", str(count), 0, functools.partial(read, a, min(a + RANGE, count)))
+            for a in firsts]
+
+
+def _field_of(data_config, record, where) -> tuple[bytes, str]:
+    """(text, group) of a record that is a dict of columns."""
+    for wanted in filter(None, (data_config.text_field, data_config.group_field)):
+        if wanted not in record:
+            raise UserError(f"{where}: no field {wanted!r} (data.text_field); it has {', '.join(sorted(record))}")
+    text = record[data_config.text_field]
+    text = text.encode() if isinstance(text, str) else b"" if text is None else text
+    if not isinstance(text, bytes):
+        raise UserError(f"{where}: field {data_config.text_field!r} is a {type(text).__name__}, not text or bytes")
+    group = record[data_config.group_field] if data_config.group_field else ""
+    return files.within(text, data_config.longest, where), group.decode(errors="replace") if isinstance(group, bytes) else str(group)
+
+
+def _short(error) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}"
+
+
+SOURCES = {"stdlib": _stdlib, "files": _files, "arrayrecord": _array_records, "tfds": _tfds, "hf": _huggingface}
+NAMED = ("tfds", "hf")

@@ -1,0 +1,198 @@
+"""Files to documents, one at a time: plain, gzip, bzip2, xz or zstd; local or at any URL that fsspec opens (gs://, s3://, https://).
+
+By the name without the ending of its compression: `.jsonl` and `.ndjson` hold a document a line, `.parquet` a document a row of a
+column, `.arrayrecord` a document a record; every other file is one document. Bytes stay as they are: nothing is decoded or normalised.
+"""
+
+import bz2
+import contextlib
+import dataclasses
+import glob
+import gzip
+import io
+import json
+import lzma
+import os
+import pathlib
+import zlib
+
+from bltjax.errors import UserError
+
+JSON_LINES = (".jsonl", ".ndjson")
+BATCH = 256  # rows of a Parquet file decoded at once
+COMPRESSED = {
+    ".gz": lambda raw: gzip.GzipFile(fileobj=raw), ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile,
+    ".zst": lambda raw: _zstd(raw),
+}
+DAMAGE = (EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)  # of pyarrow too, whose errors are kinds of these
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file of a source. stamp changes when its content does (size and time of change, as far as its system tells them)."""
+    path: str
+    size: int
+    stamp: str
+
+
+def found(patterns) -> list[File]:
+    """The files that match, each once, in order of their paths. UserError for a pattern without a match, and for none at all."""
+    if not patterns:
+        raise UserError("data.globs is empty; it is a list of patterns such as [\"texts/**/*.txt\"]")
+    matched = {}
+    for pattern in patterns:
+        with readable(pattern):
+            some = _remote(pattern) if "://" in pattern else _local(pattern)
+        if not some:
+            raise UserError(f"data.globs: no file matches {pattern!r}")
+        matched.update({file.path: file for file in some})
+    return [matched[path] for path in sorted(matched)]
+
+
+def _local(pattern: str) -> list[File]:
+    paths = [path for path in glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(path)]
+    facts = [(path, os.stat(path)) for path in paths]
+    return [File(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}") for path, stat in facts]
+
+
+def _remote(pattern: str) -> list[File]:
+    import fsspec
+    system, path = fsspec.core.url_to_fs(pattern)
+    infos = [info for info in system.glob(path, detail=True).values() if info["type"] == "file"]
+    stamp = lambda info: str(info.get("etag") or info.get("ETag") or info.get("mtime") or info.get("LastModified") or "")
+    return [File(system.unstrip_protocol(info["name"]), info["size"] or 0, f"{info['size']}-{stamp(info)}") for info in infos]
+
+
+def documents(file: File, field: str, longest: int, group_field: str = ""):
+    """Yields (bytes, group) of every document of a file. group: what `group_field` of its line or row says, else the name's ending.
+
+    UserError, naming file and line or row, for a file that is missing, truncated or damaged, a line that is no JSON object, a field that
+    is missing or no text, and a document of more than `longest` bytes, of which no more is ever read.
+    """
+    name, _ = _endings(file.path)
+    kind = pathlib.PurePosixPath(name).suffix.lower()
+    with readable(file.path):
+        if kind == ".arrayrecord":
+            yield from _records(file.path, longest)
+            return
+        with opened(file.path) as stream:
+            if kind in JSON_LINES:
+                yield from _lines(file.path, stream, field, longest, group_field)
+            elif kind == ".parquet":
+                yield from _rows(file.path, stream, field, longest, group_field)
+            else:
+                yield within(stream.read(longest + 1), longest, file.path), kind.lstrip(".")
+
+
+@contextlib.contextmanager
+def opened(path: str):
+    """The bytes of a file, decompressed where its name's ending says so."""
+    _, ending = _endings(path)
+    with _raw(path) as raw:
+        if not ending:
+            yield raw
+            return
+        with COMPRESSED[ending](raw) as stream:
+            yield stream
+
+
+@contextlib.contextmanager
+def readable(path: str):
+    """Turns what can go wrong with a file, wherever it is, into one line that names it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ImportError as error:  # fsspec's gcsfs, s3fs, ...
+        raise UserError(f"cannot read {path}: {' '.join(str(error).split())} (pip install it beside bltjax)") from None
+    except DAMAGE as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"cannot read {path}: {why}") from None
+
+
+def within(document: bytes, longest: int, where: str) -> bytes:
+    if len(document) > longest:
+        raise UserError(f"{where}: a document of more than {longest:,} bytes (data.longest); cut it into several, or allow more")
+    return document
+
+
+def _raw(path: str):
+    if "://" not in path:
+        return open(path, "rb")
+    import fsspec
+    return fsspec.open(path, "rb").open()
+
+
+def _zstd(raw):
+    import pyarrow  # here and below where it is needed: it takes longer to import than most verbs take
+    return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd"), 1 << 20)
+
+
+def _endings(path: str) -> tuple[str, str]:
+    """(name without the ending of its compression, that ending or "")."""
+    stem, ending = os.path.splitext(path)
+    return (stem, ending.lower()) if ending.lower() in COMPRESSED else (path, "")
+
+
+def _lines(path, stream, field, longest, group_field):
+    room = 6 * longest + (1 << 16)  # a byte may take six as \u00e9, and there may be other fields
+    number = 0
+    while line := stream.readline(room + 1):
+        number += 1
+        where = f"{path} line {number}"
+        if len(line) > room:
+            raise UserError(f"{where}: more than {room:,} bytes without a line's end (data.longest is {longest:,})")
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line.decode("utf-8", "surrogateescape"))
+        except (ValueError, RecursionError):
+            raise UserError(f"{where}: not a JSON object (one object a line is expected)") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{where}: a JSON {type(record).__name__}, not an object")
+        text = _field(record, field, where)
+        if not isinstance(text, str):
+            raise UserError(f"{where}: field {field!r} is a {type(text).__name__}, not a string")
+        try:
+            data = text.encode("utf-8", "surrogateescape")  # bytes that were no UTF-8 come out as they went in
+        except UnicodeEncodeError:
+            raise UserError(f"{where}: field {field!r} holds a lone surrogate, which is no text") from None
+        yield within(data, longest, where), str(_field(record, group_field, where)) if group_field else "jsonl"
+
+
+def _field(record, field, where):
+    if field not in record:
+        raise UserError(f"{where}: no field {field!r} (data.text_field); it has {', '.join(sorted(record)) or 'none'}")
+    return record[field]
+
+
+def _rows(path, stream, field, longest, group_field):
+    import pyarrow
+    import pyarrow.parquet
+    table = pyarrow.parquet.ParquetFile(stream)
+    names = table.schema_arrow.names
+    for wanted in filter(None, (field, group_field)):
+        if wanted not in names:
+            raise UserError(f"{path}: no column {wanted!r} (data.text_field); it has {', '.join(names)}")
+    types = pyarrow.types
+    kind = table.schema_arrow.field(field).type
+    if not any(test(kind) for test in (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)):
+        raise UserError(f"{path}: column {field!r} is of {kind}, not text or bytes")
+    number = 0
+    for batch in table.iter_batches(BATCH, columns=[field, *filter(None, [group_field])]):
+        column = batch.column(batch.schema.get_field_index(field)).cast(pyarrow.large_binary())
+        groups = batch.column(batch.schema.get_field_index(group_field)).to_pylist() if group_field else ["parquet"] * len(column)
+        for value, group in zip(column, groups, strict=True):
+            number += 1
+            yield within(value.as_py() or b"", longest, f"{path} row {number}"), str(group)
+
+
+def _records(path, longest):
+    from array_record.python import array_record_module
+    try:
+        reader = array_record_module.ArrayRecordReader(path, options="")
+        for number in range(reader.num_records()):
+            yield within(bytes(reader.read()), longest, f"{path} record {number}"), "arrayrecord"
+        reader.close()
+    except RuntimeError as error:  # the library's only error
+        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from None
