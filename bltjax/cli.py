@@ -109,8 +109,18 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--" + name.replace("_", "-"), type=kind)
     sub.add_argument("--json", action="store_true")
 
-    data = verbs.add_parser("data", help="calibrate", description="Work on data ahead of training.")
+    data = verbs.add_parser("data", help="prepare, calibrate", description="Work on data ahead of training.")
     parts = data.add_subparsers(dest="part", required=True, metavar="PART", parser_class=Parser)
+    sub = parts.add_parser("prepare", help="any source as shuffled shards", description="Shuffles and cuts a source into shards of ArrayRecord with an index and a "
+                           "manifest, in memory that does not grow with it. Stopped at any moment, the same command goes on.")
+    sub.add_argument("source", help="stdlib, files, arrayrecord, tfds:NAME or hf:NAME")
+    sub.add_argument("globs", nargs="*", metavar="PATTERN", help="files, arrayrecord: paths or URLs, quoted")
+    sub.add_argument("--out", type=pathlib.Path, required=True, help="the directory to be made, or gone on with")
+    sub.add_argument("--shard", default="0/1", metavar="I/N", help="the part of this job among N, from 0 on")
+    sub.add_argument("--shards", type=int, default=0, metavar="COUNT", help="shards of training text that a job writes (default: by size, 64 MB each)")
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the config's data section, such as text_field=body or held_out=0.001")
+    sub.add_argument("--json", action="store_true")
+    sub.set_defaults(call=prepare)
     sub = parts.add_parser("calibrate", help="the threshold for a mean patch size",
                            description="The threshold that gives a mean patch size on training text that a byte LM's own data config reads.")
     sub.add_argument("--byte-lm", type=pathlib.Path, required=True, help="a byte LM's run directory (or a run that used one)")
@@ -191,9 +201,9 @@ def report(args) -> int:
 
 
 def train(args) -> int:
-    from bltjax import checks, config as cfg, distributed, rundir, sharding
+    from bltjax import checks, config as cfg, distributed, locks, rundir, sharding
     from bltjax.launch import local
-    from bltjax.sweep import experiments, locks, one_run
+    from bltjax.sweep import experiments, one_run
     distributed.check(args.coordinator, args.processes, args.process, args.heartbeat, args.start_timeout)
     shape = sharding.parse_mesh(args.mesh) if args.mesh else None
     path = pathlib.Path(args.config)
@@ -291,6 +301,22 @@ def patch(args) -> int:
         patch_page.write(args.page, result)
     color = args.color == "always" or args.color == "auto" and sys.stdout.isatty() and "NO_COLOR" not in os.environ
     print(json.dumps(result) if args.json else inspect_patches.text(result, color))
+    return 0
+
+
+def prepare(args) -> int:
+    from bltjax import config as cfg
+    from bltjax.data import prepare as preparing
+    numbers = args.shard.split("/")
+    if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
+        raise UserError(f"--shard {args.shard}: it must be I/N, such as 0/8")
+    if args.shards < 0:
+        raise UserError(f"--shards {args.shards}: it must be 1 or more")
+    data = cfg.parse_set(cfg.data(), args.set)
+    data = cfg.replace(data, source=args.source, **({"globs": tuple(args.globs)} if args.globs else {}))
+    manifest = preparing.prepare(data, args.out, shard_count=args.shards, part=int(numbers[0]), parts=int(numbers[1]),
+                                 say=lambda text: print(text, file=sys.stderr, flush=True))
+    print(json.dumps(manifest) if args.json else preparing.text(manifest))
     return 0
 
 

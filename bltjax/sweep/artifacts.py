@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from bltjax import config as cfg, patching, rundir
+from bltjax import config as cfg, locks, patching, rundir
 from bltjax.data import sources, splits, tokenizers
 from bltjax.entropies import annotate
 from bltjax.errors import UserError
-from bltjax.sweep import locks, plan
+from bltjax.sweep import plan
 
 
 

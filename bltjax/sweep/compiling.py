@@ -5,9 +5,9 @@ The file grows run by run; a command that was stopped goes on where it was, and 
 
 import pathlib
 
-from bltjax import aot, chips, config as cfg, roofline, rundir, sharding
+from bltjax import aot, chips, config as cfg, locks, roofline, rundir, sharding
 from bltjax.errors import UserError
-from bltjax.sweep import locks, plan
+from bltjax.sweep import plan
 
 SCHEMA = 1
 FULLEST = 0.8  # of a chip's HBM, predicted: what a layout that is chosen here may take

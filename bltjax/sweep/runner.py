@@ -9,9 +9,9 @@ import time
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from bltjax import config as cfg, rundir
+from bltjax import config as cfg, locks, rundir
 from bltjax.launch import local
-from bltjax.sweep import artifacts, locks, worker
+from bltjax.sweep import artifacts, worker
 
 POLL_SECONDS = 0.5
 

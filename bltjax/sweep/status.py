@@ -2,9 +2,8 @@
 
 import pathlib
 
-from bltjax import rundir
+from bltjax import locks, rundir
 from bltjax.errors import UserError
-from bltjax.sweep import locks
 
 
 def damaged(run_dir: pathlib.Path) -> str:

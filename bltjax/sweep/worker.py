@@ -42,9 +42,9 @@ def main() -> int:
     if args.core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {args.core})  # before JAX starts: its thread pool takes its size from here
     watch_parent()
-    from bltjax import rundir
+    from bltjax import locks, rundir
     from bltjax.launch import local
-    from bltjax.sweep import locks, one_run
+    from bltjax.sweep import one_run
     from bltjax.training.stopping import Interrupted, RunFailed
     local.ready()
     try:

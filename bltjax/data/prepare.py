@@ -1,0 +1,305 @@
+"""Any source, shuffled and cut into shards of ArrayRecord, in memory that does not grow with it (data/store.py says what comes out).
+
+Two stages. *Scatter* reads units of the source and throws each document into a bucket that a hash of its bytes picks. *Gather* sorts each
+bucket by that hash, which is the shuffle, and writes it as a shard; equal documents meet there, and are kept once. Which split a document
+is in, the smallest hash of its 50-byte shingles says, so that most near-duplicates land together whichever job reads them; what is
+left of them in training text, gather finds and leaves out.
+
+Killed at any moment, the same command goes on: after the last units that were scattered, then after the last shard that was written.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import pathlib
+import shutil
+import struct
+
+import numpy as np
+
+from bltjax import locks, rundir
+from bltjax.data import sources, splits, store
+from bltjax.errors import UserError
+
+SHARD_BYTES = 64 << 20  # of text in a shard, about, where the source's size is known
+BUFFER = 32 << 20  # bytes of documents that wait to be written into buckets
+SAVE = 64 << 20  # bytes of text between two points from which scattering can go on
+BLOCK = 1 << 18  # bytes hashed at once: what the processor's cache holds
+SKETCH = 1 << 21  # hashes of text that is not trained on, to compare training text with
+NEAR = 0.5
+SAMPLING = 16  # of shingles one in so many, or fewer, is compared
+BOILERPLATE = 8  # a shingle in more of those documents than this says nothing: licences, menus
+HEADER = struct.Struct("<16sIH")  # of a document in a bucket: key, length, group
+ENTRY = np.dtype([("key", ">u8", 2), ("offset", "<i8"), ("length", "<u4"), ("group", "<u2")])
+COMPRESSION = "group_size:1,zstd:3"
+MOST_GROUPS = 1 << 15
+KEYS = ("source", "globs", "folder", "subset", "text_field", "group_field", "longest", "min_bytes", "tuning", "held_out", "seed")
+
+
+@dataclasses.dataclass
+class Progress:
+    """What has been done so far; at rest in the work folder, so that a restart begins there."""
+    stamps: str  # of the units: another source is another job
+    scattered: int = 0  # units
+    buckets: dict = dataclasses.field(default_factory=dict)  # name: bytes of it that are whole
+    counts: dict = dataclasses.field(default_factory=lambda: {"read": 0, "read_bytes": 0, "short": 0, "duplicates": 0, "near_held_out": 0})
+    groups: list = dataclasses.field(default_factory=list)
+    shards: list = dataclasses.field(default_factory=list)
+
+
+def prepare(data_config, directory, *, shard_count: int = 0, part: int = 0, parts: int = 1, say=lambda text: None) -> dict:
+    """Writes part `part` of `parts` of a prepared data set into a directory, and returns its manifest; done already: only returns it.
+
+    data_config: config.data, of which KEYS decide. shard_count: shards of training text that this part writes; 0: by the source's size.
+    UserError for bad settings, a part that another process is making, and whatever sources.units and their reading raise: what was
+    done until then stays done.
+    """
+    directory = pathlib.Path(directory)
+    if not 0 <= part < parts:
+        raise UserError(f"--shard {part}/{parts}: shards count from 0 to {parts - 1}")
+    if not (data_config.tuning >= 0 and data_config.held_out >= 0 and data_config.tuning + data_config.held_out < 1):
+        raise UserError(f"data.tuning={data_config.tuning:g} and data.held_out={data_config.held_out:g} must be 0 or more and together below 1")
+    if not 0 < data_config.longest < 2**32 or data_config.seed < 0:
+        raise UserError(f"data.longest={data_config.longest} must be from 1 to 2**32 - 1, data.seed={data_config.seed} 0 or more")
+    settings = {key: list(v) if isinstance(v := data_config[key], tuple) else v for key in KEYS}
+    name = store.part_name(part, parts)
+    work = directory / f".{name.removesuffix('.json')}"
+    try:
+        with locks.held(directory / f"{work.name}.lock", wait=False):
+            done = rundir.read_json(directory / name)
+            if done is not None:
+                if done["settings"] != settings or shard_count and done["shard_count"] != shard_count:
+                    raise UserError(f"{directory} holds data prepared with other settings; choose another --out, or remove it")
+                return done
+            manifest = _prepare(data_config, settings, directory, work, shard_count, part, parts, say)
+            rundir.write_json(directory / name, manifest)
+            shutil.rmtree(work, ignore_errors=True)
+            return manifest
+    except locks.Busy:
+        raise UserError(f"another process is preparing part {part} of {parts} of {directory}") from None
+
+
+def _prepare(data_config, settings, directory, work, shard_count, part, parts, say) -> dict:
+    units = sources.units(data_config)
+    if parts > len(units):
+        raise UserError(f"--shard {part}/{parts}: {data_config.source} is read in {len(units)} unit(s), so that there can be no more jobs")
+    units = units[part::parts]
+    shard_count = shard_count or min(1024, max(1, math.ceil(sum(map(_text_size, units)) / SHARD_BYTES)))
+    stamps = hashlib.sha256(json.dumps([settings, shard_count, [(unit.name, unit.stamp) for unit in units]]).encode()).hexdigest()
+    progress = _resumed(work, stamps)
+    if progress.scattered < len(units):
+        _scatter(units, data_config, shard_count, work, progress, say)
+    _gather(directory, work, part, progress, shard_count, data_config, say)
+    kept = {split: [shard for shard in progress.shards if shard["split"] == split] for split in store.SPLITS}
+    totals = {split: {key: sum(shard[key] for shard in found) for key in ("documents", "bytes")} for split, found in kept.items()}
+    return {"schema_version": store.SCHEMA_VERSION, "part": part, "parts": parts, "settings": settings, "shard_count": shard_count,
+            "fingerprint": fingerprint(progress.shards), "counts": progress.counts, "splits": totals, "groups": progress.groups,
+            "shards": progress.shards}
+
+
+def text(manifest: dict) -> str:
+    """What a part holds, in a few lines."""
+    counts, lines = manifest["counts"], [f"part {manifest['part']} of {manifest['parts']}, fingerprint {manifest['fingerprint']}"]
+    for split, total in manifest["splits"].items():
+        lines.append(f"{split:<9} {total['documents']:>12,} documents  {total['bytes']:>16,} bytes")
+    lines.append(f"left out: {counts['short']:,} too short, {counts['duplicates']:,} copies, {counts['near_held_out']:,} nearly held-out text")
+    return "\n".join(lines)
+
+
+def fingerprint(shards: list[dict]) -> str:
+    """12 hex digits over the documents of all shards, their splits and order."""
+    return hashlib.sha256(json.dumps([(shard["name"], shard["content"]) for shard in shards]).encode()).hexdigest()[:12]
+
+
+def _text_size(unit) -> int:
+    compressed = os.path.splitext(unit.name)[1].lower() in (".gz", ".bz2", ".xz", ".zst", ".parquet")
+    return unit.size * (3 if compressed else 1)
+
+
+def _resumed(work: pathlib.Path, stamps: str) -> Progress:
+    saved = rundir.read_json(work / "progress.json")
+    if saved is not None and saved.get("stamps") != stamps:
+        raise UserError(f"{work} was begun with another source or other settings; remove it to begin anew")
+    progress = Progress(**saved) if saved else Progress(stamps)
+    whole = all((work / name).is_file() and (work / name).stat().st_size >= size for name, size in progress.buckets.items())
+    if not saved or not whole:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        return Progress(stamps)
+    for name, size in progress.buckets.items():
+        os.truncate(work / name, size)  # what was written after the last save is written again
+    return progress
+
+
+def _scatter(units, data_config, shard_count, work, progress, say) -> None:
+    counts, group_number = progress.counts, {name: i for i, name in enumerate(progress.groups)}
+    buckets_of = {split: _bucket_count(split, shard_count, data_config) for split in store.SPLITS}
+    seed = data_config.seed.to_bytes(8, "little")
+    waiting, held, since = {}, 0, 0
+
+    def flush():
+        nonlocal held
+        for name, pieces in waiting.items():
+            with (work / name).open("ab") as file:
+                file.writelines(pieces)
+        waiting.clear()
+        held = 0
+
+    def save(scattered):
+        flush()
+        progress.scattered = scattered
+        progress.buckets = {path.name: path.stat().st_size for path in sorted(work.glob("*.bucket"))}
+        rundir.write_json(work / "progress.json", dataclasses.asdict(progress))
+        say(f"read {scattered:,} of {len(units):,} units, {counts['read']:,} documents, {counts['read_bytes'] / 1e6:,.0f} MB")
+
+    for number, unit in enumerate(units[progress.scattered:], progress.scattered):
+        for document, group in unit.read():
+            counts["read"] += 1
+            counts["read_bytes"] += len(document)
+            since += len(document)
+            if len(document) < max(1, data_config.min_bytes):
+                counts["short"] += 1
+                continue
+            if group not in group_number and len(group_number) < MOST_GROUPS:
+                group_number[group] = len(group_number)
+                progress.groups.append(group)
+            key = hashlib.sha256(seed + hashlib.sha256(document).digest()).digest()[:16]
+            split = split_of(document, data_config)
+            bucket = int.from_bytes(key[:8], "big") * buckets_of[split] >> 64
+            waiting.setdefault(f"{split}-{bucket:05}.bucket", []).append(HEADER.pack(key, len(document), group_number.get(group, 0)) + document)
+            held += len(document) + HEADER.size
+            if held > BUFFER:
+                flush()
+        if since > SAVE or number == len(units) - 1:
+            save(number + 1)
+            since = 0
+
+
+def _bucket_count(split: str, shard_count: int, data_config) -> int:
+    share = {"tuning": data_config.tuning, "held_out": data_config.held_out}.get(split, 1)
+    return max(1, math.ceil(shard_count * share))
+
+
+def split_of(document: bytes, data_config) -> str:
+    """train, tuning or held_out, by the smallest hash of the document's shingles: text that shares most of them shares the split."""
+    least = min((int(hashes.min()) for hashes in hashes_by_block(document)), default=None)
+    digest = hashlib.sha256(document if least is None else least.to_bytes(8, "big")).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    return "held_out" if place < data_config.held_out else "tuning" if place < data_config.held_out + data_config.tuning else "train"
+
+
+def hashes_by_block(document: bytes):
+    """The hashes of all shingles of a document, uint64, in blocks."""
+    text = np.frombuffer(document, np.uint8)
+    for at in range(0, len(text) - splits.SHINGLE + 1, BLOCK):
+        yield splits.shingle_hashes(text[at:at + BLOCK + splits.SHINGLE - 1])
+
+
+def _gather(directory, work, part, progress, shard_count, data_config, say) -> None:
+    written = {shard["name"] for shard in progress.shards}
+    compared = None
+    for split in ("held_out", "tuning", "train"):  # training text last: it is compared with the others
+        for number in range(_bucket_count(split, shard_count, data_config)):
+            name = f"{split}-{part:05}-{number:05}.arrayrecord"
+            bucket = work / f"{split}-{number:05}.bucket"
+            if name in written:
+                continue
+            if split == "train" and compared is None:
+                others = [shard for shard in progress.shards if shard["split"] != "train"]
+                compared = Sketch([directory / shard["name"] for shard in others], sum(shard["bytes"] for shard in others))
+            if bucket.exists() or split == "train" and number == 0:
+                shard, counts = _write_shard(bucket, directory / name, split, compared)
+                progress.shards.append(shard)
+                for key, value in counts.items():
+                    progress.counts[key] += value
+                rundir.write_json(work / "progress.json", dataclasses.asdict(progress))
+                say(f"wrote {name}: {shard['documents']:,} documents, {shard['bytes'] / 1e6:,.1f} MB")
+
+
+def _write_shard(bucket: pathlib.Path, path: pathlib.Path, split: str, compared) -> tuple[dict, dict]:
+    from array_record.python import array_record_module
+    counts = {"duplicates": 0, "near_held_out": 0}
+    partial = path.with_name(f".{path.name}.partial")
+    index, content, last = [], hashlib.sha256(), None
+    with (bucket.open("rb") if bucket.exists() else open(os.devnull, "rb")) as file:
+        writer = array_record_module.ArrayRecordWriter(str(partial), COMPRESSION)
+        for entry in _sorted_entries(file):
+            key, length, group = entry["key"].tobytes(), int(entry["length"]), int(entry["group"])
+            if key == last:
+                counts["duplicates"] += 1
+                continue
+            last = key
+            file.seek(entry["offset"])
+            document = file.read(length)
+            if compared and compared.near(document):
+                counts["near_held_out"] += 1
+                continue
+            writer.write(document)
+            content.update(key)
+            index.append((length, group))
+        writer.close()
+    index = np.array(index, store.INDEX)
+    index_path = store.index_path(path)
+    with index_path.with_name(f".{index_path.name}.partial").open("wb") as file:
+        np.save(file, index, allow_pickle=False)
+    record = {"name": path.name, "split": split, "documents": len(index), "bytes": int(index["length"].sum(dtype=np.int64)),
+              "file_bytes": partial.stat().st_size, "sha256": store.file_digest(partial), "content": content.hexdigest()}
+    os.replace(index_path.with_name(f".{index_path.name}.partial"), index_path)
+    os.replace(partial, path)
+    return record, counts
+
+
+def _sorted_entries(file) -> np.ndarray:
+    """Where every document of a bucket lies, by ascending key: ENTRY [documents]."""
+    found, parts = np.empty(1 << 14, ENTRY), []
+    used = 0
+    while header := file.read(HEADER.size):
+        key, length, group = HEADER.unpack(header)
+        found[used] = (np.frombuffer(key, ">u8"), file.tell(), length, group)
+        used += 1
+        if used == len(found):
+            parts.append(found.copy())
+            used = 0
+        file.seek(length, os.SEEK_CUR)
+    entries = np.concatenate([*parts, found[:used]])
+    return entries[np.lexsort((entries["key"][:, 1], entries["key"][:, 0]))]
+
+
+class Sketch:
+    """Sampled shingles of documents that are not trained on, about SKETCH of them at most, to tell what nearly repeats one."""
+
+    def __init__(self, paths: list[pathlib.Path], size: int):
+        """size: bytes in all."""
+        self.sampling = SAMPLING * (1 << max(0, math.ceil(math.log2(max(1, size / SAMPLING) / SKETCH))))
+        found = [self._sample(document) for path in paths for document in _records(path)]
+        self.sizes = np.array([len(hashes) for hashes in found], np.int64)
+        hashes = np.concatenate([*found, np.zeros(0, np.uint64)])
+        order = np.argsort(hashes, kind="stable")
+        hashes, owners = hashes[order], np.repeat(np.arange(len(found)), self.sizes)[order]
+        _, count = np.unique(hashes, return_counts=True)
+        rare = np.repeat(count <= BOILERPLATE, count)
+        self.hashes, self.owners = hashes[rare], owners[rare]
+
+    def _sample(self, document: bytes) -> np.ndarray:
+        blocks = [hashes[hashes % np.uint64(self.sampling) == 0] for hashes in hashes_by_block(document)]
+        return np.unique(np.concatenate([*blocks, np.zeros(0, np.uint64)]))
+
+    def near(self, document: bytes) -> bool:
+        """Whether it shares more than NEAR of the smaller's shingles with one of the documents, boilerplate left out."""
+        mine = self._sample(document)
+        first, last = (np.searchsorted(self.hashes, mine, side) for side in ("left", "right"))
+        owners = [self.owners[a:b] for a, b in zip(first[last > first], last[last > first])]
+        if not owners:
+            return False
+        which, shared = np.unique(np.concatenate(owners), return_counts=True)
+        return bool((shared > NEAR * np.minimum(self.sizes[which], len(mine))).any())
+
+
+def _records(path: pathlib.Path):
+    from array_record.python import array_record_module
+    reader = array_record_module.ArrayRecordReader(str(path), "")
+    for _ in range(reader.num_records()):
+        yield bytes(reader.read())
+    reader.close()

@@ -1,0 +1,159 @@
+"""Prepared text at rest: shards of ArrayRecord, an index beside each, and a manifest for each job that wrote some of them.
+
+    DIR/part-00000-of-00002.json             what job 0 of 2 wrote; the data set is whole when all parts are there
+    DIR/train-00000-00003.arrayrecord        shard 3 of job 0: a record is a document's bytes
+    DIR/train-00000-00003.index.npy          of each record: length in bytes (uint32) and group (uint16, a name in the manifest)
+
+`prepare` writes it, in an order that is random; here it is read, any document at any time.
+"""
+
+import bisect
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import threading
+
+import numpy as np
+
+from bltjax.errors import UserError
+
+SCHEMA_VERSION = 1
+INDEX = np.dtype([("length", "<u4"), ("group", "<u2")])
+SPLITS = ("train", "tuning", "held_out")
+OPEN = 64  # shards that a process keeps open
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A file of documents, as its manifest has it. sha256 is of the file."""
+    path: pathlib.Path
+    split: str
+    documents: int
+    bytes: int
+    file_bytes: int
+    sha256: str
+    groups: tuple[str, ...]
+
+    @property
+    def index_path(self) -> pathlib.Path:
+        return index_path(self.path)
+
+
+def index_path(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(path.name.removesuffix(".arrayrecord") + ".index.npy")
+
+
+def part_name(part: int, parts: int) -> str:
+    return f"part-{part:05}-of-{parts:05}.json"
+
+
+def shards(directory) -> list[Shard]:
+    """All shards of a prepared data set, by split (SPLITS), part and number.
+
+    UserError where it is none, where a part is missing, and where a file is missing or not of the size that the manifest has.
+    """
+    directory = pathlib.Path(directory)
+    found = []
+    for manifest in manifests(directory):
+        for record in manifest["shards"]:
+            shard = Shard(directory / record["name"], record["split"], record["documents"], record["bytes"], record["file_bytes"], record["sha256"],
+                          tuple(manifest["groups"]))
+            size = shard.path.stat().st_size if shard.path.is_file() else None
+            if size != shard.file_bytes:
+                what = "is missing" if size is None else f"has {size:,} bytes, not the {shard.file_bytes:,} of its manifest"
+                raise UserError(f"{shard.path} {what}; prepare this part of the data again")
+            found.append(shard)
+    return sorted(found, key=lambda shard: (SPLITS.index(shard.split), shard.path.name))
+
+
+def manifests(directory: pathlib.Path) -> list[dict]:
+    """The manifests of all parts, in order. UserError where there are none, some are missing or damaged, or they do not belong together."""
+    paths = sorted(directory.glob("part-*-of-*.json"))
+    if not paths:
+        raise UserError(f"{directory} holds no prepared data (no manifest); bltjax data prepare SOURCE --out {directory} makes it")
+    found = []
+    for path in paths:
+        try:
+            manifest = json.loads(path.read_text())
+            found.append(manifest if manifest["schema_version"] == SCHEMA_VERSION and manifest["shards"] is not None else None)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise UserError(f"{path} is damaged ({type(error).__name__}); prepare this part of the data again") from None
+        if found[-1] is None:
+            raise UserError(f"{path} is of format {manifest['schema_version']}; this version reads {SCHEMA_VERSION}")
+    count = found[0]["parts"]
+    if any(manifest["parts"] != count or manifest["settings"] != found[0]["settings"] for manifest in found):
+        raise UserError(f"{directory}: its parts were made with different settings or counts; prepare them all alike")
+    there = {manifest["part"] for manifest in found}
+    if missing := sorted(set(range(count)) - there):
+        raise UserError(f"{directory}: {len(missing)} of {count} parts are not there yet ({', '.join(map(str, missing[:8]))}); --shard I/{count} makes them")
+    return sorted(found, key=lambda manifest: manifest["part"])
+
+
+def verify(shard: Shard) -> None:
+    """UserError where a shard's bytes are not those that were written."""
+    if file_digest(shard.path) != shard.sha256:
+        raise UserError(f"{shard.path} is damaged: its checksum is not the manifest's; prepare this part of the data again")
+
+
+def file_digest(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Documents:
+    """The documents of some shards, numbered through. len, [i] -> bytes, and beside them lengths int64 [D], groups int32 [D]
+    (numbers in group_names). Reads what is asked for and no more; any thread may ask."""
+
+    def __init__(self, shards: list[Shard]):
+        self.shards = shards
+        self.starts = [0, *np.cumsum([shard.documents for shard in shards]).tolist()]
+        self.group_names = tuple(sorted({name for shard in shards for name in shard.groups}))
+        self._open = functools.lru_cache(OPEN)(_reader)
+        self._lock = threading.Lock()
+
+    def __len__(self):
+        return self.starts[-1]
+
+    def __getitem__(self, number: int) -> bytes:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        at = bisect.bisect_right(self.starts, number) - 1
+        shard = self.shards[at]
+        try:
+            with self._lock:
+                return bytes(self._open(shard.path).read([int(number - self.starts[at])])[0])
+        except (RuntimeError, IndexError) as error:
+            raise UserError(f"cannot read document {number - self.starts[at]} of {shard.path}: {' '.join(str(error).split())}") from None
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        return self._index["length"].astype(np.int64)
+
+    @functools.cached_property
+    def groups(self) -> np.ndarray:
+        number = {name: i for i, name in enumerate(self.group_names)}
+        maps = [np.array([number[name] for name in shard.groups], np.int32) for shard in self.shards]
+        parts = np.split(self._index["group"], self.starts[1:-1])
+        return np.concatenate([m[part] for m, part in zip(maps, parts, strict=True)]) if maps else np.zeros(0, np.int32)
+
+    @functools.cached_property
+    def _index(self) -> np.ndarray:
+        return np.concatenate([read_index(shard) for shard in self.shards]) if self.shards else np.zeros(0, INDEX)
+
+
+def read_index(shard: Shard) -> np.ndarray:
+    """Lengths and groups of a shard's documents, INDEX [documents]. UserError where they are not what the manifest says."""
+    try:
+        index = np.load(shard.index_path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"cannot read {shard.index_path}: {' '.join(str(error).split())}; prepare this part of the data again") from None
+    if index.dtype != INDEX or index.shape != (shard.documents,) or int(index["length"].sum(dtype=np.int64)) != shard.bytes:
+        raise UserError(f"{shard.index_path} is not the index of {shard.path.name}; prepare this part of the data again")
+    return index
+
+
+def _reader(path: pathlib.Path):
+    from array_record.python import array_record_module
+    return array_record_module.ArrayRecordReader(str(path), "")

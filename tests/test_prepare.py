@@ -1,0 +1,190 @@
+"""Prepared data: the same whatever happens on the way, nothing lost, nothing held out in training, and no half-written shard taken for whole."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from bltjax import config as cfg, locks
+from bltjax.cli import main
+from bltjax.data import prepare, sources, store
+from bltjax.errors import UserError
+
+
+def text(seed, count=40):
+    rng = np.random.default_rng(seed)
+    return b" ".join(b"%x" % n for n in rng.integers(0, 2**32, count))
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Eight files of twenty documents, some of them copies."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for i in range(8):
+        lines = [{"text": text(100 * i + j).decode(), "lang": f"l{j % 3}"} for j in range(20)]
+        lines += [{"text": text(5).decode(), "lang": "l2"}, {"text": "short", "lang": "l0"}]
+        (folder / f"{i}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def data(corpus, **changes):
+    return cfg.replace(cfg.data(), **{"source": "files", "globs": (f"{corpus}/*.jsonl",), "group_field": "lang", "held_out": 0.1, "tuning": 0.1, **changes})
+
+
+def content(directory):
+    """{split: documents in order} of a prepared data set."""
+    found = store.shards(directory)
+    return {split: list(store.Documents([shard for shard in found if shard.split == split])) for split in store.SPLITS}
+
+
+def files_of(directory):
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file() and not path.name.startswith(".")}
+
+
+def test_everything_is_there_once_and_shuffled(corpus, tmp_path):
+    manifest = prepare.prepare(data(corpus), tmp_path / "out", shard_count=3)
+    found = content(tmp_path / "out")
+    every = [d for documents in found.values() for d in documents]
+    assert sorted(every) == sorted({d for d in sources.documents(data(corpus))})
+    assert manifest["counts"] == {"read": 176, "read_bytes": manifest["counts"]["read_bytes"], "short": 8, "duplicates": 8, "near_held_out": 0}
+    assert all(found.values()) and len(found["train"]) > 100
+    order = [sources.documents(data(corpus)).index(d) for d in found["train"]]
+    assert abs(np.corrcoef(order, np.arange(len(order)))[0, 1]) < 0.3
+    assert prepare.prepare(data(corpus, seed=1), tmp_path / "other", shard_count=3)["fingerprint"] != manifest["fingerprint"]
+    assert {split: sorted(d) for split, d in content(tmp_path / "other").items()} == {split: sorted(d) for split, d in found.items()}
+
+
+def test_lengths_and_groups_are_those_of_the_documents(corpus, tmp_path):
+    prepare.prepare(data(corpus), tmp_path / "out", shard_count=3)
+    language = {json.loads(line)["text"].encode(): json.loads(line)["lang"] for path in corpus.iterdir() for line in path.read_text().splitlines()}
+    documents = store.Documents(store.shards(tmp_path / "out"))
+    assert documents.lengths.tolist() == [len(d) for d in documents]
+    assert [documents.group_names[g] for g in documents.groups] == [language[d] for d in documents]
+    with pytest.raises(IndexError):
+        documents[len(documents)]
+
+
+@pytest.mark.parametrize("calls", [1, 2, 5, 7, 9, 11, 12, 14])
+def test_killed_and_begun_again_it_is_the_same(corpus, tmp_path, monkeypatch, calls):
+    monkeypatch.setattr(prepare, "SAVE", 1)
+    monkeypatch.setattr(prepare, "BUFFER", 1 << 10)
+    prepare.prepare(data(corpus), tmp_path / "whole", shard_count=3)
+    count, replace = [0], os.replace
+
+    def dies(*arguments):
+        count[0] += 1
+        if count[0] == calls:
+            raise KeyboardInterrupt
+        replace(*arguments)
+
+    monkeypatch.setattr(os, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        prepare.prepare(data(corpus), tmp_path / "cut", shard_count=3)
+    with pytest.raises(UserError, match="no prepared data"):
+        store.shards(tmp_path / "cut")
+    for bucket in (tmp_path / "cut").glob(".part*/*.bucket"):
+        bucket.open("ab").write(b"half a docu")  # what a kill in the middle of a write leaves
+    monkeypatch.setattr(os, "replace", replace)
+    prepare.prepare(data(corpus), tmp_path / "cut", shard_count=3)
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
+    assert not list((tmp_path / "cut").glob(".part*/")) or not (tmp_path / "cut" / ".part-00000-of-00001").exists()
+
+
+def test_parts_of_several_jobs_make_one_data_set(corpus, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    prepare.prepare(data(corpus), whole)
+    for part in (2, 0):
+        prepare.prepare(data(corpus), parts, part=part, parts=3)
+    with pytest.raises(UserError, match=r"1 of 3 parts are not there yet \(1\)"):
+        store.shards(parts)
+    prepare.prepare(data(corpus), parts, part=1, parts=3)
+    assert {split: set(d) for split, d in content(parts).items()} == {split: set(d) for split, d in content(whole).items()}
+    with pytest.raises(UserError, match="no more jobs"):
+        prepare.prepare(data(corpus), tmp_path / "many", part=8, parts=9)
+    shutil.copy(whole / "part-00000-of-00001.json", parts)
+    with pytest.raises(UserError, match="different settings or counts"):
+        store.shards(parts)
+
+
+def test_near_copies_of_held_out_text_are_not_trained_on(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    originals = [text(i, 200) for i in range(150)]
+    licence = text(999, 30)
+    for i, original in enumerate(originals):
+        (folder / f"{i}.txt").write_bytes(licence + original)
+        (folder / f"{i}-again.txt").write_bytes(licence + original[:1500] + b" and another end of it " + text(1000 + i, 20))
+    settings = cfg.replace(cfg.data(), source="files", globs=(f"{folder}/*.txt",), held_out=0.1, tuning=0.1)
+    manifest = prepare.prepare(settings, tmp_path / "out")
+    found = content(tmp_path / "out")
+    origin = lambda document: document[len(licence):][:1000]
+    kept_out = {origin(d) for d in found["held_out"] + found["tuning"]}
+    assert len(kept_out) > 10 and not kept_out & {origin(d) for d in found["train"]}
+    assert manifest["counts"]["near_held_out"] > 0 and len(found["train"]) > 150  # a licence alone makes no copy
+
+
+def test_a_part_that_is_being_made(corpus, tmp_path):
+    with locks.held(tmp_path / "out" / ".part-00000-of-00001.lock"):
+        with pytest.raises(UserError, match="another process is preparing part 0 of 1"):
+            prepare.prepare(data(corpus), tmp_path / "out")
+
+
+def test_another_source_in_the_same_folder(corpus, tmp_path, monkeypatch):
+    prepare.prepare(data(corpus), tmp_path / "out")
+    assert prepare.prepare(data(corpus), tmp_path / "out")["splits"]  # there already
+    with pytest.raises(UserError, match="other settings"):
+        prepare.prepare(data(corpus, min_bytes=50), tmp_path / "out")
+    monkeypatch.setattr(prepare, "_gather", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prepare.prepare(data(corpus), tmp_path / "begun")
+    (corpus / "0.jsonl").write_text('{"text": "changed in between, and long enough to be kept", "lang": "l0"}\n')
+    with pytest.raises(UserError, match="begun with another source"):
+        prepare.prepare(data(corpus), tmp_path / "begun")
+
+
+def test_files_that_do_not_match_their_manifest(corpus, tmp_path):
+    out = tmp_path / "out"
+    prepare.prepare(data(corpus), out)
+    shard = out / "train-00000-00000.arrayrecord"
+    index = out / "train-00000-00000.index.npy"
+    whole, entries = shard.read_bytes(), index.read_bytes()
+    shard.write_bytes(whole[:-10])
+    with pytest.raises(UserError, match="train-00000-00000.arrayrecord has .* bytes, not the"):
+        store.shards(out)
+    shard.write_bytes(whole[:2000] + bytes([whole[2000] ^ 1]) + whole[2001:])
+    with pytest.raises(UserError, match="checksum"):
+        list(map(store.verify, store.shards(out)))
+    shard.unlink()
+    with pytest.raises(UserError, match="is missing"):
+        store.shards(out)
+    shard.write_bytes(whole)
+    for damaged in (entries[:-6], b"", entries[:-6] + b"\1\0\0\0\0\0"):
+        index.write_bytes(damaged)
+        with pytest.raises(UserError, match="train-00000-00000"):
+            _ = store.Documents(store.shards(out)).lengths
+    manifest = out / "part-00000-of-00001.json"
+    manifest.write_text(manifest.read_text()[:100])
+    with pytest.raises(UserError, match="is damaged"):
+        store.shards(out)
+
+
+def test_an_empty_source_makes_an_empty_shard(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n")
+    manifest = prepare.prepare(cfg.replace(cfg.data(), source="files", globs=(str(tmp_path / "a.jsonl"),)), tmp_path / "out")
+    assert [shard["documents"] for shard in manifest["shards"]] == [0] and content(tmp_path / "out")["train"] == []
+
+
+def test_by_the_command_line(corpus, tmp_path, capsys):
+    arguments = ["data", "prepare", "files", f"{corpus}/*.jsonl", "--out", str(tmp_path / "out"), "--set", "held_out=0.2"]
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["splits"]["held_out"]["documents"] > 10
+    for wrong, said in ((["--shard", "1"], "I/N"), (["--shard", "2/2"], "from 0 to 1"), (["--set", "heldout=1"], "held_out"), (["--shards", "-1"], "--shards"),
+                        (["--set", "tuning=0.9"], "below 1"), (["--set", "source=web", "--set", "seed=-1"], "seed")):
+        assert main([*arguments[:-2], "--out", str(tmp_path / "bad"), *arguments[-2:], *wrong]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and said in err
+    assert main(["data", "prepare", "web", "--out", str(tmp_path / "bad")]) == 2
+    assert "stdlib, files" in capsys.readouterr().err
