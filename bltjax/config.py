@@ -181,6 +181,7 @@ def patching(scheme: str = "none", size: float = 1.0, **changes) -> ConfigDict:
         threshold=float("nan"),  # nats; nan: calibrated on the rows the run will read (delta too, for monotonic)
         delta=float("nan"),  # nats; monotonic and both
         max_length=0,  # 0: no limit
+        resolution=0.0,  # nats: entropies are rounded to multiples of it first (2**-13 where they are read from data at rest); 0: not
         seed=0,  # random
     ), **changes}).lock()
 

@@ -20,11 +20,12 @@ from bltjax.errors import UserError
 
 THRESHOLDS = {"entropy": ("threshold",), "monotonic": ("delta",), "both": ("threshold", "delta")}  # what each compares entropies with
 NEEDS_ENTROPIES = tuple(THRESHOLDS)
+RESOLUTION = 2.0**-13  # nats: entropies of a vocabulary of 260 fit 16 bits (data/entropies at rest)
 SCHEMES = ("strided", "space", "entropy", "monotonic", "both", "random")
 
 
 def starts(ids, scheme, *, entropies=None, threshold=None, delta=None, max_length=None, stride=None, mean=None, seed=None,
-           include_next=False, bos_alone=True, xp=None):
+           include_next=False, bos_alone=True, resolution=None, xp=None):
     """True where a patch starts, bool [..., N + include_next].
 
     ids: int [..., N], one document (or the beginning of one) along the last axis, BOS first; leading axes are independent.
@@ -38,6 +39,7 @@ def starts(ids, scheme, *, entropies=None, threshold=None, delta=None, max_lengt
     entropies: float [..., N] in nats, compared as float32; the last is read only with include_next.
     max_length: longer patches are cut into pieces of so many bytes; None or 0: no limit.
     include_next: decide for the byte that comes after the last, too.
+    resolution: entropies are rounded to multiples of it (`rounded`) before they are compared; None or 0: they are not.
     xp: numpy or jax.numpy; None: jax.numpy where an input is a jax array.
     Raises UserError on an unknown scheme and on missing or impossible values (of traced inputs only shapes are checked).
     """
@@ -68,13 +70,22 @@ def starts(ids, scheme, *, entropies=None, threshold=None, delta=None, max_lengt
             threshold = _number("delta", threshold if delta is None else delta)
         else:
             threshold = _number("threshold", threshold)
-        values = scores(scheme, _entropies(ids, entropies, xp), delta=delta, xp=xp)
+        values = scores(scheme, rounded(_entropies(ids, entropies, xp), resolution or 0, xp), delta=delta, xp=xp)
         natural = forced | (values > threshold)
         if scheme != "entropy":
             natural = natural | (position == 2)  # the released mask opens with True where the first rise is unknown
     if limit:
         natural = natural | ((position - _running_max(xp.where(natural, position, 0), xp)) % limit == 0)
     return natural[..., :n + bool(include_next)]
+
+
+def rounded(entropies, resolution: float, xp=np):
+    """Entropies at the nearest multiple of the resolution (nats), float32; 0: as they are.
+
+    What is stored ahead of training is rounded, so that live patching rounds too: then both cut at the same places, wherever two ways of
+    computing an entropy differ in its last bits only. RESOLUTION is a power of two, so that multiples and their differences are exact.
+    """
+    return xp.round(entropies * np.float32(1 / resolution)) * np.float32(resolution) if resolution else entropies
 
 
 class Progress(NamedTuple):
@@ -95,13 +106,13 @@ def begin(B: int) -> Progress:
 def advance(config, progress: Progress, ids, entropies=None):
     """(bool [B,C]: whether the id after each of these starts a patch; Progress after each, [B,C]). `starts` of it all, C ids at a time.
 
-    config: a patching config (scheme, size, threshold, delta, max_length, seed). ids: int32 [B,C] that come next; entropies: nats [B,C].
+    config: a patching config. ids: int32 [B,C] that come next; entropies: nats [B,C].
     """
     scheme, C = config.scheme, ids.shape[1]
     at = progress.n[:, None] + jnp.arange(C, dtype=jnp.int32)[None]
     position = at + 1  # of the id that comes after
     before = jnp.concatenate([progress.id[:, None], ids[:, :-1]], axis=1)
-    entropies = jnp.zeros(ids.shape, jnp.float32) if entropies is None else entropies
+    entropies = jnp.zeros(ids.shape, jnp.float32) if entropies is None else rounded(entropies, config.resolution, jnp)
     rise = entropies - jnp.concatenate([progress.entropy[:, None], entropies[:, :-1]], axis=1)
     prefix = progress.prefix[:, None] + jnp.cumsum(_symbols(ids, at, jnp), axis=-1, dtype=jnp.uint32)
     forced = position < 2
@@ -125,14 +136,14 @@ def advance(config, progress: Progress, ids, entropies=None):
 
 
 def lengths(ids, scheme, *, entropies=None, threshold=None, delta=None, max_length=None, stride=None, mean=None, seed=None,
-            include_next=True, bos_alone=True) -> list[int]:
+            include_next=True, bos_alone=True, resolution=None) -> list[int]:
     """Patch lengths of one row of ids [N], summing to N + include_next (the released models' convention is N + 1). See `starts`."""
     ids = np.asarray(ids)
     if ids.ndim != 1:
         raise UserError(f"ids must be one row [N], not of shape {list(ids.shape)}")
     entropies = None if entropies is None else np.asarray(entropies)
     mask = starts(ids.astype(np.int32) if not ids.size else ids, scheme, entropies=entropies, threshold=threshold, delta=delta,
-                  max_length=max_length, stride=stride, mean=mean, seed=seed, include_next=include_next, bos_alone=bos_alone, xp=np)
+                  max_length=max_length, stride=stride, mean=mean, seed=seed, include_next=include_next, bos_alone=bos_alone, resolution=resolution, xp=np)
     return np.diff(np.append(np.flatnonzero(mask), mask.size)).tolist()
 
 

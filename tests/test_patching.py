@@ -183,13 +183,14 @@ def test_ids_must_be_whole_numbers_in_a_row():
 
 @pytest.mark.parametrize("scheme, size", [("strided", 3), ("space", 1), ("random", 4), ("entropy", 1), ("monotonic", 1), ("both", 1)])
 @pytest.mark.parametrize("limit", [0, 4])
-def test_piece_by_piece(scheme, size, limit):
+@pytest.mark.parametrize("resolution", [0, patching.RESOLUTION, 0.5])
+def test_piece_by_piece(scheme, size, limit, resolution):
     """`advance` decides what `starts` decides, however the ids are cut, and from any of the places that it has passed."""
     rng = np.random.default_rng(0)
     text = b"a b,  cd! \xc3\xa9 xyz 42\n\n\tif (x): pass" * 3
     ids = np.stack([vocab.encode_document(text), np.concatenate([[vocab.BOS], rng.integers(4, 260, len(text) + 1)])]).astype(np.int32)
     entropies = rng.exponential(2.0, ids.shape).astype(np.float32)
-    config = cfg.patching(scheme, size, threshold=1.5, delta=0.5, max_length=limit, seed=7)
+    config = cfg.patching(scheme, size, threshold=1.5, delta=0.5, max_length=limit, seed=7, resolution=float(resolution))
     whole = patching.starts(ids, scheme, entropies=entropies, include_next=True, **segmentation.rule(config))
     progress, at = patching.begin(2), 0
     while at < ids.shape[1]:
@@ -200,3 +201,19 @@ def test_piece_by_piece(scheme, size, limit):
         np.testing.assert_array_equal(start, whole[:, at + 1:at + 1 + start.shape[1]])
         progress = jax.tree.map(lambda x: x[:, kept - 1], after)
         at += kept
+
+
+def test_rounded_entropies_cut_the_same_whatever_their_last_bits(rng_seed=0):
+    rng = np.random.default_rng(rng_seed)
+    ids = np.concatenate([[vocab.BOS], rng.integers(4, 260, 5000)]).astype(np.int32)
+    entropies = rng.uniform(0, 5.5, len(ids)).astype(np.float32)
+    stored = np.round(entropies / patching.RESOLUTION).astype(np.uint16)
+    assert stored.max() < 2**16 - 1 and np.log(vocab.SIZE) / patching.RESOLUTION < 2**16
+    at_rest = stored.astype(np.float32) * np.float32(patching.RESOLUTION)
+    np.testing.assert_array_equal(patching.rounded(entropies, patching.RESOLUTION), at_rest)
+    assert np.abs(at_rest - entropies).max() <= patching.RESOLUTION / 2
+    for scheme in ("entropy", "monotonic", "both"):
+        settings = dict(threshold=2.0 + patching.RESOLUTION / 2, delta=0.5 + patching.RESOLUTION / 2)
+        live = patching.lengths(ids, scheme, entropies=entropies, resolution=patching.RESOLUTION, **settings)
+        assert live == patching.lengths(ids, scheme, entropies=at_rest, **settings)
+        assert live != patching.lengths(ids, scheme, entropies=patching.rounded(entropies, 1.0), **settings)

@@ -20,7 +20,7 @@ def rule(patching_config) -> dict:
         raise UserError(f"patching.scheme {p.scheme!r} is no rule on bytes; those are {', '.join(by_scheme)}")
     if p.scheme == "strided" and p.size != int(p.size):
         raise UserError(f"strided patches have a whole number of bytes, not patching.size={p.size}")
-    return {**by_scheme[p.scheme], "max_length": p.max_length}
+    return {**by_scheme[p.scheme], "max_length": p.max_length, "resolution": p.resolution}
 
 
 def document_lengths(patching_config, documents: list[bytes], entropies=None, tokenizer=None) -> list[np.ndarray]:

@@ -34,22 +34,32 @@ def annotate(model_config, params, documents: list[bytes], *, entropies=byte_lm.
     for number, n in enumerate(sizes):
         for piece in _pieces(n, longest, reach):
             buckets.setdefault(_power_of_two(piece[1] - piece[0], SHORTEST), []).append((number, *piece))
-    forward = _compiled(FrozenConfigDict(model_config), entropies)
+    forward, spread, devices = _compiled(FrozenConfigDict(model_config), entropies), *_devices()
+    params = jax.device_put(params, spread and spread[1])
     found = [np.empty(n, np.float32) for n in sizes]
     for length, pieces in sorted(buckets.items()):
-        rows = min(max(1, SYMBOLS // length), _power_of_two(len(pieces), 1))
+        rows = devices * min(max(1, SYMBOLS // length), _power_of_two(-(-len(pieces) // devices), 1))
         for at in range(0, len(pieces), rows):
             group = pieces[at:at + rows]
             ids, docs = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.int32)
             for row, (number, start, stop, _) in enumerate(group):
                 ids[row, :stop - start] = _part(documents[number], start, stop)
                 docs[row, :stop - start] = 1
-            values = np.asarray(forward(params, {"bytes": ids, "doc_ids": docs}))
+            values = np.asarray(forward(params, jax.device_put({"bytes": ids, "doc_ids": docs}, spread and spread[0])))
             for row, (number, start, stop, keep) in enumerate(group):
                 found[number][keep:stop] = values[row, keep - start:stop - start]
             if progress:
                 progress(sum(stop - keep for _, _, stop, keep in group))
     return found
+
+
+def _devices():
+    """((sharding of rows, sharding of parameters) or None, count): every device of this process takes its rows."""
+    devices = jax.local_devices()
+    if len(devices) == 1:
+        return None, 1
+    mesh = jax.sharding.Mesh(np.array(devices), ("rows",))
+    return tuple(jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in (("rows",), ())), len(devices)
 
 
 @functools.lru_cache(maxsize=8)

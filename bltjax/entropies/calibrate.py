@@ -24,7 +24,7 @@ def calibrate(scheme, documents_ids, documents_entropies, target, *, max_length=
     Raises UserError, with the sizes that can be reached, where the closest is off by more than 2%.
     """
     values, opened, positions = _scores(scheme, documents_ids, documents_entropies, threshold, delta, count)
-    target = _target(target)
+    target = wanted(target)
     candidates = _candidates(values)
     sizes = {}
 
@@ -38,7 +38,7 @@ def calibrate(scheme, documents_ids, documents_entropies, target, *, max_length=
         middle = (low + high) // 2
         low, high = (middle, high) if size(middle) < target else (low, middle)
     best = min(low, high, key=lambda i: abs(size(i) - target))
-    _check(size(best), target, size(0), size(len(candidates) - 1))
+    check(size(best), target, size(0), size(len(candidates) - 1))
     return float(candidates[best])
 
 
@@ -54,7 +54,7 @@ def solve(mean_size, low, high, target, *, tolerance=TOLERANCE, close=1e-3, most
     mean_size rises with the threshold, but for small disorder. Bisection ends at a relative error of `close` or after `most` calls; the
     best threshold seen is returned. Raises UserError where even that is off by more than `tolerance` of the target.
     """
-    target = _target(target)
+    target = wanted(target)
     seen = {}
 
     def error(threshold):
@@ -68,18 +68,18 @@ def solve(mean_size, low, high, target, *, tolerance=TOLERANCE, close=1e-3, most
                 break
             low, high = (middle, high) if seen[middle] < target else (low, middle)
     best = min(seen, key=lambda t: abs(seen[t] - target))
-    _check(seen[best], target, min(seen.values()), max(seen.values()), tolerance)
+    check(seen[best], target, min(seen.values()), max(seen.values()), tolerance)
     return best
 
 
-def _target(target):
+def wanted(target):
     target = float(target)
     if not 1 <= target < math.inf:
         raise UserError(f"a mean patch size must be at least 1 and finite, not {target:g}")
     return target
 
 
-def _check(size, target, least, most, tolerance=TOLERANCE):
+def check(size, target, least, most, tolerance=TOLERANCE):
     if not abs(size / target - 1) <= tolerance:
         raise UserError(f"no threshold gives a mean patch size of {target:g}: the closest is {size:.4g}, "
                         f"and they reach from {least:.4g} to {most:.4g}")

@@ -1,0 +1,92 @@
+"""Calibration on annotated data (entropies/stored.py): the threshold for a patch size, what it gives in each split and group, the curve."""
+
+import functools
+import operator
+import pathlib
+
+import numpy as np
+
+from bltjax.data import store
+from bltjax.entropies import sketch, stored
+from bltjax.errors import UserError
+
+POINTS = 200  # of a curve that is written out
+DRAWN = 8  # groups with a line of their own in a plot
+
+
+def marks(directory) -> list[str]:
+    """Fingerprints of the byte LMs whose entropies lie beside a prepared data set."""
+    return sorted(path.name.removeprefix("entropies-") for path in pathlib.Path(directory).glob("entropies-*") if path.is_dir())
+
+
+def calibrated(directory, scheme: str, size: float, *, mark: str = "", delta: float | None = None, limit: int = 0) -> dict:
+    """The threshold (monotonic: the delta; both: the threshold at this delta) in nats whose mean patch size on training text is `size`.
+
+    mark: whose entropies; "": the only ones there. limit: about so many bytes of each split are counted, of a random order; 0: all.
+    Returns {"scheme", "size", "threshold", "patch_size", "bytes", "documents", "groups" {name: patch size}, "splits" {name: patch size},
+    "curve" {name: [[thresholds], [sizes]]}}, where the curve of all text together is called "all".
+    """
+    there = marks(directory)
+    shards = store.shards(directory)
+    if mark and mark not in there or not mark and len(there) != 1:
+        raise UserError(f"{directory} has entropies of {', '.join(there) or 'no byte LM'}"
+                        + (f", not of {mark}" if mark else "; --byte-lm says which" if there else "; bltjax data annotate makes them"))
+    mark = mark or there[0]
+    by_split = {}
+    for split in store.SPLITS:
+        documents = store.Documents([shard for shard in shards if shard.split == split])
+        if len(documents):
+            ends = np.cumsum(documents.lengths)
+            count = int(np.searchsorted(ends, limit)) + 1 if limit else len(documents)
+            numbers = range(min(count, len(documents)))
+            by_split[split] = (documents, numbers, sketch.of_documents(stored.Entropies(documents, mark), numbers, documents.groups, scheme, delta))
+    if "train" not in by_split:
+        raise UserError(f"{directory} has no training text to calibrate on")
+    total = {split: functools.reduce(operator.add, groups.values()) for split, (_, _, groups) in by_split.items()}
+    threshold = total["train"].threshold(size)
+    documents, numbers, groups = by_split["train"]
+    named = {documents.group_names[group]: found for group, found in sorted(groups.items(), key=lambda item: -item[1].positions)}
+    return {"scheme": scheme, "size": size, "threshold": threshold, "patch_size": total["train"].mean_size(threshold), "documents": len(numbers),
+            "bytes": int(documents.lengths[:len(numbers)].sum()), "entropies": mark, "delta": delta,
+            "groups": {name: found.mean_size(threshold) for name, found in named.items()},
+            "splits": {split: found.mean_size(threshold) for split, found in total.items()},
+            "curve": {name: curve(found) for name, found in {"all": total["train"], **dict(list(named.items())[:DRAWN])}.items()}}
+
+
+def curve(found: sketch.Sketch) -> list[list[float]]:
+    """[[thresholds], [mean sizes]]: POINTS of them, as far as scores reach."""
+    thresholds, sizes = found.sizes()
+    at = np.flatnonzero(found.counts)
+    if not len(at):
+        return [[], []]
+    chosen = np.unique(np.linspace(max(0, at[0] - 1), min(len(sizes) - 1, at[-1]), POINTS).astype(int))
+    return [thresholds[chosen].tolist(), sizes[chosen].tolist()]
+
+
+def plot(result: dict, path) -> None:
+    """The curves of a result of `calibrated`, as a picture (its format by the path's ending)."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    matplotlib.use("Agg")
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for name, (thresholds, sizes) in result["curve"].items():
+        axes.plot(thresholds, sizes, label=name, color="black" if name == "all" else None, linewidth=2 if name == "all" else 1)
+    axes.axvline(result["threshold"], color="grey", linewidth=0.8)
+    axes.axhline(result["size"], color="grey", linewidth=0.8)
+    axes.set(xlabel=f"{'rise' if result['scheme'] == 'monotonic' else 'threshold'}, nats", ylabel="mean patch size, bytes", yscale="log",
+             title=f"{result['scheme']}: {result['size']:g} bytes a patch at {result['threshold']:.4f} nats")
+    axes.legend(fontsize="small")
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write the plot {path}: {' '.join(str(error).split())}") from None
+
+
+def text(result: dict) -> str:
+    lines = [f"{result['scheme']}: {'delta' if result['scheme'] == 'monotonic' else 'threshold'} {result['threshold']:.6f} nats gives "
+             f"{result['patch_size']:.3f} bytes per patch on {result['bytes']:,} bytes of training text"]
+    lines += [f"  {split:<10} {size:.3f}" for split, size in result["splits"].items() if split != "train"]
+    if len(result["groups"]) > 1:
+        lines += [f"  {name[:24]:<24} {size:.3f}" for name, size in list(result["groups"].items())[:DRAWN]]
+    return "\n".join(lines)

@@ -1,0 +1,50 @@
+"""A sketch tells the mean patch size of every threshold exactly."""
+
+import numpy as np
+import pytest
+
+from bltjax import patching, vocab
+from bltjax.entropies import sketch, stored
+from bltjax.errors import UserError
+
+
+def documents(seed=0, sizes=(0, 1, 2, 3, 50, 400)):
+    rng = np.random.default_rng(seed)
+    ids = [np.concatenate([[vocab.BOS], rng.integers(4, 260, n), [vocab.EOS]]).astype(np.int32) for n in sizes]
+    return ids, [stored.nats(stored.rounded(rng.gamma(1.5, 1.0, len(i)).clip(0, 5.5))) for i in ids]
+
+
+@pytest.mark.parametrize("scheme, given", [("entropy", {}), ("monotonic", {}), ("both", {"delta": 0.3})])
+def test_sizes_are_those_of_patching(scheme, given):
+    ids, entropies = documents()
+    found = sketch.Sketch(scheme, **given).add(entropies)
+    name = "delta" if scheme == "monotonic" else "threshold"
+    for threshold in (-1.0, -0.25, 0.0, 0.4, patching.RESOLUTION, 1.5, 1.5 + patching.RESOLUTION / 2, 9.0, -9.0):
+        patches = sum(patching.starts(i, scheme, entropies=e, xp=np, **{name: threshold, **given}).sum() for i, e in zip(ids, entropies))
+        assert found.mean_size(threshold) == sum(map(len, ids)) / patches
+    thresholds, sizes = found.sizes()
+    assert (np.diff(sizes) >= 0).all()
+    for at in (70_000, 66_000, 60_000, 80_000):
+        assert sizes[at] == found.mean_size(thresholds[at])
+
+
+def test_sketches_add_up():
+    parts = [sketch.Sketch("entropy").add(documents(seed)[1]) for seed in range(3)]
+    whole = sketch.Sketch("entropy").add([e for seed in range(3) for e in documents(seed)[1]])
+    added = parts[0] + parts[1] + parts[2]
+    assert (added.positions, added.opened) == (whole.positions, whole.opened) and np.array_equal(added.counts, whole.counts)
+    assert not sketch.Sketch("entropy").add([]).positions
+
+
+def test_the_threshold_gives_the_size():
+    _, entropies = documents(sizes=(5000,) * 8)
+    for scheme in ("entropy", "monotonic"):
+        found = sketch.Sketch(scheme).add(entropies)
+        for size in (1.5, 2, 4.5, 8):
+            assert abs(found.mean_size(found.threshold(size)) / size - 1) < 1e-3
+    with pytest.raises(UserError, match="no threshold gives"):
+        found.threshold(1e6)
+    with pytest.raises(UserError, match="at least 1"):
+        found.threshold(0.5)
+    with pytest.raises(UserError, match="no entropies"):
+        sketch.Sketch("entropy").threshold(4)

@@ -1,0 +1,161 @@
+"""Entropies at rest: those of one pass, whatever killed their making; two jobs never make the same shard; what does not fit is said."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from bltjax import config as cfg, locks, models, patching, vocab
+from bltjax.cli import main
+from bltjax.data import prepare, store
+from bltjax.entropies import annotate, stored
+from bltjax.errors import UserError
+
+MODEL = cfg.transformer("byte", vocab=vocab.SIZE, width=16, layers=2, heads=2, window=16, ffn_multiple=16)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return models.init(MODEL, jax.random.key(0))
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """Forty documents, one of them long, one of one byte, in two shards."""
+    rng = np.random.default_rng(0)
+    sizes = [1, 5000, *rng.integers(2, 300, 38)]
+    lines = (json.dumps({"text": "".join(map(chr, rng.integers(32, 120, n)))}) for n in sizes)
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    settings = cfg.replace(cfg.data(), source="files", globs=(str(tmp_path / "a.jsonl"),), min_bytes=1, held_out=0.1)
+    prepare.prepare(settings, tmp_path / "data", shard_count=2)
+    return tmp_path / "data"
+
+
+def test_they_are_those_of_a_pass_rounded(prepared, params):
+    made = stored.make(prepared, MODEL, params)
+    documents = store.Documents(store.shards(prepared))
+    assert made["made"] == made["shards"] == len(documents.shards) and made["bytes"] == documents.lengths.sum()
+    found = stored.Entropies(documents, made["fingerprint"])
+    live = annotate.annotate(MODEL, params, list(documents))
+    for i, values in enumerate(live):
+        assert found[i].dtype == np.float32 and found[i][-1] == 0
+        assert np.abs(found[i][:-1] - values[:-1]).max() <= patching.RESOLUTION / 2 + 1e-5
+        settings = dict(threshold=float(np.median(values)) // patching.RESOLUTION * patching.RESOLUTION + patching.RESOLUTION / 2)
+        ids = vocab.encode_document(documents[i])
+        assert patching.lengths(ids, "entropy", entropies=found[i], include_next=False, **settings) == \
+            patching.lengths(ids, "entropy", entropies=values, include_next=False, resolution=patching.RESOLUTION, **settings)
+    assert stored.make(prepared, MODEL, params)["there"] == made["shards"]
+
+
+def test_killed_and_begun_again_they_are_the_same(prepared, params, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "CHUNK", 500)
+    whole = stored.make(prepared, MODEL, params)
+    files = {path.name: path.read_bytes() for path in sorted(prepared.glob("entropies-*/[a-z]*"))}
+    for path in prepared.glob("entropies-*/*"):
+        path.unlink()
+    replace, count = os.replace, [0]
+
+    def dies(*arguments):
+        count[0] += 1
+        if count[0] % 4 == 0:
+            raise KeyboardInterrupt
+        replace(*arguments)
+
+    monkeypatch.setattr(os, "replace", dies)
+    computed = []
+    annotated = annotate.annotate
+    monkeypatch.setattr(annotate, "annotate", lambda model, params, documents: computed.append(len(documents)) or annotated(model, params, documents))
+    for _ in range(100):
+        try:
+            again = stored.make(prepared, MODEL, params)
+            break
+        except KeyboardInterrupt:
+            documents = store.Documents(store.shards(prepared))
+            with pytest.raises(UserError, match="no entropies yet"):
+                stored.Entropies(documents, whole["fingerprint"])
+    assert {path.name: path.read_bytes() for path in sorted(prepared.glob("entropies-*/[a-z]*"))} == files
+    assert again["fingerprint"] == whole["fingerprint"] and not list(prepared.glob("entropies-*/.*.chunks"))
+    assert sum(computed) < 2 * 40  # little was computed twice
+
+
+def test_two_jobs_do_not_make_the_same_shard(prepared, params):
+    first = store.shards(prepared)[0]
+    folder = prepared / f"entropies-{stored.fingerprint(MODEL, params)}"
+    with locks.held(folder / f".{first.path.name}.lock"):
+        made = stored.make(prepared, MODEL, params)
+    assert made["elsewhere"] == 1 and made["made"] == made["shards"] - 1 and not stored.whole(folder, first)
+    parts = [stored.make(prepared, MODEL, params, part=part, parts=2) for part in (0, 1)]
+    assert sum(p["made"] for p in parts) == 1 and sum(p["made"] + p["there"] for p in parts) == made["shards"]
+
+
+def test_what_does_not_fit_is_said(prepared, params):
+    mark = stored.make(prepared, MODEL, params)["fingerprint"]
+    documents = store.Documents(store.shards(prepared))
+    folder, shard = prepared / f"entropies-{mark}", documents.shards[0]
+    with pytest.raises(UserError, match="no entropies yet"):
+        stored.Entropies(documents, "0123456789ab")
+    seal = stored.seal(folder, shard)
+    record = json.loads(seal.read_text())
+    seal.write_text(json.dumps({**record, "text_sha256": "0"}))
+    with pytest.raises(UserError, match="of other text"):
+        stored.Entropies(documents, mark)
+    seal.write_text(json.dumps(record))
+    (folder / shard.path.name).write_bytes((folder / shard.path.name).read_bytes()[:-1])
+    with pytest.raises(UserError, match="not what its seal says"):
+        stored.Entropies(documents, mark)
+    changed = jax.tree.map(lambda x: x + 1e-3, params)
+    assert stored.fingerprint(MODEL, changed) != mark and stored.fingerprint(MODEL, jax.tree.map(np.asarray, params)) == mark
+
+
+SPREAD = """
+import sys, jax, numpy as np
+jax.config.update("jax_num_cpu_devices", 4)
+sys.path.insert(0, sys.argv[2])
+from bltjax import models
+from bltjax.entropies import annotate
+from test_stored_entropies import MODEL
+params = models.init(MODEL, jax.random.key(0))
+documents = [bytes(range(40)) * k for k in (1, 2, 7, 100)] + [b"x"]
+np.savez(sys.argv[1], *annotate.annotate(MODEL, params, documents))
+"""
+
+
+def test_on_several_devices_they_are_the_same(tmp_path):
+    out = tmp_path / "four.npz"
+    subprocess.run([sys.executable, "-c", SPREAD, str(out), os.path.dirname(__file__)], check=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    documents = [bytes(range(40)) * k for k in (1, 2, 7, 100)] + [b"x"]
+    with np.load(out) as four:
+        for one, other in zip(annotate.annotate(MODEL, models.init(MODEL, jax.random.key(0)), documents), four.values(), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_annotate_and_calibrate_by_the_command_line(prepared, params, tmp_path, capsys, monkeypatch):
+    from bltjax import api
+    lm = api.Model(cfg.run("lm", "byte-lm", MODEL), lambda: params, tmp_path / "lm")
+    monkeypatch.setattr(api, "load", lambda path, byte_lm=None: lm)
+    assert main(["data", "annotate", str(prepared), "--byte-lm", "lm", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["made"] == made["shards"]
+    for scheme, more in (("entropy", []), ("monotonic", []), ("both", ["--delta", "-0.1"])):
+        arguments = ["data", "calibrate", "--data", str(prepared), "--scheme", scheme, "--size", "4.5", "--plot", str(tmp_path / "a.png"), *more]
+        assert main([*arguments, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert abs(found["patch_size"] / 4.5 - 1) < 0.02 and found["entropies"] == made["fingerprint"]
+        documents = store.Documents([shard for shard in store.shards(prepared) if shard.split == "train"])
+        entropies = stored.Entropies(documents, made["fingerprint"])
+        settings = {"delta" if scheme == "monotonic" else "threshold": found["threshold"], **({"delta": -0.1} if more else {})}
+        patches = sum(len(patching.lengths(vocab.encode_document(d), scheme, entropies=entropies[i], include_next=False, **settings)) for i, d in enumerate(documents))
+        assert np.isclose((documents.lengths + 2).sum() / patches, found["patch_size"]) and set(found["splits"]) >= {"train", "held_out"}
+        assert (tmp_path / "a.png").stat().st_size > 1000 and len(found["curve"]["all"][0]) > 20
+    for wrong, said in ((["--data", str(tmp_path)], "no prepared data"), ([], "--byte-lm DIR or --data DIR"), (["--data", str(prepared), "--max-length", "4"], "--max-length"),
+                        (["--data", str(prepared), "--bytes", "0"], "--bytes"), (["--data", str(prepared), "--size", "1e9"], "no threshold"),
+                        (["--data", str(prepared), "--plot", str(tmp_path / "none" / "a.png")], "cannot write the plot"), (["--byte-lm", "x", "--plot", "a.png"], "--plot needs")):
+        assert main(["data", "calibrate", "--size", "3", *wrong]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and said in err, wrong
+    assert main(["data", "annotate", str(tmp_path), "--byte-lm", "lm"]) == 2
+    assert "no prepared data" in capsys.readouterr().err
