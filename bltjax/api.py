@@ -136,7 +136,7 @@ class Model:
 
         options: top_k, top_p, seed, stop, draft (generation.Options). UserError for options that cannot be.
         """
-        prompts = [prompts] if isinstance(prompts, (str, bytes)) else list(prompts)
+        prompts = list(prompts) if isinstance(prompts, (list, tuple)) else [prompts]
         return self.generator.generate(prompts, _options(max_new_bytes, temperature, options)).new
 
     def stream(self, prompt, max_new_bytes: int, temperature: float = 0.0, raw: bool = False, **options):
@@ -169,7 +169,7 @@ def _options(max_new_bytes, temperature, options: dict) -> Options:
     if unknown := set(options) - known:
         raise UserError(f"unknown option {', '.join(sorted(unknown))}; allowed: {', '.join(sorted(known))}")
     stop = options.pop("stop", ())
-    return Options(max_new_bytes, temperature, stop=(stop,) if isinstance(stop, (str, bytes)) else tuple(stop), **options)
+    return Options(max_new_bytes, temperature, stop=(stop,) if isinstance(stop, (str, bytes)) else tuple(stop) if isinstance(stop, (list, tuple, set)) else stop, **options)
 
 
 def run(function, model: Model, batch: dict, shape) -> np.ndarray:

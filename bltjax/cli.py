@@ -261,6 +261,10 @@ def generate(args) -> int:
     if args.file and not args.file.is_file():
         raise UserError(f"no file {args.file}")
     prompts = [p.encode("utf-8", "surrogateescape") for p in args.prompt] + ([args.file.read_bytes()] if args.file else [])
+    if args.unconditional and prompts:
+        raise UserError("--unconditional begins at BOS: it goes with no prompt")
+    if args.raw and (args.json or len(prompts) > 1):
+        raise UserError("--raw goes with one prompt and without --json")
     if args.unconditional and not prompts:
         prompts = [b""]
     if not prompts or not all(prompts) and not args.unconditional:
@@ -297,7 +301,9 @@ def import_(args) -> int:
 
 def export(args) -> int:
     from bltjax.interop import convert
-    convert.send_out(args.source, args.out, args.byte_lm, args.loosely)
+    note = convert.send_out(args.source, args.out, args.byte_lm, args.loosely)
+    if note:
+        print(f"bltjax: {note}", file=sys.stderr)
     print(f"{args.out}: a Hugging Face Blt directory")
     return 0
 

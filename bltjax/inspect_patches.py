@@ -10,7 +10,9 @@ from bltjax.errors import UserError
 from bltjax.evals import bpb
 from bltjax.sweep import artifacts
 
-SPACE_MARKS = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
+# What a terminal would not show, or would obey, as a character of its own.
+SPACE_MARKS = {**{chr(c): chr(0x2400 + c) for c in range(32)}, "\x7f": "␡", "\n": "⏎", "\t": "⇥", **{chr(c): f"\\x{c:02x}" for c in range(0x80, 0xA0)}}
+FILES = (".txt", ".md", ".py", ".json", ".jsonl", ".csv", ".html", ".xml", ".bin", ".gz")  # a word that ends so is meant as a file
 
 
 def of_text(text: str, run: pathlib.Path | None, scheme: str, *, byte_lm=None, threshold=None, delta=None, stride=None, mean=None, seed=None,
@@ -51,8 +53,8 @@ def of_text(text: str, run: pathlib.Path | None, scheme: str, *, byte_lm=None, t
 
 
 def rule(scheme: str, used) -> dict:
-    """The numbers of a scheme: {"threshold", "delta"} as far as it has them."""
-    values = {key: used[key] for key in OPTIONS.get(scheme, ()) if key in ("threshold", "delta")} if used is not None else {}
+    """The numbers of a scheme: {"threshold", "delta", "stride", "mean"} as far as it has them."""
+    values = {key: used["size" if key in ("stride", "mean") else key] for key in OPTIONS.get(scheme, ())} if used is not None else {}
     return {key: value for key, value in values.items() if math.isfinite(value)}
 
 
@@ -68,7 +70,8 @@ def by_hand(scheme: str, given: dict, base=None):
         if key not in (*OPTIONS[scheme], "max_length", *(("seed",) if scheme == "random" else ())):
             raise UserError(f"--{key.replace('_', '-')} means nothing to --scheme {scheme}; it reads {', '.join('--' + o for o in OPTIONS[scheme]) or 'no option'}")
         if not math.isfinite(value) or key in ("stride", "mean") and value < 1 or key in ("seed", "max_length") and value < 0:
-            raise UserError(f"--{key.replace('_', '-')} is {value}; it must be a finite number, of 1 or more for sizes")
+            least = {"stride": "a number of 1 or more", "mean": "a number of 1 or more", "seed": "0 or more", "max_length": "0 (no limit) or more"}
+            raise UserError(f"--{key.replace('_', '-')} is {value}; it must be {least.get(key, 'a finite number')}")
     same = base is not None and base.scheme == scheme
     missing = [f"--{option}" for option in OPTIONS[scheme] if option not in given]
     if missing and not same:
@@ -85,7 +88,7 @@ def read(text: str) -> bytes:
         data = path.read_bytes()
         what = f"{path} is empty"
     else:
-        if path and "/" in text and not set(text) & set(" \n\t") and (path.is_dir() or path.suffix or text.startswith(("/", "./", "../"))):
+        if path and ("/" in text or path.suffix.lower() in FILES) and not set(text) & set(" \n\t") and (path.is_dir() or path.suffix or text.startswith(("/", "./", "../"))):
             raise UserError(f"no file {text} (to patch these words as a text, put a space among them)")
         data, what = text.encode("utf-8", "surrogateescape"), "the text is empty"
     if not data:

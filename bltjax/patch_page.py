@@ -25,7 +25,7 @@ def write(path: pathlib.Path, result: dict) -> None:
 
 def page(result: dict) -> str:
     """The page's HTML."""
-    rule = ", ".join(f"{key} {value:.4g} nats" for key, value in result["rule"].items())
+    rule = ", ".join(f"{key} {value:.4g}{' nats' if key in ('threshold', 'delta') else ''}" for key, value in result["rule"].items())
     title = f"{result['scheme']} patches: {result['bytes']} bytes, {len(result['patches'])} patches, {result['mean']:.2f} bytes each"
     colored = "".join(f'<span style="background:{COLORS[i % len(COLORS)]}">{html.escape(p)}</span>' for i, p in enumerate(result["patches"]))
     bars = f'<div class="bars">{_bars(result)}</div><p>Height: entropy of the byte under the bar, before it was seen, in nats.</p>' if result["entropies"] else ""

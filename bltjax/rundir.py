@@ -10,7 +10,7 @@ from importlib import metadata
 
 from ml_collections import ConfigDict
 
-from bltjax import config as cfg
+from bltjax import config as cfg, locks
 from bltjax.errors import UserError
 
 SHARED = "_shared"  # byte LMs, tokenizers and entropies, one directory for all experiments under one root
@@ -93,7 +93,7 @@ def from_run(path: pathlib.Path) -> str:
 
 
 def create(run_dir: pathlib.Path, config: ConfigDict, experiment: str) -> None:
-    """Writes config.json, or checks that the one there is of the same run. Another config there: UserError naming the keys."""
+    """Writes config.json, or checks that the one there is of the same run. Another config there: UserError naming the keys, if that run has begun."""
     record, new = read_json(run_dir / "config.json"), cfg.to_dict(config)
     if record is None:
         write_json(run_dir / "config.json", {"schema_version": cfg.SCHEMA_VERSION, "experiment": experiment, "config": new,
@@ -101,9 +101,19 @@ def create(run_dir: pathlib.Path, config: ConfigDict, experiment: str) -> None:
         return
     old_flat, new_flat = (cfg.flat(cfg.completed(cfg.from_dict(c))) for c in (record["config"], new))
     differing = [k for k in {**old_flat, **new_flat} if json.dumps(old_flat.get(k)) != json.dumps(new_flat.get(k))]
+    if differing and not begun(run_dir) and not locks.is_held(run_dir / ".lock"):  # refused before its first step: nothing of it is lost
+        write_json(run_dir / "config.json", {**record, "experiment": experiment, "config": new, "versions": versions()})
+        for name in ("planned.json", "failed.json", "notes.txt"):
+            (run_dir / name).unlink(missing_ok=True)
+        return
     if differing:
         shown = ", ".join(f"{k} ({old_flat.get(k)!r} there, {new_flat.get(k)!r} now)" for k in differing[:4])
         raise UserError(f"{run_dir} holds a run with another config: {shown}; rename the experiment (or --root) or remove the directory")
+
+
+def begun(run_dir: pathlib.Path) -> bool:
+    """Whether a run has computed anything that another one in its directory would be mixed up with."""
+    return any((run_dir / name).exists() for name in ("metrics.jsonl", "eval.json", "done.json", "checkpoints"))
 
 
 def load_config(run_dir: pathlib.Path) -> ConfigDict:

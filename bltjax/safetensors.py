@@ -85,7 +85,7 @@ def header(path: pathlib.Path) -> dict[str, Tensor]:
             if size < 8 or length > min(size - 8, LONGEST_HEADER):
                 raise UserError(f"{path} is no whole safetensors file: its header would take {length} bytes, the file has {size}")
             fields = json.loads(file.read(length))
-        found = {}
+        found, spans = {}, []
         for name, about in fields.items():
             if name == "__metadata__":
                 continue
@@ -97,6 +97,10 @@ def header(path: pathlib.Path) -> dict[str, Tensor]:
             if not 0 <= begin <= end <= size - 8 - length:
                 raise UserError(f"{path} is truncated: tensor {name} would end at byte {8 + length + end}, the file has {size}")
             found[name] = Tensor(dtype, shape, path, 8 + length + begin)
+            spans.append((begin, end))
+        spans.sort()
+        if any(a[1] != b[0] for a, b in zip([(0, 0), *spans], [*spans, (size - 8 - length, 0)])):
+            raise UserError(f"{path} is damaged: its tensors overlap, or leave bytes that belong to none")
     except FileNotFoundError:
         raise UserError(f"no file {path}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -142,6 +146,8 @@ def open_directory(directory: pathlib.Path) -> Files:
     for name, shard in shard_of.items():
         if name not in tensors or tensors[name].path.name != shard:
             raise UserError(f"{directory / str(shard)} has no tensor {name}, which {INDEX} says it has")
+    if unnamed := sorted(tensors.keys() - shard_of.keys()):
+        raise UserError(f"{tensors[unnamed[0]].path} has a tensor {unnamed[0]}, which {INDEX} does not name")
     return Files(tensors)
 
 

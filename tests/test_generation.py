@@ -195,10 +195,29 @@ def test_facts():
 @pytest.mark.parametrize("options, says", [
     (dict(max_new_bytes=-1), "max_new_bytes"), (dict(temperature=float("nan")), "temperature"), (dict(temperature=-1.0), "temperature"),
     (dict(top_p=0.0), "top_p"), (dict(top_k=-1), "top_k"), (dict(stop=""), "stop"), (dict(draft=4, temperature=1.0), "draft"),
-    (dict(draft=-1), "draft"), (dict(seed=-1), "seed"), (dict(beams=3), "beams")])
+    (dict(draft=-1), "draft"), (dict(seed=-1), "seed"), (dict(beams=3), "beams"), (dict(max_new_bytes=10**9), "10,000,000"), (dict(temperature="x"), "temperature"),
+    (dict(seed=1.5), "seed"), (dict(draft=True), "draft"), (dict(stop=5), "stop"), (dict(stop=[5]), "stop"), (dict(top_k=2.5), "top_k"), (dict(top_p="a"), "top_p")])
 def test_options_that_cannot_be(options, says):
     with pytest.raises(UserError, match=says):
         patched().generate([b"a"], **{"max_new_bytes": 4, **options})
+
+
+@pytest.mark.parametrize("prompts", [5, None, [5], [None], []])
+def test_prompts_that_are_none(prompts):
+    with pytest.raises(UserError, match="prompt"):
+        patched().generate(prompts, 4)
+
+
+def test_every_id_that_ends_a_text():
+    """Ids of config.tokenizer.ends stop a row as EOS does, and are no text."""
+    tokenizer = tokenizers.train_bpe([b"the quick brown fox jumps over the lazy dog " * 20], 270)
+    config = cfg.run("bpe", "bpe", cfg.transformer("token", vocab=270, width=32, layers=2, heads=4, ffn_multiple=16))
+    [whole] = of(config, tokenizer=tokenizer).generate([b"the "], 12)
+    third = tokenizer.encode(whole)[2]
+    first = tokenizer.decode(tokenizer.encode(whole)[:2])
+    model = of(cfg.replace(config, **{"tokenizer.ends": (int(third),)}), tokenizer=tokenizer)
+    result = model.generator.generate([b"the "], Options(12))
+    assert whole.startswith(result.new[0]) and len(result.new[0]) <= len(first) and result.finished == [True]
 
 
 def test_what_cannot_generate():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import test_generation as generation
-from bltjax import api, cli, config as cfg, models, safetensors
+from bltjax import api, cli, config as cfg, locks, models, safetensors
 from bltjax.errors import UserError
 from bltjax.interop import blt, convert, huggingface, imported, llama, weights
 
@@ -68,6 +68,20 @@ def test_shards_and_bfloat16(tmp_path, monkeypatch):
     assert np.abs(again.logits(vectors["ids"], vectors["patch_lengths"]) - wanted).max() < 1e-4
 
 
+@pytest.mark.parametrize("changes", [{"cross.decoder": "first"}, {"ngrams.functions": 2}, dict(k=1, global_width=32), dict(encoder_layers=3, decoder_layers=1, k=3)])
+def test_every_weight_survives_both_ways(tmp_path, changes):
+    """No part of any parameter is lost, in whichever shape: random weights out, in, and in once more from our own directory."""
+    model = generation.of(cfg.run("m", "blt-strided", generation.blt(**changes), patching_=cfg.patching("strided", 1)))
+    params = jax.tree.map(np.asarray, model.raw_params())
+    huggingface.save(model.config, params, None, tmp_path / "out")
+    convert.bring_in(tmp_path / "out", tmp_path / "ours")
+    for again in (api.load(tmp_path / "out"), api.load(tmp_path / "ours")):
+        found = again.raw_params()
+        assert jax.tree.structure(found) == jax.tree.structure(params)
+        for left, right in zip(jax.tree.leaves(found), jax.tree.leaves(params), strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
 def test_many_lengths_are_few_compilations():
     model = api.load(HF)
     api._compiled.cache_clear()
@@ -98,17 +112,19 @@ def test_what_the_format_cannot_express(tmp_path):
 def test_every_tensor_is_accounted_for(hf):
     source = safetensors.open_directory(hf)
     arrays = {name: source.read(name) for name in source}
-    def rewritten(change):
+    def rewritten(change, then=lambda model: None):
         changed = change(dict(arrays))
         safetensors.write(hf / "model.safetensors", {name: (x.dtype, x.shape) for name, x in changed.items()}, lambda name: [changed[name]])
         with pytest.raises(UserError) as error:
-            api.load(hf)
+            then(api.load(hf))
         return str(error.value)
     name = "model.local_decoder.norm.weight"
     assert f"missing tensor {name}" in rewritten(lambda a: {k: v for k, v in a.items() if k != name})
     assert "unknown tensor model.extra" in rewritten(lambda a: {**a, "model.extra": np.zeros(3, np.float32)})
     assert f"tensor {name} has shape [3]" in rewritten(lambda a: {**a, name: np.zeros(3, np.float32)})
     assert f"tensor {name} holds int32" in rewritten(lambda a: {**a, name: np.zeros(a[name].shape, np.int32)})
+    assert f"tensor {name} holds NaN" in rewritten(lambda a: {**a, name: np.full_like(a[name], np.nan)}, lambda model: model.params)
+    assert f"tensor {name} holds NaN" in rewritten(lambda a: {**a, name: np.full(a[name].shape, np.inf, ml_dtypes.bfloat16)}, lambda model: model.params)
     table = "model.encoder_hash_tok_embedding.weight"
     assert f"tensor {table} has shape" in rewritten(lambda a: {**a, table: a[table][:-1]})
 
@@ -143,6 +159,25 @@ def damage(hf, what):
         (hf / safetensors.INDEX).write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
     elif what == "shard elsewhere":
         (hf / safetensors.INDEX).write_text(json.dumps({"weight_map": {"a": "../model-1.safetensors"}}))
+    elif what == "overlap" or what == "hole":
+        head = path.read_bytes()
+        length = int.from_bytes(head[:8], "little")
+        fields = json.loads(head[8:8 + length])
+        if what == "overlap":
+            one, other = (name for name in fields if name.endswith("layers.0.input_layernorm.weight") and "local" in name)
+            fields[one]["data_offsets"] = fields[other]["data_offsets"]
+        text = json.dumps(fields).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + head[8 + length:] + (b"\0" * 64 if what == "hole" else b""))
+    elif what == "index leaves one out":
+        names = [name for name in safetensors.header(path) if "lm_head" not in name]
+        (hf / safetensors.INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(names, "model.safetensors")}))
+    elif what.startswith("config: "):
+        part, key, value = json.loads(what.removeprefix("config: "))
+        config = json.loads((hf / "config.json").read_text())
+        (config[part] if part else config)[key] = value
+        (hf / "config.json").write_text(json.dumps(config))
+    elif what == "config of none":
+        (hf / "config.json").write_text("{}")
     elif what == "missing directory":
         shutil.rmtree(hf)
 
@@ -150,7 +185,12 @@ def damage(hf, what):
 @pytest.mark.parametrize("what, says", [
     ("truncated", "truncated"), ("truncated header", "no whole safetensors"), ("no header", "no whole safetensors"), ("no config", "neither config.json"),
     ("no weights", "no model.safetensors"), ("another family", "model_type 'bert'"), ("broken config", "cannot be read"), ("odd config", "cannot be understood"),
-    ("missing shard", "no file"), ("shard elsewhere", "no file beside it"), ("missing directory", "no directory")])
+    ("missing shard", "no file"), ("shard elsewhere", "no file beside it"), ("missing directory", "no directory"),
+    ("overlap", "overlap"), ("hole", "belong to none"), ("index leaves one out", "does not name"), ("config of none", "neither config"),
+    ('config: ["global_config", "num_hidden_layers", "two"]', "global_config.num_hidden_layers is 'two'"),
+    ('config: ["encoder_config", "num_hidden_layers", 1000000000]', "from 1 to 10000"), ('config: ["", "max_patch_length", -3]', "max_patch_length is -3"),
+    ('config: ["", "local_attention_window_len", -5]', "local_attention_window_len is -5"), ('config: ["", "patching_threshold", NaN]', "no number"),
+    ('config: ["patcher_config", "head_dim", 7]', "heads of 7"), ('config: ["decoder_config", "intermediate_size", 2.5]', "intermediate_size is 2.5")])
 def test_damage_is_one_line(hf, what, says, tmp_path, capfd):
     damage(hf, what)
     for command in (("import", hf, "--out", tmp_path / "out"), ("generate", hf, "abc")):
@@ -170,6 +210,20 @@ def test_a_pickle_that_wants_to_run_code(tmp_path, capfd):
     (source / "consolidated.pth").write_bytes(pickle.dumps({"model": Evil()}))
     code, _, error = run(capfd, "import", source, "--out", tmp_path / "out")
     assert code == 2 and len(error.strip().splitlines()) == 1 and not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
+
+
+def test_a_pickle_that_is_none_of_ours(tmp_path, capfd):
+    torch = pytest.importorskip("torch")
+    class Evil:
+        def __reduce__(self):
+            return pathlib.Path.touch, (tmp_path / "ran",)
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "params.json").write_text("{}")
+    for content, says in (({"model": Evil()}, "more than tensors"), ({"model": {"a": torch.zeros(2, dtype=torch.int64)}}, "tensor a is of int64"), (b"", "no zip archive")):
+        torch.save(content, source / "consolidated.pth") if content else (source / "consolidated.pth").write_bytes(content)
+        code, _, error = run(capfd, "import", source, "--out", tmp_path / "out")
+        assert code == 2 and says in error and error.count("\n") == 1 and not (tmp_path / "ran").exists(), error
 
 
 def released(folder, name, kind):
@@ -270,6 +324,77 @@ def test_llama_whole(tmp_path, kv_heads, scaled, tied):
     batch = {"tokens": ids[None].astype(np.int32), "doc_ids": np.ones((1, 50), np.int32)}
     logits = np.asarray(models.logits(found.config.model, found.params, batch))[0]
     assert np.abs(logits - llama_logits(config, arrays, ids)).max() < 1e-4
+
+
+def test_a_head_that_is_there_is_the_head(tmp_path):
+    """tie_word_embeddings with another lm_head.weight in the file: transformers does not tie them then, nor do we."""
+    config, arrays = llama_directory(tmp_path / "llama")
+    (tmp_path / "llama" / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    head = llama.load(tmp_path / "llama").params["head"]["kernel"]
+    np.testing.assert_array_equal(head, arrays["lm_head.weight"].T)
+
+
+def tokenizer_json(path, size, specials=("<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>")):
+    """A byte-level BPE of `size` entries as the tokenizers library saves it."""
+    import tokenizers as library
+    backend = library.Tokenizer(library.models.BPE())
+    backend.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = library.decoders.ByteLevel()
+    trainer = library.trainers.BpeTrainer(vocab_size=size, initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(), special_tokens=list(specials), show_progress=False)
+    backend.train_from_iterator(["the quick brown fox jumps over the lazy dog, and the cat sat on the mat"] * 20, trainer)
+    backend.save(str(path))
+    return backend.get_vocab_size()
+
+
+def llama_with_tokenizer(folder, vocabulary, entries=270, **more):
+    config, arrays = llama_directory(folder)
+    rng = np.random.default_rng(1)
+    arrays = {name: rng.normal(size=(vocabulary, x.shape[1])).astype(np.float32) if x.shape[0] == config["vocab_size"] else x for name, x in arrays.items()}
+    safetensors.write(folder / "model.safetensors", {name: (x.dtype, x.shape) for name, x in arrays.items()}, lambda name: [arrays[name]])
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": vocabulary, **more}))
+    tokenizer_json(folder / "tokenizer.json", entries)
+    return folder
+
+
+def test_a_vocabulary_that_is_filled_up(tmp_path, capfd):
+    """A model may have more ids than its tokenizer: they are never chosen. Fewer: one line. Ids that end a text are the config's."""
+    folder = llama_with_tokenizer(tmp_path / "llama", 288, eos_token_id=[1, 2])
+    convert.bring_in(folder, tmp_path / "ours")
+    for path in (folder, tmp_path / "ours"):
+        model = api.load(path)
+        assert model.tokenizer.vocab < 288 and model.config.tokenizer.ends == (1, 2)
+        assert model.generator.ends.tolist() == [1, 2] and model.generator.barred[:3].tolist() == [True, False, False] and bool(model.generator.barred[280])
+        (new,) = model.generate(["the "], 12)
+        assert len(new) <= 12
+    (folder / "config.json").write_text(json.dumps({**json.loads((folder / "config.json").read_text()), "eos_token_id": 10**6}))
+    assert run(capfd, "generate", folder, "a")[2].count("eos_token_id") == 1
+    small = llama_with_tokenizer(tmp_path / "small", 262)
+    for command in (("import", small, "--out", tmp_path / "out"), ("generate", small, "a")):
+        code, out, error = run(capfd, *command)
+        assert code == 2 and "entries, the model 262" in error and error.count("\n") == 1 and not out
+    (small / "tokenizer.json").write_text("{}")
+    code, _, error = run(capfd, "import", small, "--out", tmp_path / "out")
+    assert code == 2 and "cannot read the tokenizer" in error and not (tmp_path / "out").exists()
+
+
+def test_two_imports_to_one_place(tmp_path):
+    with locks.held(tmp_path / ".out.lock"):
+        with pytest.raises(UserError, match="being written by another process"):
+            convert.bring_in(HF, tmp_path / "out")
+    convert.bring_in(HF, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+def test_notes_of_an_export(tmp_path, capfd):
+    model = api.load(HF)
+    config = cfg.replace(model.config, **{"patching.max_length": 6})
+    huggingface.save(config, model.raw_params(), (model.byte_lm.config.model, model.byte_lm.raw_params()), tmp_path / "limited")
+    code, _, error = run(capfd, "export", tmp_path / "limited", "--out", tmp_path / "out")
+    assert code == 0 and "last position differs" in error
+    strided = generation.of(cfg.run("m", "blt-strided", generation.blt(), patching_=cfg.patching("strided", 1)))
+    huggingface.save(strided.config, strided.raw_params(), None, tmp_path / "strided")
+    code, _, error = run(capfd, "export", tmp_path / "strided", "--out", tmp_path / "out2", "--byte-lm", HF)
+    assert code == 2 and "--byte-lm means nothing" in error
 
 
 def test_llama_as_global_model(tmp_path):

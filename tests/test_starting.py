@@ -74,6 +74,32 @@ def test_llama_into_a_blt(tmp_path, texts, capfd):
     assert code == 2 and "kind 'blt'" in capfd.readouterr().err and not (tmp_path / "x").exists()
 
 
+def test_a_llama_goes_on_as_a_bpe_model(tmp_path, texts, capfd):
+    """With its own tokenizer, which the run keeps; and what it becomes goes on in the same way."""
+    folder = test_interop.llama_with_tokenizer(tmp_path / "llama", 288, eos_token_id=[1, 2])
+    one = train(tmp_path, texts, "llama-1", "--from", folder, "--set", "train.lr=1e-9", run="bpe")
+    before, after = api.load(folder), api.load(one)
+    assert after.tokenizer.token_bytes == before.tokenizer.token_bytes and after.config.tokenizer.ends == (1, 2)
+    ids = before.tokenizer.encode(b"line 3 of text")[None]
+    np.testing.assert_allclose(before.logits(ids), after.logits(ids), atol=1e-4)
+    two = train(tmp_path, texts, "llama-2", "--from", one, run="bpe")
+    assert api.load(two).tokenizer.fingerprint == after.tokenizer.fingerprint
+    code = cli.main(["train", "--config", str(HERE / "tiny_experiment.py"), "--run", "bpe", "--run-dir", str(tmp_path / "x"), "--set", "tokenizer.kind=given"])
+    assert code == 2 and "train.init_from" in capfd.readouterr().err
+
+
+def test_a_run_that_was_refused_leaves_its_place(tmp_path, texts, capfd):
+    """A mistake that is found after the directory was made does not bar the command that mends it; a run that has begun does."""
+    arguments = ["train", "--config", str(HERE / "tiny_experiment.py"), "--run", "space", "--run-dir", str(tmp_path / "runs" / "tiny" / "x"),
+                 "--set", f'data.globs=["{texts}/*.txt"]', "--set", "data.source=files"]
+    assert cli.main([*arguments, "--set", "budget_flops=1e6"]) == 2
+    assert "fewest" in capfd.readouterr().err
+    assert cli.main([*arguments, "--set", "budget_flops=0", "--set", "train.steps=6"]) == 0
+    capfd.readouterr()
+    assert cli.main([*arguments, "--set", "budget_flops=0", "--set", "train.steps=7"]) == 2
+    assert "another config" in capfd.readouterr().err
+
+
 def test_learning_rates_by_group():
     """A group's updates are those of another learning rate, weight decay included; the others' are untouched."""
     params = {"latent": {"blocks": {"w": np.ones(3, np.float32)}, "project": np.ones(2, np.float32)}, "head": np.ones(2, np.float32)}

@@ -36,7 +36,7 @@ SCHEMA_VERSION = 1
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
     """Ids 0 to vocab - 1, among them bos and eos. token_bytes: what each id stands for (b"" for specials)."""
-    kind: str  # trained | llama3
+    kind: str  # trained | llama3 | huggingface
     token_bytes: list[bytes]
     bos: int
     eos: int
@@ -120,7 +120,11 @@ def load(path) -> Tokenizer:
     try:
         saved = json.loads(Path(path).read_text())
         kind = saved["kind"]
-        found = llama3() if kind == "llama3" else _trained(tokenizers.Tokenizer.from_str(json.dumps(saved["tokenizer"])))
+        if kind == "llama3":
+            found = llama3()
+        else:
+            backend = tokenizers.Tokenizer.from_str(json.dumps(saved["tokenizer"]))
+            found = _huggingface(backend, path) if kind == "huggingface" else _trained(backend)
         same = found.fingerprint == saved["fingerprint"]
     except UserError:
         raise
@@ -138,11 +142,15 @@ def huggingface(path) -> Tokenizer:
     """
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
-        backend.encode_special_tokens = True  # "<|end_of_text|>" in a text is text
-        state = json.loads(backend.to_str())
-        vocab = {number: text for text, number in backend.get_vocab(with_added_tokens=True).items()}
     except Exception as error:  # the library raises bare Exceptions
         raise UserError(f"cannot read the tokenizer {path}: {' '.join(str(error).split())}") from None
+    return _huggingface(backend, path)
+
+
+def _huggingface(backend: tokenizers.Tokenizer, path) -> Tokenizer:
+    backend.encode_special_tokens = True  # "<|end_of_text|>" in a text is text
+    state = json.loads(backend.to_str())
+    vocab = {number: text for text, number in backend.get_vocab(with_added_tokens=True).items()}
     special = {token["id"]: token["content"] for token in state.get("added_tokens", [])}
     byte_of = {character: byte for byte, character in _byte_characters().items()}
     names = {name: number for number, name in special.items()}

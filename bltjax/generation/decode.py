@@ -53,13 +53,18 @@ def read(engine, params, loop: Loop, length_B) -> Loop:
     return jax.lax.while_loop(lambda loop: jnp.any(loop.n_B < length_B) & jnp.logical_not(_full(engine, loop.state, PIECE)), piece, loop)
 
 
+def _among(ids, ends_E):
+    """Whether each id is one of those that end a text."""
+    return jnp.any(ids[..., None] == ends_E.reshape((1,) * ids.ndim + (-1,)), axis=-1)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def follow(engine, greedy: bool, params, loop: Loop, steps, eos, barred_V, rule: sampling.Rule, keys_B) -> Loop:
+def follow(engine, greedy: bool, params, loop: Loop, steps, ends_E, barred_V, rule: sampling.Rule, keys_B) -> Loop:
     """`steps` ids more in every row, or until all are done or the engine is full. EOS ends a row and is not kept."""
     def one(carry):
         step, loop = carry
         new_B = sampling.likeliest(loop.logits_BxV, barred_V) if greedy else sampling.draw(loop.logits_BxV, barred_V, rule, keys_B, loop.n_B)
-        done_B = loop.done_B | (new_B == eos)
+        done_B = loop.done_B | _among(new_B, ends_E)
         count_B = jnp.where(done_B, 0, 1).astype(jnp.int32)
         logits, state, trail = engine.forward(params, loop.state, new_B[:, None], count_B)
         n_B = loop.n_B + count_B
@@ -71,13 +76,13 @@ def follow(engine, greedy: bool, params, loop: Loop, steps, eos, barred_V, rule:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def speculate(engine, k: int, params, loop: Loop, steps, eos, barred_V) -> Loop:
+def speculate(engine, k: int, params, loop: Loop, steps, ends_E, barred_V) -> Loop:
     """BLT-S (arXiv 2605.08044): `follow`, greedily, in turns. A turn drafts k bytes by encoder and decoder alone, with the latent that there is,
     then one pass of everything checks them: what the draft agrees on is kept, and the byte after it is known from the same pass."""
     def turn(carry):
         step, loop = carry
         first_B = sampling.likeliest(loop.logits_BxV, barred_V)
-        going_B = (~loop.done_B & (first_B != eos)).astype(jnp.int32)
+        going_B = (~loop.done_B & ~_among(first_B, ends_E)).astype(jnp.int32)
         committed = loop.state
 
         def guess(i, carry):
@@ -89,7 +94,7 @@ def speculate(engine, k: int, params, loop: Loop, steps, eos, barred_V) -> Loop:
         state = drafted._replace(n_B=committed.n_B)  # back to what is certain; rings and buffers are written over
         logits, state, trail = engine.forward(params, state, ids, going_B * (k + 1))
         right = jnp.argmax(jnp.where(barred_V[None, None], -jnp.inf, logits), axis=-1).astype(jnp.int32)
-        agrees = jnp.cumprod((right[:, :-1] == ids[:, 1:]) & (ids[:, 1:] != eos), axis=1, dtype=jnp.int32)
+        agrees = jnp.cumprod((right[:, :-1] == ids[:, 1:]) & ~_among(ids[:, 1:], ends_E), axis=1, dtype=jnp.int32)
         agreed_B = jnp.sum(agrees, axis=1) * going_B
         kept_B = jnp.minimum(agreed_B + going_B, loop.stop_B - loop.n_B)
         n_B = loop.n_B + kept_B

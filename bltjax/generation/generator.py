@@ -18,6 +18,7 @@ from bltjax.generation import blt, decode, lm, sampling
 from bltjax.shapes import bucket
 
 LONGEST_COUNTED = 65_536  # bytes of a prompt whose patches are counted ahead
+LONGEST = 10_000_000  # new bytes at most: room for their ids is made at the start
 SLICE = 32  # steps between looks at what came out, where somebody waits for it
 
 
@@ -35,18 +36,18 @@ class Options:
 
     def check(self) -> None:
         """UserError for what cannot be."""
-        if self.max_new_bytes < 0:
-            raise UserError(f"max_new_bytes is {self.max_new_bytes}; it must be 0 or more")
-        if not 0 <= self.temperature < math.inf:
-            raise UserError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
-        if self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise UserError(f"top_k is {self.top_k} and top_p {self.top_p}; they must be 0 or more, and above 0 up to 1")
-        if not 0 <= self.draft <= 256 or self.draft and self.temperature:
-            raise UserError(f"draft is {self.draft}; it must be 0 to 256, and goes with temperature 0 alone")
-        if any(not s for s in self.stop):
-            raise UserError("a stop string must not be empty")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"seed is {self.seed}; it must be 0 to {2**32 - 1}")
+        for name, least, most in (("max_new_bytes", 0, LONGEST), ("top_k", 0, 2**31 - 1), ("draft", 0, 256), ("seed", 0, 2**32 - 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
+                raise UserError(f"{name} is {value!r}; it must be a whole number from {least} to {most:,}")
+        for name, fits, must in (("temperature", lambda x: 0 <= x < math.inf, "0 (greedy) or more"), ("top_p", lambda x: 0 < x <= 1, "above 0 and up to 1")):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float, np.number)) or not fits(value):
+                raise UserError(f"{name} is {value!r}; it must be {must}")
+        if self.draft and self.temperature:
+            raise UserError(f"draft is {self.draft}; it goes with temperature 0 alone")
+        if not isinstance(self.stop, (tuple, list)) or any(not isinstance(s, (str, bytes)) or not s for s in self.stop):
+            raise UserError(f"stop is {self.stop!r}; it must be a list of texts that are not empty")
 
 
 @dataclasses.dataclass
@@ -60,6 +61,7 @@ class Generated:
     weight_bytes: dict  # of each module, read in a pass
     drafted: int = 0
     agreed: int = 0
+    unit: str = "byte"  # or token: what "bytes" of passes counts
 
     def facts(self) -> dict:
         """Numbers to print: bytes/s, patches, passes of the global model per byte, estimated weight traffic in bytes per byte, prompts included."""
@@ -74,11 +76,11 @@ class Generated:
         """The facts in two lines."""
         f = self.facts()
         line = f"{f['new_bytes']} bytes in {f['seconds']:.2f} s, {f['bytes_per_s']:.1f} bytes/s (compilation included, where there was one)"
-        if not f["patches"]:
+        if not f["passes"]:
             return line
         drafts = f"; {f['agreed']} of {f['drafted']} drafted bytes were right" if f["drafted"] else ""
-        return (f"{line}\n{f['patches']} patches, {f['global_passes_per_byte']:.3f} passes of the global model a byte, "
-                f"about {f['weight_bytes_per_byte'] / 1e6:.3g} MB of weights read a byte (prompts included){drafts}")
+        patches = f"{f['patches']} patches, {f['global_passes_per_byte']:.3f} passes of the global model a byte, " if f["patches"] else ""
+        return f"{line}\n{patches}about {f['weight_bytes_per_byte'] / 1e6:.3g} MB of weights read a {self.unit} (prompts included){drafts}"
 
 
 class Generator:
@@ -93,9 +95,16 @@ class Generator:
         self.byte_lm = model.byte_lm if self.kind == "blt" and scheme in patching.NEEDS_ENTROPIES else None
         if self.byte_lm is not None and any(math.isnan(config.patching[key]) for key in patching.THRESHOLDS[scheme]):
             raise UserError(f"{model.folder}: {scheme} patches have no threshold; calibrate one (bltjax data calibrate)")
-        self.eos = model.tokenizer.eos if self.kind == "token" else vocab.EOS
-        barred = model.tokenizer.byte_counts == 0 if self.kind == "token" else np.arange(config.model.vocab) < vocab.OFFSET
-        self.barred = jnp.asarray(np.where(np.arange(len(barred)) == self.eos, False, barred))
+        ends = {model.tokenizer.eos, *config.tokenizer.ends} if self.kind == "token" else {vocab.EOS}
+        self.ends = jnp.asarray(sorted(ends), jnp.int32)
+        barred = np.arange(config.model.vocab) < vocab.OFFSET
+        if self.kind == "token":  # a model's vocabulary may be filled up beyond its tokenizer's
+            if model.tokenizer.vocab > config.model.vocab:
+                raise UserError(f"{model.folder}: the tokenizer has {model.tokenizer.vocab:,} entries, the model {config.model.vocab:,}")
+            barred = np.ones(config.model.vocab, bool)
+            barred[:model.tokenizer.vocab] = model.tokenizer.byte_counts == 0
+        barred[sorted(ends)] = False
+        self.barred = jnp.asarray(barred)
         self.last = None  # what the last `stream` came to
 
     @functools.cached_property
@@ -148,6 +157,8 @@ class Generator:
     def slices(self, prompts, options: Options, steps: int) -> Iterator[Generated]:
         """What there is after each `steps` steps, until all rows are done."""
         options.check()
+        if wrong := [p for p in prompts if not isinstance(p, (str, bytes, bytearray, memoryview))]:
+            raise UserError(f"a prompt is {wrong[0]!r}; it must be text or bytes")
         prompts = [p.encode("utf-8", "surrogateescape") if isinstance(p, str) else bytes(p) for p in prompts]
         if not prompts:
             raise UserError("there is no prompt; an empty text is one, no text is none")
@@ -155,6 +166,9 @@ class Generator:
             raise UserError("draft: only a BLT drafts with its local modules")
         ids = [self._ids(p) for p in prompts]
         stops, began = _bytes(options.stop), time.perf_counter()
+        if options.max_new_bytes == 0:
+            yield Generated([b""] * len(ids), [False] * len(ids), 0.0, sum(map(len, prompts)), {}, {})
+            return
         B, longest = bucket(len(ids), 1), max(map(len, ids))
         capacity = bucket(longest + options.max_new_bytes + options.draft + 1, 128)
         engine = self.engine(capacity, self._patches(prompts, options), options.draft)
@@ -163,8 +177,6 @@ class Generator:
         for row, x in zip(rows, ids):
             row[:len(x)] = x
         done = np.arange(B) >= len(ids)
-        if options.max_new_bytes == 0:
-            done[:] = True
         loop = decode.begin(engine, rows, lengths + options.max_new_bytes, done)
         length_B = jnp.asarray(lengths)
         while True:
@@ -177,9 +189,9 @@ class Generator:
         ended = [False] * len(ids)
         while True:
             if options.draft:
-                loop = decode.speculate(engine, options.draft, self.params, loop, jnp.int32(max(1, steps)), jnp.int32(self.eos), self.barred)
+                loop = decode.speculate(engine, options.draft, self.params, loop, jnp.int32(max(1, steps)), self.ends, self.barred)
             else:
-                loop = decode.follow(engine, options.temperature == 0, self.params, loop, jnp.int32(max(1, steps)), jnp.int32(self.eos), self.barred, rule, keys)
+                loop = decode.follow(engine, options.temperature == 0, self.params, loop, jnp.int32(max(1, steps)), self.ends, self.barred, rule, keys)
             ids_BxT, n_B, done_B = (np.array(x) for x in (loop.ids_BxT, loop.n_B, loop.done_B))
             new = []
             for i in range(len(ids)):
@@ -190,7 +202,7 @@ class Generator:
                 new.append(text[:cut] if cut >= 0 else text[:options.max_new_bytes])
             finished = bool(done_B.all())
             yield Generated(new, list(ended), time.perf_counter() - began, sum(map(len, prompts)), self._passes(loop), self.weight_bytes(),
-                            int(loop.drafted), int(loop.agreed))
+                            int(loop.drafted), int(loop.agreed), "token" if self.kind == "token" else "byte")
             if finished:
                 return
             if isinstance(engine, blt.BLT) and bool(engine.full(loop.state, options.draft + 1)):

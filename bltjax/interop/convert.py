@@ -6,6 +6,7 @@ import sys
 import time
 
 from bltjax import api, patching
+from bltjax.data import tokenizers
 from bltjax.errors import UserError
 from bltjax.interop import formats, huggingface, imported
 
@@ -21,6 +22,8 @@ def bring_in(source: pathlib.Path, out: pathlib.Path, byte_lm: pathlib.Path | No
         found.byte_lm = other if other.config.model.kind == "byte" else other.byte_lm
         if found.byte_lm is None:
             raise UserError(f"{byte_lm} has no entropy model")
+    if found.tokenizer and (entries := tokenizers.huggingface(found.tokenizer).vocab) > found.config.model.vocab:
+        raise UserError(f"{found.tokenizer} has {entries:,} entries, the model {found.config.model.vocab:,}")
     imported.write(found, out)
     return {"out": str(out), "from": found.origin, **found.sizes(),
             "byte_lm_parameters": found.byte_lm.sizes()["parameters"] if found.byte_lm else 0,
@@ -28,11 +31,20 @@ def bring_in(source: pathlib.Path, out: pathlib.Path, byte_lm: pathlib.Path | No
 
 
 def send_out(source: pathlib.Path, out: pathlib.Path, byte_lm: pathlib.Path | None = None, loosely: bool = False) -> None:
-    """Writes a model as a Hugging Face Blt directory. UserError for what that format cannot express."""
+    """Writes a model as a Hugging Face Blt directory; returns what its user has to know, a line or "". UserError for what that format cannot
+    express."""
     model = api.load(source, byte_lm)
     huggingface.check_expressible(model.config, loosely)  # before gigabytes are read
-    lm = model.byte_lm if model.has_byte_lm and model.config.patching.scheme in patching.NEEDS_ENTROPIES else None
+    scheme = model.config.patching.scheme
+    if byte_lm is not None and scheme not in patching.NEEDS_ENTROPIES:
+        raise UserError(f"--byte-lm means nothing to {source}: its patches are {scheme}, and need no entropies")
+    lm = model.byte_lm if model.has_byte_lm and scheme in patching.NEEDS_ENTROPIES else None
     huggingface.save(model.config, model.raw_params(), lm and (lm.config.model, lm.raw_params()), out, loosely)
+    if scheme in patching.NEEDS_ENTROPIES and lm is None:
+        return "there is no entropy model: transformers will make a patch of every byte, unless it is given patch lengths"
+    if lm is not None and model.config.patching.max_length:
+        return "where patches have a longest length, transformers leaves out the patch that begins after the last byte: its last position differs"
+    return ""
 
 
 def text(found: dict) -> str:

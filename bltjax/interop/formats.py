@@ -21,8 +21,10 @@ def of(folder: pathlib.Path) -> str:
     if not path.exists():
         raise UserError(f"{folder} is no run directory and no checkpoint: it has neither config.json nor params.json")
     found = huggingface.read_json(path)
-    if "model_type" not in found:
+    if "config" in found:
         return OURS
+    if "model_type" not in found:
+        raise UserError(f"{path} is of no format that is known here: it has neither config (a run) nor model_type (Hugging Face) nor args (released)")
     if found["model_type"] not in READERS:
         raise UserError(f"{path} is of model_type {found['model_type']!r}; known: {', '.join(READERS)}")
     return found["model_type"]

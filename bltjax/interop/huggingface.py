@@ -70,6 +70,8 @@ def parse(config: dict) -> Read:
     one("vocab_size", config.get("vocab_size", 260), encoder.get("vocab_size", 260), decoder.get("vocab_size", 260), vocab.SIZE)
     for name in ("encoder", "decoder", "global"):
         plain(name, parts[name])
+    blt.whole(config, "cross_attn_k", "encoder_hash_byte_group_vocab", "encoder_hash_byte_group_nb_functions", "patch_size")
+    blt.whole(config, "local_attention_window_len", "max_patch_length", least=0)
     eps = one("rms_norm_eps", *(parts[name].get("rms_norm_eps", EPS) for name in ("encoder", "decoder", "global")))
     theta = one("rope_theta", *(rope_theta(parts[name], THETA) for name in ("encoder", "decoder", "global")))
     ffn = {"local_encoder": encoder.get("intermediate_size") or int(8 * width / 3), "local_decoder": decoder.get("intermediate_size") or 2816}
@@ -104,7 +106,10 @@ def parse_patching(config: dict, patcher) -> ConfigDict:
     limit = config.get("max_patch_length") or 0
     if patcher is None or config.get("patching_mode", "entropy") != "entropy":
         return cfg.patching("strided", 1.0)
-    return cfg.patching("entropy", config.get("patch_size") or 4, threshold=float(config.get("patching_threshold", blt.THRESHOLD)), max_length=limit)
+    threshold = float(config.get("patching_threshold", blt.THRESHOLD))
+    if threshold != threshold:
+        raise UserError("config.json: patching_threshold is no number")
+    return cfg.patching("entropy", config.get("patch_size") or 4, threshold=threshold, max_length=limit)
 
 
 def rope_theta(part: dict, default: float) -> float:
@@ -117,7 +122,12 @@ def rope_theta(part: dict, default: float) -> float:
 
 def plain(name: str, part: dict) -> None:
     """UserError for a part whose layers differ from those here."""
+    blt.whole(part, "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size", "cross_attn_k",
+              "hidden_size_global", "vocab_size", what=f"{name}_config.")
+    blt.whole(part, "sliding_window", least=0, what=f"{name}_config.")
     heads = part.get("num_attention_heads")
+    if part.get("head_dim") and heads and part.get("hidden_size") and part["head_dim"] != part["hidden_size"] // heads:
+        raise UserError(f"{name}_config: {heads} heads of {part['head_dim']} do not fit a width of {part['hidden_size']}")
     if part.get("num_key_value_heads") not in (None, heads):
         raise UserError(f"{name}_config has {part['num_key_value_heads']} key-value heads for {heads} heads; the two must be equal")
     if part.get("hidden_act", "silu") != "silu":

@@ -12,7 +12,7 @@ import shutil
 import numpy as np
 from ml_collections import ConfigDict
 
-from bltjax import config as cfg, rundir
+from bltjax import config as cfg, locks, rundir
 from bltjax.errors import UserError
 from bltjax.interop import blt, weights
 
@@ -57,16 +57,21 @@ def write(model: Imported, out: pathlib.Path) -> None:
 def appearing(out: pathlib.Path):
     """A path to write a directory to; it becomes `out` if the block ends well, and nothing is left of it otherwise. UserError where `out` is taken."""
     out = pathlib.Path(out)
-    check_free(out)
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    part, lock = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.lock")
     try:
-        yield part
-        if out.exists():
-            out.rmdir()
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        with locks.held(lock, wait=False):
+            check_free(out)
+            shutil.rmtree(part, ignore_errors=True)  # of one that was killed
+            try:
+                yield part
+                if out.exists():
+                    out.rmdir()
+                part.rename(out)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+    except locks.Busy:
+        raise UserError(f"{out} is being written by another process") from None
 
 
 def check_free(out: pathlib.Path) -> None:

@@ -22,17 +22,29 @@ def load(directory: pathlib.Path) -> imported.Imported:
         model, kv_heads = parse(config)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise UserError(f"{directory / 'config.json'} cannot be understood: {type(error).__name__}: {' '.join(str(error).split())}") from None
-    places = token_places(model, kv_heads, bool(config.get("tie_word_embeddings", False)))
+    tied = bool(config.get("tie_word_embeddings", False)) and "lm_head.weight" not in set(source)  # a head that is there is the head
+    places = token_places(model, kv_heads, tied)
     buffers = [f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(model.layers)]  # written by old versions, computed here
-    weights.check(source, places, (*buffers, "lm_head.weight") if config.get("tie_word_embeddings") else buffers)
+    weights.check(source, places, buffers)
     path = directory / imported.TOKENIZER
-    return imported.Imported(cfg.run(directory.name, "bpe", model, tokenizer_=cfg.tokenizer("huggingface", model.vocab)),
+    return imported.Imported(cfg.run(directory.name, "bpe", model, tokenizer_=cfg.tokenizer("given", model.vocab, ends=ends(directory, config))),
                              f"Hugging Face Llama directory {directory.name}", source, places, tokenizer=path if path.exists() else None)
+
+
+def ends(directory: pathlib.Path, config: dict) -> tuple[int, ...]:
+    """The ids that end a text, by generation_config.json or config.json. UserError for what are no ids."""
+    path = directory / "generation_config.json"
+    told = (read_json(path) if path.exists() else {}).get("eos_token_id", config.get("eos_token_id"))
+    told = [] if told is None else told if isinstance(told, list) else [told]
+    if any(isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < config["vocab_size"] for i in told):
+        raise UserError(f"eos_token_id is {told}; ids of a vocabulary of {config['vocab_size']} are 0 to {config['vocab_size'] - 1}")
+    return tuple(told)
 
 
 def parse(config: dict) -> tuple[ConfigDict, int]:
     """(a token model's config, heads of keys and values) of a Llama config.json. UserError for what is not computed here."""
     c = blt.checked(config, "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
+    blt.whole(c, "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size", "vocab_size")
     width, heads = c["hidden_size"], c["num_attention_heads"]
     kv_heads = c.get("num_key_value_heads") or heads
     if c.get("hidden_act", "silu") != "silu" or c.get("attention_bias") or c.get("mlp_bias"):

@@ -59,6 +59,10 @@ def arguments(found: dict, part: str) -> dict:
 def _blt(name: str, found: dict, source):
     a = blt.checked(arguments(found, "model"), "dim_global", "dim_local_encoder", "dim_local_decoder", "n_layers_global", "n_layers_local_encoder",
                     "n_layers_local_decoder", "n_heads_global", "n_heads_local_encoder", "n_heads_local_decoder", "cross_attn_k")
+    blt.whole(a, "dim_global", "dim_local_encoder", "dim_local_decoder", "n_layers_global", "n_layers_local_encoder", "n_layers_local_decoder",
+              "n_heads_global", "n_heads_local_encoder", "n_heads_local_decoder", "cross_attn_k", "cross_attn_nheads", "encoder_hash_byte_group_vocab",
+              "encoder_hash_byte_group_nb_functions")
+    blt.whole(a, "local_attention_window_len", "max_patch_length", least=0)
     for left, right in (("dim_local_encoder", "dim_local_decoder"), ("n_heads_local_encoder", "n_heads_local_decoder")):
         if a[left] != a[right]:
             raise UserError(f"{left} is {a[left]} and {right} {a[right]}; the two must be equal here")
@@ -86,6 +90,7 @@ def _blt(name: str, found: dict, source):
 
 def _byte_lm(name: str, found: dict, source):
     a = blt.checked(arguments(found, "entropy_model" if "entropy_model" in found else "model"), "dim", "n_layers", "n_heads")
+    blt.whole(a, "dim", "n_layers", "n_heads")
     model = cfg.transformer("byte", vocab=vocab.SIZE, width=a["dim"], layers=a["n_layers"], heads=a["n_heads"], window=LM_WINDOW, rope_theta=LM_THETA)
     model = cfg.replace(model, ffn=blt.rows(source, "layers.0.feed_forward.w1.weight"), norm_eps=float(a.get("norm_eps", 1e-5)))
     return cfg.run(name, "byte-lm", model), blt.byte_lm_places(model)
@@ -94,7 +99,7 @@ def _byte_lm(name: str, found: dict, source):
 def parse_patching(a: dict) -> ConfigDict:
     """How a released model's bytes become patches."""
     mode, size, limit = a.get("patching_mode") or "entropy", a.get("patch_size") or 4.5, a.get("max_patch_length") or 0
-    threshold = float(a.get("patching_threshold") or blt.THRESHOLD)
+    threshold = float(blt.THRESHOLD if a.get("patching_threshold") is None else a["patching_threshold"])
     if mode == "entropy":
         if a.get("patching_threshold_add"):
             return cfg.patching("both", size, threshold=threshold, delta=float(a["patching_threshold_add"]), max_length=limit)

@@ -87,7 +87,26 @@ def leaves(source, places: list[Place], like) -> list[tuple]:
 
 
 def parts(source, places: list[Place], shape: tuple, dtype) -> Iterator[np.ndarray]:
-    """A parameter in pieces along its first axis, in order: layer by layer, tables by slices of rows. Nothing else of it is in memory."""
+    """A parameter in pieces along its first axis, in order: layer by layer, tables by slices of rows. Nothing else of it is in memory.
+
+    UserError where a tensor holds NaN or infinity.
+    """
+    for part in _parts(source, places, shape, dtype):
+        if not finite(part):
+            raise UserError(f"tensor {', '.join(dict.fromkeys(place.name for place in places[:3]))} holds NaN or infinity")
+        yield part
+
+
+def finite(x: np.ndarray) -> bool:
+    """Whether every number is. Of 16 bits by their exponents: bfloat16 is no number to numpy, and slow to ask."""
+    if x.dtype.itemsize != 2:
+        return bool(np.isfinite(x).all())
+    ones = np.uint16(0x7C00 if x.dtype == np.float16 else 0x7F80)
+    bits = np.ascontiguousarray(x).view(np.uint16)
+    return not bool(((bits & ones) == ones).any())
+
+
+def _parts(source, places: list[Place], shape: tuple, dtype) -> Iterator[np.ndarray]:
     if not places[0].index:
         [place] = places
         if place.linear:
@@ -95,17 +114,27 @@ def parts(source, places: list[Place], shape: tuple, dtype) -> Iterator[np.ndarr
         else:
             yield from (source.read(place.name, *cut).astype(dtype, copy=False) for cut in _slices(0, shape[0], shape[1:], dtype.itemsize))
         return
+    if isinstance(places[0].index[0], slice):  # several tensors side by side, in a parameter that is no stack
+        yield _joined(source, places, shape, dtype)
+        return
+    if {place.index[0] for place in places} - set(range(shape[0])):
+        raise ValueError(f"places of {places[0].path} lie outside its {shape[0]} layers")
     for i in range(shape[0]):
         own = [place for place in places if place.index[0] == i]
         if len(own) == 1 and len(own[0].index) == 1 and not own[0].linear and len(shape) > 2:  # a table
             first, last = own[0].rows or (0, own[0].shape[0])
             yield from (source.read(own[0].name, *cut).astype(dtype, copy=False) for cut in _slices(first, last, shape[2:], dtype.itemsize))
             continue
-        layer = np.zeros(shape[1:], dtype)
-        for place in own:
-            target = layer[place.index[1:]]
-            layer[place.index[1:]] = ours(place, source.read(place.name, *(place.rows or ()))).reshape(target.shape)
-        yield layer
+        yield _joined(source, [place._replace(index=place.index[1:]) for place in own], shape[1:], dtype)
+
+
+def _joined(source, places: list[Place], shape: tuple, dtype) -> np.ndarray:
+    """What several tensors fill together, each its part; the rest is 0."""
+    whole = np.zeros(shape, dtype)
+    for place in places:
+        target = whole[place.index]
+        whole[place.index] = ours(place, source.read(place.name, *(place.rows or ()))).reshape(target.shape)
+    return whole
 
 
 def ours(place: Place, tensor: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ entropies-<fingerprint>.npz. None of them ever sees held-out text in training.
 """
 
 import dataclasses
+import functools
 import hashlib
 import os
 import pathlib
@@ -56,11 +57,18 @@ def preparation_key(config: ConfigDict) -> str:
 
 
 def tokenizer(config: ConfigDict, documents: list[bytes], shared: pathlib.Path) -> tokenizers.Tokenizer:
-    """The run's BPE tokenizer: Llama 3's, or one trained on `documents`, the text that every family of the sweep may train on."""
+    """The run's BPE tokenizer: Llama 3's, that of the model it starts from, or one trained on `documents`, the text that every family of the
+    sweep may train on."""
     if config.tokenizer.kind == "llama3":
         return tokenizers.llama3()
+    if config.tokenizer.kind == "given":
+        found = _given_tokenizer(config)
+        path = tokenizer_path(config, documents, shared)
+        with locks.held(path.with_suffix(".lock")):
+            found.save(path)
+        return found
     if config.tokenizer.kind != "trained":
-        raise UserError(f"run {config.name}: tokenizer.kind {config.tokenizer.kind!r}; allowed here: trained, llama3")
+        raise UserError(f"run {config.name}: tokenizer.kind {config.tokenizer.kind!r}; allowed here: trained, llama3, given")
     path = tokenizer_path(config, documents, shared)
     with locks.held(path.with_suffix(".lock")):
         try:
@@ -71,8 +79,24 @@ def tokenizer(config: ConfigDict, documents: list[bytes], shared: pathlib.Path) 
 
 
 def tokenizer_path(config: ConfigDict, documents: list[bytes], shared: pathlib.Path) -> pathlib.Path:
-    """Where the run's trained tokenizer is, or will be."""
+    """Where the run's tokenizer is, or will be."""
+    if config.tokenizer.kind == "given":
+        return shared / f"tokenizer-{_given_tokenizer(config).fingerprint}.json"
     return shared / f"tokenizer-{cfg.fingerprint({'vocab': config.tokenizer.vocab, 'text': sources.fingerprint(documents)})}.json"
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer_of(path: str) -> tokenizers.Tokenizer:
+    from bltjax import api
+    return api.load(path).tokenizer
+
+
+def _given_tokenizer(config: ConfigDict) -> tokenizers.Tokenizer:
+    """The tokenizer that came with the checkpoint `train.init_from`."""
+    found = _tokenizer_of(config.train.init_from)
+    if found.vocab > config.model.vocab:
+        raise UserError(f"{config.train.init_from}: the tokenizer has {found.vocab:,} entries, the model {config.model.vocab:,}")
+    return found
 
 
 def byte_lm(config: ConfigDict, text: splits.Splits, shared: pathlib.Path) -> ByteLM:

@@ -34,6 +34,9 @@ def adopted(run: ConfigDict, path: pathlib.Path) -> ConfigDict:
     if theirs.kind != ours.kind:
         raise UserError(f"{path} is a model of kind {theirs.kind!r}; run {run.name} trains one of kind {ours.kind!r}")
     run = cfg.replace(run, model=cfg.replace(theirs, **{key: ours[key] for key in HOW}))
+    if ours.kind == "token":  # a checkpoint's ids mean what its own tokenizer says
+        size = source.config.tokenizer.bytes_per_token or run.tokenizer.bytes_per_token
+        run = cfg.replace(run, tokenizer=cfg.tokenizer("given", theirs.vocab, size, source.config.tokenizer.ends))
     if run.patching.scheme in patching.NEEDS_ENTROPIES and source.has_byte_lm and source.config.patching.scheme == run.patching.scheme:
         lm = cfg.run("byte-lm", "byte-lm", source.byte_lm.config.model, data_=run.data,
                      training_=cfg.replace(cfg.training(), init_from=str(pathlib.Path(path).absolute())))
