@@ -20,7 +20,7 @@ CHOICES = {
 # Smallest value allowed. Where a key is a number and not listed here, it must only be finite.
 AT_LEAST = {
     "seed": 0, "budget_flops": 0, "data.seed": 0, "data.rows": 1, "data.context": 16, "data.min_bytes": 0, "data.longest": 1, "data.max_train_bytes": 0,
-    "data.patch_slack": 1, "train.steps": 0, "train.lr": 0, "train.eps": 0, "train.weight_decay": 0, "train.clip": 0, "train.warmup": -1,
+    "data.patch_slack": 1, "data.together": 0, "train.steps": 0, "train.lr": 0, "train.eps": 0, "train.weight_decay": 0, "train.clip": 0, "train.warmup": -1,
     "train.final_lr": 0, "train.accumulate": 1, "train.checkpoint_every": 0, "train.keep": 0, "train.log_every": 1,
     "eval.held_out_bytes": 0, "eval.tuning_bytes": 0, "patching.size": 1, "patching.max_length": 0, "patching.resolution": 0, "patching.seed": 0, "tokenizer.vocab": 0,
     "tokenizer.bytes_per_token": 0, "model.vocab": 1, "model.rope_theta": 1, "model.norm_eps": 0,

@@ -165,6 +165,7 @@ def data() -> ConfigDict:
         context=512,  # bytes of context: T slots a row for bytes, context / bytes per token for tokens
         rows=8,  # rows in a batch
         patch_slack=1.15,  # P = slack · context / patch size
+        together=0,  # rows that are packed together, to be full of bytes and of patches (data/balance.py; slack 1.02 is enough then); 0: in order
         seed=0,  # order of documents
     )).lock()
 

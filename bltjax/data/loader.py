@@ -22,12 +22,12 @@ def training_documents(documents: list[bytes], data_config) -> list[bytes]:
     return [documents[i] for i in order]
 
 
-def byte_rows(documents: list[bytes], lengths=None, *, context: int, rows: int, patches: int | None = None, seed: int = 0) -> "Rows":
+def byte_rows(documents: list[bytes], lengths=None, *, context: int, rows: int, patches: int | None = None, seed: int = 0, together: int = 0) -> "Rows":
     """Batches of `rows` rows of `context` byte slots and `patches` patches (None: kind `byte`, no patches).
 
-    lengths: per document its patch lengths over [BOS, bytes, EOS] (data/segmentation.py). P for a mean patch size: `patch_capacity`.
+    lengths: per document its patch lengths over [BOS, bytes, EOS] (data/segmentation.py). together: as in packing.plan_byte_rows. P for a mean patch size: `patch_capacity`.
     """
-    return Rows(packing.byte_documents(documents, lengths), context, patches, rows, seed)
+    return Rows(packing.byte_documents(documents, lengths), context, patches, rows, seed, together)
 
 
 def token_rows(documents: list[bytes], tokenizer, *, context: int, rows: int, seed: int = 0, length: int | None = None,
@@ -85,10 +85,10 @@ class Rows:
     row_patches P or None, rows B.
     """
 
-    def __init__(self, documents: packing.Documents, row_length: int, row_patches: int | None, rows: int, seed: int):
+    def __init__(self, documents: packing.Documents, row_length: int, row_patches: int | None, rows: int, seed: int, together: int = 0):
         if rows < 1:
             raise UserError(f"data.rows={rows}: a batch has at least one row")
-        self.documents, self.row_length, self.row_patches, self.rows, self.seed = documents, row_length, row_patches, rows, seed
+        self.documents, self.row_length, self.row_patches, self.rows, self.seed, self.together = documents, row_length, row_patches, rows, seed, together
         self.capacity = {"slots": rows * row_length, "patches": rows * (row_patches or 0)}
         self._plans, self._counts, self._ends = [], [], [0]  # per epoch; ends: number of rows up to and with it
         self._lock = threading.Lock()  # grain fills batches in a thread of its own
@@ -99,7 +99,7 @@ class Rows:
         with self._lock:
             while self._ends[-1] <= row:
                 order = _order(self.seed, len(self._plans), len(self.documents))
-                plan = packing.plan_byte_rows(self.documents, self.row_length, self.row_patches, order)
+                plan = packing.plan_byte_rows(self.documents, self.row_length, self.row_patches, order, self.together, (self.seed, len(self._plans)))
                 if not len(plan):
                     raise UserError("the training documents are all empty; nothing to train on")
                 self._counts.append(packing.counts(self.documents, plan))

@@ -15,6 +15,7 @@ import dataclasses
 import numpy as np
 
 from bltjax import vocab
+from bltjax.data import balance
 from bltjax.errors import UserError
 
 
@@ -85,10 +86,23 @@ class Plan:
         return len(self.first) - 1
 
 
-def plan_byte_rows(documents: Documents, capacity: int, patch_capacity: int | None = None, order=None) -> Plan:
-    """Rows of `capacity` byte slots and at most `patch_capacity` patches, over documents in `order` (indices; None: all as they come)."""
+def plan_byte_rows(documents: Documents, capacity: int, patch_capacity: int | None = None, order=None, together: int = 0, seed=0) -> Plan:
+    """Rows of `capacity` byte slots and at most `patch_capacity` patches, over documents in `order` (indices; None: all as they come).
+
+    together: rows that are packed together, so that both run out at once (data/balance.py), and come in an order drawn from `seed`;
+    0: rows are filled one after the other.
+    """
     if patch_capacity is not None and documents.starts is None:
         raise ValueError("a limit of patches needs documents with patches")
+    if together and patch_capacity is not None:
+        _check(capacity, patch_capacity)
+        order = np.arange(len(documents)) if order is None else np.asarray(order)
+        rows = balance.plan(documents.ends, documents.starts, order, capacity, patch_capacity, together, np.random.default_rng(seed))
+        segments = np.array([segment for row in rows for segment in row], np.int64).reshape(-1, 3)
+        first = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+        before = np.concatenate([[0], np.cumsum(segments[:, 1])])
+        offset = before[:-1] - np.repeat(before[first[:-1]], np.diff(first))
+        return Plan(first, segments[:, 0], segments[:, 1], offset, segments[:, 2], capacity, patch_capacity)
     return _plan(documents, capacity, patch_capacity, order)
 
 
@@ -98,8 +112,7 @@ def plan_token_rows(documents: Documents, capacity: int, order=None) -> Plan:
 
 
 def _plan(documents: Documents, capacity: int, patch_capacity: int | None, order) -> Plan:
-    if capacity < 4 or (patch_capacity is not None and patch_capacity < 3):
-        raise UserError(f"a row of {capacity} slots and {patch_capacity} patches is too small (at least 4 and 3)")
+    _check(capacity, patch_capacity)
     named = documents.starts is not None
     cuts = np.append(np.flatnonzero(documents.starts), len(documents.ids)) if named else None
     index_of_cut = np.searchsorted(cuts, documents.ends).tolist() if named else None
@@ -138,6 +151,11 @@ def _plan(documents: Documents, capacity: int, patch_capacity: int | None, order
     if used:
         first.append(len(source))
     return Plan(*(np.array(part, np.int64) for part in (first, source, length, offset, patches)), capacity, patch_capacity)
+
+
+def _check(capacity: int, patch_capacity: int | None) -> None:
+    if capacity < 4 or (patch_capacity is not None and patch_capacity < 3):
+        raise UserError(f"a row of {capacity} slots and {patch_capacity} patches is too small (at least 4 and 3)")
 
 
 def counts(documents: Documents, plan: Plan) -> dict:

@@ -113,7 +113,7 @@ def make_rows(config: ConfigDict, documents: list[bytes], entropies, tokenizer) 
     if config.model.kind == "byte":
         return loader.byte_rows(documents, **shape)
     lengths = segmentation.document_lengths(config.patching, documents, entropies, tokenizer)
-    return loader.byte_rows(documents, lengths, patches=loader.row_shape(config)[1], **shape)
+    return loader.byte_rows(documents, lengths, patches=loader.row_shape(config)[1], together=config.data.together, **shape)
 
 
 def token_rows(config: ConfigDict, documents: list[bytes], tokenizer, shape: dict) -> loader.Rows:
