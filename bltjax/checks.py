@@ -15,7 +15,7 @@ CHOICES = {
     "model.cross.encoder": ("last", "all", "none"), "model.cross.decoder": ("all", "first", "none"),
     "model.cross.encoder_kv": ("input", "output"), "model.cross.pool": ("embeddings", "states"),
     "model.ngrams.digits": ("paper", "released"), "model.ngrams.short": ("omit", "pad"), "patching.scheme": cfg.SCHEMES,
-    "tokenizer.kind": ("none", "trained", "llama3", "given"), "train.schedule": ("cosine", "wsd", "constant"),
+    "tokenizer.kind": ("none", "trained", "llama3", "file", "given"), "train.schedule": ("cosine", "wsd", "constant"),
 }
 # Smallest value allowed. Where a key is a number and not listed here, it must only be finite.
 AT_LEAST = {
@@ -79,6 +79,8 @@ def _shapes(run: ConfigDict) -> None:
         raise UserError(f"train.accumulate is {run.train.accumulate}; it must divide data.rows ({run.data.rows})")
     if not run.budget_flops and not run.train.steps and not (run.family == BYTE_LM and run.train.init_from):
         raise UserError("neither budget_flops nor train.steps says how long the run is; set one of them above 0")
+    if (run.tokenizer.kind == "file") != bool(run.tokenizer.path):
+        raise UserError(f"tokenizer.kind is {run.tokenizer.kind!r} and tokenizer.path {run.tokenizer.path!r}; a path goes with kind 'file', and that with a path")
     if run.tokenizer.kind == "given" and not run.train.init_from:
         raise UserError("tokenizer.kind is 'given': it comes with the model that train.init_from (--from) names, and there is none")
     if model.kind == "token":

@@ -187,10 +187,11 @@ def patching(scheme: str = "none", size: float = 1.0, **changes) -> ConfigDict:
     ), **changes}).lock()
 
 
-def tokenizer(kind: str = "none", vocab: int = 0, bytes_per_token: float = 0.0, ends=()) -> ConfigDict:
-    """BPE: `trained` here on training text with `vocab` entries, `llama3` (128,256, extra `llama`), or `given`: that of train.init_from.
-    bytes_per_token: expected. ends: ids at which a generated text ends, beside the tokenizer's EOS (Llama's turns)."""
-    return ConfigDict(dict(kind=kind, vocab=vocab, bytes_per_token=bytes_per_token, ends=tuple(ends))).lock()
+def tokenizer(kind: str = "none", vocab: int = 0, bytes_per_token: float = 0.0, ends=(), path: str = "") -> ConfigDict:
+    """BPE: `trained` here on training text with `vocab` entries, `llama3` (128,256, extra `llama`), `file` (of `path`: a tokenizer.json, Llama
+    3's ranks or a SentencePiece file), or `given`: that of train.init_from. bytes_per_token: expected. ends: ids at which a generated text
+    ends, beside the tokenizer's EOS (Llama's turns)."""
+    return ConfigDict(dict(kind=kind, vocab=vocab, bytes_per_token=bytes_per_token, ends=tuple(ends), path=path)).lock()
 
 
 def run(name: str, family: str, model: ConfigDict, *, patching_: ConfigDict | None = None, tokenizer_: ConfigDict | None = None,

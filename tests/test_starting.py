@@ -88,6 +88,17 @@ def test_a_llama_goes_on_as_a_bpe_model(tmp_path, texts, capfd):
     assert code == 2 and "train.init_from" in capfd.readouterr().err
 
 
+def test_a_tokenizer_of_a_file(tmp_path, texts, capfd):
+    path = HERE / "golden" / "sentencepiece.model"
+    changes = ("--set", "tokenizer.kind=file", "--set", f"tokenizer.path={path}", "--set", "tokenizer.vocab=700", "--set", "model.vocab=700")
+    model = api.load(train(tmp_path, texts, "file", *changes, run="bpe"))
+    assert model.tokenizer.kind == "sentencepiece" and b"".join(model.patch("line 3 of text")) == b"line 3 of text"
+    arguments = ["train", "--config", str(HERE / "tiny_experiment.py"), "--run", "bpe", "--run-dir", str(tmp_path / "x"), "--set", f'data.globs=["{texts}/*.txt"]']
+    for more, says in ((("--set", "tokenizer.kind=file"), "goes with kind 'file'"), (changes[:4], "700 entries, the model 300")):
+        assert cli.main([*arguments, *more]) == 2
+        assert says in capfd.readouterr().err
+
+
 def test_a_run_that_was_refused_leaves_its_place(tmp_path, texts, capfd):
     """A mistake that is found after the directory was made does not bar the command that mends it; a run that has begun does."""
     arguments = ["train", "--config", str(HERE / "tiny_experiment.py"), "--run", "space", "--run-dir", str(tmp_path / "runs" / "tiny" / "x"),

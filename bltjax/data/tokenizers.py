@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
+from bltjax.data import sentencepiece
 from bltjax.errors import UserError
 
 LETTERS, SPACES = "A-Za-z\x80-\xff", " \t\n\x0b\x0c\r"  # the characters themselves: two regular expression engines read the pattern
@@ -36,7 +37,7 @@ SCHEMA_VERSION = 1
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
     """Ids 0 to vocab - 1, among them bos and eos. token_bytes: what each id stands for (b"" for specials)."""
-    kind: str  # trained | llama3 | huggingface
+    kind: str  # trained | llama3 | huggingface | sentencepiece
     token_bytes: list[bytes]
     bos: int
     eos: int
@@ -120,8 +121,8 @@ def load(path) -> Tokenizer:
     try:
         saved = json.loads(Path(path).read_text())
         kind = saved["kind"]
-        if kind == "llama3":
-            found = llama3()
+        if kind in CONTENTS:
+            found = CONTENTS[kind](base64.b64decode(saved["file"]), path)
         else:
             backend = tokenizers.Tokenizer.from_str(json.dumps(saved["tokenizer"]))
             found = _huggingface(backend, path) if kind == "huggingface" else _trained(backend)
@@ -133,6 +134,25 @@ def load(path) -> Tokenizer:
     if not same:
         raise UserError(f"the tokenizer {path} is damaged: its content gives {found.fingerprint}, its file says {saved['fingerprint']}")
     return found
+
+
+def read(path) -> Tokenizer:
+    """The tokenizer of a file: tokenizer.json of Hugging Face, Llama 3's ranks, or a SentencePiece file such as Llama 2's tokenizer.model.
+
+    UserError for a file that is missing or none of these, and for a tokenizer whose tokens are not exact bytes.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the tokenizer {path}: {error.strerror or error}") from None
+    if data.lstrip()[:1] == b"{":
+        return huggingface(path)
+    return CONTENTS["llama3" if re.match(rb"[A-Za-z0-9+/=]+ \d+\r?\n", data) else "sentencepiece"](data, path)
+
+
+def _sentencepiece(data: bytes, path) -> Tokenizer:
+    token_bytes, bos, eos, encoder = sentencepiece.read(data, path)
+    return Tokenizer("sentencepiece", token_bytes, bos, eos, hashlib.sha256(data).hexdigest()[:12], encoder, {"file": base64.b64encode(data).decode()})
 
 
 def huggingface(path) -> Tokenizer:
@@ -189,18 +209,25 @@ def _byte_characters() -> dict[int, str]:
 def llama3() -> Tokenizer:
     """Llama 3's tokenizer of 128,256 entries, from the file in the package `llama-models`. UserError where the extra is not installed."""
     spec = importlib.util.find_spec("llama_models")  # found, not imported: the package asks for much more than its file
+    folders = spec.submodule_search_locations if spec else ()
+    paths = [path for folder in folders for path in sorted(Path(folder).glob("llama3/**/tokenizer.model"))]
+    if importlib.util.find_spec("tiktoken") is None or not paths:
+        raise UserError("Llama 3's tokenizer needs the extra `llama` (packages llama-models and tiktoken): make setup EXTRAS=llama")
+    return _llama3(paths[0].read_bytes(), paths[0])
+
+
+def _llama3(data: bytes, path) -> Tokenizer:
+    """Llama 3's tokenizer from the content of its file: a line for each token, base64 and rank."""
     try:
         import tiktoken
     except ImportError:
-        tiktoken = None
-    folders = spec.submodule_search_locations if spec else ()
-    paths = [path for folder in folders for path in sorted(Path(folder).glob("llama3/**/tokenizer.model"))]
-    if tiktoken is None or not paths:
-        raise UserError("Llama 3's tokenizer needs the extra `llama` (packages llama-models and tiktoken): make setup EXTRAS=llama")
-    data = paths[0].read_bytes()
-    ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in data.splitlines() if line)}
+        raise UserError(f"{path} needs the package tiktoken: make setup EXTRAS=llama") from None
+    try:
+        ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in (line.split() for line in data.splitlines() if line)}
+    except ValueError:
+        raise UserError(f"{path} is no file of tokens and ranks") from None
     if sorted(ranks.values()) != list(range(LLAMA3_RANKS)):
-        raise UserError(f"{paths[0]} is not Llama 3's tokenizer: it has {len(ranks)} entries, not {LLAMA3_RANKS}")
+        raise UserError(f"{path} is not Llama 3's tokenizer: it has {len(ranks)} entries, not {LLAMA3_RANKS}")
     bos, eos = LLAMA3_RANKS, LLAMA3_RANKS + 1  # <|begin_of_text|>, <|end_of_text|>
     backend = tiktoken.Encoding("llama3", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens={})
     token_bytes = sorted(ranks, key=ranks.get) + [b""] * (LLAMA3_VOCAB - LLAMA3_RANKS)
@@ -212,4 +239,7 @@ def llama3() -> Tokenizer:
             ids += [ranks[bytes([b])] for b in part.encode("utf-8", "surrogateescape")] if i % 2 else backend.encode_ordinary(part)
         return ids
 
-    return Tokenizer("llama3", token_bytes, bos, eos, hashlib.sha256(data).hexdigest()[:12], encoder, {})
+    return Tokenizer("llama3", token_bytes, bos, eos, hashlib.sha256(data).hexdigest()[:12], encoder, {"file": base64.b64encode(data).decode()})
+
+
+CONTENTS = {"llama3": _llama3, "sentencepiece": _sentencepiece}  # by kind: how a file's content is read

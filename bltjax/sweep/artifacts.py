@@ -61,14 +61,14 @@ def tokenizer(config: ConfigDict, documents: list[bytes], shared: pathlib.Path) 
     sweep may train on."""
     if config.tokenizer.kind == "llama3":
         return tokenizers.llama3()
-    if config.tokenizer.kind == "given":
-        found = _given_tokenizer(config)
+    if config.tokenizer.kind in READ:
+        found = _read_tokenizer(config)
         path = tokenizer_path(config, documents, shared)
         with locks.held(path.with_suffix(".lock")):
             found.save(path)
         return found
     if config.tokenizer.kind != "trained":
-        raise UserError(f"run {config.name}: tokenizer.kind {config.tokenizer.kind!r}; allowed here: trained, llama3, given")
+        raise UserError(f"run {config.name}: tokenizer.kind {config.tokenizer.kind!r}; allowed here: trained, llama3, file, given")
     path = tokenizer_path(config, documents, shared)
     with locks.held(path.with_suffix(".lock")):
         try:
@@ -80,22 +80,27 @@ def tokenizer(config: ConfigDict, documents: list[bytes], shared: pathlib.Path) 
 
 def tokenizer_path(config: ConfigDict, documents: list[bytes], shared: pathlib.Path) -> pathlib.Path:
     """Where the run's tokenizer is, or will be."""
-    if config.tokenizer.kind == "given":
-        return shared / f"tokenizer-{_given_tokenizer(config).fingerprint}.json"
+    if config.tokenizer.kind in READ:
+        return shared / f"tokenizer-{_read_tokenizer(config).fingerprint}.json"
     return shared / f"tokenizer-{cfg.fingerprint({'vocab': config.tokenizer.vocab, 'text': sources.fingerprint(documents)})}.json"
 
 
+READ = ("file", "given")  # kinds of tokenizers that are neither trained nor in a package
+
+
 @functools.lru_cache(maxsize=4)
-def _tokenizer_of(path: str) -> tokenizers.Tokenizer:
+def _tokenizer_of(path: str, is_file: bool) -> tokenizers.Tokenizer:
     from bltjax import api
-    return api.load(path).tokenizer
+    return tokenizers.read(path) if is_file else api.load(path).tokenizer
 
 
-def _given_tokenizer(config: ConfigDict) -> tokenizers.Tokenizer:
-    """The tokenizer that came with the checkpoint `train.init_from`."""
-    found = _tokenizer_of(config.train.init_from)
-    if found.vocab > config.model.vocab:
-        raise UserError(f"{config.train.init_from}: the tokenizer has {found.vocab:,} entries, the model {config.model.vocab:,}")
+def _read_tokenizer(config: ConfigDict) -> tokenizers.Tokenizer:
+    """The tokenizer of the file `tokenizer.path`, or that came with the checkpoint `train.init_from`."""
+    is_file = config.tokenizer.kind == "file"
+    path = config.tokenizer.path if is_file else config.train.init_from
+    found = _tokenizer_of(path, is_file)
+    if config.model.kind == "token" and found.vocab > config.model.vocab:
+        raise UserError(f"{path}: the tokenizer has {found.vocab:,} entries, the model {config.model.vocab:,} (model.vocab, tokenizer.vocab)")
     return found
 
 
