@@ -41,7 +41,7 @@ def _ours(folder: pathlib.Path) -> "Model":
     if broken := rundir.damage(folder):
         raise UserError(f"{folder}: {broken}; `bltjax run` will redo it")
     planned = rundir.read_json(folder / "planned.json") or {}
-    found = {f"patching.{key}": planned[key] for key in ("threshold", "delta") if planned.get(key) is not None}
+    found = {f"patching.{key}": planned[key] for key in ("threshold", "delta", "resolution") if planned.get(key) is not None}
     lm = None
     if facts := planned.get("entropy_model"):
         lm = lambda: load(folder / facts["run_dir"]).byte_lm

@@ -152,9 +152,9 @@ TEXT_KEYS = ("source", "globs", "folder", "subset", "text_field", "min_bytes", "
 def data() -> ConfigDict:
     """Which text, how it is split and how it is packed. Sizes in bytes."""
     return ConfigDict(dict(
-        source="stdlib",  # stdlib | files | arrayrecord | tfds:NAME | hf:NAME (data/sources.py)
+        source="stdlib",  # stdlib | files | arrayrecord | tfds:NAME | hf:NAME (data/sources.py) | prepared
         globs=(),  # files, arrayrecord: patterns of paths or URLs (what is in which kind of file: data/files.py)
-        folder="",  # tfds: where its data sets lie; "": where it looks by itself
+        folder="",  # prepared: its directory; tfds: where its data sets lie ("": where it looks by itself)
         subset="train",  # tfds, hf: which of its own splits
         text_field="text",  # the field of a JSON line or record, the column of a Parquet file
         group_field="",  # a field by which text is told apart in reports (a language, say); "": the file name's ending

@@ -118,6 +118,8 @@ def calibrated(run: pathlib.Path, scheme: str, size: float, limit: int, *, delta
     model = api.load(run)
     lm = model.byte_lm
     splits = artifacts.corpus(lm.config.data)
+    if not isinstance(splits.train, list):
+        raise UserError(f"{lm.folder} was trained on prepared data: --data {lm.config.data.folder} calibrates on its entropies there")
     documents = bpb.first_documents(splits.tuning + splits.train, limit)
     entropies = annotate.annotate(lm.config.model, lm.params, documents)
     found = calibrate.calibrate(scheme, [vocab.encode_document(d) for d in documents], entropies, size, max_length=max_length, delta=delta if scheme == "both" else None)

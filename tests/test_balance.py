@@ -83,6 +83,7 @@ def test_rows_of_a_block_are_shuffled():
     rows = loader.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1, together=32)
     other = loader.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1, together=32)
     assert all(np.array_equal(a, b) for a, b in zip(rows.batch(3).values(), other.batch(3).values()))
-    neighbours = lambda plan: np.mean(np.diff(np.searchsorted(rows.documents.ends, plan.source[plan.first[:-1]], side="right")) == 0)
+    ends = packing.byte_documents(documents).ends
+    neighbours = lambda rows: np.mean(np.diff(np.searchsorted(ends, (plan := rows.chunks[0].plan).source[plan.first[:-1]], side="right")) == 0)
     in_order = loader.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1)
-    assert neighbours(rows._plans[0]) < 0.7 * neighbours(in_order._plans[0])  # in order, a document of eight rows fills neighbours
+    assert neighbours(rows) < 0.7 * neighbours(in_order)  # in order, a document of eight rows fills neighbours

@@ -34,8 +34,8 @@ def predicted(batch, unit="bytes"):
 
 def epoch(rows):
     """All rows of epoch 0 as one batch."""
-    plan = rows._plans[0]
-    return packing.fill(rows.documents, plan, np.arange(len(plan)))
+    chunk = rows.chunks[0]
+    return chunk.fill(np.arange(len(chunk.plan)))
 
 
 def check_bytes(documents, batch, P=None):
@@ -165,7 +165,7 @@ def test_every_token_and_one_eos_is_predicted_once(N):
     assert sorted(p.tolist() for p in pieces) == sorted(expected)
     assert batch["target_bytes"].sum() == sum(map(len, documents))
     assert (batch["target_bytes"] == tokenizer.byte_counts[batch["targets"]] * batch["loss_mask"]).all()
-    counts = packing.counts(rows.documents, rows._plans[0])
+    counts = rows.chunks[0].counts
     assert (counts["bytes"] == batch["target_bytes"].sum(1)).all()
     assert (counts["slots"] == (batch["doc_ids"] > 0).sum(1)).all() and not counts["patches"].any()
 
@@ -184,8 +184,8 @@ def test_epochs_reshuffle_and_every_epoch_is_whole():
     rows = loader.byte_rows(documents, context=32, rows=3, seed=2)
     rows._upto(3 * rows.epoch_rows())
     seen = []
-    for plan in rows._plans[:3]:
-        batch = packing.fill(rows.documents, plan, np.arange(len(plan)))
+    for chunk in rows.chunks[:3]:
+        batch = chunk.fill(np.arange(len(chunk.plan)))
         check_bytes(documents, batch)
         seen.append(batch["targets"])
     assert not np.array_equal(seen[0][:5], seen[1][:5])

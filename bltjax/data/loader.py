@@ -4,22 +4,39 @@ Documents are drawn once in a seeded order, cut to `max_train_bytes`, and shuffl
 of the epoch before. The order knows nothing of patches or tokens: every family reads the same documents in the same order.
 """
 
+import dataclasses
+import functools
+import itertools
+import os
+import pathlib
 import threading
+from collections.abc import Callable
 
 import grain
 import numpy as np
 
 from bltjax.data import packing
+from bltjax.data.shelf import Choice
 from bltjax.errors import UserError
 
+BLOCK = 1 << 25  # units of documents at rest that are planned together: what is in memory while they are
 
-def training_documents(documents: list[bytes], data_config) -> list[bytes]:
-    """The documents that a run trains on: all, or the first of the seeded order up to `max_train_bytes` bytes (never less than one)."""
+
+def training_documents(documents, data_config):
+    """The documents that a run trains on: all, or the first of the seeded order up to `max_train_bytes` bytes (never less than one).
+
+    documents: a list, and one comes back; or documents at rest (store.Documents), and a shelf.Choice of them does.
+    """
     order = _order(data_config.seed, "cut", len(documents))
     if data_config.max_train_bytes:
-        total = np.cumsum([len(documents[i]) for i in order])
+        total = np.cumsum(lengths(documents)[order])
         order = order[:max(1, int(np.searchsorted(total, data_config.max_train_bytes, side="right")))]
-    return [documents[i] for i in order]
+    return [documents[i] for i in order] if isinstance(documents, list) else Choice(documents, order)
+
+
+def lengths(documents) -> np.ndarray:
+    """Bytes of each document, int64 [D]; of documents at rest without reading them."""
+    return np.array([len(d) for d in documents], np.int64) if isinstance(documents, list) else documents.lengths
 
 
 def byte_rows(documents: list[bytes], lengths=None, *, context: int, rows: int, patches: int | None = None, seed: int = 0, together: int = 0) -> "Rows":
@@ -27,7 +44,7 @@ def byte_rows(documents: list[bytes], lengths=None, *, context: int, rows: int, 
 
     lengths: per document its patch lengths over [BOS, bytes, EOS] (data/segmentation.py). together: as in packing.plan_byte_rows. P for a mean patch size: `patch_capacity`.
     """
-    return Rows(packing.byte_documents(documents, lengths), context, patches, rows, seed, together)
+    return Rows(in_memory(packing.byte_documents(documents, lengths), context, patches, seed, together), context, patches, rows)
 
 
 def token_rows(documents: list[bytes], tokenizer, *, context: int, rows: int, seed: int = 0, length: int | None = None,
@@ -38,7 +55,8 @@ def token_rows(documents: list[bytes], tokenizer, *, context: int, rows: int, se
     """
     token_ids = [tokenizer.encode(document) for document in documents] if token_ids is None else token_ids
     packed = packing.token_documents(token_ids, tokenizer.byte_counts, tokenizer.bos, tokenizer.eos)
-    return Rows(packed, length or token_row_length(packed, documents, context), None, rows, seed)
+    length = length or token_row_length(packed, documents, context)
+    return Rows(in_memory(packed, length, None, seed), length, None, rows)
 
 
 def patch_capacity(context: int, patch_size: float, slack: float, multiple: int = 8) -> int:
@@ -78,33 +96,101 @@ def _order(seed: int, epoch, count: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, key]))).permutation(count)
 
 
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Rows that were planned together. counts: packing.counts. fill: numbers of rows of the plan -> their batch."""
+    plan: packing.Plan
+    counts: dict
+    fill: Callable
+
+
+def in_memory(documents: packing.Documents, row_length: int, row_patches: int | None, seed: int, together: int = 0):
+    """Yields a Chunk for every epoch, without end."""
+    for epoch in itertools.count():
+        plan = packing.plan_byte_rows(documents, row_length, row_patches, _order(seed, epoch, len(documents)), together, (seed, epoch))
+        yield Chunk(plan, packing.counts(documents, plan), functools.partial(packing.fill, documents, plan))
+
+
+def at_rest(shelf, row_length: int, row_patches: int | None, seed: int, together: int = 0, plans: pathlib.Path | None = None):
+    """Yields a Chunk for every block of documents, epoch after epoch, without end. plans: a folder where plans are kept and found again."""
+    for epoch in itertools.count():
+        order = _order(seed, epoch, len(shelf))
+        ends = np.cumsum(shelf.documents.lengths[order] + 2)
+        first = 0
+        while first < len(order):
+            last = max(first + 1, int(np.searchsorted(ends, (ends[first - 1] if first else 0) + BLOCK)))
+            name = f"{epoch}-{first}-{last}.npz"
+            yield _block(shelf, order[first:last], row_length, row_patches, together, (seed, epoch, first), plans / name if plans else None)
+            first = last
+
+
+def _block(shelf, numbers, row_length, row_patches, together, seed, path) -> Chunk:
+    found = path and _kept_plan(path, row_length, row_patches)
+    if not found:
+        documents = shelf.read(numbers)
+        plan = packing.plan_byte_rows(documents, row_length, row_patches, None, together, seed)
+        owners = np.searchsorted(documents.ends, plan.source, side="right") - 1
+        found = plan, packing.counts(documents, plan), numbers[owners], plan.source - documents.ends[owners]
+        if path:
+            _keep_plan(path, *found)
+    plan, counts, document, within = found
+
+    def fill(rows):
+        """Reads the documents that are in these rows, and no others."""
+        some = packing.rows_of(dataclasses.replace(plan, source=np.arange(len(plan.source))), rows)
+        wanted, place = np.unique(document[some.source], return_inverse=True)
+        units = shelf.take(wanted)
+        return packing.fill(units, dataclasses.replace(some, source=units.ends[place] + within[some.source]), np.arange(len(some)))
+
+    return Chunk(plan, counts, fill)
+
+
+def _keep_plan(path: pathlib.Path, plan, counts, document, within) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    arrays = {name: getattr(plan, name) for name in ("first", "source", "length", "offset", "patches")}
+    with part.open("wb") as file:
+        np.savez(file, **arrays, document=document, within=within, **{f"counts_{name}": value for name, value in counts.items()})
+    os.replace(part, path)
+
+
+def _kept_plan(path: pathlib.Path, row_length, row_patches):
+    """What _keep_plan wrote; None where it is not there, or not whole."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            found = {name: kept[name] for name in kept.files}
+        plan = packing.Plan(*(found[name] for name in ("first", "source", "length", "offset", "patches")), row_length, row_patches)
+        return plan, {name: found[f"counts_{name}"] for name in ("bytes", "slots", "patches")}, found["document"], found["within"]
+    except Exception:  # a cache: whichever of numpy's, zipfile's and zlib's many errors it is, the answer is to plan again
+        return None
+
+
 class Rows:
     """Batches of B rows of T slots (and P patches), step 0 on, without end: epochs follow one another, each in its own order.
 
-    Attributes: documents (packing.Documents), capacity {"slots": B·T, "patches": B·P, or 0 without patches}, row_length T,
-    row_patches P or None, rows B.
+    Attributes: capacity {"slots": B·T, "patches": B·P, or 0 without patches}, row_length T, row_patches P or None, rows B, chunks (those
+    that were planned so far).
     """
 
-    def __init__(self, documents: packing.Documents, row_length: int, row_patches: int | None, rows: int, seed: int, together: int = 0):
+    def __init__(self, chunks, row_length: int, row_patches: int | None, rows: int):
+        """chunks: iterator of Chunk."""
         if rows < 1:
             raise UserError(f"data.rows={rows}: a batch has at least one row")
-        self.documents, self.row_length, self.row_patches, self.rows, self.seed, self.together = documents, row_length, row_patches, rows, seed, together
+        self.row_length, self.row_patches, self.rows = row_length, row_patches, rows
         self.capacity = {"slots": rows * row_length, "patches": rows * (row_patches or 0)}
-        self._plans, self._counts, self._ends = [], [], [0]  # per epoch; ends: number of rows up to and with it
+        self.chunks, self._coming, self._ends = [], chunks, [0]  # ends: number of rows up to and with each chunk
         self._lock = threading.Lock()  # grain fills batches in a thread of its own
         self._upto(0)
 
     def _upto(self, row: int) -> None:
-        """Plans epochs until the given row is in one of them."""
+        """Plans chunks until the given row is in one of them."""
         with self._lock:
             while self._ends[-1] <= row:
-                order = _order(self.seed, len(self._plans), len(self.documents))
-                plan = packing.plan_byte_rows(self.documents, self.row_length, self.row_patches, order, self.together, (self.seed, len(self._plans)))
-                if not len(plan):
+                chunk = next(self._coming)
+                if not len(chunk.plan) and not self._ends[-1]:
                     raise UserError("the training documents are all empty; nothing to train on")
-                self._counts.append(packing.counts(self.documents, plan))
-                self._plans.append(plan)
-                self._ends.append(self._ends[-1] + len(plan))
+                self.chunks.append(chunk)
+                self._ends.append(self._ends[-1] + len(chunk.plan))
 
     def batch(self, step: int, these=None) -> dict:
         """Batch of one step (0-based): int32 arrays [B, T] and [B, P] (packing.fill), the same whenever it is asked for.
@@ -114,20 +200,19 @@ class Rows:
         first = step * self.rows
         self._upto(first + self.rows - 1)
         numbers = first + (np.arange(self.rows) if these is None else np.asarray(these))
-        epochs = np.searchsorted(self._ends, numbers, side="right") - 1
-        parts = [packing.fill(self.documents, self._plans[epoch], numbers[epochs == epoch] - self._ends[epoch])
-                 for epoch in np.unique(epochs)]
+        chunks = np.searchsorted(self._ends, numbers, side="right") - 1
+        parts = [self.chunks[chunk].fill(numbers[chunks == chunk] - self._ends[chunk]) for chunk in np.unique(chunks)]
         return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def counts(self, steps: int) -> dict:
         """Useful units of each of the first `steps` steps, int64 [steps]: "bytes" raw bytes predicted, "slots" bytes (specials included)
         or tokens that are not padding, "patches" that are not padding (0 without patches)."""
         self._upto(steps * self.rows - 1)
-        joined = {name: np.concatenate([epoch[name] for epoch in self._counts])[:steps * self.rows] for name in self._counts[0]}
+        joined = {name: np.concatenate([chunk.counts[name] for chunk in self.chunks])[:steps * self.rows] for name in self.chunks[0].counts}
         return {name: rows.reshape(steps, self.rows).sum(axis=1) for name, rows in joined.items()}
 
     def epoch_rows(self) -> int:
-        """Rows in the first epoch."""
+        """Rows in the first chunk: of text in memory, an epoch."""
         return self._ends[1]
 
     def iterator(self, start: int, stop: int, these=None):

@@ -36,6 +36,23 @@ class Documents:
         return len(self.ends) - 1
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Rows of R in all, S segments: first int64 [R + 1] (row r holds segments first[r] to first[r + 1]); per segment int64 [S]:
+    source (index in Documents.ids of the slot before its first unit), length (slots, BOS included), offset (slot in the row),
+    patches (0 where patches have no names). capacity: T (slots of a row); patch_capacity: P, or None."""
+    first: np.ndarray
+    source: np.ndarray
+    length: np.ndarray
+    offset: np.ndarray
+    patches: np.ndarray
+    capacity: int
+    patch_capacity: int | None
+
+    def __len__(self):
+        return len(self.first) - 1
+
+
 def byte_documents(documents: list[bytes], lengths=None) -> Documents:
     """Documents of byte ids. lengths: per document its patch lengths over [BOS, bytes, EOS], the first of them 1; None: no patches.
 
@@ -61,29 +78,35 @@ def byte_documents(documents: list[bytes], lengths=None) -> Documents:
     return Documents(ids, ends, starts, None, vocab.BOS)
 
 
+def part(documents: Documents, i: int) -> Documents:
+    """Document number i alone (a copy)."""
+    at = slice(documents.ends[i], documents.ends[i + 1])
+    own = lambda x: None if x is None else x[at].copy()
+    return Documents(own(documents.ids), np.array([0, at.stop - at.start], np.int64), own(documents.starts), own(documents.raw_bytes), documents.bos)
+
+
+def joined(parts: list[Documents]) -> Documents:
+    """All documents of the parts, one after the other."""
+    ends = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(part.ends) for part in parts]))]).astype(np.int64)
+    together = lambda name: None if getattr(parts[0], name) is None else np.concatenate([getattr(part, name) for part in parts])
+    return Documents(together("ids"), ends, together("starts"), together("raw_bytes"), parts[0].bos)
+
+
+def rows_of(plan: Plan, rows) -> Plan:
+    """The plan of some rows of a plan, in that order."""
+    rows = np.asarray(rows, np.int64)
+    per_row = plan.first[rows + 1] - plan.first[rows]
+    first = np.concatenate([[0], np.cumsum(per_row)])
+    segments = np.repeat(plan.first[rows] - first[:-1], per_row) + np.arange(first[-1])
+    return Plan(first, *(x[segments] for x in (plan.source, plan.length, plan.offset, plan.patches)), plan.capacity, plan.patch_capacity)
+
+
 def token_documents(token_ids, byte_counts: np.ndarray, bos: int, eos: int) -> Documents:
     """Documents of token ids (one int32 array each, without BOS and EOS); byte_counts int32 [V], 0 for specials."""
     ends = np.concatenate([[0], np.cumsum([len(ids) + 2 for ids in token_ids])]).astype(np.int64)
     parts = [part for ids in token_ids for part in ([bos], ids, [eos])]
     ids = np.concatenate(parts).astype(np.int32) if parts else np.zeros(0, np.int32)
     return Documents(ids, ends, None, np.asarray(byte_counts, np.int32)[ids], bos)
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Rows of R in all, S segments: first int64 [R + 1] (row r holds segments first[r] to first[r + 1]); per segment int64 [S]:
-    source (index in Documents.ids of the slot before its first unit), length (slots, BOS included), offset (slot in the row),
-    patches (0 where patches have no names). capacity: T (slots of a row); patch_capacity: P, or None."""
-    first: np.ndarray
-    source: np.ndarray
-    length: np.ndarray
-    offset: np.ndarray
-    patches: np.ndarray
-    capacity: int
-    patch_capacity: int | None
-
-    def __len__(self):
-        return len(self.first) - 1
 
 
 def plan_byte_rows(documents: Documents, capacity: int, patch_capacity: int | None = None, order=None, together: int = 0, seed=0) -> Plan:

@@ -43,13 +43,13 @@ def units(data_config) -> list[Unit]:
 
 
 def allowed() -> str:
-    return ", ".join(f"{kind}:NAME" if kind in NAMED else kind for kind in SOURCES)
+    return ", ".join([*(f"{kind}:NAME" if kind in NAMED else kind for kind in SOURCES), PREPARED])
 
 
 def known(source: str) -> bool:
     """Whether data.source names a kind of source in the right form."""
     kind, _, name = source.partition(":")
-    return kind in SOURCES and (kind in NAMED) == bool(name)
+    return source == PREPARED or kind in SOURCES and (kind in NAMED) == bool(name)
 
 
 def documents(data_config) -> list[bytes]:
@@ -165,3 +165,4 @@ def _short(error) -> str:
 
 SOURCES = {"stdlib": _stdlib, "files": _files, "arrayrecord": _array_records, "tfds": _tfds, "hf": _huggingface}
 NAMED = ("tfds", "hf")
+PREPARED = "prepared"  # for runs: what `bltjax data prepare` made, which is no list of units any more (sweep/at_rest.py)

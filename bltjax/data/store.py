@@ -108,6 +108,7 @@ class Documents:
 
     def __init__(self, shards: list[Shard]):
         self.shards = shards
+        self.fingerprint = hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()[:12]
         self.starts = [0, *np.cumsum([shard.documents for shard in shards]).tolist()]
         self.group_names = tuple(sorted({name for shard in shards for name in shard.groups}))
         self._open = functools.lru_cache(OPEN)(_reader)

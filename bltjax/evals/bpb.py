@@ -54,14 +54,15 @@ def summary(sizes, nats, eos_nats, patch_size: float) -> dict:
             "documents": [{"bytes": int(b), "nats": float(n), "eos_nats": float(e)} for b, n, e in zip(sizes, nats, eos_nats)]}
 
 
-def first_documents(documents: list[bytes], limit: int) -> list[bytes]:
-    """Whole documents in the split's own (hash) order, up to `limit` bytes and at least one; 0 is all of them."""
+def first_documents(documents, limit: int) -> list[bytes]:
+    """Whole documents in the split's own (hash) order, up to `limit` bytes and at least one; 0 is all of them. Of documents at rest only
+    these are read."""
     if not limit:
-        return documents
+        return list(documents)
     total, kept = 0, []
-    for document in documents:
-        if kept and total + len(document) > limit:
+    for number, size in enumerate(map(len, documents) if isinstance(documents, list) else documents.lengths.tolist()):
+        if kept and total + size > limit:
             continue
-        kept.append(document)
-        total += len(document)
+        kept.append(documents[number])
+        total += size
     return kept

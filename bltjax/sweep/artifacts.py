@@ -18,7 +18,8 @@ from bltjax import config as cfg, locks, patching, rundir
 from bltjax.data import sources, splits, tokenizers
 from bltjax.entropies import annotate
 from bltjax.errors import UserError
-from bltjax.sweep import plan
+from bltjax.evals import bpb
+from bltjax.sweep import at_rest, plan
 
 
 
@@ -38,7 +39,8 @@ def corpus(data_config: ConfigDict) -> splits.Splits:
     """Documents of the config's source, split; read once a process. UserError where the text cannot be used."""
     key = cfg.fingerprint({key: data_config[key] for key in cfg.TEXT_KEYS})
     if key not in _corpora:
-        _corpora[key] = splits.split(sources.documents(data_config), data_config)
+        prepared = data_config.source == sources.PREPARED
+        _corpora[key] = at_rest.corpus(data_config) if prepared else splits.split(sources.documents(data_config), data_config)
     return _corpora[key]
 
 
@@ -74,7 +76,7 @@ def tokenizer(config: ConfigDict, documents: list[bytes], shared: pathlib.Path) 
         try:
             return tokenizers.load(path)
         except UserError:  # not there yet, or damaged: the same documents give the same tokenizer again
-            tokenizers.train_bpe(documents, config.tokenizer.vocab).save(path)
+            tokenizers.train_bpe(bpb.first_documents(documents, at_rest.SAMPLE) if at_rest.is_at_rest(documents) else documents, config.tokenizer.vocab).save(path)
         return tokenizers.load(path)
 
 
@@ -82,7 +84,8 @@ def tokenizer_path(config: ConfigDict, documents: list[bytes], shared: pathlib.P
     """Where the run's tokenizer is, or will be."""
     if config.tokenizer.kind in READ:
         return shared / f"tokenizer-{_read_tokenizer(config).fingerprint}.json"
-    return shared / f"tokenizer-{cfg.fingerprint({'vocab': config.tokenizer.vocab, 'text': sources.fingerprint(documents)})}.json"
+    text = documents.fingerprint if at_rest.is_at_rest(documents) else sources.fingerprint(documents)
+    return shared / f"tokenizer-{cfg.fingerprint({'vocab': config.tokenizer.vocab, 'text': text})}.json"
 
 
 READ = ("file", "given")  # kinds of tokenizers that are neither trained nor in a package

@@ -20,7 +20,7 @@ from bltjax.entropies import calibrate
 from bltjax.errors import UserError
 from bltjax.evals import bpb, windows
 from bltjax.launch import local
-from bltjax.sweep import artifacts, plan, starting
+from bltjax.sweep import artifacts, at_rest, plan, starting
 from bltjax.training import loop
 
 SIZE_TOLERANCE = 0.02  # of a target patch size, on the rows that the run trains on
@@ -52,7 +52,7 @@ def prepare_shared(run_dir: pathlib.Path) -> None:
     if not artifacts.preparation_key(config):
         return
     lm = artifacts.byte_lm(config, text, shared)
-    artifacts.entropies(lm, documents, shared)
+    training_entropies(config, lm, text, documents, shared)
     for documents, limit in ((text.held_out, config.eval.held_out_bytes), (text.tuning, config.eval.tuning_bytes)):
         artifacts.entropies(lm, bpb.first_documents(documents, limit), shared)
 
@@ -62,8 +62,9 @@ def needs_tokens(config: ConfigDict) -> bool:
     return config.model.kind == "token" or config.patching.scheme == "bpe"
 
 
-def training_documents(config: ConfigDict, text) -> list[bytes]:
-    """The training documents that the run may read, in the order of its seed: the same for every family."""
+def training_documents(config: ConfigDict, text):
+    """The training documents that the run may read, in the order of its seed: the same for every family. A list, or of prepared data a
+    shelf.Choice."""
     return loader.training_documents(text.train, config.data)
 
 
@@ -76,19 +77,25 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
     lm, entropies = None, None
     if artifacts.preparation_key(config):
         lm = artifacts.byte_lm(config, text, shared)
-        entropies = artifacts.entropies(lm, documents, shared)
+        entropies = training_entropies(config, lm, text, documents, shared)
+        if at_rest.is_at_rest(documents):
+            config = at_rest.with_resolution(config)
 
     def counted(config):
         """Rows under a config, the steps that spend its budget, their useful FLOPs, and the mean patch size on them."""
-        rows = make_rows(config, documents, entropies, tokenizer)
+        rows = make_rows(config, documents, entropies, tokenizer, shared)
         steps, useful, counts = steps_ahead(config, rows)
         units = counts["patches"] if config.model.kind == "blt" else counts["slots"]
         positions = counts["slots"] if config.model.kind == "blt" else counts["bytes"]
         return rows, steps, useful, {k: v[:steps] for k, v in counts.items()}, positions[:steps].sum() / units[:steps].sum()
 
     key = CALIBRATED.get(config.patching.scheme)
-    if key and math.isnan(config.patching[key]):
+    if key and math.isnan(config.patching[key]) and at_rest.is_at_rest(documents):
+        config = cfg.replace(config, **{f"patching.{key}": at_rest.counted(config, documents, entropies).threshold(config.patching.size)})
+    elif key and math.isnan(config.patching[key]):
         config = calibrated(config, key, entropies, lambda c: counted(c)[4])
+    elif key and not plan.trained(config.byte_lm) and at_rest.is_at_rest(documents):
+        config = cfg.replace(config, **{"patching.size": at_rest.counted(config, documents, entropies).mean_size(config.patching[key])})
     elif key and not plan.trained(config.byte_lm):  # entropy model and threshold came with a checkpoint: the size is what they give
         lengths = segmentation.document_lengths(config.patching, documents, entropies)
         config = cfg.replace(config, **{"patching.size": float(sum(l.sum() for l in lengths) / sum(map(len, lengths)))})
@@ -97,6 +104,8 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
         raise UserError(f"run {config.name}: no {key} gives a mean patch size within 2% of {config.patching.size:g}; the nearest gives {patch_size:.3f}")
     executed = executed_per_step(config, rows)
     planned = facts(config, rows, steps, useful, executed, counts, patch_size)
+    if at_rest.is_at_rest(documents):
+        planned["epochs"] = float(counts["bytes"].sum() / documents.lengths.sum())
     if lm:
         planned["entropy_model"] = lm.facts
     if tokenizer:
@@ -105,8 +114,15 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
     return Prepared(config, rows, steps, useful, executed, planned, text, tokenizer, lm)
 
 
-def make_rows(config: ConfigDict, documents: list[bytes], entropies, tokenizer) -> loader.Rows:
+def training_entropies(config: ConfigDict, lm, text, documents, shared: pathlib.Path):
+    """Entropies of the training documents: a list of arrays, or of documents at rest stored.Entropies."""
+    return at_rest.entropies(lm, text, config.data.folder) if at_rest.is_at_rest(documents) else artifacts.entropies(lm, documents, shared)
+
+
+def make_rows(config: ConfigDict, documents, entropies, tokenizer, shared: pathlib.Path) -> loader.Rows:
     """The run's batches: a pure function of (data.seed, step)."""
+    if at_rest.is_at_rest(documents):
+        return at_rest.rows(config, documents, entropies, tokenizer, shared)
     shape = dict(context=config.data.context, rows=config.data.rows, seed=config.data.seed)
     if config.model.kind == "token":
         return token_rows(config, documents, tokenizer, shape)
@@ -173,7 +189,7 @@ def facts(config: ConfigDict, rows: loader.Rows, steps: int, useful, executed: f
         "schema_version": cfg.SCHEMA_VERSION, "budget_flops": config.budget_flops or None, "steps": steps, "train_bytes": int(counts["bytes"].sum()),
         "train_flops": float(useful.sum()), "executed_flops": float(executed * steps), "patch_size": float(patch_size),
         "flops_per_byte_exact": counted["exact"]["total"], "flops_per_byte_paper": counted["paper"]["total"], "flops_components": counted["exact"],
-        "params": counted["params"], "threshold": known(config.patching.threshold), "delta": known(config.patching.delta),
+        "params": counted["params"], "threshold": known(config.patching.threshold), "delta": known(config.patching.delta), "resolution": config.patching.resolution,
         "bytes_per_batch": float(counts["bytes"].sum() / steps), "rows": rows.rows, "row_slots": rows.row_length, "row_patches": rows.row_patches,
         "packing_efficiency": {"bytes": float(used["slots"]), "patches": float(used["patches"]) if "patches" in used else None},
         "epochs": steps * rows.rows / rows.epoch_rows(), "entropy_model": None,

@@ -1,0 +1,146 @@
+"""Runs on prepared data are the runs that they would be in memory; their rows are read as they are wanted, and repeat exactly."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from bltjax import api, cli, config as cfg, patching, rundir
+from bltjax.data import loader, packing, prepare, segmentation, shelf, store
+from bltjax.errors import UserError
+
+HERE = pathlib.Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "x", "yz"]
+    lines = (json.dumps({"text": " ".join(rng.choice(words, n)) + f" {i}."}) for i, n in enumerate(rng.integers(5, 300, 160)))
+    (folder / "a.jsonl").write_text("\n".join(lines))
+    settings = cfg.replace(cfg.data(), source="files", globs=(str(folder / "a.jsonl"),), held_out=0.1, tuning=0.1)
+    prepare.prepare(settings, folder / "out", shard_count=3)
+    return folder / "out"
+
+
+def train_documents(prepared):
+    return store.Documents([shard for shard in store.shards(prepared) if shard.split == "train"])
+
+
+def rows_of(documents, context=128, together=0, plans=None, patches=40):
+    choice = loader.training_documents(documents, cfg.data())
+    units = lambda numbers, found: packing.byte_documents(found, segmentation.document_lengths(cfg.patching("space"), found))
+    return loader.Rows(loader.at_rest(shelf.Shelf(choice, units, "k"), context, patches, 0, together, plans), context, patches, 4)
+
+
+@pytest.mark.parametrize("together", [0, 8])
+def test_the_rows_are_those_in_memory(prepared, together, monkeypatch):
+    documents = train_documents(prepared)
+    chosen = loader.training_documents(list(documents), cfg.data())
+    lengths = segmentation.document_lengths(cfg.patching("space"), chosen)
+    here = loader.byte_rows(chosen, lengths, context=128, rows=4, patches=40, together=together)
+    there = rows_of(documents, together=together)
+    monkeypatch.setattr(shelf, "KEPT", 5000)  # little is kept, so that documents are read anew
+    if together:  # where a block begins is part of how its rows are shuffled: the same rows in another order
+        sums = lambda rows: np.sort(rows.chunks[0].counts["bytes"]).tolist()
+        assert sums(here) == sums(there)
+        return
+    for step in (0, 3, 1, 40, 39):
+        for name, value in here.batch(step).items():
+            np.testing.assert_array_equal(value, there.batch(step)[name])
+    assert np.array_equal(here.counts(50)["bytes"], there.counts(50)["bytes"])
+
+
+def test_blocks_hold_every_byte_once_an_epoch(prepared, monkeypatch):
+    monkeypatch.setattr(loader, "BLOCK", 3000)
+    documents = train_documents(prepared)
+    rows = rows_of(documents, together=8)
+    total = 0
+    while total < documents.lengths.sum():
+        rows._upto(rows._ends[-1])
+        total = sum(chunk.counts["bytes"].sum() for chunk in rows.chunks)
+    assert total == documents.lengths.sum() and len(rows.chunks) > 3
+
+
+def test_plans_are_found_again_and_mended(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(loader, "BLOCK", 5000)
+    first = rows_of(train_documents(prepared), plans=tmp_path / "plans")
+    expected = [first.batch(step) for step in range(30)]
+    files = sorted((tmp_path / "plans").iterdir())
+    assert len(files) > 2
+    files[1].write_bytes(files[1].read_bytes()[:100])
+    read = []
+    monkeypatch.setattr(shelf.Shelf, "read", lambda self, numbers, read_=shelf.Shelf.read: read.append(len(numbers)) or read_(self, numbers))
+    again = rows_of(train_documents(prepared), plans=tmp_path / "plans")
+    for step in (29, 0, 17, *range(30)):
+        for name, value in expected[step].items():
+            np.testing.assert_array_equal(value, again.batch(step)[name])
+    assert len(read) == 1  # only the damaged one was planned again
+
+
+def test_some_rows_read_some_documents(prepared):
+    documents = train_documents(prepared)
+    rows = rows_of(documents)
+    whole = rows.batch(7)
+    for these in ([0], [1, 3], [2]):
+        for name, value in rows.batch(7, these).items():
+            np.testing.assert_array_equal(value, whole[name][these])
+
+
+def run(prepared, tmp_path, name, *more, code=0):
+    out = tmp_path / "runs" / "tiny" / name
+    assert cli.main(["train", "--config", str(HERE / "tiny_experiment.py"), "--run", name, "--run-dir", str(out), "--set", "data.source=prepared",
+                     "--set", f"data.folder={prepared}", "--set", "budget_flops=0", "--set", "train.steps=8", *more]) == code
+    return out
+
+
+def losses(run_dir):
+    return [json.loads(line)["loss"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", ["entropy", "space", "bpe"])
+def test_a_run_of_every_family(prepared, tmp_path, name, capfd):
+    out = run(prepared, tmp_path, name, "--set", "data.together=16")
+    planned = rundir.read_json(out / "planned.json")
+    assert rundir.read_json(out / "eval.json")["held_out"]["bpb"] > 0 and planned["epochs"] > 0
+    again = run(prepared, tmp_path / "again", name, "--set", "data.together=16")
+    assert losses(again) == losses(out)
+    if name == "entropy":
+        assert planned["resolution"] == patching.RESOLUTION and abs(planned["patch_size"] / 3.0 - 1) < 0.02
+        model = api.load(out)
+        assert model.config.patching.resolution == patching.RESOLUTION and b"".join(model.patch("alpha beta gamma")) == b"alpha beta gamma"
+        assert len(list(prepared.glob("entropies-*"))) == 1
+        assert cli.main(["data", "calibrate", "--data", str(prepared), "--byte-lm", str(out), "--size", "3", "--json"]) == 0
+        assert json.loads(capfd.readouterr().out.splitlines()[-1])["threshold"] == planned["threshold"]
+
+
+def test_what_cannot_be_read(prepared, tmp_path, capfd):
+    for more, says in ((("--set", "data.folder="), "needs data.folder"), (("--set", f"data.folder={tmp_path}"), "no prepared data"),
+                       (("--set", "data.source=prepared:x"), "allowed: stdlib, files")):
+        run(prepared, tmp_path, "space", *more, code=2)
+        assert says in capfd.readouterr().err
+
+
+def test_a_large_data_set_is_annotated_by_its_own_command(prepared, tmp_path, capfd, monkeypatch):
+    from bltjax.sweep import at_rest
+    monkeypatch.setattr(at_rest, "ANNOTATED_HERE", 10)
+    run(prepared, tmp_path, "entropy", "--set", "byte_lm.train.steps=110", code=2)
+    assert "bltjax data annotate" in capfd.readouterr().err
+
+
+def test_a_choice_is_lazy():
+    class Never:
+        fingerprint, lengths = "f", np.arange(5)
+
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, i):
+            raise AssertionError
+
+    choice = shelf.Choice(Never(), [3, 1])
+    assert len(choice) == 2 and choice.lengths.tolist() == [3, 1] and choice.fingerprint != shelf.Choice(Never(), [1, 3]).fingerprint
+    with pytest.raises(UserError):
+        loader.Rows(iter(()), 10, None, 0)
