@@ -206,40 +206,62 @@ def fill(documents: Documents, plan: Plan, rows) -> dict:
     and target_bytes. Padding is 0 everywhere but in patch_ids, where it is P.
     """
     rows = np.asarray(rows, np.int64)
-    shape = (len(rows), plan.capacity)
+    R, T, P = len(rows), plan.capacity, plan.patch_capacity
+    # Every row is closed by a piece of padding, so that what follows are whole arrays of R * T slots, without a gap to scatter around.
     per_row = plan.first[rows + 1] - plan.first[rows]
-    row_S = np.repeat(np.arange(len(rows)), per_row)
-    number_S = np.arange(len(row_S)) - np.repeat(np.cumsum(per_row) - per_row, per_row)  # of the segment within its row
-    segment_S = plan.first[rows][row_S] + number_S
-    length_S = plan.length[segment_S]
-    segment_U = np.repeat(np.arange(len(segment_S)), length_S)  # U: slots in use, row after row
-    within_U = np.arange(len(segment_U)) - np.repeat(np.cumsum(length_S) - length_S, length_S)
-    slot_U = (row_S * plan.capacity + plan.offset[segment_S])[segment_U] + within_U
-    source_U = plan.source[segment_S][segment_U] + within_U
-    opens_U, closes_U = within_U == 0, within_U == length_S[segment_U] - 1
+    last_S = np.cumsum(per_row + 1) - 1  # S: segments and pieces of padding
+    segment = np.repeat(plan.first[rows] - (last_S - per_row), per_row + 1) + np.arange(R + per_row.sum())
+    real_S = np.ones(len(segment), bool)
+    real_S[last_S] = False
+    segment[~real_S] = 0
+    length_S = np.where(real_S, plan.length[segment], 0)
+    used_R = np.add.reduceat(length_S, last_S - per_row)
+    length_S[last_S] = T - used_R
+    begin_S = np.cumsum(length_S) - length_S  # slot of R * T
+    number_S = np.where(real_S, np.arange(len(segment)) - np.repeat(last_S - per_row, per_row + 1) + 1, 0).astype(np.int32)
+    pads = [slice(begin, begin + size) for begin, size in zip(begin_S[last_S], length_S[last_S]) if size]
+    opens, closes = begin_S[real_S], (begin_S + length_S - 1)[real_S]
 
-    def placed(values, padding=0):
-        out = np.full(shape[0] * shape[1], padding, np.int32)
-        out[slot_U] = values
-        return out.reshape(shape)
+    # Padding reads what stands at the end of the documents, and is overwritten.
+    source = np.where(real_S, plan.source[segment], 0) - begin_S
+    source_U = np.repeat(source, length_S) + np.arange(R * T)
+    for pad in pads:
+        source_U[pad] = 0
+
+    def shaped(values, padding=0):
+        for pad in pads:
+            values[pad] = padding
+        return values.reshape(R, T)
+
+    def next_one(values):
+        """Each slot's successor in its segment; 0 at a segment's last."""
+        moved = np.empty(R * T, np.int32)
+        moved[:-1] = values[1:]
+        moved[closes] = 0
+        return shaped(moved)
 
     ids_U = documents.ids[source_U].astype(np.int32)
-    ids_U[opens_U] = documents.bos
-    targets_U = np.where(closes_U, 0, np.roll(ids_U, -1))
+    ids_U[opens] = documents.bos
+    learnt_U = np.ones(R * T, np.int32)
+    learnt_U[closes] = 0
     name = "bytes" if documents.raw_bytes is None else "tokens"
-    batch = {name: placed(ids_U), "doc_ids": placed(number_S[segment_U] + 1), "targets": placed(targets_U), "loss_mask": placed(~closes_U)}
+    batch = {name: shaped(ids_U), "doc_ids": np.repeat(number_S, length_S).reshape(R, T), "targets": next_one(ids_U), "loss_mask": shaped(learnt_U)}
     if documents.raw_bytes is not None:
-        bytes_U = np.where(opens_U, 0, documents.raw_bytes[source_U])
-        batch["target_bytes"] = placed(np.where(closes_U, 0, np.roll(bytes_U, -1)))
-    if plan.patch_capacity is not None:
-        starts_U = documents.starts[source_U] | opens_U | (within_U == 1)
-        patches = np.cumsum(starts_U)  # over the whole batch; less what stood before the row, it is the patch's index in the row
-        row_U = row_S[segment_U]
-        before_R = np.concatenate([[0], np.cumsum(np.bincount(row_U[starts_U], minlength=len(rows)))])
-        patch_U = patches - 1 - before_R[row_U]
-        batch["patch_ids"] = placed(patch_U, plan.patch_capacity)
-        batch["latent_ids"] = placed(np.where(closes_U, patch_U, patch_U - 1 + np.roll(starts_U, -1)))
-        patch_doc_ids = np.zeros((len(rows), plan.patch_capacity), np.int32)
-        patch_doc_ids[row_U[starts_U], patch_U[starts_U]] = number_S[segment_U[starts_U]] + 1
-        batch["patch_doc_ids"] = patch_doc_ids
+        bytes_U = documents.raw_bytes[source_U]
+        bytes_U[opens] = 0
+        batch["target_bytes"] = next_one(bytes_U)
+    if P is not None:
+        starts_U = documents.starts[source_U]
+        starts_U[opens] = starts_U[opens + 1] = True
+        for pad in pads:
+            starts_U[pad] = False
+        patch_RxT = np.cumsum(starts_U.reshape(R, T), axis=1, dtype=np.int32) - 1
+        patch_U = patch_RxT.reshape(-1)
+        latent_U = patch_U - 1
+        latent_U[:-1] += starts_U[1:]
+        latent_U[closes] = patch_U[closes]
+        at = np.flatnonzero(starts_U)
+        patch_doc_ids = np.zeros((R, P), np.int32)
+        patch_doc_ids[at // T, patch_U[at]] = batch["doc_ids"].reshape(-1)[at]
+        batch["latent_ids"], batch["patch_doc_ids"], batch["patch_ids"] = shaped(latent_U), patch_doc_ids, shaped(patch_U, P)
     return batch
