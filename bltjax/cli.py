@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--" + name.replace("_", "-"), type=kind)
     sub.add_argument("--json", action="store_true")
 
-    data = verbs.add_parser("data", help="prepare, calibrate", description="Work on data ahead of training.")
+    data = verbs.add_parser("data", help="prepare, annotate, calibrate, inspect", description="Work on data ahead of training.")
     parts = data.add_subparsers(dest="part", required=True, metavar="PART", parser_class=Parser)
     sub = parts.add_parser("prepare", help="any source as shuffled shards", description="Shuffles and cuts a source into shards of ArrayRecord with an index and a "
                            "manifest, in memory that does not grow with it. Stopped at any moment, the same command goes on.")
@@ -128,6 +128,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--shard", default="0/1", metavar="I/N", help="the part of this job among N, from 0 on")
     sub.add_argument("--json", action="store_true")
     sub.set_defaults(call=annotate)
+    sub = parts.add_parser("inspect", help="what a data set or a run's rows hold", description="What a prepared data set holds, or rows of a run as text with "
+                           "its patches marked.")
+    sub.add_argument("path", type=pathlib.Path, help="what bltjax data prepare wrote, or a run directory")
+    sub.add_argument("--step", type=int, default=0, help="of a run: which step's rows")
+    sub.add_argument("--rows", type=int, default=2, help="of a run: how many of them")
+    sub.add_argument("--verify", action="store_true", help="of a data set: compare all checksums")
+    sub.add_argument("--json", action="store_true")
+    sub.set_defaults(call=inspect)
     sub = parts.add_parser("calibrate", help="the threshold for a mean patch size",
                            description="The threshold that gives a mean patch size: on annotated data, or on text that a byte LM's own data config reads.")
     sub.add_argument("--byte-lm", type=pathlib.Path, help="a byte LM's run directory (or a run that used one)")
@@ -355,6 +363,13 @@ def annotate(args) -> int:
     else:
         elsewhere = f", {made['elsewhere']} in the hands of other processes" if made["elsewhere"] else ""
         print(f"{made['folder']}: {made['made']} shards annotated, {made['there']} were there{elsewhere}")
+    return 0
+
+
+def inspect(args) -> int:
+    from bltjax import inspect_data
+    found = inspect_data.of(args.path, args.step, args.rows, args.verify)
+    print(json.dumps(found) if args.json else inspect_data.text(found))
     return 0
 
 

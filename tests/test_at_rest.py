@@ -116,6 +116,35 @@ def test_a_run_of_every_family(prepared, tmp_path, name, capfd):
         assert json.loads(capfd.readouterr().out.splitlines()[-1])["threshold"] == planned["threshold"]
 
 
+def test_inspect(prepared, tmp_path, capfd):
+    def said(*arguments, code=0):
+        assert cli.main(["data", "inspect", *map(str, arguments)]) == code
+        return capfd.readouterr()
+    found = json.loads(said(prepared, "--json", "--verify").out)
+    documents = train_documents(prepared)
+    assert found["splits"]["train"]["bytes"] == documents.lengths.sum() and found["verified"] and sum(found["splits"]["train"]["groups"].values()) == documents.lengths.sum()
+    assert "checksums" in said(prepared, "--verify").out and "train" in said(prepared).out
+    for name in ("space", "bpe"):
+        out = run(prepared, tmp_path, name)
+        capfd.readouterr()
+        shown = json.loads(said(out, "--step", "3", "--rows", "2", "--json").out.splitlines()[-1])
+        assert len(shown["rows"]) == 2 and all("".join(map("".join, one["segments"])) for one in shown["rows"])
+        text = "".join(shown["rows"][0]["segments"][0])
+        assert any(text.encode() in document for document in documents)
+        assert "step 3 row 1" in said(out, "--step", "3").out
+        assert "steps 0 to 7" in said(out, "--step", "99", code=2).err
+    shard = store.shards(prepared)[0].path
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in prepared.iterdir():
+        if path.is_file():
+            (copy / path.name).write_bytes(path.read_bytes())
+    (copy / shard.name).write_bytes(shard.read_bytes()[:-1] + b"!")
+    assert "checksum" in said(copy, "--verify", code=2).err
+    for wrong, says in ((tmp_path / "none", "no directory"), (tmp_path, "no prepared data")):
+        assert says in said(wrong, code=2).err
+
+
 def test_what_cannot_be_read(prepared, tmp_path, capfd):
     for more, says in ((("--set", "data.folder="), "needs data.folder"), (("--set", f"data.folder={tmp_path}"), "no prepared data"),
                        (("--set", "data.source=prepared:x"), "allowed: stdlib, files")):
