@@ -4,6 +4,7 @@ The same loop runs in every process of a run on a mesh; which of them writes, an
 """
 
 import pathlib
+import sys
 import time
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 from bltjax import distributed, sharding
 from bltjax.data import feed
 from bltjax.errors import UserError
-from bltjax.training import branch, checkpoint, metrics
+from bltjax.training import branch, checkpoint, drift, metrics
 from bltjax.training.step import TrainState, init_state, make_step, model_nats
 from bltjax.training.stopping import Interrupted, RunFailed, on_signals
 
@@ -56,7 +57,7 @@ def train(config, rows, run_dir, *, steps: int, useful_per_step, executed_per_st
     step_fn = make_step(config.model, config.train, steps, loss_fn, mesh=mesh)
     writer = metrics.Writer(run_dir / "metrics.jsonl", run_dir / "tensorboard" if tensorboard else None) if writes else _Unwritten()
     saved = checkpoint.Checkpoints(run_dir, config.train.keep, on_checkpoint, mesh)
-    log = _Log(config, ahead, writer, steps, first, progress and writes, last_line)
+    log = _Log(config, ahead, writer, steps, first, progress and writes, last_line, lambda line: writes and _note(run_dir, line))
     profiler = _Profiler(run_dir / "profile", first, steps) if profile and writes else None
 
     def save(step):
@@ -126,9 +127,8 @@ def _source(config, run_dir, steps) -> list | None:
     """[run directory, step] of the checkpoint to go on from: this run's newest whole one, or that of the run it branches from."""
     notes = []
     step = checkpoint.newest_whole(run_dir, notes=notes)
-    if notes:  # for whoever watches several runs: what was said here on standard error is said where they look, too
-        with (run_dir / "notes.txt").open("a") as kept:
-            kept.writelines(f"{note}\n" for note in notes)
+    for note in notes:  # which were said on standard error already
+        _note(run_dir, note, said=True)
     if step is not None:
         branch.check_same_run(config, steps, checkpoint.read_about(run_dir, step), run_dir)
         if step > steps:
@@ -137,6 +137,14 @@ def _source(config, run_dir, steps) -> list | None:
     if config.train.branch_from:
         return list(branch.source(config, steps))
     return None
+
+
+def _note(run_dir, note: str, said: bool = False) -> None:
+    """Says a line on standard error, and where those look who watch several runs."""
+    if not said:
+        print(f"bltjax: {run_dir.name}: {note}", file=sys.stderr)
+    with (run_dir / "notes.txt").open("a") as kept:
+        kept.write(f"{note}\n")
 
 
 @jax.jit
@@ -155,7 +163,7 @@ class _Ahead:
     def __init__(self, rows, steps, useful_per_step, executed_per_step):
         counts = {name: np.asarray(values, np.int64) for name, values in rows.counts(steps).items()}
         room = rows.capacity
-        self.bytes = np.cumsum(counts["bytes"])
+        self.bytes, self.counts = np.cumsum(counts["bytes"]), counts
         self._per_step = {"packing_bytes": counts["slots"] / room["slots"]}
         if room.get("patches"):
             self._per_step["patch_size"] = counts["slots"] / np.maximum(counts["patches"], 1)
@@ -184,9 +192,10 @@ class _Unwritten:
 class _Log:
     """Turns a step's results into its line, and the bar."""
 
-    def __init__(self, config, ahead, writer, steps, first, progress, last_line):
+    def __init__(self, config, ahead, writer, steps, first, progress, last_line, note):
         self._every, self._ahead, self._writer, self._steps = max(1, config.train.log_every), ahead, writer, steps
-        self._bar = metrics.bar(config.name, first, steps, progress)
+        self._bar, self._note = metrics.bar(config.name, first, steps, progress), note
+        self._drift = drift.Drift(config.patching.size, ahead.counts["slots"], ahead.counts["patches"]) if config.model.kind == "blt" else None
         self._wall = last_line.get("wall_s", 0.0) if last_line else 0.0  # of the processes before this one
         self._start = self._before = time.perf_counter()
         self._bytes_before = int(ahead.bytes[first - 1]) if first else 0
@@ -196,6 +205,8 @@ class _Log:
         if not values["finite"]:
             raise _NotFinite(f"step {step}: loss ({values['loss']}) or gradient norm ({values['grad_norm']})")
         self._bar.update()
+        if self._drift and (line := self._drift.said(step)):
+            self._note(line)
         if step % self._every and step != self._steps:
             return
         now = time.perf_counter()
