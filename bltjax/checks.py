@@ -63,8 +63,9 @@ def _values(run: ConfigDict) -> None:
     cfg.lr_scales(run.train)
     if not sources.known(run.data.source):
         raise UserError(f"data.source is {run.data.source!r}; allowed: {sources.allowed()}")
-    if any(not isinstance(pattern, str) for pattern in run.data.globs):
-        raise UserError('data.globs must be a list of patterns, such as ["texts/*.txt"]')
+    for key in ("globs", "mix"):
+        if any(not isinstance(item, str) for item in run.data[key]):
+            raise UserError(f'data.{key} must be a list of texts, such as ["texts/*.txt"]')
     if not (run.data.tuning > 0 and run.data.held_out > 0 and run.data.tuning + run.data.held_out < 1):
         raise UserError(f"data.tuning={run.data.tuning:g} and data.held_out={run.data.held_out:g} must be above 0 and together below 1")
 

@@ -146,7 +146,7 @@ def lr_scales(train) -> dict[str, float]:
 
 
 # The keys of `data` that decide which text is in which split: runs that share them hold out the same documents.
-TEXT_KEYS = ("source", "globs", "folder", "subset", "text_field", "min_bytes", "tuning", "held_out")
+TEXT_KEYS = ("source", "globs", "folder", "mix", "subset", "text_field", "min_bytes", "tuning", "held_out")
 
 
 def data() -> ConfigDict:
@@ -154,6 +154,7 @@ def data() -> ConfigDict:
     return ConfigDict(dict(
         source="stdlib",  # stdlib | files | arrayrecord | tfds:NAME | hf:NAME (data/sources.py) | prepared
         globs=(),  # files, arrayrecord: patterns of paths or URLs (what is in which kind of file: data/files.py)
+        mix=(),  # prepared: several directories with the share of bytes that is read of each, such as "prepared/web=0.7"; no folder then
         folder="",  # prepared: its directory; tfds: where its data sets lie ("": where it looks by itself)
         subset="train",  # tfds, hf: which of its own splits
         text_field="text",  # the field of a JSON line or record, the column of a Parquet file

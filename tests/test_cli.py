@@ -133,6 +133,7 @@ def test_another_config_in_the_run_directory(capsys, tmp_path, texts):
     globs = f'data.globs=["{texts}/*.txt"]'
     run = next(r for r in experiments.load(TINY, [globs]).runs if r.name == "bpe")
     rundir.create(tmp_path / "tiny_experiment" / "bpe", cfg.replace(run, **{"train.lr": 1e-2}), "tiny_experiment")
+    (tmp_path / "tiny_experiment" / "bpe" / "metrics.jsonl").touch()  # it has begun
     status, _, err = call(capsys, "run", TINY, "--root", tmp_path, "--set", globs)
     assert status == 2 and "train.lr" in err and err.count("\n") == 1
 

@@ -75,7 +75,7 @@ def test_killed_and_begun_again_they_are_the_same(prepared, params, tmp_path, mo
             break
         except KeyboardInterrupt:
             documents = store.Documents(store.shards(prepared))
-            with pytest.raises(UserError, match="no entropies yet"):
+            with pytest.raises(UserError, match="no entropies of"):
                 stored.Entropies(documents, whole["fingerprint"])
     assert {path.name: path.read_bytes() for path in sorted(prepared.glob("entropies-*/[a-z]*"))} == files
     assert again["fingerprint"] == whole["fingerprint"] and not list(prepared.glob("entropies-*/.*.chunks"))
@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_said(prepared, params):
     mark = stored.make(prepared, MODEL, params)["fingerprint"]
     documents = store.Documents(store.shards(prepared))
     folder, shard = prepared / f"entropies-{mark}", documents.shards[0]
-    with pytest.raises(UserError, match="no entropies yet"):
+    with pytest.raises(UserError, match="no entropies of"):
         stored.Entropies(documents, "0123456789ab")
     seal = stored.seal(folder, shard)
     record = json.loads(seal.read_text())

@@ -27,11 +27,19 @@ def training_documents(documents, data_config):
 
     documents: a list, and one comes back; or documents at rest (store.Documents), and a shelf.Choice of them does.
     """
-    order = _order(data_config.seed, "cut", len(documents))
-    if data_config.max_train_bytes:
-        total = np.cumsum(lengths(documents)[order])
-        order = order[:max(1, int(np.searchsorted(total, data_config.max_train_bytes, side="right")))]
-    return [documents[i] for i in order] if isinstance(documents, list) else Choice(documents, order)
+    ranges = getattr(documents, "ranges", [(0, len(documents), 1.0)])
+    orders = []
+    for first, last, weight in ranges:
+        order = first + _order(data_config.seed, "cut", last - first)
+        if data_config.max_train_bytes:
+            total = np.cumsum(lengths(documents)[order])
+            order = order[:max(1, int(np.searchsorted(total, weight * data_config.max_train_bytes, side="right")))]
+        orders.append(order)
+    order = np.concatenate(orders)
+    if isinstance(documents, list):
+        return [documents[i] for i in order]
+    ends = np.cumsum([0, *map(len, orders)]).tolist()
+    return Choice(documents, order, [(a, b, weight) for a, b, (_, _, weight) in zip(ends, ends[1:], ranges)] if len(ranges) > 1 else ())
 
 
 def lengths(documents) -> np.ndarray:
@@ -112,16 +120,55 @@ def in_memory(documents: packing.Documents, row_length: int, row_patches: int | 
 
 
 def at_rest(shelf, row_length: int, row_patches: int | None, seed: int, together: int = 0, plans: pathlib.Path | None = None):
-    """Yields a Chunk for every block of documents, epoch after epoch, without end. plans: a folder where plans are kept and found again."""
+    """Yields a Chunk for every block of documents, without end. plans: a folder where plans are kept and found again."""
+    for name, numbers in (mixed if shelf.documents.parts else one_by_one)(shelf.documents, seed):
+        yield _block(shelf, numbers, row_length, row_patches, together, (seed, *name), plans / f"{'-'.join(map(str, name))}.npz" if plans else None)
+
+
+def one_by_one(choice, seed: int):
+    """((epoch, first), numbers) of blocks of documents, about BLOCK units each: epoch after epoch, each in its own order."""
     for epoch in itertools.count():
-        order = _order(seed, epoch, len(shelf))
-        ends = np.cumsum(shelf.documents.lengths[order] + 2)
+        order = _order(seed, epoch, len(choice))
+        ends = np.cumsum(choice.lengths[order] + 2)
         first = 0
         while first < len(order):
             last = max(first + 1, int(np.searchsorted(ends, (ends[first - 1] if first else 0) + BLOCK)))
-            name = f"{epoch}-{first}-{last}.npz"
-            yield _block(shelf, order[first:last], row_length, row_patches, together, (seed, epoch, first), plans / name if plans else None)
+            yield (epoch, first), order[first:last]
             first = last
+
+
+def mixed(choice, seed: int):
+    """((block,), numbers) of blocks in which every source has its share of bytes; each source goes through epochs of its own."""
+    size = min(BLOCK, int(choice.lengths.sum()))
+    sources = [_Endless(choice.lengths, first, last, seed + 7919 * number) for number, (first, last, _) in enumerate(choice.parts)]
+    for block in itertools.count():
+        numbers = np.concatenate([source.upto(weight * (block + 1) * size) for source, (_, _, weight) in zip(sources, choice.parts)])
+        yield (block,), numbers[np.random.default_rng((seed, block)).permutation(len(numbers))]
+
+
+class _Endless:
+    """The documents first to last - 1, epoch after epoch, each in its own order."""
+
+    def __init__(self, lengths, first: int, last: int, seed: int):
+        self._lengths, self._first, self._count, self._seed = lengths, first, last - first, seed
+        self._epoch, self._at, self._given = 0, 0, 0
+        self._begin()
+
+    def _begin(self):
+        self._order = self._first + _order(self._seed, self._epoch, self._count)
+        self._ends = self._given + np.cumsum(self._lengths[self._order])
+
+    def upto(self, size: float) -> np.ndarray:
+        """The next documents, until `size` bytes were given in all."""
+        found = [np.zeros(0, np.int64)]
+        while self._given < size:
+            stop = min(self._count, int(np.searchsorted(self._ends, size)) + 1)
+            found.append(self._order[self._at:stop])
+            self._given, self._at = int(self._ends[stop - 1]), stop
+            if stop == self._count:
+                self._epoch, self._at = self._epoch + 1, 0
+                self._begin()
+        return np.concatenate(found)
 
 
 def _block(shelf, numbers, row_length, row_patches, together, seed, path) -> Chunk:

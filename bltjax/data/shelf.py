@@ -58,8 +58,9 @@ def _bytes(one: packing.Documents) -> int:
 class Choice:
     """Some documents of a sequence, by their numbers there: len, [i] -> bytes, lengths, iteration; nothing is read before it is asked for."""
 
-    def __init__(self, documents, numbers):
-        self.documents, self.numbers = documents, np.asarray(numbers, np.int64)
+    def __init__(self, documents, numbers, parts=()):
+        """parts: [(first, last + 1, weight)] of positions here that are of one source each, where several are mixed (store.Mixture)."""
+        self.documents, self.numbers, self.parts = documents, np.asarray(numbers, np.int64), list(parts)
         self.fingerprint = hashlib.sha256(documents.fingerprint.encode() + self.numbers.tobytes()).hexdigest()[:12]
 
     def __len__(self):

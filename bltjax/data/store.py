@@ -144,6 +144,18 @@ class Documents:
         return np.concatenate([read_index(shard) for shard in self.shards]) if self.shards else np.zeros(0, INDEX)
 
 
+class Mixture(Documents):
+    """Documents of several data sets, one after the other. ranges: [(first, last + 1, weight)], weights summing to 1: the share of bytes that
+    a run reads of each."""
+
+    def __init__(self, parts: list[tuple[list[Shard], float]]):
+        super().__init__([shard for shards, _ in parts for shard in shards])
+        ends = np.cumsum([0, *(sum(shard.documents for shard in shards) for shards, _ in parts)]).tolist()
+        total = sum(weight for _, weight in parts)
+        self.ranges = [(first, last, weight / total) for first, last, (_, weight) in zip(ends, ends[1:], parts)]
+        self.fingerprint = hashlib.sha256(f"{self.fingerprint} {self.ranges}".encode()).hexdigest()[:12]
+
+
 def read_index(shard: Shard) -> np.ndarray:
     """Lengths and groups of a shard's documents, INDEX [documents]. UserError where they are not what the manifest says."""
     try:

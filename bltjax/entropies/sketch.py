@@ -42,6 +42,10 @@ class Sketch:
         self.opened += int(forced.sum())
         return self
 
+    def scaled(self, factor: float) -> "Sketch":
+        """As if there were so many times as much of this text."""
+        return Sketch(self.scheme, self.delta, self.positions * factor, self.opened * factor, self.counts * factor)
+
     def __add__(self, other: "Sketch") -> "Sketch":
         return Sketch(self.scheme, self.delta, self.positions + other.positions, self.opened + other.opened, self.counts + other.counts)
 
@@ -54,7 +58,7 @@ class Sketch:
     def mean_size(self, threshold: float) -> float:
         """Mean patch size at a threshold (for monotonic, a delta), nats."""
         above = int(np.floor(threshold / patching.RESOLUTION)) + 1 + STEPS  # the first score that is greater
-        return self.positions / max(1, self.opened + int(self.counts[max(0, above):].sum()))
+        return self.positions / max(1, self.opened + self.counts[max(0, above):].sum())
 
     def threshold(self, size: float) -> float:
         """The threshold (for monotonic, the delta) in nats that gives the mean patch size nearest to `size`.

@@ -111,6 +111,11 @@ def _make(folder: pathlib.Path, shard: store.Shard, model_config, params) -> Non
     shutil.rmtree(work)
 
 
+def folder_of(shard: store.Shard, mark: str) -> pathlib.Path:
+    """Where the entropies of a shard lie."""
+    return shard.path.parent / f"entropies-{mark}"
+
+
 def _chunk(path: pathlib.Path, size: int) -> np.ndarray | None:
     """What an earlier try computed; None where it did not come so far."""
     try:
@@ -142,13 +147,12 @@ class Entropies:
 
     def __init__(self, documents: store.Documents, mark: str):
         """UserError where a shard has none yet."""
-        self.documents = documents
-        folders = {shard.path.parent for shard in documents.shards}
-        self.folder = (folders.pop() if len(folders) == 1 else pathlib.Path()) / f"entropies-{mark}"
-        lacking = [shard.path.name for shard in documents.shards if not whole(self.folder, shard)]
+        self.documents, self.mark = documents, mark
+        lacking = [shard.path for shard in documents.shards if not whole(folder_of(shard, mark), shard)]
         if lacking:
-            raise UserError(f"{self.folder}: {len(lacking)} of {len(documents.shards)} shards have no entropies yet ({lacking[0]}, ...); bltjax data annotate makes them")
-        self._values = store.Documents([dataclasses.replace(shard, path=self.folder / shard.path.name) for shard in documents.shards])
+            raise UserError(f"{lacking[0].parent}: {len(lacking)} of {len(documents.shards)} shards have no entropies of {mark} yet ({lacking[0].name}, ...); "
+                            "bltjax data annotate makes them")
+        self._values = store.Documents([dataclasses.replace(shard, path=folder_of(shard, mark) / shard.path.name) for shard in documents.shards])
 
     def __len__(self):
         return len(self.documents)
@@ -156,5 +160,5 @@ class Entropies:
     def __getitem__(self, number: int) -> np.ndarray:
         stored = np.frombuffer(self._values[number], "<u2")
         if len(stored) != self.documents.lengths[number] + 1:
-            raise UserError(f"{self.folder}: document {number} has {len(stored)} entropies, not {self.documents.lengths[number] + 1}; annotate again")
+            raise UserError(f"entropies of {self.mark}: document {number} has {len(stored)} entropies, not {self.documents.lengths[number] + 1}; annotate again")
         return np.append(nats(stored), np.float32(0))

@@ -3,6 +3,8 @@
 What a run in memory holds (documents, entropies, plans of its rows) is here read when it is asked for; the rest of the run is the same.
 """
 
+import functools
+import operator
 import pathlib
 
 import numpy as np
@@ -10,7 +12,7 @@ from ml_collections import ConfigDict
 
 from bltjax import config as cfg, patching
 from bltjax.data import loader, packing, segmentation, splits, store
-from bltjax.data.shelf import Shelf
+from bltjax.data.shelf import Choice, Shelf
 from bltjax.entropies import sketch, stored
 from bltjax.errors import UserError
 from bltjax.evals import bpb
@@ -20,29 +22,53 @@ SAMPLE = 1 << 24  # bytes of documents that stand for all, where a tokenizer is 
 
 
 def corpus(data_config: ConfigDict) -> splits.Splits:
-    """The splits of a prepared data set, unread. UserError where data.folder holds none, or one of its splits is empty."""
-    if not data_config.folder:
-        raise UserError("data.source=prepared needs data.folder, the directory that bltjax data prepare made")
-    shards = store.shards(pathlib.Path(data_config.folder))
-    found = {split: store.Documents([shard for shard in shards if shard.split == split]) for split in store.SPLITS}
-    if empty := [split for split, documents in found.items() if not len(documents)]:
-        raise UserError(f"{data_config.folder} has no {' and no '.join(empty)} documents; prepare it with larger fractions data.tuning and data.held_out")
+    """The splits of a prepared data set, or of several that are mixed, unread. UserError where there is none, or one of its splits is empty."""
+    if bool(data_config.folder) == bool(data_config.mix):
+        raise UserError("data.source=prepared needs either data.folder, a directory that bltjax data prepare made, or data.mix, several with weights")
+    weights = sources_of(data_config)
+    shards = {folder: store.shards(pathlib.Path(folder)) for folder in weights}
+    found = {}
+    for split in store.SPLITS:
+        own = [([shard for shard in shards[folder] if shard.split == split], weight) for folder, weight in weights.items()]
+        if empty := [folder for folder, (some, _) in zip(weights, own) if not sum(shard.documents for shard in some)]:
+            raise UserError(f"{empty[0]} has no {split} documents; prepare it with other fractions data.tuning and data.held_out")
+        documents = store.Mixture(own) if len(own) > 1 else store.Documents(own[0][0])
+        if len(own) > 1 and split != "train":  # the first so many bytes are to be of all sources
+            documents = Choice(documents, np.random.default_rng(0).permutation(len(documents)))
+        found[split] = documents
     fingerprint = cfg.fingerprint({split: documents.fingerprint for split, documents in found.items()})
     return splits.Splits(**found, fingerprint=fingerprint)
+
+
+def sources_of(data_config: ConfigDict) -> dict[str, float]:
+    """{directory: weight}. UserError for a data.mix that is not of the form "DIR=WEIGHT"."""
+    if data_config.folder:
+        return {data_config.folder: 1.0}
+    found = {}
+    for item in data_config.mix:
+        folder, _, text = str(item).rpartition("=")
+        try:
+            found[folder] = float(text)
+        except ValueError:
+            folder = ""
+        if not folder or not 0 < found[folder] < float("inf"):
+            raise UserError(f"data.mix: {item!r} must be DIR=WEIGHT with a weight above 0, such as prepared/web=0.7")
+    if len(found) != len(data_config.mix):
+        raise UserError("data.mix names a directory twice")
+    return found
 
 
 def is_at_rest(documents) -> bool:
     return not isinstance(documents, list)
 
 
-def entropies(lm, text, folder: str) -> stored.Entropies:
+def entropies(lm, text) -> stored.Entropies:
     """The training text's entropies by a byte LM (artifacts.ByteLM); made here where the data set is small. UserError where it is not."""
     mark = stored.fingerprint(lm.model, lm.params)
-    shards = [shard for documents in (text.train, text.tuning, text.held_out) for shard in documents.shards]
-    there = all(stored.whole(pathlib.Path(folder) / f"entropies-{mark}", shard) for shard in text.train.shards)
-    if not there and sum(shard.bytes for shard in shards) > ANNOTATED_HERE:
-        raise UserError(f"{folder} has no entropies by this byte LM yet: bltjax data annotate {folder} --byte-lm {lm.run_dir}")
-    if not there:
+    lacking = [shard for shard in text.train.shards if not stored.whole(stored.folder_of(shard, mark), shard)]
+    for folder in dict.fromkeys(shard.path.parent for shard in lacking):
+        if sum(shard.bytes for shard in store.shards(folder)) > ANNOTATED_HERE:
+            raise UserError(f"{folder} has no entropies by this byte LM yet: bltjax data annotate {folder} --byte-lm {lm.run_dir}")
         stored.make(folder, lm.model, lm.params, source=str(lm.run_dir))
     return stored.Entropies(text.train, mark)
 
@@ -52,11 +78,17 @@ def counted(config: ConfigDict, documents, values: stored.Entropies) -> sketch.S
     if config.patching.max_length:
         raise UserError(f"run {config.name}: patching.max_length with data.source=prepared needs a threshold (patching.threshold or delta) that is given")
     delta = None if config.patching.scheme != "both" else 0.0 if np.isnan(config.patching.delta) else config.patching.delta
-    return sketch.of_documents(values, documents.numbers, np.zeros(len(documents.documents), np.int32), config.patching.scheme, delta)[0]
+    groups = np.zeros(len(documents.documents), np.int32)
+    parts = documents.parts or [(0, len(documents), 1.0)]
+    found = [sketch.of_documents(values, documents.numbers[first:last], groups, config.patching.scheme, delta)[0] for first, last, _ in parts]
+    if len(found) == 1:
+        return found[0]
+    whole = sum(one.positions for one in found)  # each source counts as much as is read of it
+    return functools.reduce(operator.add, [one.scaled(weight * whole / one.positions) for one, (_, _, weight) in zip(found, parts)])
 
 
-def rows(config: ConfigDict, documents, values, tokenizer, plans: pathlib.Path) -> loader.Rows:
-    """The run's batches. values: stored.Entropies or None; plans: a folder under which plans of rows are kept."""
+def rows(config: ConfigDict, documents, values, tokenizer, plans: pathlib.Path | None) -> loader.Rows:
+    """The run's batches. values: stored.Entropies or None; plans: a folder under which plans of rows are kept, or None."""
     kind, rule = config.model.kind, config.patching
 
     def units(numbers, found):
@@ -75,9 +107,18 @@ def rows(config: ConfigDict, documents, values, tokenizer, plans: pathlib.Path) 
         patches = loader.row_shape(config)[1]
     together = config.data.together if kind == "blt" else 0
     key = cfg.fingerprint({"documents": documents.fingerprint, "patching": cfg.to_dict(rule) if kind == "blt" else kind, "row": [length, patches, together],
-                           "seed": config.data.seed, "tokenizer": tokenizer and tokenizer.fingerprint, "entropies": values and str(values.folder.name)})
-    chunks = loader.at_rest(Shelf(documents, units, key), length, patches, config.data.seed, together, plans / f"plans-{key}")
+                           "seed": config.data.seed, "tokenizer": tokenizer and tokenizer.fingerprint, "entropies": values and values.mark, "parts": documents.parts})
+    chunks = loader.at_rest(Shelf(documents, units, key), length, patches, config.data.seed, together, plans and plans / f"plans-{key}")
     return loader.Rows(chunks, length, patches, config.data.rows)
+
+
+def epochs(config: ConfigDict, documents, train_bytes: int) -> dict:
+    """How often the run reads its text: {"epochs"}, and where sources are mixed the most of them, beside {"mix": {directory: its own}}."""
+    if not documents.parts:
+        return {"epochs": float(train_bytes / documents.lengths.sum())}
+    own = {folder: float(weight * train_bytes / documents.lengths[first:last].sum())
+           for folder, (first, last, weight) in zip(sources_of(config.data), documents.parts)}
+    return {"epochs": max(own.values()), "mix": own}
 
 
 def with_resolution(config: ConfigDict) -> ConfigDict:

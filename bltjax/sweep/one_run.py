@@ -81,7 +81,7 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
         if at_rest.is_at_rest(documents):
             config = at_rest.with_resolution(config)
 
-    def counted(config):
+    def counted(config, shared=shared):
         """Rows under a config, the steps that spend its budget, their useful FLOPs, and the mean patch size on them."""
         rows = make_rows(config, documents, entropies, tokenizer, shared)
         steps, useful, counts = steps_ahead(config, rows)
@@ -91,9 +91,14 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
 
     key = CALIBRATED.get(config.patching.scheme)
     if key and math.isnan(config.patching[key]) and at_rest.is_at_rest(documents):
-        config = cfg.replace(config, **{f"patching.{key}": at_rest.counted(config, documents, entropies).threshold(config.patching.size)})
+        found = at_rest.counted(config, documents, entropies)
+        config = cfg.replace(config, **{f"patching.{key}": found.threshold(config.patching.size)})
+        counts, size = counted(config)[3:]
+        if abs(size / config.patching.size - 1) > SIZE_TOLERANCE / 4 and counts["slots"].sum() < at_rest.SAMPLE:  # so little text wanders from the mean of all
+            near = [found.threshold(config.patching.size * factor) for factor in (0.8, 1.25)]
+            config = calibrated(config, key, near, lambda c: counted(c, None)[4])
     elif key and math.isnan(config.patching[key]):
-        config = calibrated(config, key, entropies, lambda c: counted(c)[4])
+        config = calibrated(config, key, bounds(key, entropies), lambda c: counted(c)[4])
     elif key and not plan.trained(config.byte_lm) and at_rest.is_at_rest(documents):
         config = cfg.replace(config, **{"patching.size": at_rest.counted(config, documents, entropies).mean_size(config.patching[key])})
     elif key and not plan.trained(config.byte_lm):  # entropy model and threshold came with a checkpoint: the size is what they give
@@ -105,7 +110,7 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
     executed = executed_per_step(config, rows)
     planned = facts(config, rows, steps, useful, executed, counts, patch_size)
     if at_rest.is_at_rest(documents):
-        planned["epochs"] = float(counts["bytes"].sum() / documents.lengths.sum())
+        planned |= at_rest.epochs(config, documents, int(counts["bytes"].sum()))
     if lm:
         planned["entropy_model"] = lm.facts
     if tokenizer:
@@ -116,11 +121,11 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
 
 def training_entropies(config: ConfigDict, lm, text, documents, shared: pathlib.Path):
     """Entropies of the training documents: a list of arrays, or of documents at rest stored.Entropies."""
-    return at_rest.entropies(lm, text, config.data.folder) if at_rest.is_at_rest(documents) else artifacts.entropies(lm, documents, shared)
+    return at_rest.entropies(lm, text) if at_rest.is_at_rest(documents) else artifacts.entropies(lm, documents, shared)
 
 
-def make_rows(config: ConfigDict, documents, entropies, tokenizer, shared: pathlib.Path) -> loader.Rows:
-    """The run's batches: a pure function of (data.seed, step)."""
+def make_rows(config: ConfigDict, documents, entropies, tokenizer, shared: pathlib.Path | None) -> loader.Rows:
+    """The run's batches: a pure function of (data.seed, step). shared: where plans of rows of prepared data are kept; None: nowhere."""
     if at_rest.is_at_rest(documents):
         return at_rest.rows(config, documents, entropies, tokenizer, shared)
     shape = dict(context=config.data.context, rows=config.data.rows, seed=config.data.seed)
@@ -166,11 +171,15 @@ def steps_ahead(config: ConfigDict, rows: loader.Rows):
         ahead = math.ceil(ahead * 1.05 * 1.01 * config.budget_flops / useful.sum())
 
 
-def calibrated(config: ConfigDict, key: str, entropies, mean_size) -> ConfigDict:
-    """The config with the threshold (or delta) that gives its patch size on exactly the rows that it will read."""
+def bounds(key: str, entropies) -> tuple[float, float]:
+    """Between which a threshold (or delta) lies."""
     values = np.concatenate(entropies)
-    low, high = (float(values.min()), float(values.max())) if key == "threshold" else (-float(np.ptp(values)), float(np.ptp(values)))
-    found = calibrate.solve(lambda t: mean_size(cfg.replace(config, **{f"patching.{key}": float(t)})), low, high, config.patching.size)
+    return (float(values.min()), float(values.max())) if key == "threshold" else (-float(np.ptp(values)), float(np.ptp(values)))
+
+
+def calibrated(config: ConfigDict, key: str, between, mean_size) -> ConfigDict:
+    """The config with the threshold (or delta) between two that gives its patch size on exactly the rows that it will read."""
+    found = calibrate.solve(lambda t: mean_size(cfg.replace(config, **{f"patching.{key}": float(t)})), *between, config.patching.size)
     return cfg.replace(config, **{f"patching.{key}": float(found)})
 
 
