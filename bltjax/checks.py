@@ -14,7 +14,7 @@ CHOICES = {
     "family": FAMILIES, "model.kind": cfg.KINDS, "model.dtype": ("float32", "bfloat16"), "model.remat": ("none", "full", "dots"),
     "model.cross.encoder": ("last", "all", "none"), "model.cross.decoder": ("all", "first", "none"),
     "model.cross.encoder_kv": ("input", "output"), "model.cross.pool": ("embeddings", "states"),
-    "model.ngrams.digits": ("paper", "released"), "model.ngrams.short": ("omit", "pad"), "patching.scheme": cfg.SCHEMES,
+    "model.reset": ("", "newline"), "model.ngrams.digits": ("paper", "released"), "model.ngrams.short": ("omit", "pad"), "patching.scheme": cfg.SCHEMES,
     "tokenizer.kind": ("none", "trained", "llama3", "file", "given"), "train.schedule": ("cosine", "wsd", "constant"),
 }
 # Smallest value allowed. Where a key is a number and not listed here, it must only be finite.
@@ -104,5 +104,7 @@ def _shapes(run: ConfigDict) -> None:
             raise UserError(f"patching.size is {run.patching.size:g}; strided patches have a whole number of bytes")
         if scheme == "bpe" and run.tokenizer.kind == "none":
             raise UserError("patching.scheme 'bpe' needs a tokenizer: tokenizer.kind trained or llama3")
+    elif model.kind == "token" and model.reset:
+        raise UserError(f"model.reset is {model.reset!r}; only models of bytes have newlines to begin anew at")
     elif run.family != {"token": "bpe", "byte": BYTE_LM}[model.kind]:
         raise UserError(f"family is {run.family!r}, and the model's kind {model.kind!r} is of family {'bpe' if model.kind == 'token' else BYTE_LM}")

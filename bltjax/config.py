@@ -72,13 +72,14 @@ def blt_model(preset: str = "paper", *, local_width: int, encoder_layers: int, d
 
 
 def transformer(kind: str, *, vocab: int, width: int, layers: int, heads: int, window: int = 0, rope_theta: float = 500_000.0,
-                ffn_multiple: int = 256) -> ConfigDict:
+                ffn_multiple: int = 256, reset: str = "") -> ConfigDict:
     """Config of a plain Llama-style decoder: `token` (the BPE baseline) or `byte` (the LM that supplies entropies).
 
-    window: how many positions a query sees, itself included; 0 means all before it.
+    window: how many positions a query sees, itself included; 0 means all before it. reset: "newline" lets a byte LM see nothing before the
+    last newline (paper section 4.4); "": it does.
     """
     return ConfigDict(dict(kind=kind, vocab=vocab, dtype="float32", remat="none", scan=True, norm_eps=1e-5, rope_theta=rope_theta, rope_scaling=(),
-                           width=width, layers=layers, heads=heads, ffn=ffn_width(width, ffn_multiple), window=window)).lock()
+                           width=width, layers=layers, heads=heads, ffn=ffn_width(width, ffn_multiple), window=window, reset=reset)).lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,6 +284,8 @@ def completed(config: ConfigDict) -> ConfigDict:
     for name, section in {"data": data(), "train": training(), "eval": evaluation(), "patching": patching(), "tokenizer": tokenizer()}.items():
         if isinstance(values.get(name), dict):
             values[name] = {**section.to_dict(), **values[name]}
+    if "width" in values["model"]:
+        values["model"].setdefault("reset", "")
     if values.get("byte_lm"):
         values["byte_lm"] = completed(config.byte_lm).to_dict()
     return ConfigDict(values).lock()

@@ -5,6 +5,7 @@ import numpy as np
 BOE, BOS, EOS, DELIMITER = 0, 1, 2, 3
 OFFSET = 4
 SIZE = 256 + OFFSET
+NEWLINE = ord("\n") + OFFSET
 
 
 def encode(data: bytes) -> np.ndarray:

@@ -180,3 +180,18 @@ def test_bad_arguments_are_one_line(arguments):
     with pytest.raises(UserError) as error:
         calibrate.calibrate(**{**good, **arguments})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("window", [0, 16])
+def test_a_context_that_begins_anew_at_newlines(window):
+    """What stands before a line changes nothing in it; without the option it does. One pass and windows agree."""
+    model, params = tiny(window)
+    model = config.replace(model, reset="newline")
+    text, other = (first + b"\nsecond line, which is longer\n\nthird" for first in (b"first line", b"FIRST LINE"))
+    ours, theirs = (annotate.annotate(model, params, [t])[0] for t in (text, other))
+    line = 1 + text.index(b"\n")
+    np.testing.assert_allclose(ours[line:], theirs[line:], atol=1e-6)
+    assert np.abs(ours[1:line] - theirs[1:line]).max() > 1e-4
+    plain = config.replace(model, reset="")
+    assert np.abs(np.subtract(*(annotate.annotate(plain, params, [t])[0][line:line + 5] for t in (text, other)))).max() > 1e-5
+    assert_equals_one_pass(model, params, [text, text * 40])

@@ -142,6 +142,18 @@ def test_byte_lm_and_tokens():
         assert new == found[:20]
 
 
+@pytest.mark.parametrize("draft", [0, 3])
+def test_an_entropy_model_that_begins_anew_at_newlines(draft):
+    config = cfg.replace(lm_model().config, **{"model.reset": "newline"})
+    model = of(cfg.run("m", "blt-entropy", blt(), patching_=PATCHING["entropy"]), of(config))
+    prompts = [b"one\ntwo\n", b"a longer line of text\n" * 8 + b"and", b"\n\n", b"none"]
+    assert model.generate(prompts, 24, draft=draft) == [recomputed(model, p, 24, model.logits)[0] for p in prompts]
+    lm = of(config)
+    assert lm.generate(prompts, 12) == [recomputed(lm, p, 12, lm.logits)[0] for p in prompts]
+    ids = np.array([[vocab.BOS, *vocab.encode(prompts[1])]])
+    assert np.abs(model.entropies(ids) - of(cfg.run("m", "blt-entropy", blt(), patching_=PATCHING["entropy"]), lm_model()).entropies(ids)).max() > 1e-3
+
+
 def test_drawing():
     model = patched()
     draw = lambda seed, **options: model.generate([b"abc", b"abc"], 24, 1.0, seed=seed, **options)

@@ -42,6 +42,7 @@ class State(NamedTuple):
 class Trail(NamedTuple):
     """What a state would be after each of the ids that came in last."""
     progress: patching.Progress
+    lm: jax.Array | None  # the byte LM's
     closed_BxC: jax.Array  # patches closed until here
     opened_BxC: jax.Array
     read: tuple  # as in State, [B,1+C,...]: of the patch that was closed before, and of those that closed here
@@ -108,9 +109,9 @@ class BLT:
     def forward(self, params, state: State, ids_BxC, count_B):
         """(float32 logits [B,C,V] of the next byte, state with rings and buffers written, Trail): `commit` moves on by what is kept of them."""
         where = rings.at(state.n_B, count_B, ids_BxC.shape[1])
-        lm, found = state.lm, None
+        lm, found, first = state.lm, None, None
         if self.lm:
-            logits, lm, _ = self.lm.forward(params["lm"], lm, ids_BxC, count_B)
+            logits, lm, first = self.lm.forward(params["lm"], lm, ids_BxC, count_B)
             found = lms.entropies(logits)
         next_BxC, progress = patching.advance(self.patching, state.progress, ids_BxC, found)
         x, state = self._encode(params, state._replace(lm=lm), ids_BxC, where)
@@ -118,7 +119,7 @@ class BLT:
         state, trail = self._close(params, state, progress, closes, where)
         index_BxC = trail.closed_BxC
         logits, decoder = self._decode(params, state.decoder, x, [_own(r, index_BxC) for r in trail.read], where)
-        return logits, state._replace(decoder=decoder, passes=_add(state.passes, lm=int(bool(self.lm)), decoder=1)), trail
+        return logits, state._replace(decoder=decoder, passes=_add(state.passes, lm=int(bool(self.lm)), decoder=1)), trail._replace(lm=first)
 
     def commit(self, state: State, trail: Trail, kept_B) -> State:
         """The state after the first `kept` of the ids that came in last."""
@@ -126,7 +127,7 @@ class BLT:
         pick = lambda new_BxC, old_B: jnp.where(kept_B > 0, jnp.take_along_axis(new_BxC, last[:, None], axis=1)[:, 0], old_B)
         closed = pick(trail.closed_BxC, jnp.zeros_like(kept_B))
         read = tuple(_own(r, closed[:, None])[:, 0] for r in trail.read)
-        lm = self.lm.commit(state.lm, None, kept_B) if self.lm else None
+        lm = self.lm.commit(state.lm, trail.lm, kept_B) if self.lm else None
         return state._replace(
             n_B=state.n_B + kept_B, lm=lm, progress=jax.tree.map(pick, trail.progress, state.progress), patches_B=state.patches_B + closed,
             opened_B=pick(trail.opened_BxC, state.opened_B), read=read,
@@ -214,7 +215,7 @@ class BLT:
             return turn + 1, latent, tuple(jax.lax.dynamic_update_slice_in_dim(r, one, 1 + turn * group, axis=1) for r, one in zip(read, new))
 
         turns, latent, read = jax.lax.while_loop(lambda carry: jnp.any(many_B > carry[0] * group), body, (jnp.int32(0), state.latent, read))
-        return state._replace(latent=latent, passes=_add(state.passes, **{"global": turns})), Trail(progress, closed, opened, read)
+        return state._replace(latent=latent, passes=_add(state.passes, **{"global": turns})), Trail(progress, None, closed, opened, read)
 
     def _pool(self, params, state: State, starts_BxQ, ends_BxQ, real_BxQ):
         """Patch vectors [B,Q,*] of bytes starts..ends, PIECE bytes a turn."""

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bltjax import vocab
 from bltjax.generation import rings
 from bltjax.models.layers import rms_norm
 
@@ -13,6 +14,7 @@ from bltjax.models.layers import rms_norm
 class State(NamedTuple):
     n_B: jax.Array  # positions done
     rings: tuple
+    line_B: jax.Array  # the first position that is seen: of the last newline, where a model begins anew at them; else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,21 +33,26 @@ class LM:
     def begin(self, B: int) -> State:
         c = self.config
         R = rings.slots(c.window, self.capacity, self.most)
-        return State(jnp.zeros((B,), jnp.int32), rings.begin(c.layers, B, c.heads, c.width // c.heads, R, c.dtype))
+        zeros = jnp.zeros((B,), jnp.int32)
+        return State(zeros, rings.begin(c.layers, B, c.heads, c.width // c.heads, R, c.dtype), zeros)
 
     def forward(self, params, state: State, ids_BxC, count_B):
-        """(float32 logits [B,C,V], state with the rings written; `commit` moves it on, what it keeps)."""
+        """(float32 logits [B,C,V], state with the rings written; `commit` moves it on, the first position that each of the new ones sees)."""
         c = self.config
         where = rings.at(state.n_B, count_B, ids_BxC.shape[1])
         x = params["embed"].at[ids_BxC].get(mode="clip").astype(c.dtype)
         rope = rings.rope(self.capacity, c.width, c.heads, c.rope_theta, c.rope_scaling)
-        x, kept, _ = rings.extend(params["layers"], state.rings, x, where, c.heads, c.window, c.norm_eps, rope)
+        first_BxC = jnp.broadcast_to(state.line_B[:, None], ids_BxC.shape)
+        if c.reset:
+            first_BxC = jax.lax.cummax(jnp.where(ids_BxC == vocab.NEWLINE, where.positions_BxC, first_BxC), axis=1)
+        x, kept, _ = rings.extend(params["layers"], state.rings, x, where, c.heads, c.window, c.norm_eps, rope, first_BxC=first_BxC if c.reset else None)
         logits = jnp.matmul(rms_norm(x, params["norm"], c.norm_eps), params["head"], preferred_element_type=jnp.float32)
-        return logits, state._replace(rings=kept), None
+        return logits, state._replace(rings=kept), first_BxC
 
-    def commit(self, state: State, _, kept_B) -> State:
+    def commit(self, state: State, first_BxC, kept_B) -> State:
         """The state after the first `kept` of the ids that came in last."""
-        return state._replace(n_B=state.n_B + kept_B)
+        last = jnp.take_along_axis(first_BxC, jnp.maximum(kept_B - 1, 0)[:, None], axis=1)[:, 0]
+        return state._replace(n_B=state.n_B + kept_B, line_B=jnp.where(kept_B > 0, last, state.line_B))
 
 
 def entropies(logits):

@@ -76,12 +76,14 @@ def written(ring: Ring, k_BxCxHxK, v_BxCxHxK, where: At) -> Ring:
     return Ring(ring.k_NxKxR.at[N_BxCxH, :, slot_BxCx1].set(k_BxCxHxK, mode="drop"), ring.v_NxRxK.at[N_BxCxH, slot_BxCx1].set(v_BxCxHxK, mode="drop"))
 
 
-def seen(where: At, R: int, window: int):
-    """What to add to scores, float32 [B,1,C,R]: 0 where a new position sees the slot's."""
+def seen(where: At, R: int, window: int, first_BxC=None):
+    """What to add to scores, float32 [B,1,C,R]: 0 where a new position sees the slot's. first: positions before which nothing is seen."""
     last = where.end_B[:, None] - 1
     held_BxR = last - (last - jnp.arange(R, dtype=jnp.int32)[None]) % R
     distance = where.positions_BxC[:, :, None] - held_BxR[:, None]
     near = (distance >= 0) & (held_BxR >= 0)[:, None]
+    if first_BxC is not None:
+        near &= held_BxR[:, None] >= first_BxC[:, :, None]
     return jnp.where(near & (distance < window) if window else near, 0.0, HIDDEN)[:, None]
 
 
@@ -94,10 +96,11 @@ def attend(q_BxCxHxK, ring: Ring, mask):
     return jnp.einsum("NCR,NRK->NCK", weights, ring.v_NxRxK).reshape(B, H, C, K).swapaxes(1, 2).reshape(B, C, H * K)
 
 
-def extend(layers, rings, x_BxCxD, where: At, heads: int, window: int, eps: float, rope, emit: str = ""):
-    """(x after the layers, rings, what each layer emits): C more positions of every row. layers: of `stacked`. emit: "" | "input" | "output"."""
+def extend(layers, rings, x_BxCxD, where: At, heads: int, window: int, eps: float, rope, emit: str = "", first_BxC=None):
+    """(x after the layers, rings, what each layer emits): C more positions of every row. layers: of `stacked`. emit: "" | "input" | "output".
+    first: as in `seen`."""
     emitted, kept = [], []
-    mask = seen(where, rings[0].k_NxKxR.shape[2], window)
+    mask = seen(where, rings[0].k_NxKxR.shape[2], window, first_BxC)
     cos, sin = (jnp.asarray(table).at[where.positions_BxC].get(mode="clip")[:, :, None] for table in rope)
     for layer, ring in zip(layers, rings, strict=True):
         x_in = x_BxCxD

@@ -39,6 +39,8 @@ def send_out(source: pathlib.Path, out: pathlib.Path, byte_lm: pathlib.Path | No
     if byte_lm is not None and scheme not in patching.NEEDS_ENTROPIES:
         raise UserError(f"--byte-lm means nothing to {source}: its patches are {scheme}, and need no entropies")
     lm = model.byte_lm if model.has_byte_lm and scheme in patching.NEEDS_ENTROPIES else None
+    if lm is not None and lm.config.model.reset:
+        raise UserError("Hugging Face's Blt cannot express an entropy model that begins anew at newlines")
     huggingface.save(model.config, model.raw_params(), lm and (lm.config.model, lm.raw_params()), out, loosely)
     if scheme in patching.NEEDS_ENTROPIES and lm is None:
         return "there is no entropy model: transformers will make a patch of every byte, unless it is given patch lengths"

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from bltjax import vocab
 from bltjax.models.layers import Block, Linear, RMSNorm, normal, rope_table, stack
 from bltjax.models.lookup import lookup
 
@@ -15,6 +16,8 @@ class Transformer(nn.Module):
     def __call__(self, ids_BxN, doc_ids_BxN):
         """ids and document ids, int32 [B,N] -> float32 logits [B,N,V]."""
         c = self.config
+        if c.reset:
+            doc_ids_BxN = byte_lines(ids_BxN, doc_ids_BxN)
         table = self.param("embed", normal(c.width ** -0.5), (c.vocab, c.width))
         x = lookup(table[None], ids_BxN[:, None], c.dtype, (*self.path, "embed"))
         rope = rope_table(ids_BxN.shape[1], c.width // c.heads, c.rope_theta, c.rope_scaling)
@@ -22,6 +25,12 @@ class Transformer(nn.Module):
         x, _ = blocks(c.heads, c.ffn, c.window, c.norm_eps, c.dtype, name="blocks")(x, doc_ids_BxN, rope)
         x = RMSNorm(c.norm_eps, name="norm")(x)
         return Linear((c.vocab,), c.dtype, out="float32", name="head")(x)
+
+
+def byte_lines(ids, doc_ids):
+    """Document ids int32 [B,T] that a newline raises as well: what follows it, itself included, is a document of its own. Padding stays 0."""
+    lines = jnp.cumsum(ids == vocab.NEWLINE, axis=-1, dtype=jnp.int32)
+    return jnp.where(doc_ids > 0, doc_ids + lines, 0)
 
 
 def module(config):
