@@ -280,12 +280,19 @@ def from_dict(values: dict) -> ConfigDict:
 
 def completed(config: ConfigDict) -> ConfigDict:
     """A run's config with the keys that its sections have gained since it was written, at their defaults."""
+    def filled(values, defaults):
+        return {**values, **{key: filled(values[key], default) if key in values and isinstance(default, dict) else default
+                             for key, default in defaults.items() if key not in values or isinstance(default, dict) and isinstance(values[key], dict)}}
+
     values = config.to_dict()
-    for name, section in {"data": data(), "train": training(), "eval": evaluation(), "patching": patching(), "tokenizer": tokenizer()}.items():
-        if isinstance(values.get(name), dict):
-            values[name] = {**section.to_dict(), **values[name]}
-    if "width" in values["model"]:
-        values["model"].setdefault("reset", "")
+    if "model" not in values:
+        return config
+    smallest = dict(width=2, layers=1, heads=1)  # whose shape is not taken: what every model has is there already
+    models = {"blt": lambda: blt_model(values["model"].get("preset", "paper"), local_width=2, encoder_layers=1, decoder_layers=1, local_heads=1, global_width=2,
+                                       global_layers=1, global_heads=1, k=1)}
+    sections = {"data": data(), "train": training(), "eval": evaluation(), "patching": patching(), "tokenizer": tokenizer(),
+                "model": models.get(values["model"].get("kind"), lambda: transformer("byte", vocab=1, **smallest))()}
+    values = filled(values, {name: section.to_dict() for name, section in sections.items() if isinstance(values.get(name), dict)})
     if values.get("byte_lm"):
         values["byte_lm"] = completed(config.byte_lm).to_dict()
     return ConfigDict(values).lock()

@@ -118,7 +118,8 @@ def test_a_run_of_every_family(prepared, tmp_path, name, capfd):
 
 def other(tmp_path):
     """A second data set, of other words."""
-    lines = (json.dumps({"text": f"uno dos tres cuatro {i} " * 30}) for i in range(80))
+    rng = np.random.default_rng(1)
+    lines = (json.dumps({"text": f"{i} " + " ".join(rng.choice(["uno", "dos", "tres", "cuatro"], 120))}) for i in range(80))
     (tmp_path / "b.jsonl").write_text("\n".join(lines))
     settings = cfg.replace(cfg.data(), source="files", globs=(str(tmp_path / "b.jsonl"),), held_out=0.1, tuning=0.1)
     prepare.prepare(settings, tmp_path / "other")
@@ -135,7 +136,7 @@ def test_a_mix_reads_its_shares(prepared, tmp_path, capfd, monkeypatch):
     rows = one_run.prepare(out, rundir.load_config(out)).rows
     text = b"".join((ids[ids >= 4] - 4).astype(np.uint8).tobytes() for ids in (rows.batch(step)["bytes"] for step in range(200)))
     spanish = sum(text.count(word) * (len(word) + 1) for word in (b"uno", b"dos", b"tres", b"cuatro")) / len(text)
-    assert 0.60 < spanish < 0.75  # three quarters, less the numbers
+    assert 0.65 < spanish < 0.85
     assert set(planned["mix"]) == {str(prepared), str(second)} and planned["epochs"] == max(planned["mix"].values())
     lengths = np.arange(1, 40)
     choice = type("C", (), dict(lengths=lengths, parts=[(0, 10, 0.25), (10, 39, 0.75)], __len__=lambda self: 39))()

@@ -149,3 +149,17 @@ def test_on_a_mesh(tmp_path, texts, capfd):
     assert done.returncode == 0, done.stderr
     losses = [[json.loads(line)["loss"] for line in (tmp_path / "runs" / "tiny" / name / "metrics.jsonl").read_text().splitlines()] for name in ("two", "mesh")]
     np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_configs_of_earlier_versions(tmp_path):
+    """Keys that sections have gained since a run was written are filled in, and nothing else is touched."""
+    from bltjax.sweep import experiments
+    for run in experiments.load(str(HERE / "tiny_experiment.py")).runs:
+        assert cfg.to_dict(cfg.completed(run)) == cfg.to_dict(run)
+        old = cfg.to_dict(run)
+        for path in (("data", "mix"), ("patching", "resolution"), ("model", "rope_scaling"), ("model", "latent", "rope_theta"), ("byte_lm", "model", "reset"), ("byte_lm", "train", "keep")):
+            node = old
+            for key in path[:-1]:
+                node = node.get(key, {})
+            node.pop(path[-1], None)
+        assert cfg.to_dict(cfg.completed(cfg.from_dict(old))) == cfg.to_dict(run)

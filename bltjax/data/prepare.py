@@ -1,9 +1,8 @@
 """Any source, shuffled and cut into shards of ArrayRecord, in memory that does not grow with it (data/store.py says what comes out).
 
 Two stages. *Scatter* reads units of the source and throws each document into a bucket that a hash of its bytes picks. *Gather* sorts each
-bucket by that hash, which is the shuffle, and writes it as a shard; equal documents meet there, and are kept once. Which split a document
-is in, the smallest hash of its 50-byte shingles says, so that most near-duplicates land together whichever job reads them; what is
-left of them in training text, gather finds and leaves out.
+bucket by that hash, which is the shuffle, and writes it as a shard; equal documents meet there, and are kept once. A hash of its bytes
+says, too, which split a document is in; what in training text nearly repeats a document of another split, gather finds and leaves out.
 
 Killed at any moment, the same command goes on: after the last units that were scattered, then after the last shard that was written.
 """
@@ -165,8 +164,9 @@ def _scatter(units, data_config, shard_count, work, progress, say) -> None:
             if group not in group_number and len(group_number) < MOST_GROUPS:
                 group_number[group] = len(group_number)
                 progress.groups.append(group)
-            key = hashlib.sha256(seed + hashlib.sha256(document).digest()).digest()[:16]
-            split = split_of(document, data_config)
+            digest = hashlib.sha256(document).digest()
+            key = hashlib.sha256(seed + digest).digest()[:16]
+            split = split_of(digest, data_config)
             bucket = int.from_bytes(key[:8], "big") * buckets_of[split] >> 64
             waiting.setdefault(f"{split}-{bucket:05}.bucket", []).append(HEADER.pack(key, len(document), group_number.get(group, 0)) + document)
             held += len(document) + HEADER.size
@@ -182,11 +182,10 @@ def _bucket_count(split: str, shard_count: int, data_config) -> int:
     return max(1, math.ceil(shard_count * share))
 
 
-def split_of(document: bytes, data_config) -> str:
-    """train, tuning or held_out, by the smallest hash of the document's shingles: text that shares most of them shares the split."""
-    least = min((int(hashes.min()) for hashes in hashes_by_block(document)), default=None)
-    digest = hashlib.sha256(document if least is None else least.to_bytes(8, "big")).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
+def split_of(digest: bytes, data_config) -> str:
+    """train, tuning or held_out, by a document's SHA-256: a random sample, whatever else is in the source. (By a hash of shingles, near-copies
+    would go together, but so would all that shares a licence, and what is held out would be of another kind than what is trained on.)"""
+    place = int.from_bytes(digest[-8:], "big") / 2**64
     return "held_out" if place < data_config.held_out else "tuning" if place < data_config.held_out + data_config.tuning else "train"
 
 

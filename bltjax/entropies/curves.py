@@ -16,7 +16,7 @@ DRAWN = 8  # groups with a line of their own in a plot
 
 def marks(directory) -> list[str]:
     """Fingerprints of the byte LMs whose entropies lie beside a prepared data set."""
-    return sorted(path.name.removeprefix("entropies-") for path in pathlib.Path(directory).glob("entropies-*") if path.is_dir())
+    return sorted(path.name.removeprefix("entropies-") for path in pathlib.Path(directory).glob("entropies-*") if any(path.glob("*.arrayrecord")))
 
 
 def calibrated(directory, scheme: str, size: float, *, mark: str = "", delta: float | None = None, limit: int = 0) -> dict:
