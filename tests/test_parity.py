@@ -83,10 +83,10 @@ def test_released_pickles(tmp_path):
 
 
 def test_llama(tmp_path):
-    import test_interop
+    import test_llama
     for number, (kv_heads, scaled, tied) in enumerate([(4, False, False), (2, True, False), (1, True, True)]):
         folder = tmp_path / str(number)
-        test_interop.llama_directory(folder, seed=number, kv_heads=kv_heads, scaled=scaled, tied=tied)
+        test_llama.llama_directory(folder, seed=number, kv_heads=kv_heads, scaled=scaled, tied=tied)
         theirs = transformers.LlamaForCausalLM.from_pretrained(folder).eval()
         ids = np.random.default_rng(0).integers(0, 96, (1, 60))
         with torch.no_grad():

@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import test_interop
+import test_llama
 from bltjax import api, cli, config as cfg
 from bltjax.errors import UserError
 from bltjax.training import checkpoint, optim
@@ -63,7 +64,7 @@ def test_from_hugging_face_with_its_entropy_model(tmp_path, texts, capfd):
 
 
 def test_llama_into_a_blt(tmp_path, texts, capfd):
-    test_interop.llama_directory(tmp_path / "llama")
+    test_llama.llama_directory(tmp_path / "llama")
     shape = ("--set", "model.latent.width=48", "--set", "model.latent.layers=2", "--set", "model.latent.heads=4", "--set", "model.latent.ffn=64")
     out = train(tmp_path, texts, "llama", "--from", tmp_path / "llama", *shape)
     config = json.loads((out / "config.json").read_text())["config"]
@@ -76,7 +77,7 @@ def test_llama_into_a_blt(tmp_path, texts, capfd):
 
 def test_a_llama_goes_on_as_a_bpe_model(tmp_path, texts, capfd):
     """With its own tokenizer, which the run keeps; and what it becomes goes on in the same way."""
-    folder = test_interop.llama_with_tokenizer(tmp_path / "llama", 288, eos_token_id=[1, 2])
+    folder = test_llama.llama_with_tokenizer(tmp_path / "llama", 288, eos_token_id=[1, 2])
     one = train(tmp_path, texts, "llama-1", "--from", folder, "--set", "train.lr=1e-9", run="bpe")
     before, after = api.load(folder), api.load(one)
     assert after.tokenizer.token_bytes == before.tokenizer.token_bytes and after.config.tokenizer.ends == (1, 2)

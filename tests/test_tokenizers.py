@@ -149,8 +149,8 @@ def given(name, tmp_path):
         return tokenizers.read(GOLDEN / "sentencepiece.model")
     if name == "trained":
         return tokenizers.train_bpe(TEXT, 300)
-    import test_interop
-    test_interop.tokenizer_json(tmp_path / "tokenizer.json", 280)
+    import test_llama
+    test_llama.tokenizer_json(tmp_path / "tokenizer.json", 280)
     return tokenizers.read(tmp_path / "tokenizer.json")
 
 

@@ -73,7 +73,7 @@ def documents(file: File, field: str, longest: int, group_field: str = ""):
     kind = pathlib.PurePosixPath(name).suffix.lower()
     with readable(file.path):
         if kind == ".arrayrecord":
-            yield from _records(file.path, longest)
+            yield from ((document, "arrayrecord") for document in records(file.path, longest))
             return
         with opened(file.path) as stream:
             if kind in JSON_LINES:
@@ -187,12 +187,13 @@ def _rows(path, stream, field, longest, group_field):
             yield within(value.as_py() or b"", longest, f"{path} row {number}"), str(group)
 
 
-def _records(path, longest):
+def records(path, longest: int):
+    """Yields the records of an ArrayRecord file. UserError for one that is damaged, and for a record of more than `longest` bytes."""
     from array_record.python import array_record_module
     try:
-        reader = array_record_module.ArrayRecordReader(path, options="")
+        reader = array_record_module.ArrayRecordReader(str(path), options="")
         for number in range(reader.num_records()):
-            yield within(bytes(reader.read()), longest, f"{path} record {number}"), "arrayrecord"
+            yield within(bytes(reader.read()), longest, f"{path} record {number}")
         reader.close()
     except RuntimeError as error:  # the library's only error
         raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from None

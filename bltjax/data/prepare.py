@@ -19,7 +19,7 @@ import struct
 import numpy as np
 
 from bltjax import locks, rundir
-from bltjax.data import sources, splits, store
+from bltjax.data import files, sources, splits, store
 from bltjax.errors import UserError
 
 SHARD_BYTES = 64 << 20  # of text in a shard, about, where the source's size is known
@@ -34,6 +34,7 @@ HEADER = struct.Struct("<16sIH")  # of a document in a bucket: key, length, grou
 ENTRY = np.dtype([("key", ">u8", 2), ("offset", "<i8"), ("length", "<u4"), ("group", "<u2")])
 COMPRESSION = "group_size:1,zstd:3"
 MOST_GROUPS = 1 << 15
+LARGEST = 2**32 - 1  # bytes of a document: what an index can say
 KEYS = ("source", "globs", "folder", "subset", "text_field", "group_field", "longest", "min_bytes", "tuning", "held_out", "seed")
 
 
@@ -60,7 +61,7 @@ def prepare(data_config, directory, *, shard_count: int = 0, part: int = 0, part
         raise UserError(f"--shard {part}/{parts}: shards count from 0 to {parts - 1}")
     if not (data_config.tuning >= 0 and data_config.held_out >= 0 and data_config.tuning + data_config.held_out < 1):
         raise UserError(f"data.tuning={data_config.tuning:g} and data.held_out={data_config.held_out:g} must be 0 or more and together below 1")
-    if not 0 < data_config.longest < 2**32 or data_config.seed < 0:
+    if not 0 < data_config.longest <= LARGEST or data_config.seed < 0:
         raise UserError(f"data.longest={data_config.longest} must be from 1 to 2**32 - 1, data.seed={data_config.seed} 0 or more")
     settings = {key: list(v) if isinstance(v := data_config[key], tuple) else v for key in KEYS}
     name = store.part_name(part, parts)
@@ -272,7 +273,7 @@ class Sketch:
     def __init__(self, paths: list[pathlib.Path], size: int):
         """size: bytes in all."""
         self.sampling = SAMPLING * (1 << max(0, math.ceil(math.log2(max(1, size / SAMPLING) / SKETCH))))
-        found = [self._sample(document) for path in paths for document in _records(path)]
+        found = [self._sample(document) for path in paths for document in files.records(path, LARGEST)]
         self.sizes = np.array([len(hashes) for hashes in found], np.int64)
         hashes = np.concatenate([*found, np.zeros(0, np.uint64)])
         order = np.argsort(hashes, kind="stable")
@@ -294,11 +295,3 @@ class Sketch:
             return False
         which, shared = np.unique(np.concatenate(owners), return_counts=True)
         return bool((shared > NEAR * np.minimum(self.sizes[which], len(mine))).any())
-
-
-def _records(path: pathlib.Path):
-    from array_record.python import array_record_module
-    reader = array_record_module.ArrayRecordReader(str(path), "")
-    for _ in range(reader.num_records()):
-        yield bytes(reader.read())
-    reader.close()

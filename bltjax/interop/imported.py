@@ -12,7 +12,7 @@ import shutil
 import numpy as np
 from ml_collections import ConfigDict
 
-from bltjax import config as cfg, locks, rundir
+from bltjax import locks, rundir
 from bltjax.errors import UserError
 from bltjax.interop import blt, weights
 
