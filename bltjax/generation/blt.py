@@ -14,11 +14,10 @@ import jax.numpy as jnp
 from bltjax import hashing, patching
 from bltjax.generation import lm as lms
 from bltjax.generation import rings
-from bltjax.models.cross_attention import head_sums, per_head
 from bltjax.models.layers import rms_norm
 
 GROUP = 32  # patches of a row that go through the global model together, where several close
-ROOM = 256  # slots of the global model's rings are a multiple of this
+ROOM = 64  # slots of the global model's rings are a multiple of this
 PIECE = 16  # bytes of a patch that are pooled together; longer patches take several turns
 LOWEST = -1e30
 
@@ -239,23 +238,26 @@ class BLT:
             return pooled
         patches = (pooled @ params["pool"]).reshape(B, Q, c.cross.k, D)
         for cross, buffer in zip(params["patch_cross"], state.keys, strict=True):
-            q = rms_norm(patches, cross["norm_q"], c.norm_eps) @ cross["q"]
+            q = _each(rms_norm(patches, cross["norm_q"], c.norm_eps), cross["q"])
             inner, H = q.shape[-1], c.cross.heads
-            q = q * jnp.asarray((inner // H) ** -0.5, q.dtype)
+            q = (q * jnp.asarray((inner // H) ** -0.5, q.dtype)).reshape(B, Q, c.cross.k, H, -1)
+            q = [q[:, :, i] for i in range(c.cross.k)]
 
             def turn(i, carry):
                 top, total, out = carry
                 kv, here = piece(buffer, i)  # [B,Q,W,2,C]
-                scores = head_sums(q[:, :, None] * kv[:, :, :, None, 0], H)  # [B,Q,W,k,H]
+                kv = kv.reshape(B, Q, PIECE, 2, H, -1)
+                scores = jnp.stack([jnp.einsum("BQHC,BQWHC->BQWH", one, kv[:, :, :, 0], preferred_element_type=jnp.float32) for one in q], axis=3)
                 scores = jnp.where(here[..., None, None], scores, LOWEST)
                 new = jnp.maximum(top, jnp.max(scores, axis=2))
                 weights, fade = jnp.exp(scores - new[:, :, None]), jnp.exp(top - new)
-                seen = jnp.sum(per_head(weights, inner) * kv[:, :, :, None, 1].astype(jnp.float32), axis=2)
-                return new, total * fade + jnp.sum(weights, axis=2), out * per_head(fade, inner) + seen
+                seen = jnp.stack([jnp.einsum("BQWH,BQWHC->BQHC", weights[:, :, :, i], kv[:, :, :, 1].astype(jnp.float32))
+                                  for i in range(c.cross.k)], axis=2).reshape(out.shape)
+                return new, total * fade + jnp.sum(weights, axis=2), out * _per_head(fade, inner) + seen
 
             zero = jnp.zeros((B, Q, c.cross.k, H), jnp.float32)
             _, total, out = jax.lax.fori_loop(0, turns, turn, (zero + LOWEST, zero, jnp.zeros((B, Q, c.cross.k, inner), jnp.float32)))
-            o = (out / per_head(total, inner)).astype(c.dtype) @ cross["out"]
+            o = _each((out / _per_head(total, inner)).astype(c.dtype), cross["out"])
             patches = (2 * patches if c.cross.doubled_residual else patches) + o
         return patches.reshape(B, Q, -1)
 
@@ -278,15 +280,15 @@ class BLT:
         c, H = self.config, self.config.cross.heads
         q = rms_norm(x_BxCxD, cross["norm_q"], c.norm_eps) @ cross["q"]
         inner = q.shape[-1]
-        scores = head_sums((q * jnp.asarray((inner // H) ** -0.5, q.dtype))[:, :, None] * kv_BxCxkx2xI[:, :, :, 0], H)
-        weights = per_head(jax.nn.softmax(scores, axis=2), inner).astype(c.dtype)
+        scores = _head_sums((q * jnp.asarray((inner // H) ** -0.5, q.dtype))[:, :, None] * kv_BxCxkx2xI[:, :, :, 0], H)
+        weights = _per_head(jax.nn.softmax(scores, axis=2), inner).astype(c.dtype)
         o = jnp.sum(weights * kv_BxCxkx2xI[:, :, :, 1], axis=2) @ cross["out"]
         return (2 * x_BxCxD if c.cross.doubled_residual else x_BxCxD) + o
 
 
 def room(patches: int) -> int:
     """Slots for so many patches: attention reads all that there are, used or not, so that they are few more than needed."""
-    step = max(ROOM, 1 << max(0, patches.bit_length() - 4))  # an eighth or so of what is needed
+    step = max(ROOM, 1 << max(0, patches.bit_length() - 6))  # a thirtieth or so of what is needed
     return -(-patches // step) * step
 
 
@@ -297,8 +299,24 @@ def _cross(stack: dict, i: int, dtype) -> dict:
 
 def _kv(cross: dict, source, eps: float):
     """Keys and values [..., 2, inner] of what is attended to."""
-    kv = rms_norm(source, cross["norm_kv"], eps) @ cross["kv"]
+    kv = _each(rms_norm(source, cross["norm_kv"], eps), cross["kv"])
     return kv.reshape(*kv.shape[:-1], 2, -1)
+
+
+def _each(x, matrix):
+    """x @ matrix, of a patch's k vectors one after the other: XLA's CPU backend hands a few rows at once to a library whose threads take ten
+    times as long to wake up as such a product takes."""
+    return x @ matrix if x.ndim < 4 else jnp.stack([x[:, :, i] @ matrix for i in range(x.shape[2])], axis=2)
+
+
+def _head_sums(x, heads: int):
+    """Sum over each head's features: [..., C] -> float32 [..., heads]."""
+    return jnp.sum(x.reshape(*x.shape[:-1], heads, -1), axis=-1, dtype=jnp.float32)
+
+
+def _per_head(x, C: int):
+    """Each head's value at each of its features: [..., heads] -> [..., C]."""
+    return jnp.repeat(x, C // x.shape[-1], axis=-1)
 
 
 def _own(values_BxNx, index_BxC):

@@ -185,7 +185,7 @@ class Generator:
                 break
             engine, loop = self._grown(engine, loop)
         rule = sampling.Rule(jnp.float32(options.temperature or 1.0), jnp.int32(options.top_k), jnp.float32(options.top_p))
-        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(options.seed), i))(jnp.arange(B))
+        keys = sampling.keys(np.uint32(options.seed), B)
         ended = [False] * len(ids)
         while True:
             if options.draft:
@@ -220,7 +220,7 @@ class Generator:
             return 0
         counts = [len(self.model.patch(p[:LONGEST_COUNTED])) * max(1, len(p) / LONGEST_COUNTED) if p else 0 for p in prompts]
         share = max([count / len(p) for count, p in zip(counts, prompts) if p], default=0.25)
-        return blt.room(int(max(counts) + 2 + 1.2 * max(share, 0.125) * options.max_new_bytes) + max(decode.PIECE, options.draft + 1))
+        return blt.room(int(max(counts) + 2 + max(decode.PIECE, 1.2 * max(share, 0.125) * options.max_new_bytes + options.draft + 1)))
 
     def _passes(self, loop) -> dict:
         if self.kind == "blt":

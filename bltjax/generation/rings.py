@@ -5,6 +5,8 @@ slot for every position. Rows of a batch stand at positions of their own. What w
 simply written over: a slot counts by the position that it should hold, and R leaves room for the difference.
 """
 
+import math
+import os
 from typing import NamedTuple
 
 import jax
@@ -105,12 +107,12 @@ def extend(layers, rings, x_BxCxD, where: At, heads: int, window: int, eps: floa
     for layer, ring in zip(layers, rings, strict=True):
         x_in = x_BxCxD
         B, C, _ = x_in.shape
-        qkv = (rms_norm(x_in, layer["attention_norm"], eps) @ layer["qkv"]).reshape(B, C, 3, heads, -1)
+        qkv = product(rms_norm(x_in, layer["attention_norm"], eps), layer["qkv"]).reshape(B, C, 3, heads, -1)
         q, k = (rotate(qkv[:, :, i], cos, sin) for i in (0, 1))
         ring = written(ring, k, qkv[:, :, 2], where)
-        x = x_in + attend(q, ring, mask) @ layer["out"]
-        gate_up = (rms_norm(x, layer["ffn_norm"], eps) @ layer["gate_up"]).reshape(B, C, 2, -1)
-        x_BxCxD = x + gated(gate_up) @ layer["down"]
+        x = x_in + product(attend(q, ring, mask), layer["out"])
+        gate_up = product(rms_norm(x, layer["ffn_norm"], eps), layer["gate_up"]).reshape(B, C, 2, -1)
+        x_BxCxD = x + product(gated(gate_up), layer["down"])
         kept.append(ring)
         emitted.append({"": None, "input": x_in, "output": x_BxCxD}[emit])
     return x_BxCxD, tuple(kept), emitted
@@ -122,13 +124,31 @@ def rope(length: int, width: int, heads: int, theta: float, scaling=()):
 
 
 def stacked(blocks: dict, dtype) -> list[dict]:
-    """A stack's parameters layer by layer, kernels as plain matrices in the compute dtype."""
-    flat = {"attention_norm": blocks["attention_norm"]["scale"], "ffn_norm": blocks["ffn_norm"]["scale"], "qkv": blocks["attention"]["qkv"]["kernel"],
-            "out": blocks["attention"]["out"]["kernel"], "gate_up": blocks["ffn"]["gate_up"]["kernel"], "down": blocks["ffn"]["down"]["kernel"]}
-    return [{name: x[i].astype(jnp.float32) if x.ndim == 2 else matrix(x[i], dtype) for name, x in flat.items()}
+    """A stack's parameters layer by layer: norms, and kernels in `blocks`, in the compute dtype."""
+    flat = {"qkv": blocks["attention"]["qkv"]["kernel"], "out": blocks["attention"]["out"]["kernel"], "gate_up": blocks["ffn"]["gate_up"]["kernel"],
+            "down": blocks["ffn"]["down"]["kernel"]}
+    norms = {name: blocks[name]["scale"].astype(jnp.float32) for name in ("attention_norm", "ffn_norm")}
+    return [{**{name: x[i] for name, x in norms.items()}, **{name: cut(matrix(x[i], dtype)) for name, x in flat.items()}}
             for i in range(flat["qkv"].shape[0])]
 
 
 def matrix(kernel, dtype):
     """A kernel [D, *F] as [D, F] in the compute dtype."""
     return kernel.reshape(kernel.shape[0], -1).astype(dtype)
+
+
+def cut(kernel_DxF):
+    """A kernel's columns in blocks, [n, D, F/n], as `product` wants them: one for each core of a CPU, up to four."""
+    D, F = kernel_DxF.shape
+    n = math.gcd(F, 1 << min(os.cpu_count() or 1, 4).bit_length() - 1) if jax.default_backend() == "cpu" else 1
+    return kernel_DxF.reshape(D, n, F // n).swapaxes(0, 1)
+
+
+def product(x_BxCxD, kernel_nxDxF):
+    """x @ kernel. XLA's CPU backend multiplies a vector with one matrix on one core, with a batch of matrices on all of them: a step, which
+    mostly reads weights, takes two thirds of the time."""
+    n, D, F = kernel_nxDxF.shape
+    if n == 1:
+        return x_BxCxD @ kernel_nxDxF[0]
+    x_nxNxD = jnp.broadcast_to(x_BxCxD.reshape(1, -1, D), (n, x_BxCxD.size // D, D))
+    return jnp.einsum("nND,nDF->nNF", x_nxNxD, kernel_nxDxF).swapaxes(0, 1).reshape(*x_BxCxD.shape[:2], n * F)

@@ -1,5 +1,6 @@
 """The next id from scores: the likeliest, or drawn with a temperature among the likeliest k, or those that hold a share p."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,12 @@ class Rule(NamedTuple):
     temperature: jax.Array
     k: jax.Array
     p: jax.Array
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def keys(seed, B: int):
+    """A key for each row of a batch."""
+    return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(B))
 
 
 def likeliest(logits_BxV, barred_V):
