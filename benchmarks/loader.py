@@ -63,11 +63,11 @@ def measure(args, choice, values, patching, together):
     planning, total = time.perf_counter() - began, sum(chunk.counts["bytes"].sum() for chunk in planned.chunks)
     rows.counts(args.steps)
     began = time.perf_counter()
-    batches = [rows.batch(step)["bytes"] for step in range(args.steps)]
+    batches = [rows.batch(step) for step in range(args.steps)]
     filling, filled = time.perf_counter() - began, counts["bytes"].sum()
     began = time.perf_counter()
     for batch in batches[:4]:
-        hashing.ngram_hashes(batch, (3, 4, 5, 6, 7, 8), 500_000)
+        hashing.ngram_hashes(batch["bytes"], (3, 4, 5, 6, 7, 8), 500_000, doc_ids=batch["doc_ids"])
     hashed = counts["bytes"][:4].sum() / (time.perf_counter() - began)
     rates = total / planning, filled / filling, hashed
     used = counts["slots"].sum() / (args.steps * rows.capacity["slots"]), counts["patches"].sum() / (args.steps * rows.capacity["patches"])

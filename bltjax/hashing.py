@@ -39,31 +39,69 @@ def ngram_hashes(ids, sizes, vocab, function=0, digits="released", *, doc_ids=No
         raise UserError(f"hash function must be 0 to {len(PRIMES) - 1}, not {function}")
     if not 1 <= vocab < 2**31:
         raise UserError(f"the hash vocabulary must be 1 to {2**31 - 1}, not {vocab}")
-    prime = PRIMES[function]
-    on_device = isinstance(ids, jax.Array) or isinstance(doc_ids, jax.Array)
-    xp, times, plus, remainder = (jnp, _times, _plus, _remainder) if on_device else (np, _times_host, _plus_host, _remainder_host)
+    if isinstance(ids, jax.Array) or isinstance(doc_ids, jax.Array):
+        return _on_device(jnp.asarray(ids), sizes, vocab, PRIMES[function], digits, None if doc_ids is None else jnp.asarray(doc_ids), raw_bytes)
+    ids = np.asarray(ids)
+    doc_ids = None if doc_ids is None else np.broadcast_to(doc_ids, ids.shape)
+    hashes = np.empty((*ids.shape[:-1], len(sizes), ids.shape[-1]), np.int32)
+    for row in np.ndindex(ids.shape[:-1]):  # what a row needs stays in the cache
+        _row(hashes[row], ids[row], sizes, vocab, PRIMES[function], digits, None if doc_ids is None else doc_ids[row], raw_bytes)
+    return hashes
 
-    symbols = xp.asarray(ids).astype(xp.uint32)
-    if raw_bytes:
-        symbols = xp.where(symbols < byte_ids.OFFSET, symbols + np.uint32(256), symbols - np.uint32(byte_ids.OFFSET))
-    joined = None if doc_ids is None else _joined(xp.asarray(doc_ids), xp)
+
+def _row(hashes_SxN, ids_N, sizes, vocab, prime, digits, doc_ids_N, raw_bytes) -> None:
+    """Fills in the hashes of one row, in uint64, whose arithmetic wraps."""
+    N, back = len(ids_N), max(sizes) - 1
+    symbols = np.zeros(back + N, np.uint64)
+    symbols[back:] = _digits(ids_N, raw_bytes, np)
+    firsts = np.zeros(0, np.int64) if doc_ids_N is None else np.flatnonzero(doc_ids_N[1:] != doc_ids_N[:-1]) + 1
+    total, quotient, divisor, power = np.zeros(N, np.uint64), np.empty(N, np.int64), np.int64(vocab), 1
+    signed = total.view(np.int64)
+    for n in range(1, back + 2):  # the n-gram grows by one older symbol, which for the first n - 1 of a document is of another
+        digit = symbols[back + 1 - n:back + 1 - n + N]
+        if n == 1 or digits == "released":
+            np.multiply(total, np.uint64(prime), out=total)
+        else:
+            power = power * prime & MASK
+            digit = digit * np.uint64(power)
+        np.add(total, digit, out=total)
+        beyond = (firsts[:, None] + np.arange(n - 1)).reshape(-1)
+        beyond = beyond[beyond < N]
+        total[beyond] -= digit[beyond]
+        for i, size in enumerate(sizes):
+            if size == n:  # the remainder, by a quotient: numpy divides by one number ten times as fast as it takes remainders
+                np.floor_divide(signed, divisor, out=quotient)
+                np.multiply(quotient, divisor, out=quotient)
+                np.subtract(signed, quotient, out=hashes_SxN[i], casting="unsafe")
+
+
+def _on_device(ids, sizes, vocab, prime, digits, doc_ids, raw_bytes):
+    """The same of jax.Arrays, all rows at once: one element-wise loop."""
+    symbols = _digits(ids, raw_bytes, jnp)
+    joined = None if doc_ids is None else _joined(doc_ids, jnp)
     hashes, total, power = {}, None, 1
     for n in range(1, max(sizes) + 1):  # the n-gram grows by one older symbol; static, at most a few steps
         if n > 1:
-            symbols = _later(symbols, xp)
+            symbols = _later(symbols, jnp)
             if joined is not None:  # once cut, a symbol stays cut: zeros travel along
-                symbols = xp.where(joined, symbols, np.uint32(0))
-        digit = _widened(symbols, xp)
+                symbols = jnp.where(joined, symbols, np.uint32(0))
+        digit = (jnp.zeros_like(symbols), symbols)
         if total is None:
             total = digit
         elif digits == "released":
-            total = plus(times(total, prime), digit)
+            total = _plus(_times(total, prime), digit)
         else:
             power = power * prime & MASK
-            total = plus(total, times(digit, power))
+            total = _plus(total, _times(digit, power))
         hashes[n] = total
-    stacked = tuple(xp.stack(limbs, axis=-2) for limbs in zip(*(hashes[n] for n in sizes)))
-    return remainder(stacked, vocab).astype(xp.int32)
+    stacked = tuple(jnp.stack(limbs, axis=-2) for limbs in zip(*(hashes[n] for n in sizes)))
+    return _remainder(stacked, vocab).astype(jnp.int32)
+
+
+def _digits(ids, raw_bytes, xp):
+    """The value of every symbol, uint32: its id, or a byte's value (specials from 256)."""
+    symbols = ids.astype(xp.uint32)
+    return xp.where(symbols < byte_ids.OFFSET, symbols + np.uint32(256), symbols - np.uint32(byte_ids.OFFSET)) if raw_bytes else symbols
 
 
 def ngram_present(doc_ids, sizes):
@@ -102,25 +140,7 @@ def _joined(doc_ids, xp):
     return xp.pad(same, [(0, 0)] * (same.ndim - 1) + [(1, 0)])
 
 
-def _widened(symbols, xp):
-    return (symbols.astype(np.uint64),) if xp is np else (jnp.zeros_like(symbols), symbols)
-
-
-# On the host a number is a tuple of one uint64 array, whose arithmetic wraps.
-
-def _times_host(x, constant):
-    return (x[0] * np.uint64(constant),)
-
-
-def _plus_host(x, y):
-    return (x[0] + y[0],)
-
-
-def _remainder_host(x, vocab):
-    return x[0].view(np.int64) % np.int64(vocab)
-
-
-# On a device it is (high, low), both uint32.
+# A number is (high, low), both uint32.
 
 def _times(x, constant):
     """x · constant mod 2^64. The low limbs' 64-bit product comes from four products of 16-bit halves."""

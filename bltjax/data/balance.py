@@ -3,16 +3,18 @@
 A row has room for T bytes and P patches. Filled in order, it ends when either runs out, and since documents differ by a fifth in patches
 per byte, some of the other is left. Here documents are taken by blocks of a few hundred rows, in order; within a block those with more
 patches a byte than a row has room for stand in one queue, the others in another, and what closes a row is a piece of each, cut where
-both run out together. Nothing is dropped, nothing leaves its block, and the rows of a block come in a random order.
+both run out together. Long documents go first, so that there are short ones for the last gaps. Nothing is dropped, nothing leaves its block,
+and the rows of a block come in a random order.
 """
 
 import dataclasses
 
 import numpy as np
 
-AHEAD = 3  # documents of a queue that are tried as a row's last
+AHEAD = 4  # documents of a queue that are tried as a row's last
 GOOD = 0.004  # what a row may waste of both resources together, as a share, before another document is tried
 SPLIT = 0.004  # how much of a row it is worth to leave a document whole
+NEVER = 9.0  # a score
 ROOMY = 0.25  # of a row: while more than this is left, whole documents go in as they come
 
 
@@ -61,7 +63,8 @@ def _piece(cuts, begin: int, end: int) -> Piece | None:
 def _block(pieces: list[Piece], capacity: int, patch_capacity: int) -> list[list[tuple[int, int, int]]]:
     ratio = patch_capacity / capacity
     dense = lambda piece: (len(piece.cuts) - 1) > ratio * (piece.cuts[-1] - piece.cuts[0])
-    queues = [[piece for piece in reversed(pieces) if dense(piece) == side] for side in (True, False)]  # the next one last
+    longest_last = sorted(pieces, key=Piece.size)  # the next one is the last: long ones go first, short ones are left for the last gaps
+    queues = [[piece for piece in longest_last if dense(piece) == side] for side in (True, False)]
     rows = []
     while queues[0] or queues[1]:
         room, patches, row = capacity, patch_capacity, []
@@ -102,38 +105,51 @@ def _block(pieces: list[Piece], capacity: int, patch_capacity: int) -> list[list
 
 def _closing(queues, room, patches, capacity, patch_capacity):
     """((number, patches), (number, patches)) of a document of each queue that fill what is left of a row best; None where nothing fits."""
+    pairs = [(0, 0), *((number, 0) for number in range(1, AHEAD)), *((0, number) for number in range(1, AHEAD))]
     found = []
-    for total in range(AHEAD):
-        for pair in ((total, 0), (0, total))[:1 + (total > 0)]:
-            if any(number and number >= len(queue) for number, queue in zip(pair, queues)):
-                continue
-            score, counts = _joint(*(queue[-1 - number] if queue else None for number, queue in zip(pair, queues)),
-                                   room, patches, capacity, patch_capacity)
-            found.append((score, total, tuple(zip(pair, counts))))
+    for pair in pairs if queues[0] and queues[1] else ():
+        if pair[0] < len(queues[0]) and pair[1] < len(queues[1]):
+            score, counts = _crossing(queues[0][-1 - pair[0]], queues[1][-1 - pair[1]], room, patches, capacity)
+            found.append((score, sum(pair), tuple(zip(pair, counts))))
+            if score < GOOD + 2 * SPLIT:
+                return found[-1][2]
+    for side, queue in enumerate(queues):
+        for number in range(min(len(queue), AHEAD)):
+            score, count = _alone(queue[-1 - number], room, patches, capacity, patch_capacity)
+            found.append((score, number, ((number, count), (0, 0)) if side == 0 else ((0, 0), (number, count))))
             if score < GOOD + SPLIT:
                 break
-        else:
-            continue
-        break
     best = min(found)[2]
     return best if any(count for _, count in best) else None
 
 
-def _joint(one, other, room: int, patches: int, capacity: int, patch_capacity: int):
-    """(score, (patches of one, patches of the other)): for every cut of one the longest beginning of the other that still fits is tried."""
-    a, b = (np.zeros(1, np.int64) if piece is None else piece.cuts[piece.at:piece.at + patches + 1] - piece.cuts[piece.at] for piece in (one, other))
-    all_a, all_b = (0 if piece is None else piece.patches() for piece in (one, other))
-    # A cut that leaves EOS alone would ask the model how often documents are empty: such a one is not made.
-    bad_a, bad_b = (count - 1 if count > 1 and piece.last_alone() else -1 for count, piece in ((all_a, one), (all_b, other)))
-    p = np.arange(min(int(np.searchsorted(a, room - 1, side="right")), patches, len(a)))
-    opens = p > 0
-    used, used_patches = a[p] + opens, p + opens
-    q = np.searchsorted(b, room - 1 - used, side="right") - 1
-    q = np.clip(np.minimum(q, patches - 1 - used_patches), 0, len(b) - 1)
-    q -= q == bad_b
-    other_opens = q > 0
-    used, used_patches = used + b[q] + other_opens, used_patches + q + other_opens
-    splits = 1.0 * (opens & (p < all_a)) + (other_opens & (q < all_b))
-    score = (room - used) / capacity + (patches - used_patches) / patch_capacity + SPLIT * splits + 9.0 * (p == bad_a)
+def _crossing(one, other, room: int, patches: int, capacity: int):
+    """(score, (patches of one, patches of the other)) of the best pair of beginnings that leaves no patch over; the score is as of `_alone`.
+
+    One has many patches a byte and the other few, so that their bytes together fall as one's share of the patches rises, and cross what
+    the row has left: almost always there is a pair that fills both.
+    """
+    Q = patches - 2  # less a BOS each
+    all_a, all_b = one.patches(), other.patches()
+    low, high = max(1, Q - all_b), min(all_a, Q - 1)
+    if low > high:
+        return NEVER, (0, 0)
+    a, b = one.cuts[one.at + low:one.at + high + 1], other.cuts[other.at + Q - high:other.at + Q - low + 1][::-1]
+    left = room - 2 + int(one.cuts[one.at] + other.cuts[other.at]) - a - b
+    score = left / capacity + 2 * SPLIT
+    score[left < 0] = NEVER
+    for p, more in ((all_a, -SPLIT), (Q - all_b, -SPLIT), (all_a - 1 if one.last_alone() else 0, NEVER), (Q - all_b + 1 if other.last_alone() else 0, NEVER)):
+        if low <= p <= high:
+            score[p - low] += more
     best = int(np.argmin(score))
-    return float(score[best]), (int(p[best]), int(q[best]))
+    return float(score[best]), (low + best, Q - low - best)
+
+
+def _alone(piece, room: int, patches: int, capacity: int, patch_capacity: int):
+    """(score, patches) of the longest beginning of a document that fits. The score is the share of slots and of patches that stays empty, and
+    SPLIT for a document that is cut."""
+    cuts = piece.cuts[piece.at:piece.at + patches]
+    count = int(np.searchsorted(cuts, cuts[0] + room - 1, side="right")) - 1
+    count -= count > 0 and count == piece.patches() - 1 and piece.last_alone()
+    used, used_patches = (int(cuts[count] - cuts[0]) + 1, count + 1) if count else (0, 0)
+    return (room - used) / capacity + (patches - used_patches) / patch_capacity + SPLIT * (0 < count < piece.patches()), count
