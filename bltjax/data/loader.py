@@ -19,6 +19,7 @@ from bltjax.data import packing
 from bltjax.data.shelf import Choice
 from bltjax.errors import UserError
 
+THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # that fill batches ahead; the batches are the same, however many there are
 BLOCK = 1 << 25  # units of documents at rest that are planned together: what is in memory while they are
 
 
@@ -262,7 +263,7 @@ class Rows:
         """Rows in the first chunk: of text in memory, an epoch."""
         return self._ends[1]
 
-    def iterator(self, start: int, stop: int, these=None):
-        """Batches of steps start to stop - 1 in order, filled ahead of time in one thread by grain. these: as in `batch`."""
+    def iterator(self, start: int, stop: int, these=None, threads: int = THREADS):
+        """Batches of steps start to stop - 1 in order, filled ahead of time by grain in so many threads. these: as in `batch`."""
         steps = grain.MapDataset.range(start, stop).map(lambda step: self.batch(step, these))
-        return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+        return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(4, threads))))

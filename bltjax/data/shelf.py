@@ -28,27 +28,26 @@ class Shelf:
         return len(self.documents)
 
     def take(self, numbers) -> packing.Documents:
-        """The documents of these numbers."""
-        with self._lock:  # a thread that fills batches ahead, and one that asks for counts
-            missing = [number for number in dict.fromkeys(map(int, numbers)) if number not in self._kept]
-            if missing:
-                found = self._units(missing, [self.documents[number] for number in missing])
-                for i, number in enumerate(missing):
-                    self._keep(number, packing.part(found, i))
-            for number in numbers:
-                self._kept.move_to_end(int(number))
-            joined = packing.joined([self._kept[int(number)] for number in numbers])
+        """The documents of these numbers. Threads that fill batches ahead read at the same time, one document perhaps twice."""
+        numbers = [int(number) for number in numbers]
+        with self._lock:
+            found = {number: self._kept[number] for number in numbers if number in self._kept}
+        if missing := [number for number in dict.fromkeys(numbers) if number not in found]:
+            units = self._units(missing, [self.documents[number] for number in missing])
+            found |= {number: packing.part(units, i) for i, number in enumerate(missing)}
+        with self._lock:
+            for number, one in found.items():
+                if number not in self._kept:
+                    self._size += _bytes(one)
+                self._kept[number] = one
+                self._kept.move_to_end(number)
             while self._size > KEPT and len(self._kept) > 1:
                 self._size -= _bytes(self._kept.popitem(last=False)[1])
-            return joined
+        return packing.joined([found[number] for number in numbers])
 
     def read(self, numbers) -> packing.Documents:
         """The same for a block that is wanted once: nothing of it is kept."""
         return self._units([int(number) for number in numbers], [self.documents[int(number)] for number in numbers])
-
-    def _keep(self, number: int, one: packing.Documents) -> None:
-        self._kept[number] = one
-        self._size += _bytes(one)
 
 
 def _bytes(one: packing.Documents) -> int:
