@@ -50,6 +50,16 @@ def test_long_documents_in_overlapping_windows(monkeypatch):
     assert_equals_one_pass(model, params, some_documents(125, 126, 127, 128, 196, 197, 198, 400))
 
 
+def test_a_document_of_100_kB():
+    """With weights large enough for positions to matter: what two of them make of each other must depend on their distance alone."""
+    model, params = tiny(20, layers=1)
+    params = jax.tree.map(lambda x: 1.5 * x if x.ndim > 1 else x, params)
+    [document] = some_documents(100_000)
+    [found], [want] = annotate.annotate(model, params, [document]), one_pass(model, params, [document])
+    assert found.std() > 0.1
+    np.testing.assert_allclose(found, want, atol=1e-5)
+
+
 def test_windows_overlap_by_the_whole_reach_and_no_less(monkeypatch):
     """Against a stub that really looks as far back as it may: an off-by-one in the overlap would show."""
     monkeypatch.setattr(annotate, "ROOMY", 32)

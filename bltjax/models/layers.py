@@ -128,16 +128,18 @@ def rope_table(length: int, head_dim: int, theta: float, scaling=()):
 
     scaling: () or Llama 3.1's (factor, low, high, original length): frequencies that turn less than `low` times in the original length
     are divided by factor, those that turn more than `high` times are kept, and between them there is a straight line.
-    Computed on the host, once per program: a cosine takes a CPU longer than all else that is done to an element of a query.
+    Computed on the host, once per program: a cosine takes a CPU longer than all else that is done to an element of a query. Frequencies are
+    float32, as in the released code, but angles are not: rounded to float32, those of positions 4,000 and 4,001 differ by something else
+    than those of 0 and 1 (by 2e-4), and a document read in windows would get other entropies than in one pass.
     """
     frequency = np.float32(1) / np.float32(theta) ** (np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim))
     if scaling:
         factor, low, high, original = scaling
         kept = np.clip((original * frequency / (2 * np.pi) - low) / (high - low), 0, 1).astype(np.float32)
         frequency = frequency * (kept + (1 - kept) / np.float32(factor))
-    angle = np.arange(length, dtype=np.float32)[:, None] * frequency[None]
-    sin = np.sin(angle)
-    return np.repeat(np.cos(angle), 2, axis=1), np.stack([-sin, sin], axis=-1).reshape(length, head_dim)
+    angle = np.arange(length)[:, None] * frequency[None].astype(np.float64)
+    sin, cos = np.sin(angle).astype(np.float32), np.cos(angle).astype(np.float32)
+    return np.repeat(cos, 2, axis=1), np.stack([-sin, sin], axis=-1).reshape(length, head_dim)
 
 
 def rotate(x, cos, sin):

@@ -1,0 +1,133 @@
+"""From text to a training run, at several sizes: what each stage needs of time and memory, which must not grow with the text.
+
+    python benchmarks/data_campaign.py --folder /tmp/campaign [--mb 100 1000] [--text DIRECTORY ...]
+
+The text is the Python sources of this environment (and of --text) as JSON lines; where they do not suffice, again with the lines of each
+in another order. The byte LM is tiny, since annotating is what it costs: one layer of 32. Each stage is a process of its own; MB/s
+are megabytes of text for each second of one core that it used, and memory is the most that was resident. Prints a table.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import sysconfig
+import time
+
+from ml_collections import ConfigDict
+
+HERE = pathlib.Path(__file__).resolve()
+SIZE, CONTEXT, STEPS = 4.5, 2048, 20
+PIECE = 50_000_000  # bytes of a file of the corpus
+
+
+def get_config(arg=None):
+    """The experiment: one BLT on entropy patches and its byte LM."""
+    from bltjax import config as cfg
+    data = cfg.replace(cfg.data(), **{"source": "prepared", "context": CONTEXT, "rows": 4, "together": 256, "patch_slack": 1.03})
+    evaluation = cfg.replace(cfg.evaluation(), held_out_bytes=50_000, tuning_bytes=50_000)
+    train = cfg.replace(cfg.training(), lr=4e-3)
+    lm = cfg.run("byte-lm", "byte-lm", cfg.transformer("byte", vocab=260, width=32, layers=1, heads=1, window=16, rope_theta=1e4, ffn_multiple=32),
+                 data_=data, training_=cfg.replace(train, steps=150), evaluation_=evaluation)
+    blt = cfg.blt_model("released", local_width=32, encoder_layers=1, decoder_layers=1, local_heads=1, global_width=96, global_layers=2, global_heads=3,
+                        k=3, window=128, ngram_rows=4096, ffn_multiple=32)
+    run = cfg.run("blt-entropy", "blt-entropy", blt, patching_=cfg.patching("entropy", SIZE), data_=data, byte_lm=lm, evaluation_=evaluation,
+                  training_=cfg.replace(train, steps=STEPS, warmup=5))
+    return ConfigDict(dict(claim="text of any size is prepared, annotated, calibrated and trained on in the same memory", figure="", runs=(run,))).lock()
+
+
+def corpus(folder: pathlib.Path, size: int, more: list[str]) -> int:
+    """JSON lines of `size` bytes of text; how many times each source was read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = sysconfig.get_paths()
+    files = sorted({path for root in (paths["stdlib"], paths["purelib"], *more) for path in pathlib.Path(root).rglob("*.py") if path.is_file()})
+    written, part, times, out = 0, 0, 0, None
+    while written < size:
+        for path in files:
+            if out is None or out.tell() > PIECE:
+                out = (folder / f"{part:03}.jsonl").open("w")
+                part += 1
+            text = path.read_text(errors="replace")
+            if times:
+                lines = text.split("\n")
+                random.Random(times * 1_000_003 + len(text)).shuffle(lines)
+                text = "\n".join(lines)
+            out.write(json.dumps({"text": text}) + "\n")
+            written += len(text.encode(errors="replace"))
+            if written >= size:
+                break
+        times += 1
+    out.close()
+    return times
+
+
+def stage(*arguments, code: int = 0) -> dict:
+    """Runs a command of ours: its last line, seconds, seconds of one core, and the most memory it held, in MB."""
+    env = {"JAX_PLATFORMS": "cpu", **os.environ, "PYTHONPATH": str(HERE.parent.parent)}
+    began = time.perf_counter()
+    with subprocess.Popen([sys.executable, "-m", "bltjax.cli", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
+        out, said = process.communicate()  # which reaps it: what it used is the difference that our children make
+    if process.returncode != code:
+        sys.exit(f"bltjax {' '.join(map(str, arguments))} ended with {process.returncode}: {said.strip().splitlines()[-1:]}")
+    return {"last": (out or said).strip().splitlines()[-1:], "seconds": time.perf_counter() - began}
+
+
+def measured(*arguments, **more) -> dict:
+    """`stage` in a process of its own, whose only child it is: so that memory and time are this stage's alone."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        import resource
+        code = 1
+        try:
+            found = stage(*arguments, **more)
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            scale = 1 if sys.platform == "darwin" else 1024
+            os.write(write, json.dumps({**found, "core": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss * scale / 1e6}).encode())
+            code = 0
+        except SystemExit as error:
+            print(error, file=sys.stderr)
+        finally:
+            os._exit(code)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        text = pipe.read()
+    if os.waitpid(child, 0)[1]:
+        sys.exit(1)
+    return json.loads(text)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=pathlib.Path, required=True)
+    parser.add_argument("--mb", type=float, nargs="+", default=[100, 1000])
+    parser.add_argument("--text", nargs="*", default=[], help="more directories of Python sources")
+    args = parser.parse_args()
+    print("| MB | stage | seconds | MB/s of a core | peak MB | |\n| --- | --- | --- | --- | --- | --- |", flush=True)
+    for mb in args.mb:
+        folder = args.folder / f"{mb:g}"
+        times = corpus(folder / "text", int(mb * 1e6), args.text)
+        prepared, run = folder / "prepared", folder / "runs" / "campaign" / "blt-entropy"
+        train = ("train", "--config", HERE, "--run", "blt-entropy", "--run-dir", run, "--set", f"data.folder={prepared}", "--set", f"byte_lm.data.folder={prepared}")
+
+        def show(name, found, text, note=""):
+            rate = f"{text / found['core'] / 1e6:.2f}" if text else ""
+            print(f"| {mb:g} | {name} | {found['seconds']:.0f} | {rate} | {found['peak']:.0f} | {note} |", flush=True)
+
+        found = measured("data", "prepare", "files", str(folder / "text" / "*.jsonl"), "--out", prepared)
+        size = sum(shard["bytes"] for path in prepared.glob("part-*.json") for shard in json.loads(path.read_text())["shards"])
+        show("prepare", found, mb * 1e6, f"each source {times} times; {size / 1e6:.0f} MB kept")
+        show("train the byte LM", measured(*train, code=0 if size < 64 << 20 else 2), 0)
+        lm = next((folder / "runs" / "_shared").glob("byte-lm-*/config.json")).parent
+        show("annotate", measured("data", "annotate", prepared, "--byte-lm", lm), size)
+        found = measured("data", "calibrate", "--data", prepared, "--byte-lm", lm, "--size", SIZE, "--json")
+        threshold = json.loads(found["last"][0])["threshold"]
+        show("calibrate", found, size, f"threshold {threshold:.4f}")
+        show(f"train, {STEPS} steps", measured(*train), 0)
+
+
+if __name__ == "__main__":
+    main()
