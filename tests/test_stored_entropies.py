@@ -68,7 +68,7 @@ def test_killed_and_begun_again_they_are_the_same(prepared, params, tmp_path, mo
     monkeypatch.setattr(os, "replace", dies)
     computed = []
     annotated = annotate.annotate
-    monkeypatch.setattr(annotate, "annotate", lambda model, params, documents: computed.append(len(documents)) or annotated(model, params, documents))
+    monkeypatch.setattr(annotate, "annotate", lambda model, params, documents, **more: computed.append(len(documents)) or annotated(model, params, documents, **more))
     for _ in range(100):
         try:
             again = stored.make(prepared, MODEL, params)

@@ -26,7 +26,8 @@ SHARD_BYTES = 64 << 20  # of text in a shard, about, where the source's size is 
 BUFFER = 32 << 20  # bytes of documents that wait to be written into buckets
 SAVE = 64 << 20  # bytes of text between two points from which scattering can go on
 BLOCK = 1 << 18  # bytes hashed at once: what the processor's cache holds
-SKETCH = 1 << 21  # hashes of text that is not trained on, to compare training text with
+SKETCH = 1 << 20  # hashes of text that is not trained on, to compare training text with
+OWNER = np.uint64(2**24 - 1)  # the bits of a hash that say whose it is
 NEAR = 0.5
 SAMPLING = 16  # of shingles one in so many, or fewer, is compared
 BOILERPLATE = 8  # a shingle in more of those documents than this says nothing: licences, menus
@@ -273,14 +274,27 @@ class Sketch:
     def __init__(self, paths: list[pathlib.Path], size: int):
         """size: bytes in all."""
         self.sampling = SAMPLING * (1 << max(0, math.ceil(math.log2(max(1, size / SAMPLING) / SKETCH))))
-        found = [self._sample(document) for path in paths for document in files.records(path, LARGEST)]
-        self.sizes = np.array([len(hashes) for hashes in found], np.int64)
-        hashes = np.concatenate([*found, np.zeros(0, np.uint64)])
-        order = np.argsort(hashes, kind="stable")
-        hashes, owners = hashes[order], np.repeat(np.arange(len(found)), self.sizes)[order]
-        _, count = np.unique(hashes, return_counts=True)
-        rare = np.repeat(count <= BOILERPLATE, count)
-        self.hashes, self.owners = hashes[rare], owners[rare]
+        entries, used, sizes = np.empty(2 * size // self.sampling + 1, np.uint64), 0, []  # what it is, and in the last bits whose
+        for path in paths:
+            for document in files.records(path, LARGEST):
+                hashes = self._sample(document)
+                if len(hashes):
+                    if used + len(hashes) > len(entries):
+                        entries = np.append(entries, np.empty(len(entries) + len(hashes), np.uint64))
+                    entries[used:used + len(hashes)] = hashes & ~OWNER | np.uint64(len(sizes) & int(OWNER))
+                    used += len(hashes)
+                    sizes.append(len(hashes))
+        self.sizes = np.array(sizes, np.int64)
+        entries = entries[:used]
+        entries.sort()
+        again = np.zeros(used + BOILERPLATE, bool)  # whether the hash comes so many entries later, too
+        for at in range(0, used - BOILERPLATE, BLOCK):
+            block = entries[at:at + BLOCK + BOILERPLATE]
+            again[at + BOILERPLATE:at + len(block)] = (block[BOILERPLATE:] ^ block[:-BOILERPLATE]) <= OWNER
+        common = again[BOILERPLATE:].copy()
+        for before in range(BOILERPLATE):
+            common |= again[before:before + used]
+        self.entries = entries[~common]
 
     def _sample(self, document: bytes) -> np.ndarray:
         blocks = [hashes[hashes % np.uint64(self.sampling) == 0] for hashes in hashes_by_block(document)]
@@ -289,9 +303,9 @@ class Sketch:
     def near(self, document: bytes) -> bool:
         """Whether it shares more than NEAR of the smaller's shingles with one of the documents, boilerplate left out."""
         mine = self._sample(document)
-        first, last = (np.searchsorted(self.hashes, mine, side) for side in ("left", "right"))
-        owners = [self.owners[a:b] for a, b in zip(first[last > first], last[last > first])]
+        first, last = np.searchsorted(self.entries, mine & ~OWNER, "left"), np.searchsorted(self.entries, mine | OWNER, "right")
+        owners = [self.entries[a:b] & OWNER for a, b in zip(first[last > first], last[last > first])]
         if not owners:
             return False
-        which, shared = np.unique(np.concatenate(owners), return_counts=True)
+        which, shared = np.unique(np.concatenate(owners).astype(np.int64), return_counts=True)
         return bool((shared > NEAR * np.minimum(self.sizes[which], len(mine))).any())

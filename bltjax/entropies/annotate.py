@@ -19,11 +19,12 @@ SHORTEST, LONGEST = 64, 65536  # row lengths are powers of two between
 ROOMY = 1024  # a row is at least so long where windows of a document overlap
 
 
-def annotate(model_config, params, documents: list[bytes], *, entropies=byte_lm.entropies, progress=None) -> list[np.ndarray]:
+def annotate(model_config, params, documents: list[bytes], *, entropies=byte_lm.entropies, progress=None, kept=np.asarray) -> list[np.ndarray]:
     """Next-byte entropy in nats at each of [BOS, bytes, EOS], float32 [len(document) + 2] per document.
 
     model_config, params: a byte LM. entropies: function (model_config, params, batch) -> float32 [B, T], batch = int32 bytes and
-    doc_ids [B, T]. progress: called with the number of positions finished by each batch.
+    doc_ids [B, T]. progress: called with the number of positions finished by each batch. kept: what is kept of float32 values (and its
+    dtype), where all of a long document would be much.
     A document longer than a row is read in windows that overlap by the whole reach of the model, layers · (window - 1), so its values
     equal those of one pass (to float32 rounding). Raises UserError where a model without a window meets a document over LONGEST.
     """
@@ -36,7 +37,7 @@ def annotate(model_config, params, documents: list[bytes], *, entropies=byte_lm.
             buckets.setdefault(_power_of_two(piece[1] - piece[0], SHORTEST), []).append((number, *piece))
     forward, spread, devices = _compiled(FrozenConfigDict(model_config), entropies), *_devices()
     params = jax.device_put(params, spread and spread[1])
-    found = [np.empty(n, np.float32) for n in sizes]
+    found = [np.empty(n, kept(np.zeros(0, np.float32)).dtype) for n in sizes]
     for length, pieces in sorted(buckets.items()):
         rows = devices * min(max(1, SYMBOLS // length), _power_of_two(-(-len(pieces) // devices), 1))
         for at in range(0, len(pieces), rows):
@@ -47,7 +48,7 @@ def annotate(model_config, params, documents: list[bytes], *, entropies=byte_lm.
                 docs[row, :stop - start] = 1
             values = np.asarray(forward(params, jax.device_put({"bytes": ids, "doc_ids": docs}, spread and spread[0])))
             for row, (number, start, stop, keep) in enumerate(group):
-                found[number][keep:stop] = values[row, keep - start:stop - start]
+                found[number][keep:stop] = kept(values[row, keep - start:stop - start])
             if progress:
                 progress(sum(stop - keep for _, _, stop, keep in group))
     return found

@@ -48,7 +48,7 @@ def curve(scheme, documents_ids, documents_entropies, grid, *, max_length=0, thr
     return np.array([_mean_size(values, opened, positions, max_length, t) for t in grid])
 
 
-def solve(mean_size, low, high, target, *, tolerance=TOLERANCE, close=1e-3, most=60) -> float:
+def solve(mean_size, low, high, target, *, tolerance=TOLERANCE, close=1e-3, most=25) -> float:
     """The threshold in [low, high] at which mean_size(threshold), counted any way at all (on packed rows, say), is closest to target.
 
     mean_size rises with the threshold, but for small disorder. Bisection ends at a relative error of `close` or after `most` calls; the

@@ -92,10 +92,10 @@ def _make(folder: pathlib.Path, shard: store.Shard, model_config, params) -> Non
     for first, last, path in chunks:
         size = int(documents.lengths[first:last].sum()) + last - first
         if _chunk(path, size) is None:
-            values = annotate.annotate(model_config, params, [documents[i] for i in range(first, last)])
+            values = annotate.annotate(model_config, params, [documents[i] for i in range(first, last)], kept=rounded)
             part = path.with_suffix(".part")
             with part.open("wb") as file:
-                np.save(file, np.concatenate([rounded(v[:-1]) for v in values]), allow_pickle=False)
+                np.save(file, np.concatenate([v[:-1] for v in values]), allow_pickle=False)
             os.replace(part, path)
     partial = folder / f".{shard.path.name}.partial"
     writer = array_record_module.ArrayRecordWriter(str(partial), COMPRESSION)
