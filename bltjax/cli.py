@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--from", type=pathlib.Path, dest="source", metavar="DIR", help="start from this model's parameters: a run, an imported checkpoint, "
                                                                                      "a Hugging Face Blt, or a Llama (the global model of a BLT)")
     sub.add_argument("--run", default="", help="which run of an experiment that has several")
-    sub.add_argument("--run-dir", type=pathlib.Path, help="where to put it (default: runs/EXPERIMENT/RUN)")
+    sub.add_argument("--run-dir", type=pathlib.Path, help="where to put it, as ROOT/EXPERIMENT/RUN, with what runs share in ROOT/_shared (default: runs/EXPERIMENT/RUN)")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     sub.add_argument("--runlocal", action="store_true")
     sub.add_argument("--profile", action="store_true", help="trace a few steps into RUN_DIR/profile")

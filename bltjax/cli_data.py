@@ -63,6 +63,12 @@ def prepare(args) -> int:
     part, parts = job(args.shard)
     if args.shards < 0:
         raise UserError(f"--shards {args.shards}: it must be 1 or more")
+    if ignored := [item for item in args.set if item.split("=")[0].strip() in ("source", *(["globs"] if args.globs else []))]:
+        raise UserError(f"--set {ignored[0]}: SOURCE and PATTERN say it already")
+    if args.globs and args.source not in ("files", "arrayrecord"):
+        raise UserError(f"{args.globs[0]}: patterns go with files and arrayrecord, not with {args.source}")
+    if args.out == pathlib.Path():
+        raise UserError("--out is empty; it is the directory to be made")
     data = cfg.parse_set(cfg.data(), args.set)
     data = cfg.replace(data, source=args.source, **({"globs": tuple(args.globs)} if args.globs else {}))
     manifest = preparing.prepare(data, args.out, shard_count=args.shards, part=part, parts=parts,
@@ -101,6 +107,8 @@ def calibrate(args) -> int:
         raise UserError(f"--bytes {args.bytes}: it must be 1 or more")
     if args.data:
         return calibrate_data(args)
+    if args.max_length < 0:
+        raise UserError(f"--max-length {args.max_length}: it must be 0 (no limit) or more")
     if not args.byte_lm or args.plot:
         raise UserError("--plot needs --data DIR" if args.plot else "--byte-lm DIR or --data DIR says whose entropies")
     result = inspect_patches.calibrated(args.byte_lm, args.scheme, args.size, args.bytes or 1_000_000, delta=args.delta, max_length=args.max_length)

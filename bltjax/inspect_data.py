@@ -6,7 +6,7 @@ import numpy as np
 
 from bltjax import rundir, vocab
 from bltjax.data import store
-from bltjax.entropies import curves
+from bltjax.entropies import curves, stored
 from bltjax.errors import UserError
 from bltjax.inspect_patches import SPACE_MARKS
 
@@ -29,11 +29,14 @@ def of(path: pathlib.Path, step: int = 0, rows: int = 2, verify: bool = False) -
 
 
 def of_data(directory: pathlib.Path, verify: bool = False) -> dict:
-    """{"splits": {name: {"documents", "bytes", "shards", "lengths", "groups"}}, "counts", "fingerprints", "entropies", "verified"}."""
+    """{"splits": {name: {"documents", "bytes", "shards", "lengths", "groups"}}, "counts", "fingerprints", "entropies": {whose: of how many shards}, "verified"}."""
     manifests, shards = store.manifests(directory), store.shards(directory)
     if verify:
         for shard in shards:
             store.verify(shard)
+        for mark in curves.marks(directory):
+            for shard in shards:
+                stored.verify(shard, mark)
     splits = {}
     for split in store.SPLITS:
         own = [shard for shard in shards if shard.split == split]
@@ -44,7 +47,8 @@ def of_data(directory: pathlib.Path, verify: bool = False) -> dict:
         splits[split] = {"documents": len(documents), "bytes": int(documents.lengths.sum()), "shards": len(own), "lengths": lengths, "groups": dict(groups)}
     counts = {key: sum(m["counts"][key] for m in manifests) for key in manifests[0]["counts"]}
     return {"data": str(directory), "parts": len(manifests), "settings": manifests[0]["settings"], "fingerprints": [m["fingerprint"] for m in manifests],
-            "splits": splits, "counts": counts, "entropies": curves.marks(directory), "verified": verify}
+            "splits": splits, "counts": counts, "entropies": {mark: sum(stored.whole(stored.folder_of(shard, mark), shard) for shard in shards) for mark in curves.marks(directory)},
+            "shards": len(shards), "verified": verify}
 
 
 def of_run(run_dir: pathlib.Path, step: int, rows: int) -> dict:
@@ -97,7 +101,8 @@ def _data_text(found: dict) -> str:
             shares = [f"{name or '-'} {size / facts['bytes']:.1%}" for name, size in list(facts["groups"].items())[:SHOWN]]
             lines.append(f"          groups: {', '.join(shares)}{' and more' if len(facts['groups']) > SHOWN else ''}")
     lines.append(f"left out: {counts['short']:,} too short, {counts['duplicates']:,} copies, {counts['near_held_out']:,} nearly held-out text")
-    lines.append(f"entropies: {', '.join(found['entropies']) or 'none yet'}")
+    marks = [mark if count == found["shards"] else f"{mark} (of {count} of {found['shards']} shards)" for mark, count in found["entropies"].items()]
+    lines.append(f"entropies: {', '.join(marks) or 'none yet'}")
     if found["verified"]:
         lines.append("checksums: all as they were written")
     return "\n".join(lines)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import secrets
 import platform
 import time
 from importlib import metadata
@@ -23,7 +24,7 @@ MISSING = "is missing"
 def write_json(path: pathlib.Path, value) -> None:
     """Atomic: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
         os.replace(part, path)

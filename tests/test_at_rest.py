@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from bltjax import api, cli, config as cfg, patching, rundir
 from bltjax.data import loader, packing, prepare, segmentation, shelf, store
 from bltjax.errors import UserError
+from bltjax.sweep import artifacts
 
 HERE = pathlib.Path(__file__).parent
 
@@ -114,6 +116,26 @@ def test_a_run_of_every_family(prepared, tmp_path, name, capfd):
         assert len(list(prepared.glob("entropies-*"))) == 1
         assert cli.main(["data", "calibrate", "--data", str(prepared), "--byte-lm", str(out), "--size", "3", "--json"]) == 0
         assert abs(json.loads(capfd.readouterr().out.splitlines()[-1])["threshold"] - planned["threshold"]) < 0.1
+
+
+def test_a_run_goes_on_with_its_own_text_alone(prepared, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(artifacts, "_corpora", {})
+    out = run(prepared, tmp_path, "space")
+    for name in ("done.json", "eval.json"):
+        (out / name).unlink()
+    elsewhere = tmp_path / "else"
+    prepare.prepare(cfg.replace(cfg.data(), source="files", globs=(str(prepared.parent / "a.jsonl"),), held_out=0.1, tuning=0.1, seed=5), elsewhere)
+    shutil.move(prepared, tmp_path / "kept")
+    shutil.copytree(elsewhere, prepared)
+    artifacts._corpora.clear()  # as another process would begin
+    try:
+        run(prepared, tmp_path, "space", code=2)
+        assert "other text" in capsys.readouterr().err
+    finally:
+        shutil.rmtree(prepared)
+        shutil.move(tmp_path / "kept", prepared)
+        artifacts._corpora.clear()
+    assert (run(prepared, tmp_path, "space") / "done.json").exists()
 
 
 def other(tmp_path):

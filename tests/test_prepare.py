@@ -171,10 +171,54 @@ def test_files_that_do_not_match_their_manifest(corpus, tmp_path):
         store.shards(out)
 
 
-def test_an_empty_source_makes_an_empty_shard(tmp_path):
+def test_a_part_may_be_empty_and_all_may_not(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n")
-    manifest = prepare.prepare(cfg.replace(cfg.data(), source="files", globs=(str(tmp_path / "a.jsonl"),)), tmp_path / "out")
-    assert [shard["documents"] for shard in manifest["shards"]] == [0] and content(tmp_path / "out")["train"] == []
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": "to be or not to be, that is the question"}))
+    one, both = (cfg.replace(cfg.data(), source="files", held_out=0.0, tuning=0.0, globs=(str(tmp_path / name),)) for name in ("a.jsonl", "*.jsonl"))
+    with pytest.raises(UserError, match="no document"):
+        prepare.prepare(one, tmp_path / "one")
+    manifest = prepare.prepare(both, tmp_path / "out", part=0, parts=2)
+    assert [shard["documents"] for shard in manifest["shards"]] == [0]
+    prepare.prepare(both, tmp_path / "out", part=1, parts=2)
+    assert len(content(tmp_path / "out")["train"]) == 1
+
+
+def test_what_others_prepared_stays_and_what_is_lost_is_made_again(corpus, tmp_path):
+    settings = cfg.replace(cfg.data(), source="files", globs=(f"{corpus}/*.jsonl",), held_out=0.2)
+    first = prepare.prepare(settings, tmp_path / "out", shard_count=2)
+    for changed, part, parts in ((settings, 0, 2), (cfg.replace(settings, held_out=0.3), 0, 1), (cfg.replace(settings, held_out=0.3), 1, 3)):
+        with pytest.raises(UserError, match="other settings"):
+            prepare.prepare(changed, tmp_path / "out", part=part, parts=parts)
+    paths = [tmp_path / "out" / shard["name"] for shard in first["shards"]]
+    written = {path: path.read_bytes() for path in paths}
+    paths[0].unlink()
+    paths[-1].write_bytes(b"x")
+    store.index_path(paths[1]).unlink()
+    assert prepare.prepare(settings, tmp_path / "out", shard_count=2) == first and {path: path.read_bytes() for path in paths} == written
+    assert len(store.Documents(store.shards(tmp_path / "out"))) == sum(shard["documents"] for shard in first["shards"])
+
+
+def test_manifests_that_contradict_themselves(corpus, tmp_path):
+    prepare.prepare(cfg.replace(cfg.data(), source="files", globs=(f"{corpus}/*.jsonl",), held_out=0.2), tmp_path / "out", shard_count=2)
+    path = tmp_path / "out" / "part-00000-of-00001.json"
+    good = json.loads(path.read_text())
+    shard = good["shards"][0]
+    for wrong in ({"shards": [{k: v for k, v in shard.items() if k != "sha256"}]}, {"settings": None}, {"shards": [{**shard, "split": "dev"}]}, {"shards": {}},
+                  {"counts": 3}, {"groups": []}, {"splits": {}}, {"shards": [{**shard, "documents": shard["documents"] + 1}, *good["shards"][1:]]}):
+        path.write_text(json.dumps({**good, **wrong}))
+        with pytest.raises(UserError, match="is damaged"):
+            store.shards(tmp_path / "out")
+
+
+def test_shards_under_each_others_names(corpus, tmp_path):
+    prepare.prepare(cfg.replace(cfg.data(), source="files", globs=(f"{corpus}/*.jsonl",), held_out=0.2), tmp_path / "out", shard_count=2)
+    one, other = [shard for shard in store.shards(tmp_path / "out") if shard.split == "train"]
+    text = one.path.read_bytes()
+    one.path.write_bytes(other.path.read_bytes())
+    other.path.write_bytes(text)
+    documents = store.Documents([one, other])
+    with pytest.raises(UserError, match="index"):
+        _ = [documents[i] for i in range(len(documents))]
 
 
 def test_by_the_command_line(corpus, tmp_path, capsys):
@@ -182,7 +226,8 @@ def test_by_the_command_line(corpus, tmp_path, capsys):
     assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["splits"]["held_out"]["documents"] > 10
     for wrong, said in ((["--shard", "1"], "I/N"), (["--shard", "2/2"], "from 0 to 1"), (["--set", "heldout=1"], "held_out"), (["--shards", "-1"], "--shards"),
-                        (["--set", "tuning=0.9"], "below 1"), (["--set", "source=web", "--set", "seed=-1"], "seed")):
+                        (["--set", "tuning=0.9"], "below 1"), (["--set", "seed=-1"], "seed"), (["--set", "seed=99999999999999999999"], "seed"), (["--set", "source=web"], "SOURCE"),
+                        (["--shards", "100000000"], "65,536")):
         assert main([*arguments[:-2], "--out", str(tmp_path / "bad"), *arguments[-2:], *wrong]) == 2
         out, err = capsys.readouterr()
         assert out == "" and err.count("\n") == 1 and said in err

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from bltjax import config as cfg, locks, models, patching, vocab
+from bltjax import config as cfg, inspect_data, locks, models, patching, vocab
 from bltjax.cli import main
 from bltjax.data import prepare, store
 from bltjax.entropies import annotate, stored
@@ -49,6 +49,22 @@ def test_they_are_those_of_a_pass_rounded(prepared, params):
         assert patching.lengths(ids, "entropy", entropies=found[i], include_next=False, **settings) == \
             patching.lengths(ids, "entropy", entropies=values, include_next=False, resolution=patching.RESOLUTION, **settings)
     assert stored.make(prepared, MODEL, params)["there"] == made["shards"]
+
+
+def test_a_byte_that_changed_is_found(prepared, params):
+    made = stored.make(prepared, MODEL, params)
+    shard = store.shards(prepared)[0]
+    stored.verify(shard, made["fingerprint"])
+    path = stored.folder_of(shard, made["fingerprint"]) / shard.path.name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="checksum"):
+        inspect_data.of(prepared, verify=True)
+    stored.seal(path.parent, shard).unlink()
+    assert inspect_data.of(prepared)["entropies"] == {made["fingerprint"]: made["shards"] - 1}
+    stored.make(prepared, MODEL, params)
+    assert inspect_data.of(prepared, verify=True)["verified"]
 
 
 def test_killed_and_begun_again_they_are_the_same(prepared, params, tmp_path, monkeypatch):

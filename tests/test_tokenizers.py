@@ -187,3 +187,36 @@ def test_files_that_are_no_tokenizers(tmp_path):
             tokenizers.read(tmp_path / "t")
     with pytest.raises(UserError, match="No such file"):
         tokenizers.read(tmp_path / "none")
+
+
+def byte_level(tmp_path, **changes):
+    """A byte-level tokenizer.json with some of its sections changed."""
+    backend = library.Tokenizer(library.models.BPE())
+    backend.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = library.trainers.BpeTrainer(vocab_size=300, initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
+                                             special_tokens=["<s>", "</s>"])
+    backend.train_from_iterator(["to be or not to be"], trainer)
+    state = json.loads(backend.to_str())
+    state["model"] |= changes.pop("model", {})
+    state["added_tokens"] += changes.pop("added", [])
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**state, **changes}))
+    return tmp_path / "tokenizer.json"
+
+
+def test_tokenizers_of_files_that_are_not_exact(tmp_path):
+    added = dict(id=400, content="    ", single_word=False, lstrip=False, rstrip=False, normalized=False, special=False)
+    found = tokenizers.read(byte_level(tmp_path, added=[added]))
+    text = b"def f():\n        return 1\xff <s> x"
+    assert found.decode(found.encode(text)) == text and b"    " in [found.token_bytes[i] for i in found.encode(text)]
+    level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    whole = json.loads(byte_level(tmp_path).read_text())["model"]["vocab"]
+    for changes in (dict(pre_tokenizer=level), dict(model=dict(dropout=0.5)), dict(added=[{**added, "lstrip": True, "content": "xyz"}]),
+                    dict(truncation=dict(direction="Right", max_length=5, strategy="LongestFirst", stride=0)),
+                    dict(pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, {**level, "add_prefix_space": False}]}),
+                    dict(model=dict(vocab={k: v for k, v in whole.items() if k != "q"}))):
+        with pytest.raises(UserError, match="not exact bytes"):
+            tokenizers.read(byte_level(tmp_path, **changes))
+    with pytest.raises(UserError, match="special tokens"):
+        path = byte_level(tmp_path)
+        path.write_text(path.read_text().replace('"<s>"', '"<bos>"'))
+        tokenizers.read(path)

@@ -97,8 +97,8 @@ def _block(pieces: list[Piece], capacity: int, patch_capacity: int) -> list[list
             piece = queues[side][-1]
             begin, end = int(piece.cuts[piece.at]), int(piece.cuts[-1])
             cut = begin + capacity - 1 - (begin + capacity - 1 == end - 1)
-            piece.cuts, piece.at = np.concatenate([[begin, cut], piece.cuts[piece.at + 1:]]), 0
-            take(side, 0, 1)
+            row.append((begin - 1, cut - begin + 1, 2))
+            piece.cuts[piece.at] = cut
         rows.append(row)
     return rows
 

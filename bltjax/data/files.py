@@ -5,6 +5,7 @@ column, `.arrayrecord` a document a record; every other file is one document. By
 """
 
 import bz2
+import codecs
 import contextlib
 import dataclasses
 import glob
@@ -73,7 +74,9 @@ def documents(file: File, field: str, longest: int, group_field: str = ""):
     kind = pathlib.PurePosixPath(name).suffix.lower()
     with readable(file.path):
         if kind == ".arrayrecord":
-            yield from ((document, "arrayrecord") for document in records(file.path, longest))
+            if name != file.path or "://" in file.path and not file.path.startswith("file://"):
+                raise UserError(f"{file.path}: ArrayRecord files are read as they are, and from this machine (they are compressed inside)")
+            yield from ((document, "arrayrecord") for document in records(file.path.removeprefix("file://"), longest))
             return
         with opened(file.path) as stream:
             if kind in JSON_LINES:
@@ -145,35 +148,35 @@ def _lines(path, stream, field, longest, group_field):
         if not line.strip():
             continue
         try:
-            record = json.loads(line.decode("utf-8", "surrogateescape"))
+            record = json.loads(line.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape"))
         except (ValueError, RecursionError):
             raise UserError(f"{where}: not a JSON object (one object a line is expected)") from None
         if not isinstance(record, dict):
             raise UserError(f"{where}: a JSON {type(record).__name__}, not an object")
-        text = _field(record, field, where)
+        text = _field(record, "text_field", field, where)
         if not isinstance(text, str):
             raise UserError(f"{where}: field {field!r} is a {type(text).__name__}, not a string")
         try:
             data = text.encode("utf-8", "surrogateescape")  # bytes that were no UTF-8 come out as they went in
         except UnicodeEncodeError:
             raise UserError(f"{where}: field {field!r} holds a lone surrogate, which is no text") from None
-        yield within(data, longest, where), str(_field(record, group_field, where)) if group_field else "jsonl"
+        yield within(data, longest, where), str(_field(record, "group_field", group_field, where)) if group_field else "jsonl"
 
 
-def _field(record, field, where):
+def _field(record, key, field, where):
     if field not in record:
-        raise UserError(f"{where}: no field {field!r} (data.text_field); it has {', '.join(sorted(record)) or 'none'}")
+        raise UserError(f"{where}: no field {field!r} (data.{key}); it has {', '.join(sorted(record)) or 'none'}")
     return record[field]
 
 
 def _rows(path, stream, field, longest, group_field):
     import pyarrow
     import pyarrow.parquet
-    table = pyarrow.parquet.ParquetFile(stream)
+    table = pyarrow.parquet.ParquetFile(stream if stream.seekable() else io.BytesIO(stream.read()))
     names = table.schema_arrow.names
-    for wanted in filter(None, (field, group_field)):
-        if wanted not in names:
-            raise UserError(f"{path}: no column {wanted!r} (data.text_field); it has {', '.join(names)}")
+    for key, wanted in (("text_field", field), ("group_field", group_field)):
+        if wanted and wanted not in names:
+            raise UserError(f"{path}: no column {wanted!r} (data.{key}); it has {', '.join(names)}")
     types = pyarrow.types
     kind = table.schema_arrow.field(field).type
     if not any(test(kind) for test in (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)):

@@ -9,6 +9,7 @@ import functools
 import itertools
 import os
 import pathlib
+import secrets
 import threading
 from collections.abc import Callable
 
@@ -195,7 +196,7 @@ def _block(shelf, numbers, row_length, row_patches, together, seed, path) -> Chu
 
 def _keep_plan(path: pathlib.Path, plan, counts, document, within) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     arrays = {name: getattr(plan, name) for name in ("first", "source", "length", "offset", "patches")}
     with part.open("wb") as file:
         np.savez(file, **arrays, document=document, within=within, **{f"counts_{name}": value for name, value in counts.items()})

@@ -35,6 +35,7 @@ HEADER = struct.Struct("<16sIH")  # of a document in a bucket: key, length, grou
 ENTRY = np.dtype([("key", ">u8", 2), ("offset", "<i8"), ("length", "<u4"), ("group", "<u2")])
 COMPRESSION = "group_size:1,zstd:3"
 MOST_GROUPS = 1 << 15
+MOST_SHARDS = 65_536
 LARGEST = 2**32 - 1  # bytes of a document: what an index can say
 KEYS = ("source", "globs", "folder", "subset", "text_field", "group_field", "longest", "min_bytes", "tuning", "held_out", "seed")
 
@@ -62,17 +63,23 @@ def prepare(data_config, directory, *, shard_count: int = 0, part: int = 0, part
         raise UserError(f"--shard {part}/{parts}: shards count from 0 to {parts - 1}")
     if not (data_config.tuning >= 0 and data_config.held_out >= 0 and data_config.tuning + data_config.held_out < 1):
         raise UserError(f"data.tuning={data_config.tuning:g} and data.held_out={data_config.held_out:g} must be 0 or more and together below 1")
-    if not 0 < data_config.longest <= LARGEST or data_config.seed < 0:
-        raise UserError(f"data.longest={data_config.longest} must be from 1 to 2**32 - 1, data.seed={data_config.seed} 0 or more")
+    if not 0 < data_config.longest <= LARGEST or not 0 <= data_config.seed < 2**63 or data_config.min_bytes < 0:
+        raise UserError(f"data.longest={data_config.longest} must be from 1 to 2**32 - 1, data.seed={data_config.seed} from 0 to 2**63 - 1, "
+                        f"data.min_bytes={data_config.min_bytes} 0 or more")
+    if shard_count > MOST_SHARDS:
+        raise UserError(f"--shards {shard_count:,}: {MOST_SHARDS:,} at most for one job; more jobs make more (--shard I/N)")
     settings = {key: list(v) if isinstance(v := data_config[key], tuple) else v for key in KEYS}
     name = store.part_name(part, parts)
     work = directory / f".{name.removesuffix('.json')}"
     try:
         with locks.held(directory / f"{work.name}.lock", wait=False):
-            done = rundir.read_json(directory / name)
-            if done is not None:
-                if done["settings"] != settings or shard_count and done["shard_count"] != shard_count:
-                    raise UserError(f"{directory} holds data prepared with other settings; choose another --out, or remove it")
+            others = {path.name: rundir.read_json(path) or {} for path in directory.glob("part-*-of-*.json")}
+            if any(one and (one.get("settings") != settings or one.get("parts") != parts) for one in others.values()):
+                raise UserError(f"{directory} holds data prepared with other settings, or by another number of jobs; choose another --out, or remove it")
+            done = others.get(name)
+            if done and _there(directory, done):
+                if shard_count and done["shard_count"] != shard_count:
+                    raise UserError(f"{directory} holds data prepared in another number of shards; choose another --out, or remove it")
                 return done
             manifest = _prepare(data_config, settings, directory, work, shard_count, part, parts, say)
             rundir.write_json(directory / name, manifest)
@@ -80,6 +87,15 @@ def prepare(data_config, directory, *, shard_count: int = 0, part: int = 0, part
             return manifest
     except locks.Busy:
         raise UserError(f"another process is preparing part {part} of {parts} of {directory}") from None
+
+
+def _there(directory, manifest: dict) -> bool:
+    """Whether all files of a part are there, of the size that they had."""
+    try:
+        return store.whole(manifest) and all((directory / shard["name"]).stat().st_size == shard["file_bytes"] and
+                                             store.index_path(directory / shard["name"]).is_file() for shard in manifest["shards"])
+    except (OSError, KeyError, TypeError):
+        return False
 
 
 def _prepare(data_config, settings, directory, work, shard_count, part, parts, say) -> dict:
@@ -92,6 +108,9 @@ def _prepare(data_config, settings, directory, work, shard_count, part, parts, s
     progress = _resumed(work, stamps)
     if progress.scattered < len(units):
         _scatter(units, data_config, shard_count, work, progress, say)
+    if parts == 1 and progress.counts["read"] == progress.counts["short"]:
+        shutil.rmtree(work)
+        raise UserError(f"no document of {data_config.source} has data.min_bytes={data_config.min_bytes} bytes or more ({progress.counts['read']:,} were read)")
     _gather(directory, work, part, progress, shard_count, data_config, say)
     kept = {split: [shard for shard in progress.shards if shard["split"] == split] for split in store.SPLITS}
     totals = {split: {key: sum(shard[key] for shard in found) for key in ("documents", "bytes")} for split, found in kept.items()}

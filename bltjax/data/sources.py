@@ -38,7 +38,7 @@ def units(data_config) -> list[Unit]:
     kind, _, name = data_config.source.partition(":")
     takes_name = kind in NAMED
     if kind not in SOURCES or takes_name != bool(name):
-        raise UserError(f"unknown data.source {data_config.source!r}; allowed: {allowed()}")
+        raise UserError("data.source=prepared: what is prepared already is no source" if kind == PREPARED else f"unknown data.source {data_config.source!r}; allowed: {allowed()}")
     return SOURCES[kind](data_config, name)
 
 

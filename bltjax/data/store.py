@@ -68,6 +68,17 @@ def shards(directory) -> list[Shard]:
     return sorted(found, key=lambda shard: (SPLITS.index(shard.split), shard.path.name))
 
 
+def whole(manifest: dict) -> bool:
+    """Whether a manifest says all that one says, in itself without contradiction."""
+    shards, totals = manifest["shards"], {split: {key: 0 for key in ("documents", "bytes")} for split in SPLITS}
+    for shard in shards:
+        for key, total in totals[shard["split"]].items():
+            totals[shard["split"]][key] = total + shard[key]
+    texts = all(isinstance(shard[key], str) for shard in shards for key in ("name", "sha256", "content"))
+    return texts and manifest["splits"] == totals and all(isinstance(manifest[key], dict) for key in ("settings", "counts")) and all(
+        isinstance(manifest[key], int) for key in ("part", "parts")) and (isinstance(manifest["groups"], list) and (bool(manifest["groups"]) or not any(shard["documents"] for shard in shards)))
+
+
 def manifests(directory: pathlib.Path) -> list[dict]:
     """The manifests of all parts, in order. UserError where there are none, some are missing or damaged, or they do not belong together."""
     paths = sorted(directory.glob("part-*-of-*.json"))
@@ -77,7 +88,9 @@ def manifests(directory: pathlib.Path) -> list[dict]:
     for path in paths:
         try:
             manifest = json.loads(path.read_text())
-            found.append(manifest if manifest["schema_version"] == SCHEMA_VERSION and manifest["shards"] is not None else None)
+            found.append(manifest if manifest["schema_version"] == SCHEMA_VERSION else None)
+            if found[-1] and not whole(manifest):
+                raise ValueError
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(f"{path} is damaged ({type(error).__name__}); prepare this part of the data again") from None
         if found[-1] is None:
@@ -94,7 +107,7 @@ def manifests(directory: pathlib.Path) -> list[dict]:
 def verify(shard: Shard) -> None:
     """UserError where a shard's bytes are not those that were written."""
     if file_digest(shard.path) != shard.sha256:
-        raise UserError(f"{shard.path} is damaged: its checksum is not the manifest's; prepare this part of the data again")
+        raise UserError(f"{shard.path} is damaged: its checksum is not the manifest's; remove it and prepare this part of the data again")
 
 
 def file_digest(path: pathlib.Path) -> str:
@@ -106,8 +119,9 @@ class Documents:
     """The documents of some shards, numbered through. len, [i] -> bytes, and beside them lengths int64 [D], groups int32 [D]
     (numbers in group_names). Reads what is asked for and no more; any thread may ask."""
 
-    def __init__(self, shards: list[Shard]):
-        self.shards = shards
+    def __init__(self, shards: list[Shard], indexed: bool = True):
+        """indexed: whether records are as long as the index beside them says; then one that is not is an error."""
+        self.shards, self._indexed = shards, indexed
         self.fingerprint = hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()[:12]
         self.starts = [0, *np.cumsum([shard.documents for shard in shards]).tolist()]
         self.group_names = tuple(sorted({name for shard in shards for name in shard.groups}))
@@ -124,9 +138,13 @@ class Documents:
         shard = self.shards[at]
         try:
             with self._lock:
-                return bytes(self._open(shard.path).read([int(number - self.starts[at])])[0])
+                found = bytes(self._open(shard.path).read([int(number - self.starts[at])])[0])
         except (RuntimeError, IndexError) as error:
             raise UserError(f"cannot read document {number - self.starts[at]} of {shard.path}: {' '.join(str(error).split())}") from None
+        if self._indexed and len(found) != self.lengths[number]:
+            raise UserError(f"document {number - self.starts[at]} of {shard.path} has {len(found):,} bytes, in its index {self.lengths[number]:,}: another file has "
+                            "this one's name, or it is damaged (bltjax data inspect --verify)")
+        return found
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:

@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import re
+import secrets
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,11 @@ class Tokenizer:
         return np.array([len(token) for token in self.token_bytes], np.int32)
 
     def encode(self, data: bytes) -> np.ndarray:
-        """Token ids, int32 [N]; their bytes join to `data`. Adds no BOS and no EOS."""
-        return np.asarray(self.encoder(data), np.int32)
+        """Token ids, int32 [N]; their bytes join to `data`. Adds no BOS and no EOS. UserError where they are not as many."""
+        ids = np.asarray(self.encoder(data), np.int32)
+        if (size := int(self.byte_counts[ids].sum())) != len(data):
+            raise UserError(f"the tokenizer makes tokens of {size:,} bytes of {len(data):,}: its tokens are not exact bytes")
+        return ids
 
     def decode(self, ids) -> bytes:
         """The bytes that ids stand for; specials stand for none."""
@@ -66,7 +70,7 @@ class Tokenizer:
         """Writes a JSON file that `load` reads; it appears whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
         partial.write_text(json.dumps({"schema_version": SCHEMA_VERSION, "kind": self.kind, "fingerprint": self.fingerprint, **self.state}))
         os.replace(partial, path)
 
@@ -171,15 +175,19 @@ def _huggingface(backend: tokenizers.Tokenizer, path) -> Tokenizer:
     backend.encode_special_tokens = True  # "<|end_of_text|>" in a text is text
     state = json.loads(backend.to_str())
     vocab = {number: text for text, number in backend.get_vocab(with_added_tokens=True).items()}
-    special = {token["id"]: token["content"] for token in state.get("added_tokens", [])}
+    added = {token["id"]: token["content"] for token in state.get("added_tokens", [])}
+    special = {token["id"]: token["content"] for token in state.get("added_tokens", []) if token["special"]}
     byte_of = {character: byte for byte, character in _byte_characters().items()}
     names = {name: number for number, name in special.items()}
     bos, eos = (next((names[name] for name in wanted if name in names), None) for wanted in (BOS_NAMES, EOS_NAMES))
     count = max(vocab, default=-1) + 1
-    plain = [text for number, text in vocab.items() if number not in special]
-    if bos is None or eos is None or state.get("normalizer") or not all(character in byte_of for text in plain for character in text):
-        raise UserError(f"{path} is no byte-level BPE with BOS and EOS: its tokens are not exact bytes")
-    token_bytes = [b"" if number in special or number not in vocab else bytes(byte_of[c] for c in vocab[number]) for number in range(count)]
+    plain = [text for number, text in vocab.items() if number not in added]
+    if bos is None or eos is None:
+        raise UserError(f"{path} has no special tokens for the beginning and the end of a text; looked for were {', '.join(BOS_NAMES)} and {', '.join(EOS_NAMES)}")
+    if state.get("normalizer") or not all(character in byte_of for text in plain for character in text):
+        raise UserError(f"{path} is no byte-level BPE: its tokens are not exact bytes")
+    own = lambda number: added[number].encode() if number in added else bytes(byte_of[c] for c in vocab[number])
+    token_bytes = [b"" if number in special or number not in vocab else own(number) for number in range(count)]
 
     def encoder(data: bytes) -> list[int]:
         ids = []
@@ -191,9 +199,19 @@ def _huggingface(backend: tokenizers.Tokenizer, path) -> Tokenizer:
         return ids
 
     digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:12]
-    return Tokenizer("huggingface", token_bytes, bos, eos, digest, encoder, {"tokenizer": state})
+    found = Tokenizer("huggingface", token_bytes, bos, eos, digest, encoder, {"tokenizer": state})
+    for text in (*(f"x {content}  y" for content in added.values()), *PROBES):
+        probe = text if isinstance(text, bytes) else text.encode()
+        try:
+            same = found.decode(found.encode(probe)) == probe and np.array_equal(found.encode(probe), found.encode(probe))
+        except Exception:  # of the library, or None for a byte without an id
+            same = False
+        if not same:
+            raise UserError(f"{path}: its tokens are not exact bytes: not those of {probe[:24]!r} (added spaces, words cut away, truncation, dropout?)")
+    return found
 
 
+PROBES = (bytes(range(256)), "two  words,\tand a line\r\n\n  'quoted' 12345 ", " \u00e9\u4f60\u597d \U0001f642" * 100, "a" * 3000, b"")
 BOS_NAMES, EOS_NAMES = ("<|begin_of_text|>", "<s>", "<|endoftext|>"), ("<|end_of_text|>", "</s>", "<|endoftext|>")
 
 

@@ -47,11 +47,11 @@ def nats(stored: np.ndarray) -> np.ndarray:
     return stored.astype(np.float32) * np.float32(patching.RESOLUTION)
 
 
-def make(directory, model_config, params, *, part: int = 0, parts: int = 1, source: str = "", say=lambda text: None) -> dict:
+def make(directory, model_config, params, *, part: int = 0, parts: int = 1, source: str = "", wait: bool = False, say=lambda text: None) -> dict:
     """Entropies of every parts-th shard of a prepared data set, from `part` on, by a byte LM; what is there already stays.
 
     Returns {"fingerprint", "folder", "shards", "made", "there", "elsewhere" (being made by other processes), "bytes"}. Killed, it goes on
-    after the last CHUNK of the shard that it was in. UserError as store.shards, and for a part that cannot be.
+    after the last CHUNK of the shard that it was in. wait: for shards that others are making, instead of leaving them out. UserError as store.shards, and for a part that cannot be.
     """
     if not 0 <= part < parts:
         raise UserError(f"--shard {part}/{parts}: shards count from 0 to {parts - 1}")
@@ -67,7 +67,7 @@ def make(directory, model_config, params, *, part: int = 0, parts: int = 1, sour
             found["there"] += 1
             continue
         try:
-            with locks.held(folder / f".{shard.path.name}.lock", wait=False):
+            with locks.held(folder / f".{shard.path.name}.lock", wait=wait):
                 if not whole(folder, shard):
                     _make(folder, shard, model_config, params)
                     say(f"annotated {shard.path.name}: {shard.documents:,} documents, {shard.bytes / 1e6:,.1f} MB")
@@ -82,7 +82,7 @@ def _make(folder: pathlib.Path, shard: store.Shard, model_config, params) -> Non
     from array_record.python import array_record_module
     documents = store.Documents([shard])
     ends = np.cumsum(documents.lengths)
-    work = folder / f".{shard.path.name}.chunks"
+    work = folder / f".{shard.path.name}.{shard.sha256[:12]}.chunks"  # of this text: another under its name begins anew
     work.mkdir(exist_ok=True)
     first, chunks = 0, []
     while first < len(documents):
@@ -108,7 +108,8 @@ def _make(folder: pathlib.Path, shard: store.Shard, model_config, params) -> Non
               "sha256": store.file_digest(partial)}
     os.replace(partial, folder / shard.path.name)
     rundir.write_json(seal(folder, shard), record)
-    shutil.rmtree(work)
+    for old in folder.glob(f".{shard.path.name}.*.chunks"):
+        shutil.rmtree(old)
 
 
 def folder_of(shard: store.Shard, mark: str) -> pathlib.Path:
@@ -142,6 +143,13 @@ def whole(folder: pathlib.Path, shard: store.Shard) -> bool:
     return True
 
 
+def verify(shard: store.Shard, mark: str) -> None:
+    """UserError where a shard's entropies, if there are any, are not those that were written."""
+    folder = folder_of(shard, mark)
+    if whole(folder, shard) and store.file_digest(folder / shard.path.name) != rundir.read_json(seal(folder, shard))["sha256"]:
+        raise UserError(f"{folder / shard.path.name} is damaged: its checksum is not its seal's; remove {seal(folder, shard).name} there and annotate again")
+
+
 class Entropies:
     """The entropies of documents (store.Documents), by the same numbers: [i] -> float32 nats [len + 2] over [BOS, bytes, EOS] (EOS: 0)."""
 
@@ -152,7 +160,7 @@ class Entropies:
         if lacking:
             raise UserError(f"{lacking[0].parent}: {len(lacking)} of {len(documents.shards)} shards have no entropies of {mark} yet ({lacking[0].name}, ...); "
                             "bltjax data annotate makes them")
-        self._values = store.Documents([dataclasses.replace(shard, path=folder_of(shard, mark) / shard.path.name) for shard in documents.shards])
+        self._values = store.Documents([dataclasses.replace(shard, path=folder_of(shard, mark) / shard.path.name) for shard in documents.shards], indexed=False)
 
     def __len__(self):
         return len(self.documents)

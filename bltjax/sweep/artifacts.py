@@ -9,6 +9,7 @@ import functools
 import hashlib
 import os
 import pathlib
+import secrets
 
 import jax
 import numpy as np
@@ -147,7 +148,7 @@ def entropies(lm: ByteLM, documents: list[bytes], shared: pathlib.Path) -> list[
         found = stored_entropies(path, [len(d) + 2 for d in documents])
         if found is None:
             found = annotate.annotate(lm.model, lm.params, documents)
-            part = path.with_suffix(f".{os.getpid()}.part")
+            part = path.with_suffix(f".{secrets.token_hex(4)}.part")
             with part.open("wb") as out:
                 np.savez(out, entropies=np.concatenate(found), lengths=np.array([len(e) for e in found]))
             os.replace(part, path)

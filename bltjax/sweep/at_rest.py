@@ -69,7 +69,7 @@ def entropies(lm, text) -> stored.Entropies:
     for folder in dict.fromkeys(shard.path.parent for shard in lacking):
         if sum(shard.bytes for shard in store.shards(folder)) > ANNOTATED_HERE:
             raise UserError(f"{folder} has no entropies by this byte LM yet: bltjax data annotate {folder} --byte-lm {lm.run_dir}")
-        stored.make(folder, lm.model, lm.params, source=str(lm.run_dir))
+        stored.make(folder, lm.model, lm.params, source=str(lm.run_dir), wait=True)
     return stored.Entropies(text.train, mark)
 
 

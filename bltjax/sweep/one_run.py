@@ -23,6 +23,7 @@ from bltjax.launch import local
 from bltjax.sweep import artifacts, at_rest, plan, starting
 from bltjax.training import loop
 
+NEAR = 0.5, 2.0  # target patch sizes between whose thresholds that of little text is looked for
 SIZE_TOLERANCE = 0.02  # of a target patch size, on the rows that the run trains on
 CALIBRATED = {"entropy": "threshold", "monotonic": "delta", "both": "threshold"}
 
@@ -95,7 +96,7 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
         config = cfg.replace(config, **{f"patching.{key}": found.threshold(config.patching.size)})
         counts, size = counted(config)[3:]
         if abs(size / config.patching.size - 1) > SIZE_TOLERANCE / 4 and counts["slots"].sum() < at_rest.SAMPLE:  # so little text wanders from the mean of all
-            near = [found.threshold(config.patching.size * factor) for factor in (0.8, 1.25)]
+            near = [found.threshold(config.patching.size * factor) for factor in NEAR]
             config = calibrated(config, key, near, lambda c: counted(c, None)[4])
     elif key and math.isnan(config.patching[key]):
         config = calibrated(config, key, bounds(key, entropies), lambda c: counted(c)[4])
@@ -220,6 +221,9 @@ def execute(run_dir: pathlib.Path, *, progress: bool = True, profile: bool = Fal
     distributed.agree(mesh, {"data_fingerprint": prepared.text.fingerprint,
                              **{name: prepared.planned[name] for name in ("steps", "train_bytes", "patch_size", "threshold", "delta")}})
     writes = distributed.first(mesh)
+    trained_on = (rundir.read_json(run_dir / "config.json") or {}).get("data_fingerprint")
+    if rundir.begun(run_dir) and trained_on not in (None, prepared.text.fingerprint):
+        raise UserError(f"{run_dir} was begun on other text (fingerprint {trained_on}, now {prepared.text.fingerprint}): bring that back, or begin anew in another directory")
     if writes:
         rundir.amend(run_dir, cores=len(local.cores()), platform=jax.default_backend(), device=jax.local_devices()[0].device_kind,
                      data_fingerprint=prepared.text.fingerprint, **where(mesh))
