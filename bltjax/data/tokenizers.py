@@ -203,7 +203,7 @@ def _huggingface(backend: tokenizers.Tokenizer, path) -> Tokenizer:
     for text in (*(f"x {content}  y" for content in added.values()), *PROBES):
         probe = text if isinstance(text, bytes) else text.encode()
         try:
-            same = found.decode(found.encode(probe)) == probe and np.array_equal(found.encode(probe), found.encode(probe))
+            same = found.decode(found.encode(probe)) == probe and not state["model"].get("dropout")
         except Exception:  # of the library, or None for a byte without an id
             same = False
         if not same:
