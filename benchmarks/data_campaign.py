@@ -15,6 +15,7 @@ import random
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 
 from ml_collections import ConfigDict
@@ -64,40 +65,20 @@ def corpus(folder: pathlib.Path, size: int, more: list[str]) -> int:
     return times
 
 
-def stage(*arguments, code: int = 0) -> dict:
-    """Runs a command of ours: its last line, seconds, seconds of one core, and the most memory it held, in MB."""
+def measured(*arguments, code: int = 0) -> dict:
+    """Runs a command of ours, which is to end with `code`: its last line, seconds, seconds of one core, and the most memory it held, in MB."""
     env = {"JAX_PLATFORMS": "cpu", **os.environ, "PYTHONPATH": str(HERE.parent.parent)}
     began = time.perf_counter()
-    with subprocess.Popen([sys.executable, "-m", "bltjax.cli", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
-        out, said = process.communicate()  # which reaps it: what it used is the difference that our children make
+    with tempfile.TemporaryFile("w+") as out:
+        process = subprocess.Popen([sys.executable, "-m", "bltjax.cli", *map(str, arguments)], stdout=out, stderr=subprocess.STDOUT, env=env)
+        _, status, used = os.wait4(process.pid, 0)  # what this child used, and no other
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        last = out.read().strip().splitlines()[-1:]
     if process.returncode != code:
-        sys.exit(f"bltjax {' '.join(map(str, arguments))} ended with {process.returncode}: {said.strip().splitlines()[-1:]}")
-    return {"last": (out or said).strip().splitlines()[-1:], "seconds": time.perf_counter() - began}
-
-
-def measured(*arguments, **more) -> dict:
-    """`stage` in a process of its own, whose only child it is: so that memory and time are this stage's alone."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        import resource
-        code = 1
-        try:
-            found = stage(*arguments, **more)
-            used = resource.getrusage(resource.RUSAGE_CHILDREN)
-            scale = 1 if sys.platform == "darwin" else 1024
-            os.write(write, json.dumps({**found, "core": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss * scale / 1e6}).encode())
-            code = 0
-        except SystemExit as error:
-            print(error, file=sys.stderr)
-        finally:
-            os._exit(code)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        text = pipe.read()
-    if os.waitpid(child, 0)[1]:
-        sys.exit(1)
-    return json.loads(text)
+        sys.exit(f"bltjax {' '.join(map(str, arguments))} ended with {process.returncode}: {last}")
+    return {"last": last, "seconds": time.perf_counter() - began, "core": used.ru_utime + used.ru_stime,
+            "peak": used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6}
 
 
 def main():

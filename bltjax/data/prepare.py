@@ -19,18 +19,12 @@ import struct
 import numpy as np
 
 from bltjax import locks, rundir
-from bltjax.data import files, sources, splits, store
+from bltjax.data import near_copies, sources, store
 from bltjax.errors import UserError
 
 SHARD_BYTES = 64 << 20  # of text in a shard, about, where the source's size is known
 BUFFER = 32 << 20  # bytes of documents that wait to be written into buckets
 SAVE = 64 << 20  # bytes of text between two points from which scattering can go on
-BLOCK = 1 << 18  # bytes hashed at once: what the processor's cache holds
-SKETCH = 1 << 20  # hashes of text that is not trained on, to compare training text with
-OWNER = np.uint64(2**24 - 1)  # the bits of a hash that say whose it is
-NEAR = 0.5
-SAMPLING = 16  # of shingles one in so many, or fewer, is compared
-BOILERPLATE = 8  # a shingle in more of those documents than this says nothing: licences, menus
 HEADER = struct.Struct("<16sIH")  # of a document in a bucket: key, length, group
 ENTRY = np.dtype([("key", ">u8", 2), ("offset", "<i8"), ("length", "<u4"), ("group", "<u2")])
 COMPRESSION = "group_size:1,zstd:3"
@@ -92,7 +86,7 @@ def prepare(data_config, directory, *, shard_count: int = 0, part: int = 0, part
 def _there(directory, manifest: dict) -> bool:
     """Whether all files of a part are there, of the size that they had."""
     try:
-        return store.whole(manifest) and all((directory / shard["name"]).stat().st_size == shard["file_bytes"] and
+        return store.consistent(manifest) and all((directory / shard["name"]).stat().st_size == shard["file_bytes"] and
                                              store.index_path(directory / shard["name"]).is_file() for shard in manifest["shards"])
     except (OSError, KeyError, TypeError):
         return False
@@ -210,13 +204,6 @@ def split_of(digest: bytes, data_config) -> str:
     return "held_out" if place < data_config.held_out else "tuning" if place < data_config.held_out + data_config.tuning else "train"
 
 
-def hashes_by_block(document: bytes):
-    """The hashes of all shingles of a document, uint64, in blocks."""
-    text = np.frombuffer(document, np.uint8)
-    for at in range(0, len(text) - splits.SHINGLE + 1, BLOCK):
-        yield splits.shingle_hashes(text[at:at + BLOCK + splits.SHINGLE - 1])
-
-
 def _gather(directory, work, part, progress, shard_count, data_config, say) -> None:
     written = {shard["name"] for shard in progress.shards}
     compared = None
@@ -228,7 +215,7 @@ def _gather(directory, work, part, progress, shard_count, data_config, say) -> N
                 continue
             if split == "train" and compared is None:
                 others = [shard for shard in progress.shards if shard["split"] != "train"]
-                compared = Sketch([directory / shard["name"] for shard in others], sum(shard["bytes"] for shard in others))
+                compared = near_copies.NearCopies([directory / shard["name"] for shard in others], sum(shard["bytes"] for shard in others))
             if bucket.exists() or split == "train" and number == 0:
                 shard, counts = _write_shard(bucket, directory / name, split, compared)
                 progress.shards.append(shard)
@@ -285,46 +272,3 @@ def _sorted_entries(file) -> np.ndarray:
         file.seek(length, os.SEEK_CUR)
     entries = np.concatenate([*parts, found[:used]])
     return entries[np.lexsort((entries["key"][:, 1], entries["key"][:, 0]))]
-
-
-class Sketch:
-    """Sampled shingles of documents that are not trained on, about SKETCH of them at most, to tell what nearly repeats one."""
-
-    def __init__(self, paths: list[pathlib.Path], size: int):
-        """size: bytes in all."""
-        self.sampling = SAMPLING * (1 << max(0, math.ceil(math.log2(max(1, size / SAMPLING) / SKETCH))))
-        entries, used, sizes = np.empty(2 * size // self.sampling + 1, np.uint64), 0, []  # what it is, and in the last bits whose
-        for path in paths:
-            for document in files.records(path, LARGEST):
-                hashes = self._sample(document)
-                if len(hashes):
-                    if used + len(hashes) > len(entries):
-                        entries = np.append(entries, np.empty(len(entries) + len(hashes), np.uint64))
-                    entries[used:used + len(hashes)] = hashes & ~OWNER | np.uint64(len(sizes) & int(OWNER))
-                    used += len(hashes)
-                    sizes.append(len(hashes))
-        self.sizes = np.array(sizes, np.int64)
-        entries = entries[:used]
-        entries.sort()
-        again = np.zeros(used + BOILERPLATE, bool)  # whether the hash comes so many entries later, too
-        for at in range(0, used - BOILERPLATE, BLOCK):
-            block = entries[at:at + BLOCK + BOILERPLATE]
-            again[at + BOILERPLATE:at + len(block)] = (block[BOILERPLATE:] ^ block[:-BOILERPLATE]) <= OWNER
-        common = again[BOILERPLATE:].copy()
-        for before in range(BOILERPLATE):
-            common |= again[before:before + used]
-        self.entries = entries[~common]
-
-    def _sample(self, document: bytes) -> np.ndarray:
-        blocks = [hashes[hashes % np.uint64(self.sampling) == 0] for hashes in hashes_by_block(document)]
-        return np.unique(np.concatenate([*blocks, np.zeros(0, np.uint64)]))
-
-    def near(self, document: bytes) -> bool:
-        """Whether it shares more than NEAR of the smaller's shingles with one of the documents, boilerplate left out."""
-        mine = self._sample(document)
-        first, last = np.searchsorted(self.entries, mine & ~OWNER, "left"), np.searchsorted(self.entries, mine | OWNER, "right")
-        owners = [self.entries[a:b] & OWNER for a, b in zip(first[last > first], last[last > first])]
-        if not owners:
-            return False
-        which, shared = np.unique(np.concatenate(owners).astype(np.int64), return_counts=True)
-        return bool((shared > NEAR * np.minimum(self.sizes[which], len(mine))).any())

@@ -68,7 +68,7 @@ def shards(directory) -> list[Shard]:
     return sorted(found, key=lambda shard: (SPLITS.index(shard.split), shard.path.name))
 
 
-def whole(manifest: dict) -> bool:
+def consistent(manifest: dict) -> bool:
     """Whether a manifest says all that one says, in itself without contradiction."""
     shards, totals = manifest["shards"], {split: {key: 0 for key in ("documents", "bytes")} for split in SPLITS}
     for shard in shards:
@@ -89,7 +89,7 @@ def manifests(directory: pathlib.Path) -> list[dict]:
         try:
             manifest = json.loads(path.read_text())
             found.append(manifest if manifest["schema_version"] == SCHEMA_VERSION else None)
-            if found[-1] and not whole(manifest):
+            if found[-1] and not consistent(manifest):
                 raise ValueError
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(f"{path} is damaged ({type(error).__name__}); prepare this part of the data again") from None

@@ -200,18 +200,22 @@ def _huggingface(backend: tokenizers.Tokenizer, path) -> Tokenizer:
 
     digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:12]
     found = Tokenizer("huggingface", token_bytes, bos, eos, digest, encoder, {"tokenizer": state})
-    for text in (*(f"x {content}  y" for content in added.values()), *PROBES):
-        probe = text if isinstance(text, bytes) else text.encode()
+    _check_exact(found, [f"x {content}  y".encode() for content in added.values()], bool(state["model"].get("dropout")), path)
+    return found
+
+
+def _check_exact(found: Tokenizer, more: list[bytes], random: bool, path) -> None:
+    """UserError where tokens of PROBES and more texts are not exactly their bytes, or not the same each time."""
+    for probe in (*more, *PROBES):
         try:
-            same = found.decode(found.encode(probe)) == probe and not state["model"].get("dropout")
+            same = not random and found.decode(found.encode(probe)) == probe
         except Exception:  # of the library, or None for a byte without an id
             same = False
         if not same:
             raise UserError(f"{path}: its tokens are not exact bytes: not those of {probe[:24]!r} (added spaces, words cut away, truncation, dropout?)")
-    return found
 
 
-PROBES = (bytes(range(256)), "two  words,\tand a line\r\n\n  'quoted' 12345 ", " \u00e9\u4f60\u597d \U0001f642" * 100, "a" * 3000, b"")
+PROBES = (bytes(range(256)), b"two  words,\tand a line\r\n\n  'quoted' 12345 ", " \u00e9\u4f60\u597d \U0001f642".encode() * 100, b"a" * 3000, b"")
 BOS_NAMES, EOS_NAMES = ("<|begin_of_text|>", "<s>", "<|endoftext|>"), ("<|end_of_text|>", "</s>", "<|endoftext|>")
 
 

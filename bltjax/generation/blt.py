@@ -310,12 +310,12 @@ def _each(x, matrix):
 
 
 def _head_sums(x, heads: int):
-    """Sum over each head's features: [..., C] -> float32 [..., heads]."""
+    """cross_attention.head_sums without its product, which would be of a few rows."""
     return jnp.sum(x.reshape(*x.shape[:-1], heads, -1), axis=-1, dtype=jnp.float32)
 
 
 def _per_head(x, C: int):
-    """Each head's value at each of its features: [..., heads] -> [..., C]."""
+    """cross_attention.per_head without its product."""
     return jnp.repeat(x, C // x.shape[-1], axis=-1)
 
 
