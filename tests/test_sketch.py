@@ -48,3 +48,26 @@ def test_the_threshold_gives_the_size():
         found.threshold(0.5)
     with pytest.raises(UserError, match="no entropies"):
         sketch.Sketch("entropy").threshold(4)
+
+
+@pytest.mark.parametrize("scheme, given", [("entropy", {}), ("monotonic", {}), ("both", {"delta": 0.3})])
+def test_patches_of_each_document_are_those_of_patching(scheme, given):
+    ids, entropies = documents()
+    name = "delta" if scheme == "monotonic" else "threshold"
+    for threshold in (-1.0, 0.4, 1.5, 9.0):
+        found = sketch.patches(scheme, entropies, threshold, given.get("delta"))
+        assert found.tolist() == [patching.starts(i, scheme, entropies=e, xp=np, **{name: threshold, **given}).sum() for i, e in zip(ids, entropies)]
+
+
+def test_the_standard_error_is_how_far_samples_lie_apart():
+    rng = np.random.default_rng(0)
+    lengths = rng.lognormal(6, 1, 20_000).astype(int) + 2
+    patches = np.maximum(1, lengths / rng.uniform(3, 6, len(lengths))).astype(int)
+    means, errors = [], []
+    for _ in range(300):
+        drawn = rng.integers(0, len(lengths), 400)
+        means.append(lengths[drawn].sum() / patches[drawn].sum())
+        errors.append(sketch.standard_error(lengths[drawn], patches[drawn]))
+    assert 0.85 < np.mean(errors) / (np.std(means) / np.mean(means)) < 1.15
+    assert sketch.standard_error([10, 20, 30], [5, 10, 15]) == 0  # all alike
+    assert sketch.standard_error([10], [5]) is None

@@ -166,6 +166,7 @@ def test_annotate_and_calibrate_by_the_command_line(prepared, params, tmp_path, 
         settings = {"delta" if scheme == "monotonic" else "threshold": found["threshold"], **({"delta": -0.1} if more else {})}
         patches = sum(len(patching.lengths(vocab.encode_document(d), scheme, entropies=entropies[i], include_next=False, **settings)) for i, d in enumerate(documents))
         assert np.isclose((documents.lengths + 2).sum() / patches, found["patch_size"]) and set(found["splits"]) >= {"train", "held_out"}
+        assert found["errors"].keys() == found["splits"].keys() and 0 < found["errors"]["train"] < 0.5
         assert (tmp_path / "a.png").stat().st_size > 1000 and len(found["curve"]["all"][0]) > 20
     for wrong, said in ((["--data", str(tmp_path)], "no prepared data"), ([], "--byte-lm DIR or --data DIR"), (["--data", str(prepared), "--max-length", "4"], "--max-length"),
                         (["--data", str(prepared), "--bytes", "0"], "--bytes"), (["--data", str(prepared), "--size", "1e9"], "no threshold"),

@@ -1,6 +1,7 @@
 """Calibration on annotated data (entropies/stored.py): the threshold for a patch size, what it gives in each split and group, the curve."""
 
 import functools
+import math
 import operator
 import pathlib
 
@@ -12,6 +13,8 @@ from bltjax.errors import UserError
 
 POINTS = 200  # of a curve that is written out
 DRAWN = 8  # groups with a line of their own in a plot
+SAMPLED = 64_000_000  # bytes of a split whose documents are looked at one by one
+BEYOND = 3  # standard errors that chance hardly explains
 
 
 def marks(directory) -> list[str]:
@@ -24,7 +27,8 @@ def calibrated(directory, scheme: str, size: float, *, mark: str = "", delta: fl
 
     mark: whose entropies; "": the only ones there. limit: about so many bytes of each split are counted, of a random order; 0: all.
     Returns {"scheme", "size", "threshold", "patch_size", "bytes", "documents", "groups" {name: patch size}, "splits" {name: patch size},
-    "curve" {name: [[thresholds], [sizes]]}}, where the curve of all text together is called "all".
+    "errors" {split: relative standard error, sketch.standard_error}, "curve" {name: [[thresholds], [sizes]]}}, where the curve of all text
+    together is called "all".
     """
     there = marks(directory)
     shards = store.shards(directory)
@@ -36,21 +40,34 @@ def calibrated(directory, scheme: str, size: float, *, mark: str = "", delta: fl
     for split in store.SPLITS:
         documents = store.Documents([shard for shard in shards if shard.split == split])
         if len(documents):
-            ends = np.cumsum(documents.lengths)
-            count = int(np.searchsorted(ends, limit)) + 1 if limit else len(documents)
-            numbers = range(min(count, len(documents)))
-            by_split[split] = (documents, numbers, sketch.of_documents(stored.Entropies(documents, mark), numbers, documents.groups, scheme, delta))
+            numbers = sample(documents.lengths, limit) if limit else range(len(documents))
+            entropies = stored.Entropies(documents, mark)
+            by_split[split] = (documents, entropies, numbers, sketch.of_documents(entropies, numbers, documents.groups, scheme, delta))
     if "train" not in by_split:
         raise UserError(f"{directory} has no training text to calibrate on")
-    total = {split: functools.reduce(operator.add, groups.values()) for split, (_, _, groups) in by_split.items()}
+    total = {split: functools.reduce(operator.add, groups.values()) for split, (*_, groups) in by_split.items()}
     threshold = total["train"].threshold(size)
-    documents, numbers, groups = by_split["train"]
+    documents, _, numbers, groups = by_split["train"]
     named = {documents.group_names[group]: found for group, found in sorted(groups.items(), key=lambda item: -item[1].positions)}
     return {"scheme": scheme, "size": size, "threshold": threshold, "patch_size": total["train"].mean_size(threshold), "documents": len(numbers),
-            "bytes": int(documents.lengths[:len(numbers)].sum()), "entropies": mark, "delta": delta,
+            "bytes": int(documents.lengths[numbers].sum()), "entropies": mark, "delta": delta,
             "groups": {name: found.mean_size(threshold) for name, found in named.items()},
             "splits": {split: found.mean_size(threshold) for split, found in total.items()},
+            "errors": {split: error(documents.lengths, entropies, numbers, scheme, threshold, delta) for split, (documents, entropies, numbers, _) in by_split.items()},
             "curve": {name: curve(found) for name, found in {"all": total["train"], **dict(list(named.items())[:DRAWN])}.items()}}
+
+
+def sample(lengths, limit: int) -> range:
+    """Every so many-th document, about `limit` bytes in all; jobs and shards, whose documents follow one another, all come in."""
+    return range(0, len(lengths), max(1, int(lengths.sum()) // limit))
+
+
+def error(lengths, entropies, numbers: range, scheme: str, threshold: float, delta: float | None) -> float | None:
+    """Relative standard error of the mean patch size of these documents, as sketch.standard_error; of SAMPLED bytes, scaled, where they are more."""
+    chosen = numbers[::sample(lengths[numbers], SAMPLED).step]
+    counts = [sketch.patches(scheme, [entropies[i] for i in chosen[at:at + 256]], threshold, delta) for at in range(0, len(chosen), 256)]
+    found = sketch.standard_error(lengths[chosen] + 2, np.concatenate(counts))
+    return found and found * math.sqrt(len(chosen) / len(numbers))
 
 
 def curve(found: sketch.Sketch) -> list[list[float]]:
@@ -86,7 +103,17 @@ def plot(result: dict, path) -> None:
 def text(result: dict) -> str:
     lines = [f"{result['scheme']}: {'delta' if result['scheme'] == 'monotonic' else 'threshold'} {result['threshold']:.6f} nats gives "
              f"{result['patch_size']:.3f} bytes per patch on {result['bytes']:,} bytes of training text"]
-    lines += [f"  {split:<10} {size:.3f}" for split, size in result["splits"].items() if split != "train"]
+    lines += [f"  {split:<10} {split_text(result, split)}" for split in result["splits"]]
     if len(result["groups"]) > 1:
         lines += [f"  {name[:24]:<24} {size:.3f}" for name, size in list(result["groups"].items())[:DRAWN]]
     return "\n".join(lines)
+
+
+def split_text(result: dict, split: str) -> str:
+    """A split's patch size, how far it is from the one asked for, and whether its documents, drawn at random, explain that."""
+    off, errors = result["splits"][split] / result["size"] - 1, [result["errors"][name] for name in {"train", split}]
+    if None in errors:
+        return f"{result['splits'][split]:.3f} ({off:+.1%}; a single document)"
+    beyond = abs(off) > max(BEYOND * math.hypot(*errors), 0.001) and split != "train"
+    return (f"{result['splits'][split]:.3f} ({off:+.1%}; standard error {result['errors'][split]:.1%})"
+            + (": more than chance; the byte LM may know its training text by heart, or the text is not alike" if beyond else ""))

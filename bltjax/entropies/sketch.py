@@ -28,17 +28,10 @@ class Sketch:
         """Counts documents in: for each its entropies, nats float32 [len + 2], multiples of patching.RESOLUTION."""
         if not len(entropies):
             return self
-        joined = np.concatenate(entropies)
-        lengths = np.array([len(e) for e in entropies])
-        first = np.repeat(np.cumsum(lengths) - lengths, lengths)
-        # One long document is scored; what stands within `forced` positions of a document's first is then left out.
-        scores = patching.scores(self.scheme, joined, delta=self.delta, xp=np)[:-1]
-        position = np.arange(len(joined)) - first
-        forced = position < {"entropy": 2, "monotonic": 3, "both": 3}[self.scheme]
-        free = ~forced & np.isfinite(scores) & (position >= (4 if self.scheme == "both" else 0))
-        units = np.round(scores[free] / np.float32(patching.RESOLUTION)).astype(np.int64)
+        scores, forced, _ = _joined(self.scheme, self.delta, entropies)
+        units = np.round(scores[np.isfinite(scores)] / np.float32(patching.RESOLUTION)).astype(np.int64)
         self.counts += np.bincount(units + STEPS, minlength=len(self.counts))
-        self.positions += len(joined)
+        self.positions += len(scores)
         self.opened += int(forced.sum())
         return self
 
@@ -73,6 +66,38 @@ class Sketch:
         check(sizes[best], size, sizes[0], sizes[-1])
         same = np.flatnonzero(sizes == sizes[best])  # all the thresholds between two scores that occur: the middle is the safest
         return float(thresholds[same[len(same) // 2]])
+
+
+def _joined(scheme: str, delta: float | None, entropies) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(scores float32 [N], -inf where no threshold is asked; bool [N], where a patch is forced; each document's first position) of documents in a row."""
+    joined = np.concatenate(entropies)
+    lengths = np.array([len(e) for e in entropies])
+    firsts = np.cumsum(lengths) - lengths
+    position = np.arange(len(joined)) - np.repeat(firsts, lengths)
+    forced = position < {"entropy": 2, "monotonic": 3, "both": 3}[scheme]
+    # One long document is scored; what stands within `forced` positions of a document's first is then left out.
+    scores = patching.scores(scheme, joined, delta=delta, xp=np)[:-1]
+    scores[forced | (position < (4 if scheme == "both" else 0))] = -np.inf
+    return scores, forced, firsts
+
+
+def patches(scheme: str, entropies, threshold: float, delta: float | None = None) -> np.ndarray:
+    """int64 [D]: patches of each document (its entropies as in Sketch.add) at a threshold (for monotonic, a delta)."""
+    scores, forced, firsts = _joined(scheme, delta, entropies)
+    return np.add.reduceat((forced | (scores > threshold)).astype(np.int64), firsts)
+
+
+def standard_error(lengths, counts) -> float | None:
+    """Standard error, relative to it, of a mean patch size sum(lengths) / sum(counts) over D documents drawn at random (None below two).
+
+    lengths, counts: [D], positions and patches of each. Documents are what is drawn, not bytes, since patches within one are alike:
+    it is the linearized error of a ratio of sums (Cochran, Sampling Techniques, section 2.11), too small where a few documents hold most bytes.
+    """
+    lengths, counts = np.asarray(lengths, np.float64), np.asarray(counts, np.float64)
+    if len(lengths) < 2:
+        return None
+    residuals = counts - counts.sum() / lengths.sum() * lengths
+    return float(np.sqrt(len(lengths) / (len(lengths) - 1) * (residuals**2).sum()) / counts.sum())
 
 
 def of_documents(entropies, numbers, groups, scheme: str, delta: float | None = None, batch: int = 256) -> dict[int, Sketch]:

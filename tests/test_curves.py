@@ -1,0 +1,33 @@
+"""What `data calibrate` says of annotated data: each split's patch size, how sure that is, and what is counted where not all is."""
+
+import numpy as np
+import pytest
+
+from bltjax.entropies import curves, sketch
+
+LENGTHS = np.random.default_rng(0).integers(20, 4000, 500)
+ENTROPIES = [np.random.default_rng(n).gamma(2, 0.5 + 0.1 * (n % 7), n + 2).astype(np.float32) for n in LENGTHS]
+
+
+@pytest.mark.parametrize("limit", [1, 5_000, 100_000, 10**9])
+def test_a_sample_is_spread_over_all_documents(limit):
+    numbers = curves.sample(LENGTHS, limit)
+    assert numbers[0] == 0 and len(LENGTHS) - numbers[-1] <= numbers.step  # shards, in whose order documents come, all take part
+    assert abs(LENGTHS[numbers].sum() - min(limit, LENGTHS.sum())) < 4000 + 0.3 * min(limit, LENGTHS.sum())
+
+
+def test_the_error_of_a_sample_is_scaled_to_the_whole(monkeypatch):
+    whole = curves.error(LENGTHS, ENTROPIES, range(500), "entropy", 1.5, None)
+    counts = sketch.patches("entropy", ENTROPIES, 1.5)
+    assert np.isclose(whole, sketch.standard_error(LENGTHS + 2, counts))
+    monkeypatch.setattr(curves, "SAMPLED", int(LENGTHS.sum()) // 3)
+    assert 0.8 < curves.error(LENGTHS, ENTROPIES, range(500), "entropy", 1.5, None) / whole < 1.25
+    assert np.isclose(curves.error(LENGTHS, ENTROPIES, range(0, 500, 2), "entropy", 1.5, None), whole * 2**0.5, rtol=0.2)  # half as much text
+    assert curves.error(LENGTHS, ENTROPIES, range(1), "entropy", 1.5, None) is None
+
+
+@pytest.mark.parametrize("size, error, said", [(4.6, 0.01, "4.600 (+2.2%; standard error 1.0%)"), (4.3, 0.01, "more than chance"), (4.3, 0.02, "4.300 (-4.4%; standard error 2.0%)"),
+                                               (4.3, None, "4.300 (-4.4%; a single document)")])
+def test_a_split_is_said_to_differ_where_chance_does_not_explain_it(size, error, said):
+    found = curves.split_text({"size": 4.5, "splits": {"train": 4.5, "held_out": size}, "errors": {"train": 0.002, "held_out": error}}, "held_out")
+    assert said in found and ("more than chance" in said) == ("more than chance" in found)
