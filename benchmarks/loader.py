@@ -14,7 +14,7 @@ import time
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from bltjax import config as cfg, hashing
-from bltjax.data import loader, packing, segmentation, store
+from bltjax.data import blocks, loader, packing, segmentation, store
 from bltjax.data.shelf import Shelf
 from bltjax.entropies import curves, sketch, stored
 
@@ -56,9 +56,9 @@ def measure(args, choice, values, patching, together):
         size = len(first.ids) / first.starts.sum()
     slack = 1.02 if together else 1.15
     patches = loader.patch_capacity(args.context, size, slack)
-    rows = loader.Rows(loader.at_rest(Shelf(choice, units, ""), args.context, patches, 0, together), args.context, patches, args.rows)
+    rows = loader.Rows(blocks.Blocks(Shelf(choice, units, ""), args.context, patches, 0, together), args.context, patches, args.rows)
     began = time.perf_counter()
-    planned = loader.Rows(loader.at_rest(Shelf(choice, units, ""), args.context, patches, 0, together), args.context, patches, args.rows)
+    planned = loader.Rows(blocks.Blocks(Shelf(choice, units, ""), args.context, patches, 0, together), args.context, patches, args.rows)
     counts = planned.counts(args.steps)
     planning, total = time.perf_counter() - began, sum(chunk.counts["bytes"].sum() for chunk in planned.chunks)
     rows.counts(args.steps)

@@ -170,6 +170,14 @@ def first(mesh) -> bool:
     return jax.process_index() == 0
 
 
+def place(mesh) -> tuple[int, int]:
+    """(this process's number, how many there are) of those that a run on this mesh has."""
+    if not shared(mesh):
+        return 0, 1
+    import jax
+    return jax.process_index(), jax.process_count()
+
+
 def once(mesh, call):
     """call() in the first process; its answer (JSON values), or its UserError, in all of them."""
     if not shared(mesh):

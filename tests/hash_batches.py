@@ -8,7 +8,7 @@ import pathlib
 import jax
 
 from bltjax import config as cfg, distributed
-from bltjax.data import feed, loader, store
+from bltjax.data import blocks, feed, loader, store
 from bltjax.entropies import stored
 from bltjax.sweep import at_rest
 
@@ -17,7 +17,7 @@ THRESHOLD = 0.9
 
 def rows(folder: pathlib.Path, plans: pathlib.Path | None) -> loader.Rows:
     """Batches of a run of entropy patches. Blocks are small, so that plans are made on the way."""
-    loader.BLOCK = 100_000
+    blocks.BLOCK = 100_000
     config = cfg.run("hashed", "blt-entropy", cfg.blt_model("paper", local_width=8, encoder_layers=1, decoder_layers=1, local_heads=1, global_width=8,
                                                             global_layers=1, global_heads=1, k=1), patching_=cfg.patching("entropy", 3.0, threshold=THRESHOLD))
     config = cfg.replace(config, **{"data.context": 256, "data.rows": 8, "data.together": 16, "data.patch_slack": 1.1})

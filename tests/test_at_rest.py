@@ -1,5 +1,6 @@
 """Runs on prepared data are the runs that they would be in memory; their rows are read as they are wanted, and repeat exactly."""
 
+import itertools
 import json
 import pathlib
 import shutil
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from bltjax import api, cli, config as cfg, patching, rundir
-from bltjax.data import loader, packing, prepare, segmentation, shelf, store
+from bltjax.data import blocks, loader, packing, prepare, segmentation, shelf, store
 from bltjax.errors import UserError
 from bltjax.sweep import artifacts
 
@@ -31,10 +32,15 @@ def train_documents(prepared):
     return store.Documents([shard for shard in store.shards(prepared) if shard.split == "train"])
 
 
-def rows_of(documents, context=128, together=0, plans=None, patches=40):
+def blocks_of(documents, context=128, together=0, plans=None, patches=40):
     choice = loader.training_documents(documents, cfg.data())
     units = lambda numbers, found: packing.byte_documents(found, segmentation.document_lengths(cfg.patching("space"), found))
-    return loader.Rows(loader.at_rest(shelf.Shelf(choice, units, "k"), context, patches, 0, together, plans), context, patches, 4)
+    return blocks.Blocks(shelf.Shelf(choice, units, "k"), context, patches, 0, together, plans)
+
+
+def rows_of(documents, context=128, together=0, plans=None, patches=40, place=(0, 1)):
+    chunks = blocks_of(documents, context, together, plans, patches)
+    return loader.Rows(chunks, context, patches, 4, lambda count: chunks.ahead(count, *place))
 
 
 @pytest.mark.parametrize("together", [0, 8])
@@ -56,7 +62,7 @@ def test_the_rows_are_those_in_memory(prepared, together, monkeypatch):
 
 
 def test_blocks_hold_every_byte_once_an_epoch(prepared, monkeypatch):
-    monkeypatch.setattr(loader, "BLOCK", 3000)
+    monkeypatch.setattr(blocks, "BLOCK", 3000)
     documents = train_documents(prepared)
     rows = rows_of(documents, together=8)
     total = 0
@@ -67,7 +73,7 @@ def test_blocks_hold_every_byte_once_an_epoch(prepared, monkeypatch):
 
 
 def test_plans_are_found_again_and_mended(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(loader, "BLOCK", 5000)
+    monkeypatch.setattr(blocks, "BLOCK", 5000)
     first = rows_of(train_documents(prepared), plans=tmp_path / "plans")
     expected = [first.batch(step) for step in range(30)]
     files = sorted((tmp_path / "plans").iterdir())
@@ -80,6 +86,29 @@ def test_plans_are_found_again_and_mended(prepared, tmp_path, monkeypatch):
         for name, value in expected[step].items():
             np.testing.assert_array_equal(value, again.batch(step)[name])
     assert len(read) == 1  # only the damaged one was planned again
+
+
+def test_processes_plan_together_what_each_would_alone(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 4000)
+    monkeypatch.setattr(blocks, "PLANS", 3)
+    alone = rows_of(train_documents(prepared))
+    expected = alone.counts(80)
+    choice = loader.training_documents(train_documents(prepared), cfg.data())
+    names = [f"{epoch}-{first}.npz" for (epoch, first), _ in itertools.islice(blocks.one_by_one(choice, 0), 9)]
+    made = []
+    monkeypatch.setattr(blocks, "_keep_plan", lambda path, *found, keep=blocks._keep_plan: made.append(path.name) or keep(path, *found))
+    blocks_of(train_documents(prepared), plans=tmp_path / "plans").ahead(9, 2, 3)
+    assert made == names[6:] + names[:6]  # from its own third on, and round: others may be late
+    (tmp_path / "plans" / names[4]).unlink()
+    blocks_of(train_documents(prepared), plans=tmp_path / "plans").ahead(9, 0, 3)
+    assert made[9:] == [names[4]]
+    made.remove(names[4])
+    rows = rows_of(train_documents(prepared), plans=tmp_path / "plans", place=(1, 3))
+    assert all(np.array_equal(rows.counts(80)[name], expected[name]) for name in expected)
+    assert len(rows.chunks) > 9 and len(made) == len(set(made)) >= len(rows.chunks)
+    for step in (0, 79, 31, 2):
+        for name, value in alone.batch(step).items():
+            np.testing.assert_array_equal(value, rows.batch(step)[name])
 
 
 def test_some_rows_read_some_documents(prepared):
@@ -149,7 +178,7 @@ def other(tmp_path):
 
 
 def test_a_mix_reads_its_shares(prepared, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(loader, "BLOCK", 6000)
+    monkeypatch.setattr(blocks, "BLOCK", 6000)
     second = other(tmp_path)
     mixed = ("--set", "data.folder=", "--set", f'data.mix=["{prepared}=1", "{second}=3"]', "--set", "train.steps=200")
     out = run(prepared, tmp_path, "space", *mixed)
@@ -162,9 +191,7 @@ def test_a_mix_reads_its_shares(prepared, tmp_path, capfd, monkeypatch):
     assert set(planned["mix"]) == {str(prepared), str(second)} and planned["epochs"] == max(planned["mix"].values())
     lengths = np.arange(1, 40)
     choice = type("C", (), dict(lengths=lengths, parts=[(0, 10, 0.25), (10, 39, 0.75)], __len__=lambda self: 39))()
-    import itertools
-    blocks = [numbers for _, numbers in itertools.islice(loader.mixed(choice, 3), 12)]
-    taken = np.concatenate(blocks)
+    taken = np.concatenate([numbers for _, numbers in itertools.islice(blocks.mixed(choice, 3), 12)])
     first = lengths[taken[taken < 10]].sum()
     assert abs(first / lengths[taken].sum() - 0.25) < 0.01
     counts = np.bincount(taken, minlength=39)

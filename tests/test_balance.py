@@ -84,6 +84,6 @@ def test_rows_of_a_block_are_shuffled():
     other = loader.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1, together=32)
     assert all(np.array_equal(a, b) for a, b in zip(rows.batch(3).values(), other.batch(3).values()))
     ends = packing.byte_documents(documents).ends
-    neighbours = lambda rows: np.mean(np.diff(np.searchsorted(ends, (plan := rows.chunks[0].plan).source[plan.first[:-1]], side="right")) == 0)
+    neighbours = lambda rows: np.mean(np.diff(np.searchsorted(ends, (plan := rows.chunks[0].plan()).source[plan.first[:-1]], side="right")) == 0)
     in_order = loader.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1)
     assert neighbours(rows) < 0.7 * neighbours(in_order)  # in order, a document of eight rows fills neighbours

@@ -11,7 +11,7 @@ ENTROPIES = [np.random.default_rng(n).gamma(2, 0.5 + 0.1 * (n % 7), n + 2).astyp
 
 @pytest.mark.parametrize("limit", [1, 5_000, 100_000, 10**9])
 def test_a_sample_is_spread_over_all_documents(limit):
-    numbers = curves.sample(LENGTHS, limit)
+    numbers = sketch.sample(LENGTHS, limit)
     assert numbers[0] == 0 and len(LENGTHS) - numbers[-1] <= numbers.step  # shards, in whose order documents come, all take part
     assert abs(LENGTHS[numbers].sum() - min(limit, LENGTHS.sum())) < 4000 + 0.3 * min(limit, LENGTHS.sum())
 

@@ -35,7 +35,7 @@ def predicted(batch, unit="bytes"):
 def epoch(rows):
     """All rows of epoch 0 as one batch."""
     chunk = rows.chunks[0]
-    return chunk.fill(np.arange(len(chunk.plan)))
+    return chunk.fill(np.arange(len(chunk)))
 
 
 def check_bytes(documents, batch, P=None):
@@ -185,7 +185,7 @@ def test_epochs_reshuffle_and_every_epoch_is_whole():
     rows._upto(3 * rows.epoch_rows())
     seen = []
     for chunk in rows.chunks[:3]:
-        batch = chunk.fill(np.arange(len(chunk.plan)))
+        batch = chunk.fill(np.arange(len(chunk)))
         check_bytes(documents, batch)
         seen.append(batch["targets"])
     assert not np.array_equal(seen[0][:5], seen[1][:5])

@@ -8,8 +8,6 @@ import dataclasses
 import functools
 import itertools
 import os
-import pathlib
-import secrets
 import threading
 from collections.abc import Callable
 
@@ -21,7 +19,6 @@ from bltjax.data.shelf import Choice
 from bltjax.errors import UserError
 
 THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # that fill batches ahead; the batches are the same, however many there are
-BLOCK = 1 << 25  # units of documents at rest that are planned together: what is in memory while they are
 
 
 def training_documents(documents, data_config):
@@ -32,7 +29,7 @@ def training_documents(documents, data_config):
     ranges = getattr(documents, "ranges", [(0, len(documents), 1.0)])
     orders = []
     for first, last, weight in ranges:
-        order = first + _order(data_config.seed, "cut", last - first)
+        order = first + order_of(data_config.seed, "cut", last - first)
         if data_config.max_train_bytes:
             total = np.cumsum(lengths(documents)[order])
             order = order[:max(1, int(np.searchsorted(total, weight * data_config.max_train_bytes, side="right")))]
@@ -98,7 +95,7 @@ def token_row_length(packed: packing.Documents, documents: list[bytes], context:
     return min(tried, key=lambda n: (abs(tried[n] - target), n))
 
 
-def _order(seed: int, epoch, count: int) -> np.ndarray:
+def order_of(seed: int, epoch, count: int) -> np.ndarray:
     """Permutation of documents, int64 [count]; epoch: 0.. or "cut", the order drawn before the first."""
     if seed < 0:
         raise UserError(f"data.seed={seed}: a seed is 0 or more")
@@ -108,110 +105,20 @@ def _order(seed: int, epoch, count: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Rows that were planned together. counts: packing.counts. fill: numbers of rows of the plan -> their batch."""
-    plan: packing.Plan
+    """Rows that were planned together. counts: packing.counts. plan: () -> packing.Plan. fill: numbers of rows of the plan -> their batch."""
     counts: dict
+    plan: Callable
     fill: Callable
+
+    def __len__(self):
+        return len(self.counts["slots"])
 
 
 def in_memory(documents: packing.Documents, row_length: int, row_patches: int | None, seed: int, together: int = 0):
     """Yields a Chunk for every epoch, without end."""
     for epoch in itertools.count():
-        plan = packing.plan_byte_rows(documents, row_length, row_patches, _order(seed, epoch, len(documents)), together, (seed, epoch))
-        yield Chunk(plan, packing.counts(documents, plan), functools.partial(packing.fill, documents, plan))
-
-
-def at_rest(shelf, row_length: int, row_patches: int | None, seed: int, together: int = 0, plans: pathlib.Path | None = None):
-    """Yields a Chunk for every block of documents, without end. plans: a folder where plans are kept and found again."""
-    for name, numbers in (mixed if shelf.documents.parts else one_by_one)(shelf.documents, seed):
-        yield _block(shelf, numbers, row_length, row_patches, together, (seed, *name), plans / f"{'-'.join(map(str, name))}.npz" if plans else None)
-
-
-def one_by_one(choice, seed: int):
-    """((epoch, first), numbers) of blocks of documents, about BLOCK units each: epoch after epoch, each in its own order."""
-    for epoch in itertools.count():
-        order = _order(seed, epoch, len(choice))
-        ends = np.cumsum(choice.lengths[order] + 2)
-        first = 0
-        while first < len(order):
-            last = max(first + 1, int(np.searchsorted(ends, (ends[first - 1] if first else 0) + BLOCK)))
-            yield (epoch, first), order[first:last]
-            first = last
-
-
-def mixed(choice, seed: int):
-    """((block,), numbers) of blocks in which every source has its share of bytes; each source goes through epochs of its own."""
-    size = min(BLOCK, int(choice.lengths.sum()))
-    sources = [_Endless(choice.lengths, first, last, seed + 7919 * number) for number, (first, last, _) in enumerate(choice.parts)]
-    for block in itertools.count():
-        numbers = np.concatenate([source.upto(weight * (block + 1) * size) for source, (_, _, weight) in zip(sources, choice.parts)])
-        yield (block,), numbers[np.random.default_rng((seed, block)).permutation(len(numbers))]
-
-
-class _Endless:
-    """The documents first to last - 1, epoch after epoch, each in its own order."""
-
-    def __init__(self, lengths, first: int, last: int, seed: int):
-        self._lengths, self._first, self._count, self._seed = lengths, first, last - first, seed
-        self._epoch, self._at, self._given = 0, 0, 0
-        self._begin()
-
-    def _begin(self):
-        self._order = self._first + _order(self._seed, self._epoch, self._count)
-        self._ends = self._given + np.cumsum(self._lengths[self._order])
-
-    def upto(self, size: float) -> np.ndarray:
-        """The next documents, until `size` bytes were given in all."""
-        found = [np.zeros(0, np.int64)]
-        while self._given < size:
-            stop = min(self._count, int(np.searchsorted(self._ends, size)) + 1)
-            found.append(self._order[self._at:stop])
-            self._given, self._at = int(self._ends[stop - 1]), stop
-            if stop == self._count:
-                self._epoch, self._at = self._epoch + 1, 0
-                self._begin()
-        return np.concatenate(found)
-
-
-def _block(shelf, numbers, row_length, row_patches, together, seed, path) -> Chunk:
-    found = path and _kept_plan(path, row_length, row_patches)
-    if not found:
-        documents = shelf.read(numbers)
-        plan = packing.plan_byte_rows(documents, row_length, row_patches, None, together, seed)
-        owners = np.searchsorted(documents.ends, plan.source, side="right") - 1
-        found = plan, packing.counts(documents, plan), numbers[owners], plan.source - documents.ends[owners]
-        if path:
-            _keep_plan(path, *found)
-    plan, counts, document, within = found
-
-    def fill(rows):
-        """Reads the documents that are in these rows, and no others."""
-        some = packing.rows_of(dataclasses.replace(plan, source=np.arange(len(plan.source))), rows)
-        wanted, place = np.unique(document[some.source], return_inverse=True)
-        units = shelf.take(wanted)
-        return packing.fill(units, dataclasses.replace(some, source=units.ends[place] + within[some.source]), np.arange(len(some)))
-
-    return Chunk(plan, counts, fill)
-
-
-def _keep_plan(path: pathlib.Path, plan, counts, document, within) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    arrays = {name: getattr(plan, name) for name in ("first", "source", "length", "offset", "patches")}
-    with part.open("wb") as file:
-        np.savez(file, **arrays, document=document, within=within, **{f"counts_{name}": value for name, value in counts.items()})
-    os.replace(part, path)
-
-
-def _kept_plan(path: pathlib.Path, row_length, row_patches):
-    """What _keep_plan wrote; None where it is not there, or not whole."""
-    try:
-        with np.load(path, allow_pickle=False) as kept:
-            found = {name: kept[name] for name in kept.files}
-        plan = packing.Plan(*(found[name] for name in ("first", "source", "length", "offset", "patches")), row_length, row_patches)
-        return plan, {name: found[f"counts_{name}"] for name in ("bytes", "slots", "patches")}, found["document"], found["within"]
-    except Exception:  # a cache: whichever of numpy's, zipfile's and zlib's many errors it is, the answer is to plan again
-        return None
+        plan = packing.plan_byte_rows(documents, row_length, row_patches, order_of(seed, epoch, len(documents)), together, (seed, epoch))
+        yield Chunk(packing.counts(documents, plan), functools.partial(lambda plan: plan, plan), functools.partial(packing.fill, documents, plan))
 
 
 class Rows:
@@ -221,13 +128,13 @@ class Rows:
     that were planned so far).
     """
 
-    def __init__(self, chunks, row_length: int, row_patches: int | None, rows: int):
-        """chunks: iterator of Chunk."""
+    def __init__(self, chunks, row_length: int, row_patches: int | None, rows: int, ahead: Callable | None = None):
+        """chunks: yields Chunks. ahead: is called with how many of them are about to be wanted, where others may help to plan them."""
         if rows < 1:
             raise UserError(f"data.rows={rows}: a batch has at least one row")
         self.row_length, self.row_patches, self.rows = row_length, row_patches, rows
         self.capacity = {"slots": rows * row_length, "patches": rows * (row_patches or 0)}
-        self.chunks, self._coming, self._ends = [], chunks, [0]  # ends: number of rows up to and with each chunk
+        self.chunks, self._coming, self._ahead, self._ends = [], iter(chunks), ahead, [0]  # ends: number of rows up to and with each chunk
         self._lock = threading.Lock()  # grain fills batches in a thread of its own
         self._upto(0)
 
@@ -236,10 +143,10 @@ class Rows:
         with self._lock:
             while self._ends[-1] <= row:
                 chunk = next(self._coming)
-                if not len(chunk.plan) and not self._ends[-1]:
+                if not len(chunk) and not self._ends[-1]:
                     raise UserError("the training documents are all empty; nothing to train on")
                 self.chunks.append(chunk)
-                self._ends.append(self._ends[-1] + len(chunk.plan))
+                self._ends.append(self._ends[-1] + len(chunk))
 
     def batch(self, step: int, these=None) -> dict:
         """Batch of one step (0-based): int32 arrays [B, T] and [B, P] (packing.fill), the same whenever it is asked for.
@@ -256,6 +163,8 @@ class Rows:
     def counts(self, steps: int) -> dict:
         """Useful units of each of the first `steps` steps, int64 [steps]: "bytes" raw bytes predicted, "slots" bytes (specials included)
         or tokens that are not padding, "patches" that are not padding (0 without patches)."""
+        if self._ahead and steps * self.rows > self._ends[-1]:
+            self._ahead(-(-steps * self.rows // self.epoch_rows()))
         self._upto(steps * self.rows - 1)
         joined = {name: np.concatenate([chunk.counts[name] for chunk in self.chunks])[:steps * self.rows] for name in self.chunks[0].counts}
         return {name: rows.reshape(steps, self.rows).sum(axis=1) for name, rows in joined.items()}

@@ -40,7 +40,7 @@ def calibrated(directory, scheme: str, size: float, *, mark: str = "", delta: fl
     for split in store.SPLITS:
         documents = store.Documents([shard for shard in shards if shard.split == split])
         if len(documents):
-            numbers = sample(documents.lengths, limit) if limit else range(len(documents))
+            numbers = sketch.sample(documents.lengths, limit) if limit else range(len(documents))
             entropies = stored.Entropies(documents, mark)
             by_split[split] = (documents, entropies, numbers, sketch.of_documents(entropies, numbers, documents.groups, scheme, delta))
     if "train" not in by_split:
@@ -57,14 +57,9 @@ def calibrated(directory, scheme: str, size: float, *, mark: str = "", delta: fl
             "curve": {name: curve(found) for name, found in {"all": total["train"], **dict(list(named.items())[:DRAWN])}.items()}}
 
 
-def sample(lengths, limit: int) -> range:
-    """Every so many-th document, about `limit` bytes in all; jobs and shards, whose documents follow one another, all come in."""
-    return range(0, len(lengths), max(1, int(lengths.sum()) // limit))
-
-
 def error(lengths, entropies, numbers: range, scheme: str, threshold: float, delta: float | None) -> float | None:
     """Relative standard error of the mean patch size of these documents, as sketch.standard_error; of SAMPLED bytes, scaled, where they are more."""
-    chosen = numbers[::sample(lengths[numbers], SAMPLED).step]
+    chosen = numbers[::sketch.sample(lengths[numbers], SAMPLED).step]
     counts = [sketch.patches(scheme, [entropies[i] for i in chosen[at:at + 256]], threshold, delta) for at in range(0, len(chosen), 256)]
     found = sketch.standard_error(lengths[chosen] + 2, np.concatenate(counts))
     return found and found * math.sqrt(len(chosen) / len(numbers))

@@ -100,6 +100,11 @@ def standard_error(lengths, counts) -> float | None:
     return float(np.sqrt(len(lengths) / (len(lengths) - 1) * (residuals**2).sum()) / counts.sum())
 
 
+def sample(lengths, limit: int) -> range:
+    """Every so many-th document, about `limit` bytes in all; jobs and shards, whose documents follow one another, all come in."""
+    return range(0, len(lengths), max(1, int(lengths.sum()) // limit))
+
+
 def of_documents(entropies, numbers, groups, scheme: str, delta: float | None = None, batch: int = 256) -> dict[int, Sketch]:
     """{group: sketch} of the documents with these numbers. entropies[i]: as stored.Entropies; groups int [D]."""
     found = {}

@@ -11,13 +11,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg, patching
-from bltjax.data import loader, packing, segmentation, splits, store
+from bltjax.data import blocks, loader, packing, segmentation, splits, store
 from bltjax.data.shelf import Choice, Shelf
 from bltjax.entropies import sketch, stored
 from bltjax.errors import UserError
 from bltjax.evals import bpb
 
 ANNOTATED_HERE = 1 << 26  # bytes: a larger data set is annotated by its own command, on as many machines as it wants
+COUNTED = 1 << 31  # bytes of documents, of a random order, in whose scores a threshold is looked for: its error is then a few tenths of a percent
 SAMPLE = 1 << 24  # bytes of documents that stand for all, where a tokenizer is trained or a row of tokens is measured
 
 
@@ -74,21 +75,24 @@ def entropies(lm, text) -> stored.Entropies:
 
 
 def counted(config: ConfigDict, documents, values: stored.Entropies) -> sketch.Sketch:
-    """The sketch of a run's training documents, for its scheme. UserError for limits on length, which no sketch knows."""
+    """The sketch of a run's training documents, COUNTED of them, for its scheme. UserError for limits on length, which no sketch knows."""
     if config.patching.max_length:
         raise UserError(f"run {config.name}: patching.max_length with data.source=prepared needs a threshold (patching.threshold or delta) that is given")
     delta = None if config.patching.scheme != "both" else 0.0 if np.isnan(config.patching.delta) else config.patching.delta
     groups = np.zeros(len(documents.documents), np.int32)
     parts = documents.parts or [(0, len(documents), 1.0)]
-    found = [sketch.of_documents(values, documents.numbers[first:last], groups, config.patching.scheme, delta)[0] for first, last, _ in parts]
+    lengths = documents.lengths
+    found = [sketch.of_documents(values, documents.numbers[first:last][sketch.sample(lengths[first:last], COUNTED // len(parts))], groups,
+                                 config.patching.scheme, delta)[0] for first, last, _ in parts]
     if len(found) == 1:
         return found[0]
     whole = sum(one.positions for one in found)  # each source counts as much as is read of it
     return functools.reduce(operator.add, [one.scaled(weight * whole / one.positions) for one, (_, _, weight) in zip(found, parts)])
 
 
-def rows(config: ConfigDict, documents, values, tokenizer, plans: pathlib.Path | None) -> loader.Rows:
-    """The run's batches. values: stored.Entropies or None; plans: a folder under which plans of rows are kept, or None."""
+def rows(config: ConfigDict, documents, values, tokenizer, plans: pathlib.Path | None, place: tuple[int, int] = (0, 1)) -> loader.Rows:
+    """The run's batches. values: stored.Entropies or None; plans: a folder under which plans of rows are kept, or None; place: this process's
+    among those that plan them together (distributed.place)."""
     kind, rule = config.model.kind, config.patching
 
     def units(numbers, found):
@@ -108,8 +112,8 @@ def rows(config: ConfigDict, documents, values, tokenizer, plans: pathlib.Path |
     together = config.data.together if kind == "blt" else 0
     key = cfg.fingerprint({"documents": documents.fingerprint, "patching": cfg.to_dict(rule) if kind == "blt" else kind, "row": [length, patches, together],
                            "seed": config.data.seed, "tokenizer": tokenizer and tokenizer.fingerprint, "entropies": values and values.mark, "parts": documents.parts})
-    chunks = loader.at_rest(Shelf(documents, units, key), length, patches, config.data.seed, together, plans and plans / f"plans-{key}")
-    return loader.Rows(chunks, length, patches, config.data.rows)
+    chunks = blocks.Blocks(Shelf(documents, units, key), length, patches, config.data.seed, together, plans and plans / f"plans-{key}")
+    return loader.Rows(chunks, length, patches, config.data.rows, functools.partial(chunks.ahead, part=place[0], parts=place[1]))
 
 
 def epochs(config: ConfigDict, documents, train_bytes: int) -> dict:

@@ -69,8 +69,8 @@ def training_documents(config: ConfigDict, text):
     return loader.training_documents(text.train, config.data)
 
 
-def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
-    """Everything up to the first step. Raises UserError for text, budgets and patch sizes that cannot be had."""
+def prepare(run_dir: pathlib.Path, config: ConfigDict, place: tuple[int, int] = (0, 1)) -> Prepared:
+    """Everything up to the first step. place: this process's among those that do so together (distributed.place). Raises UserError for text, budgets and patch sizes that cannot be had."""
     shared = rundir.shared(run_dir)
     text = artifacts.corpus(config.data)
     documents = training_documents(config, text)
@@ -84,7 +84,7 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict) -> Prepared:
 
     def counted(config, shared=shared):
         """Rows under a config, the steps that spend its budget, their useful FLOPs, and the mean patch size on them."""
-        rows = make_rows(config, documents, entropies, tokenizer, shared)
+        rows = make_rows(config, documents, entropies, tokenizer, shared, place)
         steps, useful, counts = steps_ahead(config, rows)
         units = counts["patches"] if config.model.kind == "blt" else counts["slots"]
         positions = counts["slots"] if config.model.kind == "blt" else counts["bytes"]
@@ -125,10 +125,11 @@ def training_entropies(config: ConfigDict, lm, text, documents, shared: pathlib.
     return at_rest.entropies(lm, text) if at_rest.is_at_rest(documents) else artifacts.entropies(lm, documents, shared)
 
 
-def make_rows(config: ConfigDict, documents, entropies, tokenizer, shared: pathlib.Path | None) -> loader.Rows:
-    """The run's batches: a pure function of (data.seed, step). shared: where plans of rows of prepared data are kept; None: nowhere."""
+def make_rows(config: ConfigDict, documents, entropies, tokenizer, shared: pathlib.Path | None, place: tuple[int, int] = (0, 1)) -> loader.Rows:
+    """The run's batches: a pure function of (data.seed, step). shared: where plans of rows of prepared data are kept; None: nowhere. place:
+    as in `prepare`."""
     if at_rest.is_at_rest(documents):
-        return at_rest.rows(config, documents, entropies, tokenizer, shared)
+        return at_rest.rows(config, documents, entropies, tokenizer, shared, place)
     shape = dict(context=config.data.context, rows=config.data.rows, seed=config.data.seed)
     if config.model.kind == "token":
         return token_rows(config, documents, tokenizer, shape)
@@ -217,7 +218,7 @@ def execute(run_dir: pathlib.Path, *, progress: bool = True, profile: bool = Fal
     began = time.time()
     if distributed.shared(mesh):  # made by the first process, on a device of its own, while the others wait
         distributed.once(mesh, lambda: prepare_shared(run_dir))
-    prepared = prepare(run_dir, rundir.load_config(run_dir))
+    prepared = prepare(run_dir, rundir.load_config(run_dir), distributed.place(mesh))
     distributed.agree(mesh, {"data_fingerprint": prepared.text.fingerprint,
                              **{name: prepared.planned[name] for name in ("steps", "train_bytes", "patch_size", "threshold", "delta")}})
     writes = distributed.first(mesh)
