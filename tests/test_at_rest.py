@@ -197,7 +197,7 @@ def test_a_mix_reads_its_shares(prepared, tmp_path, capfd, monkeypatch):
     counts = np.bincount(taken, minlength=39)
     assert counts[:10].max() - counts[:10].min() <= 1 and counts[10:].max() - counts[10:].min() <= 1  # whole epochs of each
     capfd.readouterr()
-    for wrong, says in ((f'["{prepared}"]', "DIR=WEIGHT"), (f'["{prepared}=0"]', "DIR=WEIGHT"), (f'["{prepared}=1", "{prepared}=2"]', "twice")):
+    for wrong, says in ((f'["{prepared}"]', "DIR=WEIGHT"), (f'["{prepared}=0"]', "DIR=WEIGHT"), (f'["{prepared}=1e308"]', "at most 1e+09"), (f'["{prepared}=1", "{prepared}=2"]', "twice")):
         run(prepared, tmp_path / "x", "space", "--set", "data.folder=", "--set", f"data.mix={wrong}", code=2)
         assert says in capfd.readouterr().err
     run(prepared, tmp_path / "x", "space", "--set", f'data.mix=["{second}=1"]', code=2)

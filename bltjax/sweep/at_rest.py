@@ -19,6 +19,7 @@ from bltjax.evals import bpb
 
 ANNOTATED_HERE = 1 << 26  # bytes: a larger data set is annotated by its own command, on as many machines as it wants
 COUNTED = 1 << 31  # bytes of documents, of a random order, in whose scores a threshold is looked for: its error is then a few tenths of a percent
+HEAVIEST = 1e9  # weight of a source
 SAMPLE = 1 << 24  # bytes of documents that stand for all, where a tokenizer is trained or a row of tokens is measured
 
 
@@ -52,8 +53,8 @@ def sources_of(data_config: ConfigDict) -> dict[str, float]:
             found[folder] = float(text)
         except ValueError:
             folder = ""
-        if not folder or not 0 < found[folder] < float("inf"):
-            raise UserError(f"data.mix: {item!r} must be DIR=WEIGHT with a weight above 0, such as prepared/web=0.7")
+        if not folder or not 0 < found[folder] <= HEAVIEST:
+            raise UserError(f"data.mix: {item!r} must be DIR=WEIGHT with a weight above 0 and at most {HEAVIEST:g}, such as prepared/web=0.7")
     if len(found) != len(data_config.mix):
         raise UserError("data.mix names a directory twice")
     return found
