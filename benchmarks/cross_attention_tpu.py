@@ -7,7 +7,7 @@ Shapes of the 8B: one row of 8,192 bytes, k 4, width 1,280, 20 heads, bfloat16. 
     segments    segment operations and look-ups, as on CPU
     one-hot     the same formulas, with sums and look-ups as products of blocks of 128 bytes with windows of 128 patches, in XLA
     splash      JAX's attention kernel, each patch a segment id: no block is skipped, since ids are only known at run time
-    blocks      bltjax/models/staircase.py: one kernel each way, over the tiles in which bytes and patches can meet
+    blocks      bltjax/models/staircase_*.py: one kernel each way, over the tiles in which bytes and patches can meet
     dense       the reference
 
 Bytes are the compiler's (cost_analysis), which counts a kernel's arrays once; splash reads keys and values once per block of queries,

@@ -2,8 +2,8 @@
 
     python benchmarks/data_campaign.py --folder /tmp/campaign [--mb 100 1000] [--text DIRECTORY ...]
 
-The text is the Python sources of this environment (and of --text) as JSON lines; where they do not suffice, again with the lines of each
-in another order. The byte LM is tiny, since annotating is what it costs: one layer of 32. Each stage is a process of its own; MB/s
+The text is the sources of this environment (and of --text: the kernel's, say, are 1.2 GB) as JSON lines; where they do not suffice, again
+with the lines of each in another order. The byte LM is tiny, since annotating is what it costs: one layer of 32. Each stage is a process of its own; MB/s
 are megabytes of text for each second of one core that it used, and memory is the most that was resident. Prints a table.
 """
 
@@ -23,6 +23,8 @@ from ml_collections import ConfigDict
 HERE = pathlib.Path(__file__).resolve()
 SIZE, CONTEXT, STEPS = 4.5, 2048, 20
 PIECE = 50_000_000  # bytes of a file of the corpus
+ENDINGS = {".py", ".c", ".h", ".rst", ".S", ".dts", ".dtsi", ".txt", ".sh", ".rs", ".yaml"}
+LONGEST = 1 << 24  # bytes: data.longest
 
 
 def get_config(arg=None):
@@ -44,7 +46,9 @@ def corpus(folder: pathlib.Path, size: int, more: list[str]) -> int:
     """JSON lines of `size` bytes of text; how many times each source was read."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = sysconfig.get_paths()
-    files = sorted({path for root in (paths["stdlib"], paths["purelib"], *more) for path in pathlib.Path(root).rglob("*.py") if path.is_file()})
+    files = sorted({path for root in (paths["stdlib"], paths["purelib"], *more) for path in pathlib.Path(root).rglob("*")
+                    if path.suffix in ENDINGS and path.is_file() and path.stat().st_size <= LONGEST})
+    random.Random(0).shuffle(files)
     written, part, times, out = 0, 0, 0, None
     while written < size:
         for path in files:
@@ -85,7 +89,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=pathlib.Path, required=True)
     parser.add_argument("--mb", type=float, nargs="+", default=[100, 1000])
-    parser.add_argument("--text", nargs="*", default=[], help="more directories of Python sources")
+    parser.add_argument("--text", nargs="*", default=[], help="more directories of sources")
     args = parser.parse_args()
     print("| MB | stage | seconds | MB/s of a core | peak MB | |\n| --- | --- | --- | --- | --- | --- |", flush=True)
     for mb in args.mb:

@@ -10,7 +10,7 @@ import pytest
 from jax.experimental import topologies
 
 from bltjax import sharding
-from bltjax.models import attention, cross_attention, cudnn, splash, staircase
+from bltjax.models import attention, cross_attention, cudnn, splash, staircase, staircase_decoder, staircase_encoder
 from test_attention import close, documents, normals, with_gradient
 
 B, H, K = 2, 2, 12
@@ -107,7 +107,7 @@ def test_encoder_blocks_equal_dense(k, heads, head_dim, small_tiles):
     q, keys, values = normals(k, (4, P, k, C), (4, T_PATCHES, C), (4, T_PATCHES, C))
     # Scores up to a few hundred: a largest score that is another patch's would overflow or leave nothing.
     args = q, 100 * head_dim ** -0.5 * keys * jnp.sin(jnp.arange(T_PATCHES, dtype=jnp.float32))[None, :, None], values
-    found = with_gradient(lambda *args: staircase.patches_from_bytes(*args, ids, heads, interpret=True), *args)
+    found = with_gradient(lambda *args: staircase_encoder.patches_from_bytes(*args, ids, heads, interpret=True), *args)
     expected = with_gradient(lambda *args: cross_attention.patches_from_bytes(*args, ids, heads, "reference"), *args)
     # Gradients are then up to hundreds themselves: 1e-5 of the largest.
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -118,7 +118,7 @@ def test_encoder_blocks_equal_dense(k, heads, head_dim, small_tiles):
 def test_decoder_blocks_equal_dense(k, heads, head_dim, small_tiles):
     ids, C = patch_rows(), heads * head_dim
     args = normals(k, (4, T_PATCHES, C), (4, P, k, C), (4, P, k, C))
-    found = with_gradient(lambda *args: staircase.bytes_from_patches(*args, ids, heads, interpret=True), *args)
+    found = with_gradient(lambda *args: staircase_decoder.bytes_from_patches(*args, ids, heads, interpret=True), *args)
     close(found, with_gradient(lambda *args: cross_attention.bytes_from_patches(*args, ids, heads, "reference"), *args), 1e-5)
 
 
@@ -133,7 +133,7 @@ def test_encoder_blocks_in_bfloat16_are_as_near_as_segments(small_tiles):
         found = with_gradient(lambda *args: attend(*args).astype(jnp.float32), *args)
         return [float(jnp.max(jnp.abs(a - b))) for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(dense), strict=True)]
 
-    blocks = errors(lambda *args: staircase.patches_from_bytes(*args, ids, heads, interpret=True))
+    blocks = errors(lambda *args: staircase_encoder.patches_from_bytes(*args, ids, heads, interpret=True))
     assert all(a <= 2 * b for a, b in zip(blocks, errors(plain("segments")), strict=True))
 
 
@@ -152,8 +152,8 @@ def test_staircase_meets_every_pair_once():
 def test_cross_attention_follows_the_platform(platform, expected, monkeypatch):
     called = []
     monkeypatch.setattr(sharding, "platform", lambda: platform)
-    monkeypatch.setattr(staircase, "patches_from_bytes", lambda *args: called.append("patches"))
-    monkeypatch.setattr(staircase, "bytes_from_patches", lambda *args: called.append("bytes"))
+    monkeypatch.setattr(staircase_encoder, "patches_from_bytes", lambda *args: called.append("patches"))
+    monkeypatch.setattr(staircase_decoder, "bytes_from_patches", lambda *args: called.append("bytes"))
     of_bytes, of_patches, ids = jnp.zeros((1, 4, 8)), jnp.zeros((1, 2, 1, 8)), jnp.zeros((1, 4), jnp.int32)
     cross_attention.patches_from_bytes(of_patches, of_bytes, of_bytes, ids, 2)
     cross_attention.bytes_from_patches(of_bytes, of_patches, of_patches, ids, 2)

@@ -1,4 +1,4 @@
-"""Patch cross-attention on TPU, both ways: one kernel forward and one backward, all products matrix products, no scatter, no gather.
+"""Patch cross-attention on TPU: what the kernels of staircase_encoder.py and staircase_decoder.py share. All products are matrix products; no scatter, no gather.
 
 Bytes and patches are both in order, so that in a grid of blocks of bytes by blocks of patches only those along one staircase from
 the first corner to the last can meet. It has exactly (blocks of bytes) + (blocks of patches) - 1 tiles, each one step right or down
@@ -13,7 +13,6 @@ Arrays are float32, or bfloat16 with float32 sums. Local arrays only: over sever
 check_vma=False (the kernel declares none).
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -25,28 +24,6 @@ from jax.experimental.pallas import tpu as pltpu
 BYTES, PATCHES = 128, 128
 LANES = 128
 MEMORY = 48 * 2 ** 20  # of a chip's fast memory: the backward kernels of the 8B need more than the default of 16 MiB
-UNSEEN = -1e30
-
-
-def patches_from_bytes(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads: int, interpret: bool = False):
-    """`cross_attention.patches_from_bytes`: [B,P,k,C]. patch_ids: nondecreasing along a row.
-
-    interpret: run the kernels' steps as plain JAX, on any platform (slow: tests).
-    """
-    B, P, k, C = q_BxPxkxC.shape
-    plan = Plan(patch_ids_BxT, P, k, C, heads, interpret)
-    out = _patches_from_bytes(plan.of_patches(q_BxPxkxC), plan.of_bytes(k_BxTxC), plan.of_bytes(v_BxTxC), plan.ids, plan.rows, plan.static)
-    out = out.reshape(B, -1, plan.static.groups, k, plan.static.width).swapaxes(2, 3)
-    return out.reshape(B, -1, k, plan.static.groups * plan.static.width)[:, :P, :, :C]
-
-
-def bytes_from_patches(q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads: int, interpret: bool = False):
-    """`cross_attention.bytes_from_patches`: [B,T,C]. latent_ids: nondecreasing along a row. interpret: as above."""
-    B, P, k, C = k_BxPxkxC.shape
-    plan = Plan(latent_ids_BxT, P, k, C, heads, interpret)
-    k, v = plan.of_patches(k_BxPxkxC), plan.of_patches(v_BxPxkxC)
-    out = _bytes_from_patches(plan.of_bytes(q_BxTxC), k, v, plan.ids, plan.rows, plan.static)
-    return out[:, :q_BxTxC.shape[1], :C]
 
 
 class Static(NamedTuple):
@@ -113,7 +90,7 @@ class Plan:
 
 # What the steps of a walk share.
 
-def _walk(body, name: str, rows, inputs, outputs, scratch, static: Static):
+def walk(body, name: str, rows, inputs, outputs, scratch, static: Static):
     """Runs `body` on every tile, rows of the batch and groups of heads each apart. inputs, outputs: arrays or shapes, "t" [B,bytes,...]
     or "p" [B,patches,...], groups side by side in the last axis (ids: one for all); the last input has the dtype of products. scratch:
     widths of float32 [PATCHES, width]."""
@@ -165,37 +142,37 @@ class Step:
         return own == jax.lax.broadcasted_iota(jnp.int32, (BYTES, PATCHES), 1), (own >= 0) & (own < PATCHES)
 
 
-def _dot(a, b, contract):
+def dot(a, b, contract):
     """Product with float32 sums. 16-bit operands are multiplied as they are, float32 ones in full."""
     exact = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
     return jax.lax.dot_general(a, b, ((contract[:1], contract[1:]), ((), ())), precision=exact, preferred_element_type=jnp.float32)
 
 
-def _spread(whose, x_p):
-    return _dot(whose.astype(x_p.dtype), x_p, (1, 0))
+def spread(whose, x_p):
+    return dot(whose.astype(x_p.dtype), x_p, (1, 0))
 
 
-def _spread_finely(whose, x_p, dtype):
+def spread_finely(whose, x_p, dtype):
     """Spread of float32 values by operands of `dtype`: to 16 digits of 24 where it has 8, in two products."""
     coarse = x_p.astype(dtype)
     if dtype == jnp.float32:
-        return _spread(whose, coarse)
-    return _spread(whose, coarse) + _spread(whose, (x_p - coarse.astype(jnp.float32)).astype(dtype))
+        return spread(whose, coarse)
+    return spread(whose, coarse) + spread(whose, (x_p - coarse.astype(jnp.float32)).astype(dtype))
 
 
-def _collect(whose, x_t):
-    return _dot(whose.astype(x_t.dtype), x_t, (0, 0))
+def collect(whose, x_t):
+    return dot(whose.astype(x_t.dtype), x_t, (0, 0))
 
 
-def _head_sums(x, member_ref):
-    return _dot(x.astype(member_ref.dtype), member_ref[...], (1, 0))
+def head_sums(x, member_ref):
+    return dot(x.astype(member_ref.dtype), member_ref[...], (1, 0))
 
 
-def _per_head(x, member_ref):
-    return _dot(x.astype(member_ref.dtype), member_ref[...], (1, 1))
+def per_head(x, member_ref):
+    return dot(x.astype(member_ref.dtype), member_ref[...], (1, 1))
 
 
-def _add(step_is_new, ref, x):
+def add(step_is_new, ref, x):
     """Bytes meet their patch in one tile only: every other adds zeros."""
     @pl.when(step_is_new)
     def _():
@@ -206,183 +183,12 @@ def _add(step_is_new, ref, x):
         ref[...] += x.astype(ref.dtype)
 
 
-def _clear(when, *refs):
+def clear(when, *refs):
     @pl.when(when)
     def _():
         for ref in refs:
             ref[...] = jnp.zeros_like(ref)
 
 
-# Decoder: every byte over the k latents of its patch. A byte's softmax lies in one tile.
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _bytes_from_patches(q, k, v, ids, rows, static):
-    return _bytes_forward(q, k, v, ids, rows, static)[0]
-
-
-def _bytes_forward(q, k, v, ids, rows, static):
-    def body(rows_ref, member, ids_ref, k_ref, v_ref, q_ref, out_ref):
-        step = Step(rows_ref)
-        whose, _ = step.whose(ids_ref)
-        _, weights = _byte_weights(whose, q_ref, k_ref, member, static)
-        out = sum(_per_head(weights[l], member) * _spread(whose, v_ref[:, static.features(l)]) for l in range(static.k))
-        _add(step.new_bytes, out_ref, out)
-
-    out, = _walk(body, "bytes_from_patches", rows, [("t", ids), ("p", k), ("p", v), ("t", q)], [("t", _like(q))], [], static)
-    return out, (q, k, v, ids, rows)
-
-
-def _byte_weights(whose, q_ref, k_ref, member, static):
-    """Keys of each byte, and its weights [bytes, lanes], by latent."""
-    keys = [_spread(whose, k_ref[:, static.features(l)]) for l in range(static.k)]
-    q = q_ref[...].astype(jnp.float32)
-    scores = [_head_sums(q * key, member) * static.scale for key in keys]
-    most = functools.reduce(jnp.maximum, scores)
-    weights = [jnp.exp(score - most) for score in scores]
-    share = 1 / sum(weights)
-    return keys, [weight * share for weight in weights]
-
-
-def _bytes_backward(static, kept, g):
-    q, k, v, ids, rows = kept
-
-    def body(rows_ref, member, ids_ref, k_ref, v_ref, g_ref, q_ref, to_q_ref, to_k_ref, to_v_ref, sum_k, sum_v):
-        step = Step(rows_ref)
-        whose, _ = step.whose(ids_ref)
-        _clear(step.new_patches, sum_k, sum_v)
-        keys, weights = _byte_weights(whose, q_ref, k_ref, member, static)
-        g, q = g_ref[...].astype(jnp.float32), q_ref[...].astype(jnp.float32)
-        slopes = [_head_sums(g * _spread(whose, v_ref[:, static.features(l)]), member) for l in range(static.k)]
-        inner = sum(weight * slope for weight, slope in zip(weights, slopes))
-        to_q = 0
-        for l in range(static.k):
-            to_score = _per_head(weights[l] * (slopes[l] - inner) * static.scale, member)
-            to_q += to_score * keys[l]
-            own = static.features(l)
-            sum_k[:, own] += _collect(whose, (to_score * q).astype(q_ref.dtype))
-            sum_v[:, own] += _collect(whose, (_per_head(weights[l], member) * g).astype(q_ref.dtype))
-        _add(step.new_bytes, to_q_ref, to_q)
-
-        @pl.when(step.done_with_patches)
-        def _():
-            to_k_ref[...], to_v_ref[...] = sum_k[...].astype(to_k_ref.dtype), sum_v[...].astype(to_v_ref.dtype)
-
-    inputs = [("t", ids), ("p", k), ("p", v), ("t", g), ("t", q)]
-    outputs = [("t", _like(q)), ("p", _like(k)), ("p", _like(v))]
-    return *_walk(body, "bytes_from_patches_backward", rows, inputs, outputs, [static.k * static.width] * 2, static), None, None
-
-
-_bytes_from_patches.defvjp(_bytes_forward, _bytes_backward)
-
-
-# Encoder: every latent over its patch's bytes. A patch may go on in the tiles below: its softmax is kept as in flash attention, by
-# the largest score so far, the sum of weights and the weighted sum of values, each per patch.
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _patches_from_bytes(q, k, v, ids, rows, static):
-    return _patches_forward(q, k, v, ids, rows, static)[0]
-
-
-def _patches_forward(q, k, v, ids, rows, static):
-    lanes = static.lanes
-
-    def body(rows_ref, member, ids_ref, q_ref, v_ref, k_ref, out_ref, log_total_ref, most, total, acc):
-        step = Step(rows_ref)
-        whose, anyones = step.whose(ids_ref)
-        _clear(step.new_patches, total, acc)
-
-        @pl.when(step.new_patches)
-        def _():
-            most[...] = jnp.full_like(most, UNSEEN)
-
-        dtype = member.dtype
-        here = _collect(whose, jnp.ones((BYTES, lanes), dtype)) > 0
-        keys, values = k_ref[...].astype(jnp.float32), v_ref[...].astype(jnp.float32)
-        for l in range(static.k):
-            wide, narrow = static.features(l), static.per_head(l)
-            scores = _head_sums(_spread(whose, q_ref[:, wide]) * keys, member) * static.scale
-            before = most[:, narrow]
-            # Any number near the largest will do if all that follows uses the same, and a rounded one is spread by one product. For
-            # the same reason weights and fading are rounded before they are summed: what is divided by is what was multiplied with.
-            now = jnp.where(here, jnp.maximum(before, _largest(scores, ids_ref, whose, dtype)), before)
-            weights = jnp.where(anyones, jnp.exp(scores - _spread(whose, now.astype(dtype))), 0).astype(dtype)
-            fade = jnp.exp(before - now).astype(dtype)
-            most[:, narrow] = now
-            total[:, narrow] = fade.astype(jnp.float32) * total[:, narrow] + _collect(whose, weights)
-            acc[:, wide] = _per_head(fade, member) * acc[:, wide] + _collect(whose, (_per_head(weights, member) * values).astype(dtype))
-
-        @pl.when(step.done_with_patches)
-        def _():
-            for l in range(static.k):
-                wide, narrow = static.features(l), static.per_head(l)
-                seen = total[:, narrow] > 0
-                sums = jnp.where(seen, total[:, narrow], 1)
-                out_ref[:, wide] = (acc[:, wide] * _dot(1 / sums, member[...].astype(jnp.float32), (1, 1))).astype(out_ref.dtype)
-                log_total_ref[:, narrow] = jnp.where(seen, most[:, narrow] + jnp.log(sums), 0)
-
-    log_total = jax.ShapeDtypeStruct((*q.shape[:2], static.groups * static.k * lanes), jnp.float32)
-    inputs, outputs = [("t", ids), ("p", q), ("t", v), ("t", k)], [("p", _like(q)), ("p", log_total)]
-    scratch = [static.k * lanes, static.k * lanes, static.k * static.width]
-    out, log_total = _walk(body, "patches_from_bytes", rows, inputs, outputs, scratch, static)
-    return out, (q, k, v, ids, rows, out, log_total)
-
-
-def _largest(scores, ids_ref, whose, dtype):
-    """Each patch's largest score in the tile, rounded to dtype, [patches, lanes]: running maxima along each patch's bytes, read at
-    its last."""
-    ids = jnp.broadcast_to(ids_ref[...], scores.shape)
-    place = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 0)
-    distance = 1
-    while distance < BYTES:
-        same = (place >= distance) & (pltpu.roll(ids, distance, 0) == ids)
-        scores = jnp.where(same, jnp.maximum(scores, pltpu.roll(scores, distance, 0)), scores)
-        distance *= 2
-    last = (place == BYTES - 1) | (pltpu.roll(ids, BYTES - 1, 0) != ids)
-    return _collect(whose, jnp.where(last, scores, 0).astype(dtype))
-
-
-def _patches_backward(static, kept, g):
-    q, k, v, ids, rows, out, log_total = kept
-
-    def body(rows_ref, member, ids_ref, q_ref, g_ref, out_ref, log_total_ref, v_ref, k_ref, to_k_ref, to_v_ref, to_q_ref, inner, sum_q):
-        step = Step(rows_ref)
-        whose, anyones = step.whose(ids_ref)
-        _clear(step.new_patches, sum_q)
-
-        @pl.when(step.new_patches)
-        def _():
-            for l in range(static.k):
-                wide = static.features(l)
-                product = g_ref[:, wide].astype(jnp.float32) * out_ref[:, wide].astype(jnp.float32)
-                inner[:, static.per_head(l)] = _head_sums(product, member)
-
-        keys, values = k_ref[...].astype(jnp.float32), v_ref[...].astype(jnp.float32)
-        to_k = to_v = 0
-        for l in range(static.k):
-            wide, narrow = static.features(l), static.per_head(l)
-            queries, g = _spread(whose, q_ref[:, wide]), _spread(whose, g_ref[:, wide])
-            scores = _head_sums(queries * keys, member) * static.scale
-            weights = jnp.where(anyones, jnp.exp(scores - _spread_finely(whose, log_total_ref[:, narrow], member.dtype)), 0)
-            slopes = _head_sums(g * values, member) - _spread_finely(whose, inner[:, narrow], member.dtype)
-            to_score = _per_head(weights * slopes * static.scale, member)
-            to_k += to_score * queries
-            to_v += _per_head(weights, member) * g
-            sum_q[:, wide] += _collect(whose, (to_score * keys).astype(k_ref.dtype))
-        _add(step.new_bytes, to_k_ref, to_k)
-        _add(step.new_bytes, to_v_ref, to_v)
-
-        @pl.when(step.done_with_patches)
-        def _():
-            to_q_ref[...] = sum_q[...].astype(to_q_ref.dtype)
-
-    inputs = [("t", ids), ("p", q), ("p", g), ("p", out), ("p", log_total), ("t", v), ("t", k)]
-    outputs, scratch = [("t", _like(k)), ("t", _like(v)), ("p", _like(q))], [static.k * static.lanes, static.k * static.width]
-    to_k, to_v, to_q = _walk(body, "patches_from_bytes_backward", rows, inputs, outputs, scratch, static)
-    return to_q, to_k, to_v, None, None
-
-
-_patches_from_bytes.defvjp(_patches_forward, _patches_backward)
-
-
-def _like(x):
+def like(x):
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
