@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import os
+import sys
 
 from bltjax.errors import UserError
 from bltjax.training.stopping import RunFailed, disk_full
@@ -118,4 +119,5 @@ def bits_per_byte(nats: float, count: float) -> float:
 def bar(name: str, done: int, steps: int, shown: bool):
     """Progress bar over steps with an ETA, on standard error."""
     from tqdm import tqdm
-    return tqdm(total=steps, initial=done, desc=name, unit="step", disable=not shown, dynamic_ncols=True, mininterval=0.5)
+    each = 0.5 if sys.stderr.isatty() else 30  # seconds: a log keeps every line
+    return tqdm(total=steps, initial=done, desc=name, unit="step", disable=not shown, dynamic_ncols=True, mininterval=each, maxinterval=each)
