@@ -15,7 +15,9 @@ def documents(seed=0, sizes=(0, 1, 2, 3, 50, 400)):
 
 
 @pytest.mark.parametrize("scheme, given", [("entropy", {}), ("monotonic", {}), ("both", {"delta": 0.3})])
-def test_sizes_are_those_of_patching(scheme, given):
+@pytest.mark.parametrize("piece", [1 << 18, 17, 4])
+def test_sizes_are_those_of_patching(scheme, given, piece, monkeypatch):
+    monkeypatch.setattr(sketch, "PIECE", piece)
     ids, entropies = documents()
     found = sketch.Sketch(scheme, **given).add(entropies)
     name = "delta" if scheme == "monotonic" else "threshold"
@@ -51,7 +53,9 @@ def test_the_threshold_gives_the_size():
 
 
 @pytest.mark.parametrize("scheme, given", [("entropy", {}), ("monotonic", {}), ("both", {"delta": 0.3})])
-def test_patches_of_each_document_are_those_of_patching(scheme, given):
+@pytest.mark.parametrize("piece", [1 << 18, 17, 4])
+def test_patches_of_each_document_are_those_of_patching(scheme, given, piece, monkeypatch):
+    monkeypatch.setattr(sketch, "PIECE", piece)
     ids, entropies = documents()
     name = "delta" if scheme == "monotonic" else "threshold"
     for threshold in (-1.0, 0.4, 1.5, 9.0):

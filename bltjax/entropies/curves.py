@@ -60,7 +60,7 @@ def calibrated(directory, scheme: str, size: float, *, mark: str = "", delta: fl
 def error(lengths, entropies, numbers: range, scheme: str, threshold: float, delta: float | None) -> float | None:
     """Relative standard error of the mean patch size of these documents, as sketch.standard_error; of SAMPLED bytes, scaled, where they are more."""
     chosen = numbers[::sketch.sample(lengths[numbers], SAMPLED).step]
-    counts = [sketch.patches(scheme, [entropies[i] for i in chosen[at:at + 256]], threshold, delta) for at in range(0, len(chosen), 256)]
+    counts = [sketch.patches(scheme, [entropies[i]], threshold, delta) for i in chosen]
     found = sketch.standard_error(lengths[chosen] + 2, np.concatenate(counts))
     return found and found * math.sqrt(len(chosen) / len(numbers))
 
@@ -110,5 +110,6 @@ def split_text(result: dict, split: str) -> str:
     if None in errors:
         return f"{result['splits'][split]:.3f} ({off:+.1%}; a single document)"
     beyond = abs(off) > max(BEYOND * math.hypot(*errors), 0.001) and split != "train"
+    why = "the byte LM may know its training text by heart, or " if off < 0 else ""  # what it knows is cut into longer patches
     return (f"{result['splits'][split]:.3f} ({off:+.1%}; standard error {result['errors'][split]:.1%})"
-            + (": more than chance; the byte LM may know its training text by heart, or the text is not alike" if beyond else ""))
+            + (f": hardly chance; {why}a few large documents are unlike the rest" if beyond else ""))

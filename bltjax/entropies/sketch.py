@@ -13,6 +13,8 @@ from bltjax.entropies.calibrate import check, wanted
 from bltjax.errors import UserError
 
 STEPS = 1 << 16  # scores run from -STEPS to STEPS, in units of patching.RESOLUTION
+PIECE = 1 << 18  # positions that are scored at once, at least BEFORE: what is in memory does not grow with documents
+BEFORE = 4  # positions before a piece that its first scores depend on, or less
 
 
 @dataclasses.dataclass
@@ -26,13 +28,11 @@ class Sketch:
 
     def add(self, entropies) -> "Sketch":
         """Counts documents in: for each its entropies, nats float32 [len + 2], multiples of patching.RESOLUTION."""
-        if not len(entropies):
-            return self
-        scores, forced, _ = _joined(self.scheme, self.delta, entropies)
-        units = np.round(scores[np.isfinite(scores)] / np.float32(patching.RESOLUTION)).astype(np.int64)
-        self.counts += np.bincount(units + STEPS, minlength=len(self.counts))
-        self.positions += len(scores)
-        self.opened += int(forced.sum())
+        for scores, forced, _, _ in _scored(self.scheme, self.delta, entropies):
+            units = np.round(scores[np.isfinite(scores)] / np.float32(patching.RESOLUTION)).astype(np.int64)
+            self.counts += np.bincount(units + STEPS, minlength=len(self.counts))
+            self.opened += int(forced.sum())
+        self.positions += sum(map(len, entropies))
         return self
 
     def scaled(self, factor: float) -> "Sketch":
@@ -68,23 +68,45 @@ class Sketch:
         return float(thresholds[same[len(same) // 2]])
 
 
-def _joined(scheme: str, delta: float | None, entropies) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(scores float32 [N], -inf where no threshold is asked; bool [N], where a patch is forced; each document's first position) of documents in a row."""
-    joined = np.concatenate(entropies)
-    lengths = np.array([len(e) for e in entropies])
+def _scored(scheme: str, delta: float | None, entropies):
+    """Yields (scores float32 [n], -inf where no threshold is asked; bool [n], where a patch is forced; of each piece [m] its document, and
+    where it begins) of pieces of documents in a row, about PIECE positions at a time, however long a document is."""
+    forced_at = {"entropy": 2, "monotonic": 3, "both": 3}[scheme]  # positions at a document's beginning
+    pieces, size = [], 0
+    for number, values in enumerate(entropies):
+        for begin in range(0, len(values), PIECE):
+            pieces.append((number, begin, values[max(0, begin - BEFORE):begin + PIECE]))
+            size += len(pieces[-1][2])
+            if size >= PIECE:
+                yield _joined(scheme, delta, forced_at, pieces)
+                pieces, size = [], 0
+    if pieces:
+        yield _joined(scheme, delta, forced_at, pieces)
+
+
+def _joined(scheme, delta, forced_at, pieces):
+    numbers, begins, values = zip(*pieces)
+    lengths, begins = np.array([len(one) for one in values]), np.array(begins)
     firsts = np.cumsum(lengths) - lengths
-    position = np.arange(len(joined)) - np.repeat(firsts, lengths)
-    forced = position < {"entropy": 2, "monotonic": 3, "both": 3}[scheme]
-    # One long document is scored; what stands within `forced` positions of a document's first is then left out.
-    scores = patching.scores(scheme, joined, delta=delta, xp=np)[:-1]
-    scores[forced | (position < (4 if scheme == "both" else 0))] = -np.inf
-    return scores, forced, firsts
+    # One long document is scored; what stands where a piece begins would see the one before it, and is left out or forced anyway.
+    scores = patching.scores(scheme, np.concatenate(values), delta=delta, xp=np)[:-1]
+    forced = np.zeros(len(scores), bool)
+    for position in range(BEFORE):
+        whole = (begins == 0) & (lengths > position)
+        if position < forced_at:
+            forced[firsts[whole] + position] = True
+        if position < (BEFORE if scheme == "both" else forced_at):
+            scores[firsts[whole] + position] = -np.inf
+        scores[firsts[begins > 0] + position] = -np.inf
+    return scores, forced, np.array(numbers), firsts
 
 
 def patches(scheme: str, entropies, threshold: float, delta: float | None = None) -> np.ndarray:
     """int64 [D]: patches of each document (its entropies as in Sketch.add) at a threshold (for monotonic, a delta)."""
-    scores, forced, firsts = _joined(scheme, delta, entropies)
-    return np.add.reduceat((forced | (scores > threshold)).astype(np.int64), firsts)
+    found = np.zeros(len(entropies), np.int64)
+    for scores, forced, numbers, firsts in _scored(scheme, delta, entropies):
+        np.add.at(found, numbers, np.add.reduceat((forced | (scores > threshold)).astype(np.int64), firsts))
+    return found
 
 
 def standard_error(lengths, counts) -> float | None:
@@ -105,18 +127,19 @@ def sample(lengths, limit: int) -> range:
     return range(0, len(lengths), max(1, int(lengths.sum()) // limit))
 
 
-def of_documents(entropies, numbers, groups, scheme: str, delta: float | None = None, batch: int = 256) -> dict[int, Sketch]:
+def of_documents(entropies, numbers, groups, scheme: str, delta: float | None = None) -> dict[int, Sketch]:
     """{group: sketch} of the documents with these numbers. entropies[i]: as stored.Entropies; groups int [D]."""
-    found = {}
-    waiting = {}
+    found, waiting, held = {}, {}, {}
 
     def take(group):
         found.setdefault(group, Sketch(scheme, delta)).add(waiting.pop(group))
+        held.pop(group)
 
     for number in numbers:
         group = int(groups[number])
         waiting.setdefault(group, []).append(entropies[number])
-        if len(waiting[group]) >= batch:
+        held[group] = held.get(group, 0) + len(waiting[group][-1])
+        if held[group] >= PIECE:
             take(group)
     for group in list(waiting):
         take(group)
