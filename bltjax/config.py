@@ -221,7 +221,11 @@ def replace(config: ConfigDict, **changes) -> ConfigDict:
             known = list(flat(config))
             close = difflib.get_close_matches(key, known, 3, 0.4) or known[:8]
             raise UserError(f"unknown key {key!r}; did you mean {', '.join(close)}?")
+        if value is None and isinstance(node[last], float):
+            value = math.nan  # what is open, as in to_dict
         try:
+            if value is None and isinstance(node[last], (bool, int, str, tuple)):
+                raise TypeError
             with node.ignore_type() if value is None else node.unlocked():
                 node[last] = float(value) if isinstance(node[last], float) and isinstance(value, int) and not isinstance(value, bool) else value
         except TypeError:

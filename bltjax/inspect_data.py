@@ -20,7 +20,7 @@ def of(path: pathlib.Path, step: int = 0, rows: int = 2, verify: bool = False) -
     verify: checksums of all shards are compared. UserError where it is neither, or damaged.
     """
     if not path.is_dir():
-        raise UserError(f"no directory {path}")
+        raise UserError(f"{path} is no directory" if path.exists() else f"no directory {path}")
     if (path / "config.json").exists():
         if verify:
             raise UserError(f"--verify is for prepared data; {path} is a run")
@@ -44,7 +44,7 @@ def of_data(directory: pathlib.Path, verify: bool = False) -> dict:
         sizes = np.bincount(documents.groups, weights=documents.lengths, minlength=len(documents.group_names))
         groups = sorted(((documents.group_names[i], int(size)) for i, size in enumerate(sizes)), key=lambda item: -item[1])
         lengths = np.quantile(documents.lengths, QUANTILES).astype(int).tolist() if len(documents) else []
-        splits[split] = {"documents": len(documents), "bytes": int(documents.lengths.sum()), "shards": len(own), "lengths": lengths, "groups": dict(groups)}
+        splits[split] = {"documents": len(documents), "bytes": int(documents.lengths.sum()), "shards": len(own), "lengths": lengths, "groups": {name: size for name, size in groups if size}}
     counts = {key: sum(m["counts"][key] for m in manifests) for key in manifests[0]["counts"]}
     return {"data": str(directory), "parts": len(manifests), "settings": manifests[0]["settings"], "fingerprints": [m["fingerprint"] for m in manifests],
             "splits": splits, "counts": counts, "entropies": {mark: sum(stored.whole(stored.folder_of(shard, mark), shard) for shard in shards) for mark in curves.marks(directory)},

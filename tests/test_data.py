@@ -91,7 +91,7 @@ def records(path, *documents, options="group_size:1"):
 def test_every_format_gives_the_same_documents(tmp_path, monkeypatch):
     texts = [b"one\r\ntwo", "zwei é".encode(), b"3" * 70_000]
     lines = b"".join(json.dumps({"text": t.decode(), "lang": f"l{i}"}).encode() + b"\n" for i, t in enumerate(texts))
-    made = {"a.jsonl": lines, "a.jsonl.gz": gzip.compress(lines[:40]) + gzip.compress(lines[40:]), "a.ndjson.xz": lzma.compress(lines), "a.jsonl.bz2": bz2.compress(lines),
+    made = {"a.jsonl": lines, "a.jsonl.gz": gzip.compress(lines[:40], mtime=0) + gzip.compress(lines[40:], mtime=0), "a.ndjson.xz": lzma.compress(lines), "a.jsonl.bz2": bz2.compress(lines),
             "a.jsonl.zst": pyarrow.compress(lines[:9], codec="zstd", asbytes=True) + pyarrow.compress(lines[9:], codec="zstd", asbytes=True)}
     for name, content in made.items():
         (tmp_path / name).write_bytes(content)
@@ -107,7 +107,7 @@ def test_every_format_gives_the_same_documents(tmp_path, monkeypatch):
             assert sources.documents(settings) == texts, (name, address)
             if "record" not in name:
                 assert [group for unit in sources.units(data(source="files", globs=(address,), group_field="lang")) for _, group in unit.read()] == ["l0", "l1", "l2"]
-    (tmp_path / "c.py.gz").write_bytes(gzip.compress(b"whole"))
+    (tmp_path / "c.py.gz").write_bytes(gzip.compress(b"whole", mtime=0))
     (unit,) = sources.units(data(source="files", globs=(str(tmp_path / "c.py.gz"),)))
     assert list(unit.read()) == [(b"whole", "py")]
 
@@ -171,9 +171,9 @@ LINE = b'{"text": "x"}\n'
     ("a__txt", b"x" * 1001, "a document of more than 1,000 bytes"),
     ("a__txt", b"", "is empty"),
     ("a__jsonl", b"\n\n", "is empty"),
-    ("a__jsonl__gz", gzip.compress(LINE * 99)[:-20], "end-of-stream"),
+    ("a__jsonl__gz", gzip.compress(LINE * 99, mtime=0)[:-20], "end-of-stream"),
     ("a__jsonl__gz", LINE, "gz"),
-    ("a__jsonl__gz", gzip.compress(LINE * 99)[:-6] + b"111111", "CRC"),
+    ("a__jsonl__gz", gzip.compress(LINE * 99, mtime=0)[:-6] + b"111111", "CRC"),
     ("a__jsonl__zst", pyarrow.compress(LINE * 99, codec="zstd", asbytes=True)[:-20], "Truncated"),
     ("a__jsonl__zst", LINE, "ZSTD"),
     ("a__jsonl__xz", lzma.compress(LINE * 99)[:-20], "end-of-stream"),
@@ -191,6 +191,12 @@ def test_files_that_are_damaged(tmp_path, name, content, said):
 
 
 def test_columns_that_are_not_there(tmp_path):
+    import pyarrow.parquet
+    twice = pyarrow.table([pyarrow.array(["x"]), pyarrow.array(["y"])], names=["text", "text"])
+    pyarrow.parquet.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(UserError, match="more than one column 'text'"):
+        sources.documents(data(source="files", globs=(str(tmp_path / "twice.parquet"),)))
+    (tmp_path / "twice.parquet").unlink()
     arrow(tmp_path / "a.parquet", body=["x"], number=[7])
     for field, said in (("text", "no column 'text'.*body, number"), ("number", "is of int64, not text")):
         with pytest.raises(UserError, match=said):

@@ -93,6 +93,71 @@ def test_killed_and_begun_again_it_is_the_same(corpus, tmp_path, monkeypatch, ca
     assert not list((tmp_path / "cut").glob(".part*/")) or not (tmp_path / "cut" / ".part-00000-of-00001").exists()
 
 
+@pytest.mark.parametrize("lost", ["tuning-00000-00000.arrayrecord", "held_out-00000-00000.index.npy", "train-00000-00000.arrayrecord"])
+def test_a_file_lost_while_others_are_still_to_come_is_made_again(corpus, tmp_path, monkeypatch, lost):
+    prepare.prepare(data(corpus), tmp_path / "whole", shard_count=3)
+    count, write = [0], prepare._write_shard
+
+    def dies(*arguments):
+        count[0] += 1
+        if count[0] == 4:  # two of them are training text
+            raise KeyboardInterrupt
+        return write(*arguments)
+
+    monkeypatch.setattr(prepare, "_write_shard", dies)
+    with pytest.raises(KeyboardInterrupt):
+        prepare.prepare(data(corpus), tmp_path / "cut", shard_count=3)
+    monkeypatch.setattr(prepare, "_write_shard", write)
+    (tmp_path / "cut" / lost).unlink()
+    prepare.prepare(data(corpus), tmp_path / "cut", shard_count=3)
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
+
+
+def test_a_damaged_bucket_is_found(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "_gather", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prepare.prepare(data(corpus), tmp_path / "out", shard_count=1)
+    monkeypatch.undo()
+    bucket = next((tmp_path / "out").glob(".part*/train-*.bucket"))
+    whole = bucket.read_bytes()
+    for at in (3, 18, 100):  # a key, a length, text
+        bucket.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1:])
+        with pytest.raises(UserError, match="bucket is damaged"):
+            prepare.prepare(data(corpus), tmp_path / "out", shard_count=1)
+
+
+def test_a_source_that_changed_is_another_one(corpus, tmp_path, capsys):
+    first = prepare.prepare(data(corpus), tmp_path / "out")
+    prepare.prepare(data(corpus), tmp_path / "jobs", part=0, parts=2)
+    (corpus / "new.jsonl").write_text(json.dumps({"text": "a document that came later than the others", "lang": "l0"}))
+    for folder, job in (("out", (0, 1)), ("jobs", (0, 2)), ("jobs", (1, 2))):  # done, done, and beside one that is done
+        with pytest.raises(UserError, match="other source files"):
+            prepare.prepare(data(corpus), tmp_path / folder, part=job[0], parts=job[1])
+    (corpus / "new.jsonl").unlink()
+    prepare.prepare(data(corpus), tmp_path / "jobs", part=1, parts=2)
+    path = tmp_path / "jobs" / "part-00001-of-00002.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "source": "another"}))
+    with pytest.raises(UserError, match="different source files"):
+        store.shards(tmp_path / "jobs")
+    shutil.rmtree(corpus)
+    said = []
+    assert prepare.prepare(data(corpus), tmp_path / "out", say=said.append) == first and "was there already, and its source is not" in said[0]
+    (tmp_path / "out" / "train-00000-00000.arrayrecord").unlink()
+    with pytest.raises(UserError, match="no file matches"):
+        prepare.prepare(data(corpus), tmp_path / "out")
+
+
+def test_more_groups_than_an_index_can_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "MOST_GROUPS", 4)
+    names = ["a", "b", "\\ud800" + "x" * 200, "c", "d", "a"]
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{text(i).decode()}", "lang": "{name}"}}\n' for i, name in enumerate(names)))
+    settings = cfg.replace(cfg.data(), source="files", globs=(str(tmp_path / "a.jsonl"),), group_field="lang", held_out=0.0, tuning=0.0)
+    prepare.prepare(settings, tmp_path / "out")
+    documents = store.Documents(store.shards(tmp_path / "out"))
+    found = {documents[i]: documents.group_names[documents.groups[i]] for i in range(len(documents))}
+    assert [found[text(i)] for i in range(6)] == ["a", "b", "\\ud800" + "x" * 94, "(other groups)", "(other groups)", "a"]
+
+
 def test_parts_of_several_jobs_make_one_data_set(corpus, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     prepare.prepare(data(corpus), whole)
@@ -161,10 +226,16 @@ def test_files_that_do_not_match_their_manifest(corpus, tmp_path):
     with pytest.raises(UserError, match="is missing"):
         store.shards(out)
     shard.write_bytes(whole)
-    for damaged in (entries[:-6], b"", entries[:-6] + b"\1\0\0\0\0\0"):
+    for damaged in (entries[:-6], b"", entries[:-6] + b"\1\0\0\0\0\0", entries[:-2] + b"\xff\xff"):
         index.write_bytes(damaged)
         with pytest.raises(UserError, match="train-00000-00000"):
             _ = store.Documents(store.shards(out)).lengths
+    index.write_bytes(entries[:-12] + entries[-6:] + entries[-12:-6])
+    with pytest.raises(UserError, match="index.npy is damaged: its checksum"):
+        list(map(store.verify, store.shards(out)))
+    index.write_bytes(b"")
+    prepare.prepare(data(corpus), out)
+    assert index.read_bytes() == entries
     manifest = out / "part-00000-of-00001.json"
     manifest.write_text(manifest.read_text()[:100])
     with pytest.raises(UserError, match="is damaged"):
@@ -226,7 +297,7 @@ def test_by_the_command_line(corpus, tmp_path, capsys):
     assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["splits"]["held_out"]["documents"] > 10
     for wrong, said in ((["--shard", "1"], "I/N"), (["--shard", "2/2"], "from 0 to 1"), (["--set", "heldout=1"], "held_out"), (["--shards", "-1"], "--shards"),
-                        (["--set", "tuning=0.9"], "below 1"), (["--set", "seed=-1"], "seed"), (["--set", "seed=99999999999999999999"], "seed"), (["--set", "source=web"], "SOURCE"),
+                        (["--set", "tuning=0.9"], "below 1"), (["--set", "seed=-1"], "seed"), (["--set", "seed=99999999999999999999"], "seed"), (["--set", "source=web"], "SOURCE"), (["--set", "min_bytes=null"], "min_bytes"), (["--shard", "0/0"], "1 or more"),
                         (["--shards", "100000000"], "65,536")):
         assert main([*arguments[:-2], "--out", str(tmp_path / "bad"), *arguments[-2:], *wrong]) == 2
         out, err = capsys.readouterr()

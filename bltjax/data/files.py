@@ -175,8 +175,8 @@ def _rows(path, stream, field, longest, group_field):
     table = pyarrow.parquet.ParquetFile(stream if stream.seekable() else io.BytesIO(stream.read()))
     names = table.schema_arrow.names
     for key, wanted in (("text_field", field), ("group_field", group_field)):
-        if wanted and wanted not in names:
-            raise UserError(f"{path}: no column {wanted!r} (data.{key}); it has {', '.join(names)}")
+        if wanted and names.count(wanted) != 1:
+            raise UserError(f"{path}: {'more than one' if wanted in names else 'no'} column {wanted!r} (data.{key}); it has {', '.join(names)}")
     types = pyarrow.types
     kind = table.schema_arrow.field(field).type
     if not any(test(kind) for test in (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)):

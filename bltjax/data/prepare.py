@@ -29,6 +29,9 @@ HEADER = struct.Struct("<16sIH")  # of a document in a bucket: key, length, grou
 ENTRY = np.dtype([("key", ">u8", 2), ("offset", "<i8"), ("length", "<u4"), ("group", "<u2")])
 COMPRESSION = "group_size:1,zstd:3"
 MOST_GROUPS = 1 << 15
+GATHERED = ("held_out", "tuning", "train")  # training text last: it is compared with the others
+OTHERS = "(other groups)"  # all that come later
+LONGEST_GROUP = 100  # characters of a group's name
 MOST_SHARDS = 65_536
 LARGEST = 2**32 - 1  # bytes of a document: what an index can say
 KEYS = ("source", "globs", "folder", "subset", "text_field", "group_field", "longest", "min_bytes", "tuning", "held_out", "seed")
@@ -54,7 +57,7 @@ def prepare(data_config, directory, *, shard_count: int = 0, part: int = 0, part
     """
     directory = pathlib.Path(directory)
     if not 0 <= part < parts:
-        raise UserError(f"--shard {part}/{parts}: shards count from 0 to {parts - 1}")
+        raise UserError(f"--shard {part}/{parts}: there are none of none; N is 1 or more" if parts < 1 else f"--shard {part}/{parts}: shards count from 0 to {parts - 1}")
     if not (data_config.tuning >= 0 and data_config.held_out >= 0 and data_config.tuning + data_config.held_out < 1):
         raise UserError(f"data.tuning={data_config.tuning:g} and data.held_out={data_config.held_out:g} must be 0 or more and together below 1")
     if not 0 < data_config.longest <= LARGEST or not 0 <= data_config.seed < 2**63 or data_config.min_bytes < 0:
@@ -62,6 +65,11 @@ def prepare(data_config, directory, *, shard_count: int = 0, part: int = 0, part
                         f"data.min_bytes={data_config.min_bytes} 0 or more")
     if shard_count > MOST_SHARDS:
         raise UserError(f"--shards {shard_count:,}: {MOST_SHARDS:,} at most for one job; more jobs make more (--shard I/N)")
+    try:
+        units, gone = sources.units(data_config), None
+    except UserError as error:  # what is done already stays good without its source
+        units, gone = [], error
+    source = hashlib.sha256(json.dumps([(unit.name, unit.stamp) for unit in units]).encode()).hexdigest()
     settings = {key: list(v) if isinstance(v := data_config[key], tuple) else v for key in KEYS}
     name = store.part_name(part, parts)
     work = directory / f".{name.removesuffix('.json')}"
@@ -70,30 +78,55 @@ def prepare(data_config, directory, *, shard_count: int = 0, part: int = 0, part
             others = {path.name: rundir.read_json(path) or {} for path in directory.glob("part-*-of-*.json")}
             if any(one and (one.get("settings") != settings or one.get("parts") != parts) for one in others.values()):
                 raise UserError(f"{directory} holds data prepared with other settings, or by another number of jobs; choose another --out, or remove it")
+            if not gone and any(one and one.get("source", source) != source for one in others.values()):
+                raise UserError(f"{directory} was made of other source files than are there now (some changed, came or went); choose another --out, or remove it")
             done = others.get(name)
             if done and _there(directory, done):
                 if shard_count and done["shard_count"] != shard_count:
                     raise UserError(f"{directory} holds data prepared in another number of shards; choose another --out, or remove it")
+                say(f"{directory / name} was there already" + (f", and its source is not ({gone})" if gone else ""))
                 return done
-            manifest = _prepare(data_config, settings, directory, work, shard_count, part, parts, say)
+            if gone:
+                raise gone
+            manifest = {**_prepare(units, data_config, settings, directory, work, shard_count, part, parts, say), "source": source}
             rundir.write_json(directory / name, manifest)
             shutil.rmtree(work, ignore_errors=True)
+            _remove_others(directory, manifest)
             return manifest
     except locks.Busy:
         raise UserError(f"another process is preparing part {part} of {parts} of {directory}") from None
+    except OSError as error:
+        raise UserError(f"cannot write prepared data to {directory}: {error.strerror or error}") from None
 
 
 def _there(directory, manifest: dict) -> bool:
     """Whether all files of a part are there, of the size that they had."""
     try:
-        return store.consistent(manifest) and all((directory / shard["name"]).stat().st_size == shard["file_bytes"] and
-                                             store.index_path(directory / shard["name"]).is_file() for shard in manifest["shards"])
-    except (OSError, KeyError, TypeError):
+        return store.consistent(manifest) and all(_written(directory, shard) for shard in manifest["shards"])
+    except (KeyError, TypeError):
         return False
 
 
-def _prepare(data_config, settings, directory, work, shard_count, part, parts, say) -> dict:
-    units = sources.units(data_config)
+def _written(directory, shard: dict) -> bool:
+    """Whether a shard and its index are there, of the size that they had."""
+    path = directory / shard["name"]
+    try:
+        return path.stat().st_size == shard["file_bytes"] and store.index_path(path).stat().st_size == shard.get("index_bytes", store.index_path(path).stat().st_size)
+    except OSError:
+        return False
+
+
+def _remove_others(directory, manifest: dict) -> None:
+    """Removes shards of this part from an earlier try, which the manifest does not name."""
+    names = {shard["name"] for shard in manifest["shards"]}
+    for split in store.SPLITS:
+        for path in directory.glob(f"{split}-{manifest['part']:05}-[0-9][0-9][0-9][0-9][0-9].arrayrecord"):
+            if path.name not in names:
+                path.unlink()
+                store.index_path(path).unlink(missing_ok=True)
+
+
+def _prepare(units, data_config, settings, directory, work, shard_count, part, parts, say) -> dict:
     if parts > len(units):
         raise UserError(f"--shard {part}/{parts}: {data_config.source} is read in {len(units)} unit(s), so that there can be no more jobs")
     units = units[part::parts]
@@ -118,6 +151,8 @@ def text(manifest: dict) -> str:
     counts, lines = manifest["counts"], [f"part {manifest['part']} of {manifest['parts']}, fingerprint {manifest['fingerprint']}"]
     for split, total in manifest["splits"].items():
         lines.append(f"{split:<9} {total['documents']:>12,} documents  {total['bytes']:>16,} bytes")
+    if not manifest["splits"]["train"]["documents"]:
+        lines.append("no training text: all that was read is held out, left out, or another job's")
     lines.append(f"left out: {counts['short']:,} too short, {counts['duplicates']:,} copies, {counts['near_held_out']:,} nearly held-out text")
     return "\n".join(lines)
 
@@ -150,7 +185,6 @@ def _resumed(work: pathlib.Path, stamps: str) -> Progress:
 def _scatter(units, data_config, shard_count, work, progress, say) -> None:
     counts, group_number = progress.counts, {name: i for i, name in enumerate(progress.groups)}
     buckets_of = {split: _bucket_count(split, shard_count, data_config) for split in store.SPLITS}
-    seed = data_config.seed.to_bytes(8, "little")
     waiting, held, since = {}, 0, 0
 
     def flush():
@@ -176,14 +210,16 @@ def _scatter(units, data_config, shard_count, work, progress, say) -> None:
             if len(document) < max(1, data_config.min_bytes):
                 counts["short"] += 1
                 continue
-            if group not in group_number and len(group_number) < MOST_GROUPS:
+            if group not in group_number:
+                group = group.encode("utf-8", "backslashreplace").decode()[:LONGEST_GROUP] if len(group_number) < MOST_GROUPS - 1 else OTHERS
+            if group not in group_number:
                 group_number[group] = len(group_number)
                 progress.groups.append(group)
             digest = hashlib.sha256(document).digest()
-            key = hashlib.sha256(seed + digest).digest()[:16]
+            key = key_of(digest, data_config.seed)
             split = split_of(digest, data_config)
             bucket = int.from_bytes(key[:8], "big") * buckets_of[split] >> 64
-            waiting.setdefault(f"{split}-{bucket:05}.bucket", []).append(HEADER.pack(key, len(document), group_number.get(group, 0)) + document)
+            waiting.setdefault(f"{split}-{bucket:05}.bucket", []).append(HEADER.pack(key, len(document), group_number[group]) + document)
             held += len(document) + HEADER.size
             if held > BUFFER:
                 flush()
@@ -197,6 +233,11 @@ def _bucket_count(split: str, shard_count: int, data_config) -> int:
     return max(1, math.ceil(shard_count * share))
 
 
+def key_of(digest: bytes, seed: int) -> bytes:
+    """What a document is sorted by, 16 bytes, from its SHA-256."""
+    return hashlib.sha256(seed.to_bytes(8, "little") + digest).digest()[:16]
+
+
 def split_of(digest: bytes, data_config) -> str:
     """train, tuning or held_out, by a document's SHA-256: a random sample, whatever else is in the source. (By a hash of shingles, near-copies
     would go together, but so would all that shares a licence, and what is held out would be of another kind than what is trained on.)"""
@@ -205,9 +246,10 @@ def split_of(digest: bytes, data_config) -> str:
 
 
 def _gather(directory, work, part, progress, shard_count, data_config, say) -> None:
+    progress.shards = [shard for shard in progress.shards if _written(directory, shard)]  # its bucket is there still
     written = {shard["name"] for shard in progress.shards}
     compared = None
-    for split in ("held_out", "tuning", "train"):  # training text last: it is compared with the others
+    for split in GATHERED:
         for number in range(_bucket_count(split, shard_count, data_config)):
             name = f"{split}-{part:05}-{number:05}.arrayrecord"
             bucket = work / f"{split}-{number:05}.bucket"
@@ -217,15 +259,15 @@ def _gather(directory, work, part, progress, shard_count, data_config, say) -> N
                 others = [shard for shard in progress.shards if shard["split"] != "train"]
                 compared = near_copies.NearCopies([directory / shard["name"] for shard in others], sum(shard["bytes"] for shard in others))
             if bucket.exists() or split == "train" and number == 0:
-                shard, counts = _write_shard(bucket, directory / name, split, compared)
-                progress.shards.append(shard)
-                for key, value in counts.items():
-                    progress.counts[key] += value
+                progress.shards.append(_write_shard(bucket, directory / name, split, compared, data_config.seed))
                 rundir.write_json(work / "progress.json", dataclasses.asdict(progress))
-                say(f"wrote {name}: {shard['documents']:,} documents, {shard['bytes'] / 1e6:,.1f} MB")
+                say(f"wrote {name}: {progress.shards[-1]['documents']:,} documents, {progress.shards[-1]['bytes'] / 1e6:,.1f} MB")
+    progress.shards.sort(key=lambda shard: (GATHERED.index(shard["split"]), shard["name"]))
+    for key in ("duplicates", "near_held_out"):
+        progress.counts[key] = sum(shard.get(key, 0) for shard in progress.shards)
 
 
-def _write_shard(bucket: pathlib.Path, path: pathlib.Path, split: str, compared) -> tuple[dict, dict]:
+def _write_shard(bucket: pathlib.Path, path: pathlib.Path, split: str, compared, seed: int) -> dict:
     from array_record.python import array_record_module
     counts = {"duplicates": 0, "near_held_out": 0}
     partial = path.with_name(f".{path.name}.partial")
@@ -233,13 +275,15 @@ def _write_shard(bucket: pathlib.Path, path: pathlib.Path, split: str, compared)
     with (bucket.open("rb") if bucket.exists() else open(os.devnull, "rb")) as file:
         writer = array_record_module.ArrayRecordWriter(str(partial), COMPRESSION)
         for entry in _sorted_entries(file):
-            key, length, group = entry["key"].tobytes(), int(entry["length"]), int(entry["group"])
+            key, length, group = entry["key"].astype(">u8").tobytes(), int(entry["length"]), int(entry["group"])
             if key == last:
                 counts["duplicates"] += 1
                 continue
             last = key
             file.seek(entry["offset"])
             document = file.read(length)
+            if key_of(hashlib.sha256(document).digest(), seed) != key:
+                raise UserError(f"{bucket} is damaged; remove {bucket.parent} and prepare this part again")
             if compared and compared.near(document):
                 counts["near_held_out"] += 1
                 continue
@@ -249,13 +293,15 @@ def _write_shard(bucket: pathlib.Path, path: pathlib.Path, split: str, compared)
         writer.close()
     index = np.array(index, store.INDEX)
     index_path = store.index_path(path)
-    with index_path.with_name(f".{index_path.name}.partial").open("wb") as file:
+    index_partial = index_path.with_name(f".{index_path.name}.partial")
+    with index_partial.open("wb") as file:
         np.save(file, index, allow_pickle=False)
     record = {"name": path.name, "split": split, "documents": len(index), "bytes": int(index["length"].sum(dtype=np.int64)),
-              "file_bytes": partial.stat().st_size, "sha256": store.file_digest(partial), "content": content.hexdigest()}
-    os.replace(index_path.with_name(f".{index_path.name}.partial"), index_path)
+              "file_bytes": partial.stat().st_size, "sha256": store.file_digest(partial), "content": content.hexdigest(),
+              "index_bytes": index_partial.stat().st_size, "index_sha256": store.file_digest(index_partial), **counts}
+    os.replace(index_partial, index_path)
     os.replace(partial, path)
-    return record, counts
+    return record
 
 
 def _sorted_entries(file) -> np.ndarray:

@@ -38,12 +38,12 @@ def units(data_config) -> list[Unit]:
     kind, _, name = data_config.source.partition(":")
     takes_name = kind in NAMED
     if kind not in SOURCES or takes_name != bool(name):
-        raise UserError("data.source=prepared: what is prepared already is no source" if kind == PREPARED else f"unknown data.source {data_config.source!r}; allowed: {allowed()}")
+        raise UserError("data.source=prepared: what is prepared already is no source" if kind == PREPARED else f"unknown data.source {data_config.source!r}; allowed: {allowed(prepared=False)}")
     return SOURCES[kind](data_config, name)
 
 
-def allowed() -> str:
-    return ", ".join([*(f"{kind}:NAME" if kind in NAMED else kind for kind in SOURCES), PREPARED])
+def allowed(prepared: bool = True) -> str:
+    return ", ".join([*(f"{kind}:NAME" if kind in NAMED else kind for kind in SOURCES), *[PREPARED] * prepared])
 
 
 def known(source: str) -> bool:

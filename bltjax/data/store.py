@@ -35,6 +35,7 @@ class Shard:
     file_bytes: int
     sha256: str
     groups: tuple[str, ...]
+    index_sha256: str = ""  # "": not known
 
     @property
     def index_path(self) -> pathlib.Path:
@@ -59,7 +60,7 @@ def shards(directory) -> list[Shard]:
     for manifest in manifests(directory):
         for record in manifest["shards"]:
             shard = Shard(directory / record["name"], record["split"], record["documents"], record["bytes"], record["file_bytes"], record["sha256"],
-                          tuple(manifest["groups"]))
+                          tuple(manifest["groups"]), record.get("index_sha256", ""))
             size = shard.path.stat().st_size if shard.path.is_file() else None
             if size != shard.file_bytes:
                 what = "is missing" if size is None else f"has {size:,} bytes, not the {shard.file_bytes:,} of its manifest"
@@ -83,7 +84,7 @@ def manifests(directory: pathlib.Path) -> list[dict]:
     """The manifests of all parts, in order. UserError where there are none, some are missing or damaged, or they do not belong together."""
     paths = sorted(directory.glob("part-*-of-*.json"))
     if not paths:
-        raise UserError(f"{directory} holds no prepared data (no manifest); bltjax data prepare SOURCE --out {directory} makes it")
+        raise UserError(f"{directory.absolute()} holds no prepared data (no manifest); bltjax data prepare SOURCE --out {directory} makes it")
     found = []
     for path in paths:
         try:
@@ -98,6 +99,8 @@ def manifests(directory: pathlib.Path) -> list[dict]:
     count = found[0]["parts"]
     if any(manifest["parts"] != count or manifest["settings"] != found[0]["settings"] for manifest in found):
         raise UserError(f"{directory}: its parts were made with different settings or counts; prepare them all alike")
+    if len({manifest["source"] for manifest in found if "source" in manifest}) > 1:
+        raise UserError(f"{directory}: its parts were made of different source files, since some changed, came or went between the jobs; prepare them all again")
     there = {manifest["part"] for manifest in found}
     if missing := sorted(set(range(count)) - there):
         raise UserError(f"{directory}: {len(missing)} of {count} parts are not there yet ({', '.join(map(str, missing[:8]))}); --shard I/{count} makes them")
@@ -105,9 +108,10 @@ def manifests(directory: pathlib.Path) -> list[dict]:
 
 
 def verify(shard: Shard) -> None:
-    """UserError where a shard's bytes are not those that were written."""
-    if file_digest(shard.path) != shard.sha256:
-        raise UserError(f"{shard.path} is damaged: its checksum is not the manifest's; remove it and prepare this part of the data again")
+    """UserError where a shard's bytes, or its index's, are not those that were written."""
+    for path, digest in ((shard.path, shard.sha256), (shard.index_path, shard.index_sha256)):
+        if digest and file_digest(path) != digest:
+            raise UserError(f"{path} is damaged: its checksum is not the manifest's; remove it and prepare this part of the data again")
 
 
 def file_digest(path: pathlib.Path) -> str:
@@ -140,7 +144,8 @@ class Documents:
             with self._lock:
                 found = bytes(self._open(shard.path).read([int(number - self.starts[at])])[0])
         except (RuntimeError, IndexError) as error:
-            raise UserError(f"cannot read document {number - self.starts[at]} of {shard.path}: {' '.join(str(error).split())}") from None
+            raise UserError(f"cannot read document {number - self.starts[at]} of {shard.path}: {' '.join(str(error).split())} (bltjax data inspect --verify "
+                            "says what to remove and make again)") from None
         if self._indexed and len(found) != self.lengths[number]:
             raise UserError(f"document {number - self.starts[at]} of {shard.path} has {len(found):,} bytes, in its index {self.lengths[number]:,}: another file has "
                             "this one's name, or it is damaged (bltjax data inspect --verify)")
@@ -180,7 +185,8 @@ def read_index(shard: Shard) -> np.ndarray:
         index = np.load(shard.index_path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"cannot read {shard.index_path}: {' '.join(str(error).split())}; prepare this part of the data again") from None
-    if index.dtype != INDEX or index.shape != (shard.documents,) or int(index["length"].sum(dtype=np.int64)) != shard.bytes:
+    if index.dtype != INDEX or index.shape != (shard.documents,) or int(index["length"].sum(dtype=np.int64)) != shard.bytes \
+            or len(index) and index["group"].max() >= len(shard.groups):
         raise UserError(f"{shard.index_path} is not the index of {shard.path.name}; prepare this part of the data again")
     return index
 

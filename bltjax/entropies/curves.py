@@ -12,9 +12,11 @@ from bltjax.entropies import sketch, stored
 from bltjax.errors import UserError
 
 POINTS = 200  # of a curve that is written out
+GROUPS = 32  # that are counted on their own: each takes a megabyte
 DRAWN = 8  # groups with a line of their own in a plot
 SAMPLED = 64_000_000  # bytes of a split whose documents are looked at one by one
 BEYOND = 3  # standard errors that chance hardly explains
+FEWEST = 30  # documents by which to say so
 
 
 def marks(directory) -> list[str]:
@@ -27,7 +29,7 @@ def calibrated(directory, scheme: str, size: float, *, mark: str = "", delta: fl
 
     mark: whose entropies; "": the only ones there. limit: about so many bytes of each split are counted, of a random order; 0: all.
     Returns {"scheme", "size", "threshold", "patch_size", "bytes", "documents", "groups" {name: patch size}, "splits" {name: patch size},
-    "errors" {split: relative standard error, sketch.standard_error}, "curve" {name: [[thresholds], [sizes]]}}, where the curve of all text
+    "counted" {split: documents}, "errors" {split: relative standard error, sketch.standard_error}, "curve" {name: [[thresholds], [sizes]]}}, where the curve of all text
     together is called "all".
     """
     there = marks(directory)
@@ -40,26 +42,37 @@ def calibrated(directory, scheme: str, size: float, *, mark: str = "", delta: fl
     for split in store.SPLITS:
         documents = store.Documents([shard for shard in shards if shard.split == split])
         if len(documents):
-            numbers = sketch.sample(documents.lengths, limit) if limit else range(len(documents))
+            numbers = sketch.sample(documents.lengths, limit) if limit else np.arange(len(documents))
             entropies = stored.Entropies(documents, mark)
-            by_split[split] = (documents, entropies, numbers, sketch.of_documents(entropies, numbers, documents.groups, scheme, delta))
+            names, groups = largest(documents)
+            by_split[split] = (documents, entropies, numbers, {names[group]: found for group, found in sketch.of_documents(entropies, numbers, groups, scheme, delta).items()})
     if "train" not in by_split:
         raise UserError(f"{directory} has no training text to calibrate on")
     total = {split: functools.reduce(operator.add, groups.values()) for split, (*_, groups) in by_split.items()}
     threshold = total["train"].threshold(size)
     documents, _, numbers, groups = by_split["train"]
-    named = {documents.group_names[group]: found for group, found in sorted(groups.items(), key=lambda item: -item[1].positions)}
+    named = dict(sorted(groups.items(), key=lambda item: -item[1].positions))
     return {"scheme": scheme, "size": size, "threshold": threshold, "patch_size": total["train"].mean_size(threshold), "documents": len(numbers),
             "bytes": int(documents.lengths[numbers].sum()), "entropies": mark, "delta": delta,
             "groups": {name: found.mean_size(threshold) for name, found in named.items()},
             "splits": {split: found.mean_size(threshold) for split, found in total.items()},
+            "counted": {split: len(numbers) for split, (_, _, numbers, _) in by_split.items()},
             "errors": {split: error(documents.lengths, entropies, numbers, scheme, threshold, delta) for split, (documents, entropies, numbers, _) in by_split.items()},
             "curve": {name: curve(found) for name, found in {"all": total["train"], **dict(list(named.items())[:DRAWN])}.items()}}
 
 
-def error(lengths, entropies, numbers: range, scheme: str, threshold: float, delta: float | None) -> float | None:
+def largest(documents) -> tuple[list[str], np.ndarray]:
+    """(names, int [D]): the GROUPS groups with most bytes, each on its own, and all others as one."""
+    sizes = np.bincount(documents.groups, weights=documents.lengths, minlength=len(documents.group_names))
+    chosen = np.argsort(-sizes, kind="stable")[:GROUPS]
+    number = np.full(len(sizes), len(chosen), np.int32)
+    number[chosen] = np.arange(len(chosen))
+    return [*(documents.group_names[group] for group in chosen), "all others"], number[documents.groups]
+
+
+def error(lengths, entropies, numbers, scheme: str, threshold: float, delta: float | None) -> float | None:
     """Relative standard error of the mean patch size of these documents, as sketch.standard_error; of SAMPLED bytes, scaled, where they are more."""
-    chosen = numbers[::sketch.sample(lengths[numbers], SAMPLED).step]
+    chosen = numbers[sketch.sample(lengths[numbers], SAMPLED)]
     counts = [sketch.patches(scheme, [entropies[i]], threshold, delta) for i in chosen]
     found = sketch.standard_error(lengths[chosen] + 2, np.concatenate(counts))
     return found and found * math.sqrt(len(chosen) / len(numbers))
@@ -77,6 +90,8 @@ def curve(found: sketch.Sketch) -> list[list[float]]:
 
 def plot(result: dict, path) -> None:
     """The curves of a result of `calibrated`, as a picture (its format by the path's ending)."""
+    if not pathlib.Path(path).suffix or pathlib.Path(path).is_dir():
+        raise UserError(f"--plot {path}: a file is wanted, such as curve.png")
     import matplotlib
     from matplotlib.figure import Figure
     matplotlib.use("Agg")
@@ -106,10 +121,9 @@ def text(result: dict) -> str:
 
 def split_text(result: dict, split: str) -> str:
     """A split's patch size, how far it is from the one asked for, and whether its documents, drawn at random, explain that."""
-    off, errors = result["splits"][split] / result["size"] - 1, [result["errors"][name] for name in {"train", split}]
-    if None in errors:
-        return f"{result['splits'][split]:.3f} ({off:+.1%}; a single document)"
-    beyond = abs(off) > max(BEYOND * math.hypot(*errors), 0.001) and split != "train"
+    off, own, training = result["splits"][split] / result["size"] - 1, result["errors"][split], result["errors"]["train"]
+    said = f"{result['splits'][split]:.3f} ({off:+.1%}; " + ("a single document)" if own is None else f"standard error {own:.1%})")
+    if split == "train" or min(result["counted"][name] for name in (split, "train")) < FEWEST or abs(math.log1p(off)) < max(BEYOND * math.hypot(own, training), 0.001):
+        return said
     why = "the byte LM may know its training text by heart, or " if off < 0 else ""  # what it knows is cut into longer patches
-    return (f"{result['splits'][split]:.3f} ({off:+.1%}; standard error {result['errors'][split]:.1%})"
-            + (f": hardly chance; {why}a few large documents are unlike the rest" if beyond else ""))
+    return f"{said}: hardly chance; {why}a few large documents are unlike the rest"

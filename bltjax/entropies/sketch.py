@@ -122,9 +122,9 @@ def standard_error(lengths, counts) -> float | None:
     return float(np.sqrt(len(lengths) / (len(lengths) - 1) * (residuals**2).sum()) / counts.sum())
 
 
-def sample(lengths, limit: int) -> range:
-    """Every so many-th document, about `limit` bytes in all; jobs and shards, whose documents follow one another, all come in."""
-    return range(0, len(lengths), max(1, int(lengths.sum()) // limit))
+def sample(lengths, limit: int) -> np.ndarray:
+    """Numbers of documents at even distances, about `limit` bytes in all; jobs and shards, whose documents follow one another, all come in."""
+    return np.unique(np.arange(0, len(lengths), max(1, int(lengths.sum()) / limit)).astype(np.int64))
 
 
 def of_documents(entropies, numbers, groups, scheme: str, delta: float | None = None) -> dict[int, Sketch]:
