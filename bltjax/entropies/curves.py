@@ -1,5 +1,6 @@
 """Calibration on annotated data (entropies/stored.py): the threshold for a patch size, what it gives in each split and group, the curve."""
 
+import dataclasses
 import functools
 import math
 import operator
@@ -29,8 +30,8 @@ def calibrated(directory, scheme: str, size: float, *, mark: str = "", delta: fl
 
     mark: whose entropies; "": the only ones there. limit: about so many bytes of each split are counted, of a random order; 0: all.
     Returns {"scheme", "size", "threshold", "patch_size", "bytes", "documents", "groups" {name: patch size}, "splits" {name: patch size},
-    "counted" {split: documents}, "errors" {split: relative standard error, sketch.standard_error}, "curve" {name: [[thresholds], [sizes]]}}, where the curve of all text
-    together is called "all".
+    "counted" {split: documents}, "errors" {split: relative standard error, sketch.standard_error}, "curve" {name: [[thresholds], [sizes]]}},
+    where the curve of all text together is called "all".
     """
     there = marks(directory)
     shards = store.shards(directory)
@@ -38,27 +39,43 @@ def calibrated(directory, scheme: str, size: float, *, mark: str = "", delta: fl
         raise UserError(f"{directory} has entropies of {', '.join(there) or 'no byte LM'}"
                         + (f", not of {mark}" if mark else "; --byte-lm says which" if there else "; bltjax data annotate makes them"))
     mark = mark or there[0]
-    by_split = {}
+    splits = {}
     for split in store.SPLITS:
         documents = store.Documents([shard for shard in shards if shard.split == split])
         if len(documents):
-            numbers = sketch.sample(documents.lengths, limit) if limit else np.arange(len(documents))
-            entropies = stored.Entropies(documents, mark)
-            names, groups = largest(documents)
-            by_split[split] = (documents, entropies, numbers, {names[group]: found for group, found in sketch.of_documents(entropies, numbers, groups, scheme, delta).items()})
-    if "train" not in by_split:
+            splits[split] = counted(documents, mark, scheme, delta, limit)
+    if "train" not in splits:
         raise UserError(f"{directory} has no training text to calibrate on")
-    total = {split: functools.reduce(operator.add, groups.values()) for split, (*_, groups) in by_split.items()}
-    threshold = total["train"].threshold(size)
-    documents, _, numbers, groups = by_split["train"]
-    named = dict(sorted(groups.items(), key=lambda item: -item[1].positions))
-    return {"scheme": scheme, "size": size, "threshold": threshold, "patch_size": total["train"].mean_size(threshold), "documents": len(numbers),
-            "bytes": int(documents.lengths[numbers].sum()), "entropies": mark, "delta": delta,
-            "groups": {name: found.mean_size(threshold) for name, found in named.items()},
-            "splits": {split: found.mean_size(threshold) for split, found in total.items()},
-            "counted": {split: len(numbers) for split, (_, _, numbers, _) in by_split.items()},
-            "errors": {split: error(documents.lengths, entropies, numbers, scheme, threshold, delta) for split, (documents, entropies, numbers, _) in by_split.items()},
-            "curve": {name: curve(found) for name, found in {"all": total["train"], **dict(list(named.items())[:DRAWN])}.items()}}
+    training = splits["train"]
+    threshold = training.total.threshold(size)
+    return {"scheme": scheme, "size": size, "threshold": threshold, "patch_size": training.total.mean_size(threshold), "documents": len(training.numbers),
+            "bytes": int(training.documents.lengths[training.numbers].sum()), "entropies": mark, "delta": delta,
+            "groups": {name: found.mean_size(threshold) for name, found in training.groups.items()},
+            "splits": {split: found.total.mean_size(threshold) for split, found in splits.items()},
+            "counted": {split: len(found.numbers) for split, found in splits.items()},
+            "errors": {split: error(found.documents.lengths, found.entropies, found.numbers, scheme, threshold, delta) for split, found in splits.items()},
+            "curve": {name: curve(found) for name, found in {"all": training.total, **dict(list(training.groups.items())[:DRAWN])}.items()}}
+
+
+@dataclasses.dataclass
+class Counted:
+    """A split whose documents of these numbers were counted. groups: {name: sketch.Sketch}, the largest first."""
+    documents: store.Documents
+    entropies: stored.Entropies
+    numbers: np.ndarray
+    groups: dict
+
+    @functools.cached_property
+    def total(self) -> sketch.Sketch:
+        return functools.reduce(operator.add, self.groups.values())
+
+
+def counted(documents, mark: str, scheme: str, delta: float | None, limit: int) -> Counted:
+    numbers = sketch.sample(documents.lengths, limit) if limit else np.arange(len(documents))
+    entropies = stored.Entropies(documents, mark)
+    names, groups = largest(documents)
+    found = sketch.of_documents(entropies, numbers, groups, scheme, delta)
+    return Counted(documents, entropies, numbers, {names[group]: one for group, one in sorted(found.items(), key=lambda item: -item[1].positions)})
 
 
 def largest(documents) -> tuple[list[str], np.ndarray]:
