@@ -125,6 +125,8 @@ def calibrate_data(args) -> int:
     from bltjax.entropies import curves, stored
     if args.max_length:
         raise UserError("--max-length cannot be calibrated with --data: what is counted there knows no lengths")
+    if args.plot:
+        curves.check_plot(args.plot)
     lm = api.load(args.byte_lm).byte_lm if args.byte_lm else None
     result = curves.calibrated(args.data, args.scheme, args.size, mark=stored.fingerprint(lm.config.model, lm.params) if lm else "",
                                delta=args.delta if args.scheme == "both" else None, limit=args.bytes or 0)

@@ -79,13 +79,16 @@ def test_plans_are_found_again_and_mended(prepared, tmp_path, monkeypatch):
     files = sorted((tmp_path / "plans").iterdir())
     assert len(files) > 2
     files[1].write_bytes(files[1].read_bytes()[:100])
+    files[2].unlink()
+    files[2].mkdir()
     read = []
     monkeypatch.setattr(shelf.Shelf, "read", lambda self, numbers, read_=shelf.Shelf.read: read.append(len(numbers)) or read_(self, numbers))
     again = rows_of(train_documents(prepared), plans=tmp_path / "plans")
     for step in (29, 0, 17, *range(30)):
         for name, value in expected[step].items():
             np.testing.assert_array_equal(value, again.batch(step)[name])
-    assert len(read) == 1  # only the damaged one was planned again
+    assert len(read) == 2  # only what was damaged was planned again
+    assert not list((tmp_path / "plans").glob(".*"))
 
 
 def test_processes_plan_together_what_each_would_alone(prepared, tmp_path, monkeypatch):

@@ -44,9 +44,13 @@ def test_few_groups_are_counted_on_their_own(monkeypatch):
 
     names, groups = curves.largest(Documents())
     assert [names[group] for group in groups] == ["a", "all others", "c", "all others", "a"]
+    Documents.group_names = ("all", "b", "all others", "d")
+    names, groups = curves.largest(Documents())
+    assert [names[group] for group in groups] == ["group all", "all others", "group all others", "all others", "group all"]
 
 
 def test_a_plot_has_a_file_s_name(tmp_path):
-    for wrong in ("", str(tmp_path), "curve"):
-        with pytest.raises(UserError, match="--plot"):
-            curves.plot({}, wrong)
+    for wrong in ("", str(tmp_path), "curve", "curve.xyz", str(tmp_path / "none" / "a.png")):
+        with pytest.raises(UserError, match="cannot write the plot"):
+            curves.check_plot(wrong)
+    curves.check_plot(tmp_path / "a.PNG")

@@ -109,8 +109,10 @@ def test_a_file_lost_while_others_are_still_to_come_is_made_again(corpus, tmp_pa
         prepare.prepare(data(corpus), tmp_path / "cut", shard_count=3)
     monkeypatch.setattr(prepare, "_write_shard", write)
     (tmp_path / "cut" / lost).unlink()
+    for left in ("part-00000-of-00001.json.0123abcd.part", "train-00000-00007.arrayrecord", "train-00000-00007.index.npy", ".train-00000-00002.arrayrecord.partial"):
+        (tmp_path / "cut" / left).write_bytes(b"left by a kill, or by other settings")
     prepare.prepare(data(corpus), tmp_path / "cut", shard_count=3)
-    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole") and not list((tmp_path / "cut").glob(".train*"))
 
 
 def test_a_damaged_bucket_is_found(corpus, tmp_path, monkeypatch):
@@ -120,8 +122,10 @@ def test_a_damaged_bucket_is_found(corpus, tmp_path, monkeypatch):
     monkeypatch.undo()
     bucket = next((tmp_path / "out").glob(".part*/train-*.bucket"))
     whole = bucket.read_bytes()
-    for at in (3, 18, 100):  # a key, a length, text
-        bucket.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1:])
+    length = (len(whole) - 30).to_bytes(4, "little")  # up to where there is no whole header left
+    for damaged in (*(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1:] for at in (3, 18, 20, 100)),  # a key, a length, a group, text
+                    whole[:16] + length + whole[20:], bytes(len(whole)), whole[:-3000] + bytes(3000)):
+        bucket.write_bytes(damaged)
         with pytest.raises(UserError, match="bucket is damaged"):
             prepare.prepare(data(corpus), tmp_path / "out", shard_count=1)
 
@@ -149,13 +153,14 @@ def test_a_source_that_changed_is_another_one(corpus, tmp_path, capsys):
 
 def test_more_groups_than_an_index_can_name(tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "MOST_GROUPS", 4)
-    names = ["a", "b", "\\ud800" + "x" * 200, "c", "d", "a"]
+    names = ["a", "b", "\\ud800" + "x" * 200, "c", "d", "a", "\\ud800" + "x" * 150]
     (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{text(i).decode()}", "lang": "{name}"}}\n' for i, name in enumerate(names)))
     settings = cfg.replace(cfg.data(), source="files", globs=(str(tmp_path / "a.jsonl"),), group_field="lang", held_out=0.0, tuning=0.0)
     prepare.prepare(settings, tmp_path / "out")
     documents = store.Documents(store.shards(tmp_path / "out"))
     found = {documents[i]: documents.group_names[documents.groups[i]] for i in range(len(documents))}
-    assert [found[text(i)] for i in range(6)] == ["a", "b", "\\ud800" + "x" * 94, "(other groups)", "(other groups)", "a"]
+    assert [found[text(i)] for i in range(7)] == ["a", "b", "\\ud800" + "x" * 94, "(other groups)", "(other groups)", "a", "\\ud800" + "x" * 94]
+    assert prepare.named("a\nb\x1b[31m\u202eé") == "a\\nb\\x1b[31m\\u202eé"
 
 
 def test_parts_of_several_jobs_make_one_data_set(corpus, tmp_path):

@@ -4,6 +4,7 @@ Plans are kept in files, and of a block that is not being filled no more is in m
 tens of thousands of blocks. Processes of a run plan different ones, and find those of the others.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -125,12 +126,17 @@ class _Endless:
 
 
 def _keep_plan(path: pathlib.Path, plan, counts, document, within) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Plans are a cache: one that cannot be kept is made again where it is wanted."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     arrays = {name: getattr(plan, name) for name in ("first", "source", "length", "offset", "patches")}
-    with part.open("wb") as file:
-        np.savez(file, **arrays, document=document, within=within, **{f"counts_{name}": value for name, value in counts.items()})
-    os.replace(part, path)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                np.savez(file, **arrays, document=document, within=within, **{f"counts_{name}": value for name, value in counts.items()})
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def _kept_plan(path: pathlib.Path, row_length, row_patches):

@@ -160,13 +160,17 @@ def _lines(path, stream, field, longest, group_field):
             data = text.encode("utf-8", "surrogateescape")  # bytes that were no UTF-8 come out as they went in
         except UnicodeEncodeError:
             raise UserError(f"{where}: field {field!r} holds a lone surrogate, which is no text") from None
-        yield within(data, longest, where), str(_field(record, "group_field", group_field, where)) if group_field else "jsonl"
+        yield within(data, longest, where), _group(_field(record, "group_field", group_field, where)) if group_field else "jsonl"
 
 
 def _field(record, key, field, where):
     if field not in record:
         raise UserError(f"{where}: no field {field!r} (data.{key}); it has {', '.join(sorted(record)) or 'none'}")
     return record[field]
+
+
+def _group(value) -> str:
+    return "" if value is None else str(value)
 
 
 def _rows(path, stream, field, longest, group_field):
@@ -187,7 +191,7 @@ def _rows(path, stream, field, longest, group_field):
         groups = batch.column(batch.schema.get_field_index(group_field)).to_pylist() if group_field else ["parquet"] * len(column)
         for value, group in zip(column, groups, strict=True):
             number += 1
-            yield within(value.as_py() or b"", longest, f"{path} row {number}"), str(group)
+            yield within(value.as_py() or b"", longest, f"{path} row {number}"), _group(group)
 
 
 def records(path, longest: int):

@@ -15,6 +15,7 @@ import os
 import pathlib
 import shutil
 import struct
+import zlib
 
 import numpy as np
 
@@ -25,8 +26,9 @@ from bltjax.errors import UserError
 SHARD_BYTES = 64 << 20  # of text in a shard, about, where the source's size is known
 BUFFER = 32 << 20  # bytes of documents that wait to be written into buckets
 SAVE = 64 << 20  # bytes of text between two points from which scattering can go on
-HEADER = struct.Struct("<16sIH")  # of a document in a bucket: key, length, group
-ENTRY = np.dtype([("key", ">u8", 2), ("offset", "<i8"), ("length", "<u4"), ("group", "<u2")])
+HEADER = struct.Struct("<16sIHI")  # of a document in a bucket: key, length, group, and a CRC of these and the document
+ENTRY = np.dtype([("key", ">u8", 2), ("offset", "<i8"), ("length", "<u4"), ("group", "<u2"), ("crc", "<u4")])
+FORMAT = 2  # of buckets
 COMPRESSION = "group_size:1,zstd:3"
 MOST_GROUPS = 1 << 15
 GATHERED = ("held_out", "tuning", "train")  # training text last: it is compared with the others
@@ -79,19 +81,19 @@ def prepare(data_config, directory, *, shard_count: int = 0, part: int = 0, part
             if any(one and (one.get("settings") != settings or one.get("parts") != parts) for one in others.values()):
                 raise UserError(f"{directory} holds data prepared with other settings, or by another number of jobs; choose another --out, or remove it")
             if not gone and any(one and one.get("source", source) != source for one in others.values()):
-                raise UserError(f"{directory} was made of other source files than are there now (some changed, came or went); choose another --out, or remove it")
+                raise UserError(f"{directory} was made of other source files than are there now (some changed, came or went); put those back, choose another --out, or remove it")
             done = others.get(name)
             if done and _there(directory, done):
                 if shard_count and done["shard_count"] != shard_count:
                     raise UserError(f"{directory} holds data prepared in another number of shards; choose another --out, or remove it")
+                _tidy(directory, work, done)
                 say(f"{directory / name} was there already" + (f", and its source is not ({gone})" if gone else ""))
                 return done
             if gone:
                 raise gone
             manifest = {**_prepare(units, data_config, settings, directory, work, shard_count, part, parts, say), "source": source}
             rundir.write_json(directory / name, manifest)
-            shutil.rmtree(work, ignore_errors=True)
-            _remove_others(directory, manifest)
+            _tidy(directory, work, manifest)
             return manifest
     except locks.Busy:
         raise UserError(f"another process is preparing part {part} of {parts} of {directory}") from None
@@ -116,14 +118,16 @@ def _written(directory, shard: dict) -> bool:
         return False
 
 
-def _remove_others(directory, manifest: dict) -> None:
-    """Removes shards of this part from an earlier try, which the manifest does not name."""
+def _tidy(directory, work, manifest: dict) -> None:
+    """Removes what earlier tries at this part left: its work, what was being written, and shards that the manifest does not name."""
+    shutil.rmtree(work, ignore_errors=True)
     names = {shard["name"] for shard in manifest["shards"]}
+    for leftover in directory.glob(f"{store.part_name(manifest['part'], manifest['parts'])}.*.part"):
+        leftover.unlink(missing_ok=True)
     for split in store.SPLITS:
-        for path in directory.glob(f"{split}-{manifest['part']:05}-[0-9][0-9][0-9][0-9][0-9].arrayrecord"):
-            if path.name not in names:
-                path.unlink()
-                store.index_path(path).unlink(missing_ok=True)
+        of_part = f"{split}-{manifest['part']:05}-[0-9][0-9][0-9][0-9][0-9]"
+        for path in [*directory.glob(f".{of_part}.*.partial"), *(path for path in directory.glob(f"{of_part}.*") if path.name.split(".")[0] + ".arrayrecord" not in names)]:
+            path.unlink(missing_ok=True)
 
 
 def _prepare(units, data_config, settings, directory, work, shard_count, part, parts, say) -> dict:
@@ -131,7 +135,7 @@ def _prepare(units, data_config, settings, directory, work, shard_count, part, p
         raise UserError(f"--shard {part}/{parts}: {data_config.source} is read in {len(units)} unit(s), so that there can be no more jobs")
     units = units[part::parts]
     shard_count = shard_count or min(1024, max(1, math.ceil(sum(map(_text_size, units)) / SHARD_BYTES)))
-    stamps = hashlib.sha256(json.dumps([settings, shard_count, [(unit.name, unit.stamp) for unit in units]]).encode()).hexdigest()
+    stamps = hashlib.sha256(json.dumps([FORMAT, settings, shard_count, [(unit.name, unit.stamp) for unit in units]]).encode()).hexdigest()
     progress = _resumed(work, stamps)
     if progress.scattered < len(units):
         _scatter(units, data_config, shard_count, work, progress, say)
@@ -185,6 +189,7 @@ def _resumed(work: pathlib.Path, stamps: str) -> Progress:
 def _scatter(units, data_config, shard_count, work, progress, say) -> None:
     counts, group_number = progress.counts, {name: i for i, name in enumerate(progress.groups)}
     buckets_of = {split: _bucket_count(split, shard_count, data_config) for split in store.SPLITS}
+    seed = data_config.seed.to_bytes(8, "little")
     waiting, held, since = {}, 0, 0
 
     def flush():
@@ -210,16 +215,18 @@ def _scatter(units, data_config, shard_count, work, progress, say) -> None:
             if len(document) < max(1, data_config.min_bytes):
                 counts["short"] += 1
                 continue
-            if group not in group_number:
-                group = group.encode("utf-8", "backslashreplace").decode()[:LONGEST_GROUP] if len(group_number) < MOST_GROUPS - 1 else OTHERS
+            group = named(group)
+            if group not in group_number and len(group_number) >= MOST_GROUPS - 1:
+                group = OTHERS
             if group not in group_number:
                 group_number[group] = len(group_number)
                 progress.groups.append(group)
             digest = hashlib.sha256(document).digest()
-            key = key_of(digest, data_config.seed)
+            key = hashlib.sha256(seed + digest).digest()[:16]
             split = split_of(digest, data_config)
             bucket = int.from_bytes(key[:8], "big") * buckets_of[split] >> 64
-            waiting.setdefault(f"{split}-{bucket:05}.bucket", []).append(HEADER.pack(key, len(document), group_number[group]) + document)
+            place = (key, len(document), group_number[group])
+            waiting.setdefault(f"{split}-{bucket:05}.bucket", []).append(HEADER.pack(*place, crc_of(*place, document)) + document)
             held += len(document) + HEADER.size
             if held > BUFFER:
                 flush()
@@ -233,9 +240,13 @@ def _bucket_count(split: str, shard_count: int, data_config) -> int:
     return max(1, math.ceil(shard_count * share))
 
 
-def key_of(digest: bytes, seed: int) -> bytes:
-    """What a document is sorted by, 16 bytes, from its SHA-256."""
-    return hashlib.sha256(seed.to_bytes(8, "little") + digest).digest()[:16]
+def crc_of(key: bytes, length: int, group: int, document: bytes) -> int:
+    return zlib.crc32(document, zlib.crc32(HEADER.pack(key, length, group, 0)))
+
+
+def named(group: str) -> str:
+    """A group's name as it can be printed."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in group[:LONGEST_GROUP])[:LONGEST_GROUP]
 
 
 def split_of(digest: bytes, data_config) -> str:
@@ -259,7 +270,7 @@ def _gather(directory, work, part, progress, shard_count, data_config, say) -> N
                 others = [shard for shard in progress.shards if shard["split"] != "train"]
                 compared = near_copies.NearCopies([directory / shard["name"] for shard in others], sum(shard["bytes"] for shard in others))
             if bucket.exists() or split == "train" and number == 0:
-                progress.shards.append(_write_shard(bucket, directory / name, split, compared, data_config.seed))
+                progress.shards.append(_write_shard(bucket, directory / name, split, compared))
                 rundir.write_json(work / "progress.json", dataclasses.asdict(progress))
                 say(f"wrote {name}: {progress.shards[-1]['documents']:,} documents, {progress.shards[-1]['bytes'] / 1e6:,.1f} MB")
     progress.shards.sort(key=lambda shard: (GATHERED.index(shard["split"]), shard["name"]))
@@ -267,14 +278,14 @@ def _gather(directory, work, part, progress, shard_count, data_config, say) -> N
         progress.counts[key] = sum(shard.get(key, 0) for shard in progress.shards)
 
 
-def _write_shard(bucket: pathlib.Path, path: pathlib.Path, split: str, compared, seed: int) -> dict:
+def _write_shard(bucket: pathlib.Path, path: pathlib.Path, split: str, compared) -> dict:
     from array_record.python import array_record_module
     counts = {"duplicates": 0, "near_held_out": 0}
     partial = path.with_name(f".{path.name}.partial")
     index, content, last = [], hashlib.sha256(), None
     with (bucket.open("rb") if bucket.exists() else open(os.devnull, "rb")) as file:
         writer = array_record_module.ArrayRecordWriter(str(partial), COMPRESSION)
-        for entry in _sorted_entries(file):
+        for entry in _sorted_entries(file, bucket):
             key, length, group = entry["key"].astype(">u8").tobytes(), int(entry["length"]), int(entry["group"])
             if key == last:
                 counts["duplicates"] += 1
@@ -282,8 +293,8 @@ def _write_shard(bucket: pathlib.Path, path: pathlib.Path, split: str, compared,
             last = key
             file.seek(entry["offset"])
             document = file.read(length)
-            if key_of(hashlib.sha256(document).digest(), seed) != key:
-                raise UserError(f"{bucket} is damaged; remove {bucket.parent} and prepare this part again")
+            if crc_of(key, length, group, document) != entry["crc"]:
+                raise _damaged(bucket)
             if compared and compared.near(document):
                 counts["near_held_out"] += 1
                 continue
@@ -304,13 +315,19 @@ def _write_shard(bucket: pathlib.Path, path: pathlib.Path, split: str, compared,
     return record
 
 
-def _sorted_entries(file) -> np.ndarray:
+def _damaged(bucket: pathlib.Path) -> UserError:
+    return UserError(f"{bucket} is damaged; remove {bucket.parent} and prepare this part again")
+
+
+def _sorted_entries(file, bucket: pathlib.Path) -> np.ndarray:
     """Where every document of a bucket lies, by ascending key: ENTRY [documents]."""
     found, parts = np.empty(1 << 14, ENTRY), []
     used = 0
     while header := file.read(HEADER.size):
-        key, length, group = HEADER.unpack(header)
-        found[used] = (np.frombuffer(key, ">u8"), file.tell(), length, group)
+        if len(header) < HEADER.size:
+            raise _damaged(bucket)
+        key, length, group, crc = HEADER.unpack(header)
+        found[used] = (np.frombuffer(key, ">u8"), file.tell(), length, group, crc)
         used += 1
         if used == len(found):
             parts.append(found.copy())

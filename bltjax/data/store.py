@@ -184,10 +184,10 @@ def read_index(shard: Shard) -> np.ndarray:
     try:
         index = np.load(shard.index_path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"cannot read {shard.index_path}: {' '.join(str(error).split())}; prepare this part of the data again") from None
+        raise UserError(f"cannot read {shard.index_path}: {' '.join(str(error).split())}; remove it and prepare this part of the data again") from None
     if index.dtype != INDEX or index.shape != (shard.documents,) or int(index["length"].sum(dtype=np.int64)) != shard.bytes \
             or len(index) and index["group"].max() >= len(shard.groups):
-        raise UserError(f"{shard.index_path} is not the index of {shard.path.name}; prepare this part of the data again")
+        raise UserError(f"{shard.index_path} is not the index of {shard.path.name}; remove it and prepare this part of the data again")
     return index
 
 

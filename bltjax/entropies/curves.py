@@ -13,6 +13,7 @@ from bltjax.entropies import sketch, stored
 from bltjax.errors import UserError
 
 POINTS = 200  # of a curve that is written out
+ALL, OTHERS = "all", "all others"  # what stands for several groups
 GROUPS = 32  # that are counted on their own: each takes a megabyte
 DRAWN = 8  # groups with a line of their own in a plot
 SAMPLED = 64_000_000  # bytes of a split whose documents are looked at one by one
@@ -50,24 +51,24 @@ def calibrated(directory, scheme: str, size: float, *, mark: str = "", delta: fl
     threshold = training.total.threshold(size)
     return {"scheme": scheme, "size": size, "threshold": threshold, "patch_size": training.total.mean_size(threshold), "documents": len(training.numbers),
             "bytes": int(training.documents.lengths[training.numbers].sum()), "entropies": mark, "delta": delta,
-            "groups": {name: found.mean_size(threshold) for name, found in training.groups.items()},
+            "groups": {name: found.mean_size(threshold) for name, found in training.groups},
             "splits": {split: found.total.mean_size(threshold) for split, found in splits.items()},
             "counted": {split: len(found.numbers) for split, found in splits.items()},
             "errors": {split: error(found.documents.lengths, found.entropies, found.numbers, scheme, threshold, delta) for split, found in splits.items()},
-            "curve": {name: curve(found) for name, found in {"all": training.total, **dict(list(training.groups.items())[:DRAWN])}.items()}}
+            "curve": {name: curve(found) for name, found in {ALL: training.total, **dict(training.groups[:DRAWN])}.items()}}
 
 
 @dataclasses.dataclass
 class Counted:
-    """A split whose documents of these numbers were counted. groups: {name: sketch.Sketch}, the largest first."""
+    """A split whose documents of these numbers were counted. groups: (name, sketch.Sketch), the largest first."""
     documents: store.Documents
     entropies: stored.Entropies
     numbers: np.ndarray
-    groups: dict
+    groups: list
 
     @functools.cached_property
     def total(self) -> sketch.Sketch:
-        return functools.reduce(operator.add, self.groups.values())
+        return functools.reduce(operator.add, [found for _, found in self.groups])
 
 
 def counted(documents, mark: str, scheme: str, delta: float | None, limit: int) -> Counted:
@@ -75,7 +76,7 @@ def counted(documents, mark: str, scheme: str, delta: float | None, limit: int) 
     entropies = stored.Entropies(documents, mark)
     names, groups = largest(documents)
     found = sketch.of_documents(entropies, numbers, groups, scheme, delta)
-    return Counted(documents, entropies, numbers, {names[group]: one for group, one in sorted(found.items(), key=lambda item: -item[1].positions)})
+    return Counted(documents, entropies, numbers, [(names[group], one) for group, one in sorted(found.items(), key=lambda item: -item[1].positions)])
 
 
 def largest(documents) -> tuple[list[str], np.ndarray]:
@@ -84,7 +85,8 @@ def largest(documents) -> tuple[list[str], np.ndarray]:
     chosen = np.argsort(-sizes, kind="stable")[:GROUPS]
     number = np.full(len(sizes), len(chosen), np.int32)
     number[chosen] = np.arange(len(chosen))
-    return [*(documents.group_names[group] for group in chosen), "all others"], number[documents.groups]
+    names = [documents.group_names[group] for group in chosen]
+    return [*(f"group {name}" if name in (ALL, OTHERS) else name for name in names), OTHERS], number[documents.groups]
 
 
 def error(lengths, entropies, numbers, scheme: str, threshold: float, delta: float | None) -> float | None:
@@ -105,17 +107,24 @@ def curve(found: sketch.Sketch) -> list[list[float]]:
     return [thresholds[chosen].tolist(), sizes[chosen].tolist()]
 
 
+def check_plot(path) -> None:
+    """UserError where no picture can be written to a path; asked before anything is counted."""
+    from matplotlib.figure import Figure
+    path = pathlib.Path(path)
+    endings = sorted(Figure().canvas.get_supported_filetypes())
+    if path.suffix[1:].lower() not in endings or path.is_dir() or not path.absolute().parent.is_dir():
+        raise UserError(f"cannot write the plot {path}: wanted is a file in a directory that is there, such as curve.png; endings: {', '.join(endings)}")
+
+
 def plot(result: dict, path) -> None:
     """The curves of a result of `calibrated`, as a picture (its format by the path's ending)."""
-    if not pathlib.Path(path).suffix or pathlib.Path(path).is_dir():
-        raise UserError(f"--plot {path}: a file is wanted, such as curve.png")
     import matplotlib
     from matplotlib.figure import Figure
     matplotlib.use("Agg")
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for name, (thresholds, sizes) in result["curve"].items():
-        axes.plot(thresholds, sizes, label=name, color="black" if name == "all" else None, linewidth=2 if name == "all" else 1)
+        axes.plot(thresholds, sizes, label=name, color="black" if name == ALL else None, linewidth=2 if name == ALL else 1)
     axes.axvline(result["threshold"], color="grey", linewidth=0.8)
     axes.axhline(result["size"], color="grey", linewidth=0.8)
     axes.set(xlabel=f"{'rise' if result['scheme'] == 'monotonic' else 'threshold'}, nats", ylabel="mean patch size, bytes", yscale="log",

@@ -168,5 +168,6 @@ class Entropies:
     def __getitem__(self, number: int) -> np.ndarray:
         stored = np.frombuffer(self._values[number], "<u2")
         if len(stored) != self.documents.lengths[number] + 1:
-            raise UserError(f"entropies of {self.mark}: document {number} has {len(stored)} entropies, not {self.documents.lengths[number] + 1}; annotate again")
+            raise UserError(f"{folder_of(self.documents.shards[0], self.mark)}: document {number} has {len(stored)} entropies, not {self.documents.lengths[number] + 1}: they, or the text's "
+                            "index, are damaged (bltjax data inspect --verify says which, and what to remove)")
         return np.append(nats(stored), np.float32(0))
