@@ -33,6 +33,8 @@ def test_the_error_of_a_sample_is_scaled_to_the_whole(monkeypatch):
     (4.3, 0.02, 100, "4.300 (-4.4%; standard error 2.0%)"), (4.3, None, 1, "4.300 (-4.4%; a single document)"), (9.0, 0.01, 7, "9.000 (+100.0%; standard error 1.0%)")])
 def test_a_split_is_said_to_differ_where_chance_does_not_explain_it(size, error, documents, said):
     found = curves.split_text({"size": 4.5, "splits": {"train": 4.5, "held_out": size}, "errors": {"train": 0.002, "held_out": error}, "counted": {"train": 900, "held_out": documents}}, "held_out")
+    near = {"size": 4.0, "splits": {"train": 4.3, "held_out": 4.31}, "errors": {"train": 0.002, "held_out": 0.002}, "counted": {"train": 900, "held_out": 900}}
+    assert "hardly" not in curves.split_text(near, "held_out")  # what training text has, whatever was asked for
     assert said in found and ("hardly chance" in found) == (said in ("by heart", "hardly chance; a few large"))
 
 

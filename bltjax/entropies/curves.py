@@ -149,7 +149,10 @@ def split_text(result: dict, split: str) -> str:
     """A split's patch size, how far it is from the one asked for, and whether its documents, drawn at random, explain that."""
     off, own, training = result["splits"][split] / result["size"] - 1, result["errors"][split], result["errors"]["train"]
     said = f"{result['splits'][split]:.3f} ({off:+.1%}; " + ("a single document)" if own is None else f"standard error {own:.1%})")
-    if split == "train" or min(result["counted"][name] for name in (split, "train")) < FEWEST or abs(math.log1p(off)) < max(BEYOND * math.hypot(own, training), 0.001):
+    if split == "train" or min(result["counted"][name] for name in (split, "train")) < FEWEST:
         return said
-    why = "the byte LM may know its training text by heart, or " if off < 0 else ""  # what it knows is cut into longer patches
+    apart = math.log(result["splits"][split] / result["splits"]["train"])  # training text has not always exactly what was asked for
+    if abs(apart) < max(BEYOND * math.hypot(own, training), 0.001):
+        return said
+    why = "the byte LM may know its training text by heart, or " if apart < 0 else ""  # what it knows is cut into longer patches
     return f"{said}: hardly chance; {why}a few large documents are unlike the rest"
