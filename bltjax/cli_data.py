@@ -54,7 +54,10 @@ def job(shard: str) -> tuple[int, int]:
     numbers = shard.split("/")
     if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
         raise UserError(f"--shard {shard}: it must be I/N, such as 0/8")
-    return int(numbers[0]), int(numbers[1])
+    part, parts = map(int, numbers)
+    if not parts:
+        raise UserError(f"--shard {shard}: N is 1 or more")
+    return part, parts
 
 
 def prepare(args) -> int:

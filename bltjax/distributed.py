@@ -164,10 +164,7 @@ def shared(mesh) -> bool:
 
 def first(mesh) -> bool:
     """Whether this process writes what the run has only one of: all files but its part of the checkpoints, and the progress bar."""
-    if not shared(mesh):
-        return True
-    import jax
-    return jax.process_index() == 0
+    return place(mesh)[0] == 0
 
 
 def place(mesh) -> tuple[int, int]:

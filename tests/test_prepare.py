@@ -160,7 +160,7 @@ def test_more_groups_than_an_index_can_name(tmp_path, monkeypatch):
     documents = store.Documents(store.shards(tmp_path / "out"))
     found = {documents[i]: documents.group_names[documents.groups[i]] for i in range(len(documents))}
     assert [found[text(i)] for i in range(7)] == ["a", "b", "\\ud800" + "x" * 94, "(other groups)", "(other groups)", "a", "\\ud800" + "x" * 94]
-    assert prepare.named("a\nb\x1b[31m\u202eé") == "a\\nb\\x1b[31m\\u202eé"
+    assert prepare.printable("a\nb\x1b[31m\u202eé") == "a\\nb\\x1b[31m\\u202eé"
 
 
 def test_parts_of_several_jobs_make_one_data_set(corpus, tmp_path):

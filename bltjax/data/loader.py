@@ -118,7 +118,7 @@ def in_memory(documents: packing.Documents, row_length: int, row_patches: int | 
     """Yields a Chunk for every epoch, without end."""
     for epoch in itertools.count():
         plan = packing.plan_byte_rows(documents, row_length, row_patches, order_of(seed, epoch, len(documents)), together, (seed, epoch))
-        yield Chunk(packing.counts(documents, plan), functools.partial(lambda plan: plan, plan), functools.partial(packing.fill, documents, plan))
+        yield Chunk(packing.counts(documents, plan), lambda plan=plan: plan, functools.partial(packing.fill, documents, plan))
 
 
 class Rows:

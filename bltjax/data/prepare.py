@@ -14,21 +14,16 @@ import math
 import os
 import pathlib
 import shutil
-import struct
-import zlib
 
 import numpy as np
 
 from bltjax import locks, rundir
-from bltjax.data import near_copies, sources, store
+from bltjax.data import buckets, near_copies, sources, store
 from bltjax.errors import UserError
 
 SHARD_BYTES = 64 << 20  # of text in a shard, about, where the source's size is known
 BUFFER = 32 << 20  # bytes of documents that wait to be written into buckets
 SAVE = 64 << 20  # bytes of text between two points from which scattering can go on
-HEADER = struct.Struct("<16sIHI")  # of a document in a bucket: key, length, group, and a CRC of these and the document
-ENTRY = np.dtype([("key", ">u8", 2), ("offset", "<i8"), ("length", "<u4"), ("group", "<u2"), ("crc", "<u4")])
-FORMAT = 2  # of buckets
 COMPRESSION = "group_size:1,zstd:3"
 MOST_GROUPS = 1 << 15
 GATHERED = ("held_out", "tuning", "train")  # training text last: it is compared with the others
@@ -59,7 +54,7 @@ def prepare(data_config, directory, *, shard_count: int = 0, part: int = 0, part
     """
     directory = pathlib.Path(directory)
     if not 0 <= part < parts:
-        raise UserError(f"--shard {part}/{parts}: there are none of none; N is 1 or more" if parts < 1 else f"--shard {part}/{parts}: shards count from 0 to {parts - 1}")
+        raise UserError(f"--shard {part}/{parts}: shards count from 0 to {parts - 1}")
     if not (data_config.tuning >= 0 and data_config.held_out >= 0 and data_config.tuning + data_config.held_out < 1):
         raise UserError(f"data.tuning={data_config.tuning:g} and data.held_out={data_config.held_out:g} must be 0 or more and together below 1")
     if not 0 < data_config.longest <= LARGEST or not 0 <= data_config.seed < 2**63 or data_config.min_bytes < 0:
@@ -135,7 +130,7 @@ def _prepare(units, data_config, settings, directory, work, shard_count, part, p
         raise UserError(f"--shard {part}/{parts}: {data_config.source} is read in {len(units)} unit(s), so that there can be no more jobs")
     units = units[part::parts]
     shard_count = shard_count or min(1024, max(1, math.ceil(sum(map(_text_size, units)) / SHARD_BYTES)))
-    stamps = hashlib.sha256(json.dumps([FORMAT, settings, shard_count, [(unit.name, unit.stamp) for unit in units]]).encode()).hexdigest()
+    stamps = hashlib.sha256(json.dumps([buckets.FORMAT, settings, shard_count, [(unit.name, unit.stamp) for unit in units]]).encode()).hexdigest()
     progress = _resumed(work, stamps)
     if progress.scattered < len(units):
         _scatter(units, data_config, shard_count, work, progress, say)
@@ -188,7 +183,7 @@ def _resumed(work: pathlib.Path, stamps: str) -> Progress:
 
 def _scatter(units, data_config, shard_count, work, progress, say) -> None:
     counts, group_number = progress.counts, {name: i for i, name in enumerate(progress.groups)}
-    buckets_of = {split: _bucket_count(split, shard_count, data_config) for split in store.SPLITS}
+    bucket_counts = {split: _bucket_count(split, shard_count, data_config) for split in store.SPLITS}
     seed = data_config.seed.to_bytes(8, "little")
     waiting, held, since = {}, 0, 0
 
@@ -215,7 +210,7 @@ def _scatter(units, data_config, shard_count, work, progress, say) -> None:
             if len(document) < max(1, data_config.min_bytes):
                 counts["short"] += 1
                 continue
-            group = named(group)
+            group = printable(group)
             if group not in group_number and len(group_number) >= MOST_GROUPS - 1:
                 group = OTHERS
             if group not in group_number:
@@ -224,10 +219,10 @@ def _scatter(units, data_config, shard_count, work, progress, say) -> None:
             digest = hashlib.sha256(document).digest()
             key = hashlib.sha256(seed + digest).digest()[:16]
             split = split_of(digest, data_config)
-            bucket = int.from_bytes(key[:8], "big") * buckets_of[split] >> 64
-            place = (key, len(document), group_number[group])
-            waiting.setdefault(f"{split}-{bucket:05}.bucket", []).append(HEADER.pack(*place, crc_of(*place, document)) + document)
-            held += len(document) + HEADER.size
+            bucket = int.from_bytes(key[:8], "big") * bucket_counts[split] >> 64
+            record = buckets.record(key, group_number[group], document)
+            waiting.setdefault(f"{split}-{bucket:05}.bucket", []).append(record)
+            held += len(record)
             if held > BUFFER:
                 flush()
         if since > SAVE or number == len(units) - 1:
@@ -240,11 +235,7 @@ def _bucket_count(split: str, shard_count: int, data_config) -> int:
     return max(1, math.ceil(shard_count * share))
 
 
-def crc_of(key: bytes, length: int, group: int, document: bytes) -> int:
-    return zlib.crc32(document, zlib.crc32(HEADER.pack(key, length, group, 0)))
-
-
-def named(group: str) -> str:
+def printable(group: str) -> str:
     """A group's name as it can be printed."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in group[:LONGEST_GROUP])[:LONGEST_GROUP]
 
@@ -285,22 +276,19 @@ def _write_shard(bucket: pathlib.Path, path: pathlib.Path, split: str, compared)
     index, content, last = [], hashlib.sha256(), None
     with (bucket.open("rb") if bucket.exists() else open(os.devnull, "rb")) as file:
         writer = array_record_module.ArrayRecordWriter(str(partial), COMPRESSION)
-        for entry in _sorted_entries(file, bucket):
-            key, length, group = entry["key"].astype(">u8").tobytes(), int(entry["length"]), int(entry["group"])
+        for entry in buckets.by_key(file, bucket):
+            key = buckets.key_of(entry)
             if key == last:
                 counts["duplicates"] += 1
                 continue
             last = key
-            file.seek(entry["offset"])
-            document = file.read(length)
-            if crc_of(key, length, group, document) != entry["crc"]:
-                raise _damaged(bucket)
+            document = buckets.read(file, entry, bucket)
             if compared and compared.near(document):
                 counts["near_held_out"] += 1
                 continue
             writer.write(document)
             content.update(key)
-            index.append((length, group))
+            index.append((entry["length"], entry["group"]))
         writer.close()
     index = np.array(index, store.INDEX)
     index_path = store.index_path(path)
@@ -313,25 +301,3 @@ def _write_shard(bucket: pathlib.Path, path: pathlib.Path, split: str, compared)
     os.replace(index_partial, index_path)
     os.replace(partial, path)
     return record
-
-
-def _damaged(bucket: pathlib.Path) -> UserError:
-    return UserError(f"{bucket} is damaged; remove {bucket.parent} and prepare this part again")
-
-
-def _sorted_entries(file, bucket: pathlib.Path) -> np.ndarray:
-    """Where every document of a bucket lies, by ascending key: ENTRY [documents]."""
-    found, parts = np.empty(1 << 14, ENTRY), []
-    used = 0
-    while header := file.read(HEADER.size):
-        if len(header) < HEADER.size:
-            raise _damaged(bucket)
-        key, length, group, crc = HEADER.unpack(header)
-        found[used] = (np.frombuffer(key, ">u8"), file.tell(), length, group, crc)
-        used += 1
-        if used == len(found):
-            parts.append(found.copy())
-            used = 0
-        file.seek(length, os.SEEK_CUR)
-    entries = np.concatenate([*parts, found[:used]])
-    return entries[np.lexsort((entries["key"][:, 1], entries["key"][:, 0]))]

@@ -70,7 +70,8 @@ def training_documents(config: ConfigDict, text):
 
 
 def prepare(run_dir: pathlib.Path, config: ConfigDict, place: tuple[int, int] = (0, 1)) -> Prepared:
-    """Everything up to the first step. place: this process's among those that do so together (distributed.place). Raises UserError for text, budgets and patch sizes that cannot be had."""
+    """Everything up to the first step. place: this process's among those that do so together (distributed.place). Raises UserError for text,
+    budgets and patch sizes that cannot be had."""
     shared = rundir.shared(run_dir)
     text = artifacts.corpus(config.data)
     documents = training_documents(config, text)
