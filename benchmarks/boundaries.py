@@ -19,9 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from bltjax import api, config as cfg, patching, vocab
-from bltjax.data import segmentation, store
-from bltjax.entropies import annotate, sketch, stored
+from bltjax import api, config as cfg, patching
+
+from bltjax.patching import vocab
+from bltjax.data import corpus
+from bltjax.patching import segmentation
+from bltjax.entropy import annotate, sketch, store
 from bltjax.generation import lm as lms
 
 LONGEST, PIECE = 4096, 128
@@ -58,8 +61,8 @@ def main():
     parser.add_argument("--size", type=float, default=4.5)
     args = parser.parse_args()
     lm = api.load(args.byte_lm)
-    held_out = store.Documents([shard for shard in store.shards(args.data) if shard.split == "held_out"])
-    values = stored.Entropies(held_out, stored.fingerprint(lm.config.model, lm.params))
+    held_out = corpus.Documents([shard for shard in corpus.shards(args.data) if shard.split == "held_out"])
+    values = store.Entropies(held_out, store.fingerprint(lm.config.model, lm.params))
     documents, at_rest = [], []
     for number in range(len(held_out)):
         documents.append(held_out[number][:LONGEST])

@@ -31,7 +31,9 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from bltjax.models import cross_attention, splash, staircase
+from bltjax.models import cross_attention
+
+from bltjax.models.kernels import attention_tpu, patch_attention_tpu
 
 T, K, HEADS, LATENTS = 8192, 64, 20, 4
 C = HEADS * K
@@ -110,13 +112,13 @@ def splash_over(q_BxQxC, k_BxSxC, v_BxSxC, q_ids_BxQ, k_ids_BxS):
     fill = lambda x, value=0: jnp.pad(x, [(0, 0), (0, -x.shape[1] % SPLASH)] + [(0, 0)] * (x.ndim - 2), constant_values=value)
     apart = lambda x: fill(x).reshape(x.shape[0], -1, HEADS, K).swapaxes(1, 2)
     q, k, v = apart(q_BxQxC * K ** -0.5), apart(k_BxSxC), apart(v_BxSxC)
-    ids = splash.kernel.SegmentIds(fill(q_ids_BxQ, -1), fill(k_ids_BxS, -1))
-    mask = splash.masks.MultiHeadMask([splash.masks.FullMask((q.shape[2], k.shape[2]))] * HEADS)
-    forward, function = splash.mask_info.process_mask(mask, (SPLASH, SPLASH), head_shards=1, q_seq_shards=1)
-    backward, _ = splash.mask_info.process_mask_dkv(mask, (SPLASH, SPLASH), head_shards=1, q_seq_shards=1)
-    sizes = splash.kernel.BlockSizes(*[SPLASH] * 8)
-    kernel = splash.kernel.SplashAttentionKernel(
-        forward, forward, backward, block_sizes=sizes, is_mqa=False, save_residuals=False, mask_value=splash.kernel.DEFAULT_MASK_VALUE,
+    ids = attention_tpu.kernel.SegmentIds(fill(q_ids_BxQ, -1), fill(k_ids_BxS, -1))
+    mask = attention_tpu.masks.MultiHeadMask([attention_tpu.masks.FullMask((q.shape[2], k.shape[2]))] * HEADS)
+    forward, function = attention_tpu.mask_info.process_mask(mask, (SPLASH, SPLASH), head_shards=1, q_seq_shards=1)
+    backward, _ = attention_tpu.mask_info.process_mask_dkv(mask, (SPLASH, SPLASH), head_shards=1, q_seq_shards=1)
+    sizes = attention_tpu.kernel.BlockSizes(*[SPLASH] * 8)
+    kernel = attention_tpu.kernel.SplashAttentionKernel(
+        forward, forward, backward, block_sizes=sizes, is_mqa=False, save_residuals=False, mask_value=attention_tpu.kernel.DEFAULT_MASK_VALUE,
         attn_logits_soft_cap=None, residual_checkpoint_name=None, mask_function=function, interpret=False)
     out = jax.vmap(kernel)(q, k, v, ids)
     return out.swapaxes(1, 2).reshape(*out.shape[:1], -1, C)[:, :q_BxQxC.shape[1]]
@@ -145,11 +147,11 @@ def attend(way: str, implementation: str, x, k, v, ids):
 def kernels(way: str, implementation: str, P: int):
     """(FLOPs, bytes) of a kernel's products and repeated reads, forward and backward, that the compiler does not count."""
     if implementation == "blocks":
-        down, across = -(-T // staircase.BYTES), -(-P // staircase.PATCHES)
+        down, across = -(-T // patch_attention_tpu.BYTES), -(-P // patch_attention_tpu.PATCHES)
         # Products of a tile for each latent, forward and backward: of the features, and of one number a head (in whole lanes).
         features, per_head = {"bytes_from_patches": (4 + 8, 0), "patches_from_bytes": (5 + 7, 4 + 4)}[way]
-        width = features * C + per_head * staircase.groups_of(HEADS, K) * staircase.LANES
-        return (down + across - 1) * LATENTS * width * 2 * staircase.BYTES * staircase.PATCHES, 0
+        width = features * C + per_head * patch_attention_tpu.groups_of(HEADS, K) * patch_attention_tpu.LANES
+        return (down + across - 1) * LATENTS * width * 2 * patch_attention_tpu.BYTES * patch_attention_tpu.PATCHES, 0
     if implementation == "splash":
         queries, keys = (P * LATENTS, T) if way == "patches_from_bytes" else (T, P * LATENTS)
         queries, keys = (-(-n // SPLASH) * SPLASH for n in (queries, keys))

@@ -74,7 +74,7 @@ def measured(*arguments, code: int = 0) -> dict:
     env = {"JAX_PLATFORMS": "cpu", **os.environ, "PYTHONPATH": str(HERE.parent.parent)}
     began = time.perf_counter()
     with tempfile.TemporaryFile("w+") as out:
-        process = subprocess.Popen([sys.executable, "-m", "bltjax.cli", *map(str, arguments)], stdout=out, stderr=subprocess.STDOUT, env=env)
+        process = subprocess.Popen([sys.executable, "-m", "bltjax.cli.main", *map(str, arguments)], stdout=out, stderr=subprocess.STDOUT, env=env)
         _, status, used = os.wait4(process.pid, 0)  # what this child used, and no other
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)

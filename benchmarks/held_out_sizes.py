@@ -14,8 +14,8 @@ import operator
 import numpy as np
 
 from bltjax import api
-from bltjax.data import store
-from bltjax.entropies import sketch, stored
+from bltjax.data import corpus
+from bltjax.entropy import sketch, store
 
 PARTS = 64
 
@@ -24,13 +24,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("--byte-lm", required=True)
-    parser.add_argument("--split", nargs="+", choices=store.SPLITS, default=["tuning", "held_out"])
+    parser.add_argument("--split", nargs="+", choices=corpus.SPLITS, default=["tuning", "held_out"])
     parser.add_argument("--halves", type=int, default=200)
     parser.add_argument("--size", type=float, nargs="+", default=[4.5, 6, 8])
     args = parser.parse_args()
     lm = api.load(args.byte_lm).byte_lm
-    documents = store.Documents([shard for shard in store.shards(args.data) if shard.split in args.split])
-    entropies = stored.Entropies(documents, stored.fingerprint(lm.config.model, lm.params))
+    documents = corpus.Documents([shard for shard in corpus.shards(args.data) if shard.split in args.split])
+    entropies = store.Entropies(documents, store.fingerprint(lm.config.model, lm.params))
     rng = np.random.default_rng(0)
     part = rng.permutation(np.arange(len(documents)) % PARTS)
     print(f"{len(documents):,} documents, {documents.lengths.sum() / 1e6:.1f} MB\n\n| scheme | target | off by (root mean square) | standard errors say | halves within 1% |\n"

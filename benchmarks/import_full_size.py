@@ -37,8 +37,9 @@ def sizes(scale: int):
 
 def write(folder: pathlib.Path, scale: int) -> int:
     """The checkpoint; its bytes."""
-    from bltjax import config as cfg, safetensors
-    from bltjax.interop import blt, huggingface
+    from bltjax import config as cfg
+    from bltjax.formats import safetensors
+    from bltjax.formats import blt, huggingface
     model, lm = sizes(scale)
     run = cfg.run("1B", "blt-entropy", model, patching_=cfg.patching("entropy", 4.5, threshold=1.335442066192627))
     places = {p.name: p for p in [*blt.huggingface(blt.blt_places(model)), *blt.huggingface(blt.byte_lm_places(lm, "patcher."))]}
@@ -83,14 +84,14 @@ def main() -> int:
     total = write(source, args.scale)
     print(f"checkpoint: {total / 1e9:.2f} GB in {len(list(source.glob('*.safetensors')))} shards, written in {time.perf_counter() - start:.0f} s", flush=True)
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}
-    done = subprocess.run([sys.executable, "-m", "bltjax.cli", "import", str(source), "--out", str(out), "--json"], env=environment, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, "-m", "bltjax.cli.main", "import", str(source), "--out", str(out), "--json"], env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         return done.returncode
     found = json.loads(done.stdout)
     print(f"import: {found['seconds']:.0f} s, peak memory {found['peak_bytes'] / 1e9:.2f} GB, {(found['peak_bytes'] - total) / 1e9:+.2f} GB of the checkpoint's size", flush=True)
     os.environ["JAX_PLATFORMS"] = "cpu"
     from bltjax import api
-    from bltjax.interop import convert
+    from bltjax import convert
     if not args.keep:
         shutil.rmtree(source)
     model = api.load(out)

@@ -13,10 +13,13 @@ import time
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from bltjax import config as cfg, hashing
-from bltjax.data import blocks, loader, packing, segmentation, store
-from bltjax.data.shelf import Shelf
-from bltjax.entropies import curves, sketch, stored
+from bltjax import config as cfg
+
+from bltjax.patching import hashing
+from bltjax.data import batches, corpus, packing, row_plans
+from bltjax.patching import segmentation
+from bltjax.data.unit_cache import Shelf
+from bltjax.entropy import curves, sketch, store
 
 
 def main():
@@ -30,10 +33,10 @@ def main():
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    documents = store.Documents([shard for shard in store.shards(args.data) if shard.split == "train"])
-    choice = loader.training_documents(documents, cfg.data())
+    documents = corpus.Documents([shard for shard in corpus.shards(args.data) if shard.split == "train"])
+    choice = batches.training_documents(documents, cfg.data())
     marks = curves.marks(args.data)
-    values = stored.Entropies(documents, args.entropies or marks[0]) if marks else None
+    values = store.Entropies(documents, args.entropies or marks[0]) if marks else None
     print(f"{len(documents):,} documents, {documents.lengths.sum() / 1e6:,.0f} MB; one core")
     print("| patches | rows | plan MB/s | fill MB/s | hashes MB/s | all MB/s | bytes used | patches used |\n| --- | --- | --- | --- | --- | --- | --- | --- |")
     for scheme in ("space", "strided", *(("entropy", "monotonic") if values else ())):
@@ -55,18 +58,18 @@ def measure(args, choice, values, patching, together):
         first = units(range(200), [choice[i] for i in range(200)])
         size = len(first.ids) / first.starts.sum()
     slack = 1.02 if together else 1.15
-    patches = loader.patch_capacity(args.context, size, slack)
-    rows = loader.Rows(blocks.Blocks(Shelf(choice, units, ""), args.context, patches, 0, together), args.context, patches, args.rows)
+    patches = batches.patch_capacity(args.context, size, slack)
+    rows = batches.Rows(row_plans.Blocks(Shelf(choice, units, ""), args.context, patches, 0, together), args.context, patches, args.rows)
     began = time.perf_counter()
-    planned = loader.Rows(blocks.Blocks(Shelf(choice, units, ""), args.context, patches, 0, together), args.context, patches, args.rows)
+    planned = batches.Rows(row_plans.Blocks(Shelf(choice, units, ""), args.context, patches, 0, together), args.context, patches, args.rows)
     counts = planned.counts(args.steps)
     planning, total = time.perf_counter() - began, sum(chunk.counts["bytes"].sum() for chunk in planned.chunks)
     rows.counts(args.steps)
     began = time.perf_counter()
-    batches = [rows.batch(step) for step in range(args.steps)]
+    filled_batches = [rows.batch(step) for step in range(args.steps)]
     filling, filled = time.perf_counter() - began, counts["bytes"].sum()
     began = time.perf_counter()
-    for batch in batches[:4]:
+    for batch in filled_batches[:4]:
         hashing.ngram_hashes(batch["bytes"], (3, 4, 5, 6, 7, 8), 500_000, doc_ids=batch["doc_ids"])
     hashed = counts["bytes"][:4].sum() / (time.perf_counter() - began)
     rates = total / planning, filled / filling, hashed

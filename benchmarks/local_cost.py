@@ -18,16 +18,16 @@ import time
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from bltjax import host_memory
+from bltjax.parallel import host
 
-host_memory.keep()
+host.keep_memory()
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bltjax import config, models
-from bltjax.interop.blt import batch_from_lengths
+from bltjax.formats.blt import batch_from_lengths
 from bltjax.models.blt import ARRAYS
 from bltjax.models.decoder import Decoder
 from bltjax.models.encoder import Encoder

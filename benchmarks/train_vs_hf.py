@@ -28,8 +28,8 @@ def ours(args) -> dict:
     if hasattr(os, "sched_setaffinity"):  # before JAX starts: its thread pool takes its size from here
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.threads:])
     sys.path.insert(0, str(HERE.parent))
-    from bltjax import host_memory
-    host_memory.keep()
+    from bltjax.parallel import host
+    host.keep_memory()
     import glob
     import sysconfig
 
@@ -37,8 +37,10 @@ def ours(args) -> dict:
     import numpy as np
     import optax
 
-    from bltjax import config, models, vocab
-    from bltjax.interop.blt import batch_from_lengths
+    from bltjax import config, models
+
+    from bltjax.patching import vocab
+    from bltjax.formats.blt import batch_from_lengths
     from bltjax.models import loss
 
     model = config.blt_model("released", local_width=128, encoder_layers=1, decoder_layers=3, local_heads=4, global_width=256,

@@ -10,13 +10,16 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from bltjax import config as cfg
-from bltjax import models, patching, rundir, vocab
-from bltjax.data import segmentation, tokenizers
-from bltjax.entropies import annotate
+from bltjax import models, patching
+from bltjax.patching import vocab
+from bltjax.storage import rundir
+from bltjax.patching import segmentation
+from bltjax.tokenizers import bpe
+from bltjax.entropy import annotate
 from bltjax.errors import UserError
 from bltjax.generation import Generator, Options, characters
-from bltjax.interop import blt, formats, imported
-from bltjax.shapes import bucket
+from bltjax.formats import blt, detect, imported
+from bltjax.models.buckets import bucket
 from bltjax.training import checkpoint
 
 
@@ -28,7 +31,7 @@ def load(path, byte_lm=None) -> "Model":
     or where it is not whole.
     """
     folder = pathlib.Path(path)
-    model = _ours(folder) if formats.of(folder) == formats.OURS else _imported(folder, formats.load(folder))
+    model = _ours(folder) if detect.of(folder) == detect.OURS else _imported(folder, detect.load(folder))
     if byte_lm is not None:
         other = load(byte_lm)
         model.byte_lm = other.byte_lm
@@ -49,15 +52,15 @@ def _ours(folder: pathlib.Path) -> "Model":
         lm = lambda: _ours(folder / imported.BYTE_LM)
     tokenizer = None
     if "tokenizer" in planned:
-        tokenizer = lambda: tokenizers.llama3() if config.tokenizer.kind == "llama3" else tokenizers.load(folder / planned["tokenizer"])
+        tokenizer = lambda: bpe.llama3() if config.tokenizer.kind == "llama3" else bpe.load(folder / planned["tokenizer"])
     elif (folder / imported.TOKENIZER).exists():
-        tokenizer = lambda: tokenizers.huggingface(folder / imported.TOKENIZER)
+        tokenizer = lambda: bpe.huggingface(folder / imported.TOKENIZER)
     return Model(cfg.replace(config, **found), lambda: checkpoint.load_params(folder), folder, lm, tokenizer)
 
 
 def _imported(folder: pathlib.Path, found: imported.Imported) -> "Model":
     lm = found.byte_lm and (lambda: _imported(folder, found.byte_lm))
-    tokenizer = found.tokenizer and (lambda: tokenizers.huggingface(found.tokenizer))
+    tokenizer = found.tokenizer and (lambda: bpe.huggingface(found.tokenizer))
     return Model(found.config, lambda: found.params, folder, lm, tokenizer)
 
 
@@ -91,7 +94,7 @@ class Model:
         return self._byte_lm()
 
     @functools.cached_property
-    def tokenizer(self) -> tokenizers.Tokenizer:
+    def tokenizer(self) -> bpe.Tokenizer:
         if not self._tokenizer:
             raise UserError(f"{self.folder} has no tokenizer")
         return self._tokenizer()

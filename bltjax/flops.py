@@ -140,7 +140,7 @@ def mean_keys(queries: float, window: int = 0) -> float:
 
 def executed_keys(queries: int, window: int = 0) -> float:
     """Keys per query that models.attention multiplies, masked ones in its blocks included, averaged over a row."""
-    from bltjax.models import attention  # late: counting for a plan needs no jax
+    from bltjax.models.kernels import attention  # late: counting for a plan needs no jax
     return attention.executed_pairs(queries, window) / queries
 
 

@@ -23,7 +23,9 @@ import traceback
 
 from ml_collections import ConfigDict
 
-from bltjax import checks, config as cfg
+from bltjax import config as cfg
+
+from bltjax.run import validate
 from bltjax.errors import UserError
 
 FOLDER = pathlib.Path(__file__).parent
@@ -63,7 +65,7 @@ def load(name_or_path: str, overrides=(), *, runlocal: bool = False, only: str =
     kept = tuple(run for run in declared_runs if only in run.name)
     if not kept:
         raise UserError(f"no run of {name} has {only!r} in its name; there are {', '.join(run.name for run in declared_runs)}")
-    runs = tuple(checks.check(_overridden(run, overrides)) if overrides else _checked(path, run) for run in kept)
+    runs = tuple(validate.check(_overridden(run, overrides)) if overrides else _checked(path, run) for run in kept)
     return Experiment(name, str(declared.get("claim", "")), str(declared.get("figure", "")), runs, path)
 
 
@@ -153,7 +155,7 @@ def _runs(path: pathlib.Path, declared: ConfigDict) -> tuple[ConfigDict, ...]:
 def _checked(path: pathlib.Path, run: ConfigDict) -> ConfigDict:
     """As the file has it: a mistake is the file's."""
     try:
-        return checks.check(run)
+        return validate.check(run)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 

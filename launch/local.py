@@ -4,17 +4,13 @@ Two pinned one-core processes train faster together than one process on both cor
 step repeats bit for bit only on the same number of cores.
 """
 
-import os
 import pathlib
 import subprocess
 import sys
 
+from bltjax.parallel import host
+
 ORPHAN_NOTE = "the runner that started this process is gone"
-
-
-def cores() -> list[int]:
-    """The cores this process may use."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def platform() -> str:
@@ -28,12 +24,12 @@ def slots(workers: int = 0) -> list[int | None]:
     here = platform()
     if here != "cpu":
         return [None] * max(1, workers)
-    available = cores()
+    available = host.cores()
     return [available[i % len(available)] for i in range(workers or len(available))]
 
 
 def start(arguments: list[str], core: int | None, log: pathlib.Path) -> subprocess.Popen:
-    """`python -m bltjax.sweep.worker ARGUMENTS`, pinned to a core; its output is appended to log.
+    """`python -m bltjax.run.worker ARGUMENTS`, pinned to a core; its output is appended to log.
 
     The child holds the other end of a pipe: when this process dies, however it dies, the child sees the end of the pipe,
     saves a checkpoint and stops.
@@ -41,22 +37,4 @@ def start(arguments: list[str], core: int | None, log: pathlib.Path) -> subproce
     log.parent.mkdir(parents=True, exist_ok=True)
     pin = [] if core is None else ["--core", str(core)]
     with log.open("ab") as out:
-        return subprocess.Popen([sys.executable, "-m", "bltjax.sweep.worker", *arguments, *pin], stdin=subprocess.PIPE, stdout=out, stderr=out)
-
-
-def ready() -> None:
-    """What a process that trains does before its first computation: keep its memory, and its compiled programs."""
-    from bltjax import host_memory
-    host_memory.keep()
-    keep_compiled_programs()
-
-
-def keep_compiled_programs() -> None:
-    """Compiled programs are kept between processes, under the user's cache folder: a resumed run does not compile again.
-
-    A run's numbers do not depend on it.
-    """
-    import jax
-    if jax.config.jax_compilation_cache_dir is None:
-        base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(base / "bltjax" / f"xla-{jax.__version__}"))
+        return subprocess.Popen([sys.executable, "-m", "bltjax.run.worker", *arguments, *pin], stdin=subprocess.PIPE, stdout=out, stderr=out)

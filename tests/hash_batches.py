@@ -7,23 +7,25 @@ import pathlib
 
 import jax
 
-from bltjax import config as cfg, distributed
-from bltjax.data import blocks, feed, loader, store
-from bltjax.entropies import stored
-from bltjax.sweep import at_rest
+from bltjax import config as cfg
+
+from bltjax.parallel import distributed
+from bltjax.data import batches, corpus, feed, row_plans
+from bltjax.entropy import store
+from bltjax.run import at_rest
 
 THRESHOLD = 0.9
 
 
-def rows(folder: pathlib.Path, plans: pathlib.Path | None) -> loader.Rows:
+def rows(folder: pathlib.Path, plans: pathlib.Path | None) -> batches.Rows:
     """Batches of a run of entropy patches. Blocks are small, so that plans are made on the way."""
-    blocks.BLOCK = 100_000
+    row_plans.BLOCK = 100_000
     config = cfg.run("hashed", "blt-entropy", cfg.blt_model("paper", local_width=8, encoder_layers=1, decoder_layers=1, local_heads=1, global_width=8,
                                                             global_layers=1, global_heads=1, k=1), patching_=cfg.patching("entropy", 3.0, threshold=THRESHOLD))
     config = cfg.replace(config, **{"data.context": 256, "data.rows": 8, "data.together": 16, "data.patch_slack": 1.1})
-    documents = loader.training_documents(store.Documents([shard for shard in store.shards(folder) if shard.split == "train"]), config.data)
+    documents = batches.training_documents(corpus.Documents([shard for shard in corpus.shards(folder) if shard.split == "train"]), config.data)
     mark = next(folder.glob("entropies-*")).name.removeprefix("entropies-")
-    return at_rest.rows(config, documents, stored.Entropies(documents.documents, mark), None, plans)
+    return at_rest.rows(config, documents, store.Entropies(documents.documents, mark), None, plans)
 
 
 def main():

@@ -29,7 +29,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 from bltjax import config as cfg
-from bltjax import models, sharding
+from bltjax import models
+from bltjax.parallel import sharding
 from bltjax.training import step as steps
 
 STEPS, ROWS, T, PATCHES = 20, 16, 48, 20

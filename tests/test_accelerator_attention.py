@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from jax.experimental import topologies
 
-from bltjax import sharding
-from bltjax.models import attention, cross_attention, cudnn, splash, staircase, staircase_decoder, staircase_encoder
+from bltjax.parallel import sharding
+from bltjax.models import cross_attention
+from bltjax.models.kernels import attention, attention_gpu, attention_tpu, patch_attention_tpu, patch_attention_tpu_decoder, patch_attention_tpu_encoder
 from test_attention import close, documents, normals, with_gradient
 
 B, H, K = 2, 2, 12
@@ -31,29 +32,29 @@ def both_ways(attend, T, window, tolerance):
 
 @pytest.mark.parametrize("T,window", [(130, 900), (256, 129)])
 def test_splash_equals_reference(T, window, monkeypatch):
-    monkeypatch.setattr(splash, "BLOCKS", (128,))  # several blocks, and none but the last filled up
-    both_ways(lambda *args: splash.attend(*args, interpret=True), T, window, 1e-5)
+    monkeypatch.setattr(attention_tpu, "BLOCKS", (128,))  # several blocks, and none but the last filled up
+    both_ways(lambda *args: attention_tpu.attend(*args, interpret=True), T, window, 1e-5)
 
 
 def test_splash_blocks():
-    assert [splash.block_size(T) for T in (1, 128, 300, 512, 1820, 2096, 8192)] == [128, 128, 384, 512, 384, 384, 512]
+    assert [attention_tpu.block_size(T) for T in (1, 128, 300, 512, 1820, 2096, 8192)] == [128, 128, 384, 512, 384, 384, 512]
 
 
 @pytest.mark.parametrize("T,window,tolerance", [
     (150, 0, 1e-5), (131, 0, 1e-5), (150, 20, 1e-3), (131, 64, 1e-3), (9, 1, 1e-3), (90, 500, 1e-5)])
 def test_cudnn_arguments_mean_the_reference(T, window, tolerance):
     """JAX's plain attention with what cuDNN would get. With a window, codes of documents cost digits that bfloat16 has not."""
-    both_ways(lambda *args: cudnn.attend(*args, implementation="xla"), T, window, tolerance)
+    both_ways(lambda *args: attention_gpu.attend(*args, implementation="xla"), T, window, tolerance)
 
 
 def test_cudnn_codes_part_documents_within_a_window():
     """Every byte a document of its own: all that a window reaches are apart by a GAP at least, and equal ones by nothing, in bfloat16."""
     window, T = 100, 300
-    q, k = cudnn.codes(jnp.arange(T, dtype=jnp.int32)[None], window, jnp.bfloat16)
+    q, k = attention_gpu.codes(jnp.arange(T, dtype=jnp.int32)[None], window, jnp.bfloat16)
     products = np.asarray(q[0], np.float32) @ np.asarray(k[0], np.float32).T
     distance = np.subtract.outer(np.arange(T), np.arange(T))
     assert not products[distance == 0].any()
-    assert (products[(distance > 0) & (distance < window)] <= -cudnn.GAP).all()
+    assert (products[(distance > 0) & (distance < window)] <= -attention_gpu.GAP).all()
 
 
 @pytest.mark.parametrize("window,call", [(0, "fmhaScaleBiasSoftmax"), (64, "fmhaSoftmax")])
@@ -75,7 +76,7 @@ def test_cudnn_lowers_to_its_kernel(window, call, monkeypatch):
 def test_self_attention_follows_the_platform(platform, dtype, expected, monkeypatch):
     called = []
     monkeypatch.setattr(sharding, "platform", lambda: platform)
-    for name, (owner, attribute) in {"blocks": (attention, "blocks"), "splash": (splash, "attend"), "cudnn": (cudnn, "attend")}.items():
+    for name, (owner, attribute) in {"blocks": (attention, "blocks"), "splash": (attention_tpu, "attend"), "cudnn": (attention_gpu, "attend")}.items():
         monkeypatch.setattr(owner, attribute, lambda *args, name=name: called.append(name))
     x = jnp.zeros((1, 1, 4, 8), dtype)
     attention.self_attention(x, x, x, jnp.ones((1, 4), jnp.int32), 2)
@@ -97,8 +98,8 @@ def patch_rows():
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(staircase, "BYTES", TILE)
-    monkeypatch.setattr(staircase, "PATCHES", TILE)
+    monkeypatch.setattr(patch_attention_tpu, "BYTES", TILE)
+    monkeypatch.setattr(patch_attention_tpu, "PATCHES", TILE)
 
 
 @pytest.mark.parametrize("k,heads,head_dim", [(3, 2, K), (2, 4, 64)])  # one group of heads; two
@@ -107,7 +108,7 @@ def test_encoder_blocks_equal_dense(k, heads, head_dim, small_tiles):
     q, keys, values = normals(k, (4, P, k, C), (4, T_PATCHES, C), (4, T_PATCHES, C))
     # Scores up to a few hundred: a largest score that is another patch's would overflow or leave nothing.
     args = q, 100 * head_dim ** -0.5 * keys * jnp.sin(jnp.arange(T_PATCHES, dtype=jnp.float32))[None, :, None], values
-    found = with_gradient(lambda *args: staircase_encoder.patches_from_bytes(*args, ids, heads, interpret=True), *args)
+    found = with_gradient(lambda *args: patch_attention_tpu_encoder.patches_from_bytes(*args, ids, heads, interpret=True), *args)
     expected = with_gradient(lambda *args: cross_attention.patches_from_bytes(*args, ids, heads, "reference"), *args)
     # Gradients are then up to hundreds themselves: 1e-5 of the largest.
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -118,7 +119,7 @@ def test_encoder_blocks_equal_dense(k, heads, head_dim, small_tiles):
 def test_decoder_blocks_equal_dense(k, heads, head_dim, small_tiles):
     ids, C = patch_rows(), heads * head_dim
     args = normals(k, (4, T_PATCHES, C), (4, P, k, C), (4, P, k, C))
-    found = with_gradient(lambda *args: staircase_decoder.bytes_from_patches(*args, ids, heads, interpret=True), *args)
+    found = with_gradient(lambda *args: patch_attention_tpu_decoder.bytes_from_patches(*args, ids, heads, interpret=True), *args)
     close(found, with_gradient(lambda *args: cross_attention.bytes_from_patches(*args, ids, heads, "reference"), *args), 1e-5)
 
 
@@ -133,27 +134,27 @@ def test_encoder_blocks_in_bfloat16_are_as_near_as_segments(small_tiles):
         found = with_gradient(lambda *args: attend(*args).astype(jnp.float32), *args)
         return [float(jnp.max(jnp.abs(a - b))) for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(dense), strict=True)]
 
-    blocks = errors(lambda *args: staircase_encoder.patches_from_bytes(*args, ids, heads, interpret=True))
+    blocks = errors(lambda *args: patch_attention_tpu_encoder.patches_from_bytes(*args, ids, heads, interpret=True))
     assert all(a <= 2 * b for a, b in zip(blocks, errors(plain("segments")), strict=True))
 
 
 def test_staircase_meets_every_pair_once():
     """Each byte's tile with its patch lies on the walk, which moves one block at a time from the first corner to the last."""
-    size, ids = staircase.BYTES, np.sort(np.random.default_rng(1).integers(0, 700, (3, 900)), axis=1).astype(np.int32)
-    rows = np.asarray(staircase.Plan(jnp.asarray(ids), 700, 1, 8, 1, True).rows)
+    size, ids = patch_attention_tpu.BYTES, np.sort(np.random.default_rng(1).integers(0, 700, (3, 900)), axis=1).astype(np.int32)
+    rows = np.asarray(patch_attention_tpu.Plan(jnp.asarray(ids), 700, 1, 8, 1, True).rows)
     steps = np.arange(rows.shape[1])
     for row, own in zip(rows, ids):
         walk = list(zip(row.tolist(), (steps - row).tolist()))
         assert walk[0] == (0, 0) and walk[-1] == (7, 5) and len(set(walk)) == 8 + 6 - 1
-        assert {(t // size, p // staircase.PATCHES) for t, p in enumerate(own.tolist())} <= set(walk)
+        assert {(t // size, p // patch_attention_tpu.PATCHES) for t, p in enumerate(own.tolist())} <= set(walk)
 
 
 @pytest.mark.parametrize("platform,expected", [("cpu", []), ("gpu", []), ("tpu", ["patches", "bytes"])])
 def test_cross_attention_follows_the_platform(platform, expected, monkeypatch):
     called = []
     monkeypatch.setattr(sharding, "platform", lambda: platform)
-    monkeypatch.setattr(staircase_encoder, "patches_from_bytes", lambda *args: called.append("patches"))
-    monkeypatch.setattr(staircase_decoder, "bytes_from_patches", lambda *args: called.append("bytes"))
+    monkeypatch.setattr(patch_attention_tpu_encoder, "patches_from_bytes", lambda *args: called.append("patches"))
+    monkeypatch.setattr(patch_attention_tpu_decoder, "bytes_from_patches", lambda *args: called.append("bytes"))
     of_bytes, of_patches, ids = jnp.zeros((1, 4, 8)), jnp.zeros((1, 2, 1, 8)), jnp.zeros((1, 4), jnp.int32)
     cross_attention.patches_from_bytes(of_patches, of_bytes, of_bytes, ids, 2)
     cross_attention.bytes_from_patches(of_bytes, of_patches, of_patches, ids, 2)

@@ -9,7 +9,9 @@ import re
 import numpy as np
 import pytest
 
-from bltjax.analysis import bootstrap, findings, plot, report as reporting, rows, runs as reading, sections, tables
+from bltjax.report import findings, plot, report as reporting, rows, runs as reading, sections, tables
+
+from bltjax.science import bootstrap
 from bltjax.errors import UserError
 
 LAWS = {"bpe": (60.0, 0.132), "blt-entropy": (85.0, 0.145), "blt-space": (70.0, 0.137), "blt-strided": (66.0, 0.131)}
@@ -388,7 +390,7 @@ def test_analysis_stands_apart():
     """It imports nothing of the package but itself and the exception."""
     for path in pathlib.Path(reporting.__file__).parent.glob("*.py"):
         for module in re.findall(r"^\s*(?:from|import)\s+(bltjax[\w.]*)", path.read_text(), re.M):
-            assert module.startswith("bltjax.analysis") or module == "bltjax.errors", (path.name, module)
+            assert module.startswith("bltjax.report") or module == "bltjax.errors", (path.name, module)
 
 
 def test_markdown_has_the_same_sections_as_the_data(reported):

@@ -10,16 +10,20 @@ import sys
 import jax
 import pytest
 
-from bltjax import aot, chips, config as cfg, sharding
+from bltjax import config as cfg
+
+from bltjax.compile import aot, chips
+
+from bltjax.parallel import sharding
 from bltjax.errors import UserError
-from bltjax.sweep import compiling
+from bltjax.sweep import compile_table
 
 HERE = pathlib.Path(__file__).parent
 
 
 def bltjax(*arguments, timeout=600):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}
-    return subprocess.run([sys.executable, "-m", "bltjax.cli", *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=timeout)
+    return subprocess.run([sys.executable, "-m", "bltjax.cli.main", *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=timeout)
 
 
 def tiny(**changes):
@@ -98,7 +102,7 @@ def test_weights_are_never_cut_over_all_of_a_large_slice():
 def test_the_fewest_microbatches_that_fit_come_first():
     run = cfg.run("big", "blt-space", cfg.replace(cfg.sized_blt("8B"), dtype="bfloat16", remat="full"), patching_=cfg.patching("space", 6.0), budget_flops=1e21,
                   data_=cfg.replace(cfg.data(), context=8192, rows=2048))
-    plenty, tight = (compiling._layouts(run, chips.topology(name), None, False) for name in ("v5p:4x4x4", "v6e:8x8"))
+    plenty, tight = (compile_table._layouts(run, chips.topology(name), None, False) for name in ("v5p:4x4x4", "v6e:8x8"))
     assert plenty[0]["accumulate"] <= tight[0]["accumulate"] and [c["accumulate"] for c in tight] == sorted(c["accumulate"] for c in tight)
 
 
@@ -108,7 +112,8 @@ def test_for_a_pod(tmp_path):
     """No collective carries a table, weights move as little as FSDP can, look-ups at most ten activations each way."""
     program = f"""
 import json, sys
-from bltjax import aot, chips, sharding
+from bltjax.compile import aot, chips
+from bltjax.parallel import sharding
 sys.path.insert(0, {str(HERE)!r})
 from test_aot import tiny
 topology = chips.topology("v5p:4x4x4")
@@ -134,19 +139,19 @@ def test_two_commands_fill_one_table(tmp_path):
     record = lambda name, program: dict(
         name=name, family="bpe", size="", patch_size=1.0, program=program, mesh=[1, 2, 1], accumulate=1, remat="none", fits=True, error=None, compile_s=1.0,
         hbm_peak_bytes=1, hbm_chip_bytes=None, hash_table_collective_bytes=0, collective_bytes={}, measured=["program", "compile_s"])
-    compiling._claim(out, topology)
+    compile_table._claim(out, topology)
     for name, program in (("a", "1"), ("b", "2"), ("a", "3"), ("a", "1")):
-        compiling._add(out, topology, record(name, program))
-    runs, past = compiling._read(out, topology)
+        compile_table._add(out, topology, record(name, program))
+    runs, past = compile_table._read(out, topology)
     assert {r["name"]: r["program"] for r in runs} == {"a": "1", "b": "2"} and [r["program"] for r in past] == ["3"]
-    assert set(compiling._programs((runs, past))) == {"1", "2", "3"}
+    assert set(compile_table._programs((runs, past))) == {"1", "2", "3"}
 
 
 @pytest.mark.parametrize("runs", [[1], [{"name": "bpe"}], [{"name": "bpe", "measured": None}]])
 def test_a_table_with_broken_records_is_left_alone(runs, tmp_path):
-    (tmp_path / "t.json").write_text(json.dumps({"schema": compiling.SCHEMA, "topology": "cpu:2", "runs": runs}))
+    (tmp_path / "t.json").write_text(json.dumps({"schema": compile_table.SCHEMA, "topology": "cpu:2", "runs": runs}))
     with pytest.raises(UserError, match="no whole table"):
-        compiling._claim(tmp_path / "t.json", chips.topology("cpu:2"))
+        compile_table._claim(tmp_path / "t.json", chips.topology("cpu:2"))
 
 
 def test_a_table_never_overwrites_what_is_beside_it(tmp_path):
@@ -154,5 +159,5 @@ def test_a_table_never_overwrites_what_is_beside_it(tmp_path):
     (tmp_path / "file").write_text("")
     for out, says in ((tmp_path / "notes.json", "written over"), (tmp_path / "t.md", "ends in .json"), (tmp_path / "file" / "t.json", "cannot be written")):
         with pytest.raises(UserError, match=says):
-            compiling._claim(out, chips.topology("cpu:2"))
+            compile_table._claim(out, chips.topology("cpu:2"))
     assert (tmp_path / "notes.md").read_text() == "mine"

@@ -8,10 +8,15 @@ import shutil
 import numpy as np
 import pytest
 
-from bltjax import api, cli, config as cfg, patching, rundir
-from bltjax.data import blocks, loader, packing, prepare, segmentation, shelf, store
+from bltjax import api, config as cfg, patching
+
+from bltjax.cli import main
+
+from bltjax.storage import rundir
+from bltjax.data import batches, corpus, packing, prepare, row_plans, unit_cache
+from bltjax.patching import segmentation
 from bltjax.errors import UserError
-from bltjax.sweep import artifacts
+from bltjax.run import inputs
 
 HERE = pathlib.Path(__file__).parent
 
@@ -29,28 +34,28 @@ def prepared(tmp_path_factory):
 
 
 def train_documents(prepared):
-    return store.Documents([shard for shard in store.shards(prepared) if shard.split == "train"])
+    return corpus.Documents([shard for shard in corpus.shards(prepared) if shard.split == "train"])
 
 
 def blocks_of(documents, context=128, together=0, plans=None, patches=40):
-    choice = loader.training_documents(documents, cfg.data())
+    choice = batches.training_documents(documents, cfg.data())
     units = lambda numbers, found: packing.byte_documents(found, segmentation.document_lengths(cfg.patching("space"), found))
-    return blocks.Blocks(shelf.Shelf(choice, units, "k"), context, patches, 0, together, plans)
+    return row_plans.Blocks(unit_cache.Shelf(choice, units, "k"), context, patches, 0, together, plans)
 
 
 def rows_of(documents, context=128, together=0, plans=None, patches=40, place=(0, 1)):
     chunks = blocks_of(documents, context, together, plans, patches)
-    return loader.Rows(chunks, context, patches, 4, lambda count: chunks.ahead(count, *place))
+    return batches.Rows(chunks, context, patches, 4, lambda count: chunks.ahead(count, *place))
 
 
 @pytest.mark.parametrize("together", [0, 8])
 def test_the_rows_are_those_in_memory(prepared, together, monkeypatch):
     documents = train_documents(prepared)
-    chosen = loader.training_documents(list(documents), cfg.data())
+    chosen = batches.training_documents(list(documents), cfg.data())
     lengths = segmentation.document_lengths(cfg.patching("space"), chosen)
-    here = loader.byte_rows(chosen, lengths, context=128, rows=4, patches=40, together=together)
+    here = batches.byte_rows(chosen, lengths, context=128, rows=4, patches=40, together=together)
     there = rows_of(documents, together=together)
-    monkeypatch.setattr(shelf, "KEPT", 5000)  # little is kept, so that documents are read anew
+    monkeypatch.setattr(unit_cache, "KEPT", 5000)  # little is kept, so that documents are read anew
     if together:  # where a block begins is part of how its rows are shuffled: the same rows in another order
         sums = lambda rows: np.sort(rows.chunks[0].counts["bytes"]).tolist()
         assert sums(here) == sums(there)
@@ -62,7 +67,7 @@ def test_the_rows_are_those_in_memory(prepared, together, monkeypatch):
 
 
 def test_blocks_hold_every_byte_once_an_epoch(prepared, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 3000)
+    monkeypatch.setattr(row_plans, "BLOCK", 3000)
     documents = train_documents(prepared)
     rows = rows_of(documents, together=8)
     total = 0
@@ -73,7 +78,7 @@ def test_blocks_hold_every_byte_once_an_epoch(prepared, monkeypatch):
 
 
 def test_plans_are_found_again_and_mended(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 5000)
+    monkeypatch.setattr(row_plans, "BLOCK", 5000)
     first = rows_of(train_documents(prepared), plans=tmp_path / "plans")
     expected = [first.batch(step) for step in range(30)]
     files = sorted((tmp_path / "plans").iterdir())
@@ -82,7 +87,7 @@ def test_plans_are_found_again_and_mended(prepared, tmp_path, monkeypatch):
     files[2].unlink()
     files[2].mkdir()
     read = []
-    monkeypatch.setattr(shelf.Shelf, "read", lambda self, numbers, read_=shelf.Shelf.read: read.append(len(numbers)) or read_(self, numbers))
+    monkeypatch.setattr(unit_cache.Shelf, "read", lambda self, numbers, read_=unit_cache.Shelf.read: read.append(len(numbers)) or read_(self, numbers))
     again = rows_of(train_documents(prepared), plans=tmp_path / "plans")
     for step in (29, 0, 17, *range(30)):
         for name, value in expected[step].items():
@@ -92,14 +97,14 @@ def test_plans_are_found_again_and_mended(prepared, tmp_path, monkeypatch):
 
 
 def test_processes_plan_together_what_each_would_alone(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 4000)
-    monkeypatch.setattr(blocks, "PLANS", 3)
+    monkeypatch.setattr(row_plans, "BLOCK", 4000)
+    monkeypatch.setattr(row_plans, "PLANS", 3)
     alone = rows_of(train_documents(prepared))
     expected = alone.counts(80)
-    choice = loader.training_documents(train_documents(prepared), cfg.data())
-    names = [f"{epoch}-{first}.npz" for (epoch, first), _ in itertools.islice(blocks.one_by_one(choice, 0), 9)]
+    choice = batches.training_documents(train_documents(prepared), cfg.data())
+    names = [f"{epoch}-{first}.npz" for (epoch, first), _ in itertools.islice(row_plans.one_by_one(choice, 0), 9)]
     made = []
-    monkeypatch.setattr(blocks, "_keep_plan", lambda path, *found, keep=blocks._keep_plan: made.append(path.name) or keep(path, *found))
+    monkeypatch.setattr(row_plans, "_keep_plan", lambda path, *found, keep=row_plans._keep_plan: made.append(path.name) or keep(path, *found))
     blocks_of(train_documents(prepared), plans=tmp_path / "plans").ahead(9, 2, 3)
     assert made == names[6:] + names[:6]  # from its own third on, and round: others may be late
     (tmp_path / "plans" / names[4]).unlink()
@@ -125,7 +130,7 @@ def test_some_rows_read_some_documents(prepared):
 
 def run(prepared, tmp_path, name, *more, code=0):
     out = tmp_path / "runs" / "tiny" / name
-    assert cli.main(["train", "--config", str(HERE / "tiny_experiment.py"), "--run", name, "--run-dir", str(out), "--set", "data.source=prepared",
+    assert main.main(["train", "--config", str(HERE / "tiny_experiment.py"), "--run", name, "--run-dir", str(out), "--set", "data.source=prepared",
                      "--set", f"data.folder={prepared}", "--set", "budget_flops=0", "--set", "train.steps=8", *more]) == code
     return out
 
@@ -146,12 +151,12 @@ def test_a_run_of_every_family(prepared, tmp_path, name, capfd):
         model = api.load(out)
         assert model.config.patching.resolution == patching.RESOLUTION and b"".join(model.patch("alpha beta gamma")) == b"alpha beta gamma"
         assert len(list(prepared.glob("entropies-*"))) == 1
-        assert cli.main(["data", "calibrate", "--data", str(prepared), "--byte-lm", str(out), "--size", "3", "--json"]) == 0
+        assert main.main(["data", "calibrate", "--data", str(prepared), "--byte-lm", str(out), "--size", "3", "--json"]) == 0
         assert abs(json.loads(capfd.readouterr().out.splitlines()[-1])["threshold"] - planned["threshold"]) < 0.1
 
 
 def test_a_run_goes_on_with_its_own_text_alone(prepared, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(artifacts, "_corpora", {})
+    monkeypatch.setattr(inputs, "_corpora", {})
     out = run(prepared, tmp_path, "space")
     for name in ("done.json", "eval.json"):
         (out / name).unlink()
@@ -159,14 +164,14 @@ def test_a_run_goes_on_with_its_own_text_alone(prepared, tmp_path, capsys, monke
     prepare.prepare(cfg.replace(cfg.data(), source="files", globs=(str(prepared.parent / "a.jsonl"),), held_out=0.1, tuning=0.1, seed=5), elsewhere)
     shutil.move(prepared, tmp_path / "kept")
     shutil.copytree(elsewhere, prepared)
-    artifacts._corpora.clear()  # as another process would begin
+    inputs._corpora.clear()  # as another process would begin
     try:
         run(prepared, tmp_path, "space", code=2)
         assert "other text" in capsys.readouterr().err
     finally:
         shutil.rmtree(prepared)
         shutil.move(tmp_path / "kept", prepared)
-        artifacts._corpora.clear()
+        inputs._corpora.clear()
     assert (run(prepared, tmp_path, "space") / "done.json").exists()
 
 
@@ -181,20 +186,20 @@ def other(tmp_path):
 
 
 def test_a_mix_reads_its_shares(prepared, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 6000)
+    monkeypatch.setattr(row_plans, "BLOCK", 6000)
     second = other(tmp_path)
     mixed = ("--set", "data.folder=", "--set", f'data.mix=["{prepared}=1", "{second}=3"]', "--set", "train.steps=200")
     out = run(prepared, tmp_path, "space", *mixed)
     planned = rundir.read_json(out / "planned.json")
-    from bltjax.sweep import one_run
-    rows = one_run.prepare(out, rundir.load_config(out)).rows
+    from bltjax.run import execute
+    rows = execute.prepare(out, rundir.load_config(out)).rows
     text = b"".join((ids[ids >= 4] - 4).astype(np.uint8).tobytes() for ids in (rows.batch(step)["bytes"] for step in range(200)))
     spanish = sum(text.count(word) * (len(word) + 1) for word in (b"uno", b"dos", b"tres", b"cuatro")) / len(text)
     assert 0.65 < spanish < 0.85
     assert set(planned["mix"]) == {str(prepared), str(second)} and planned["epochs"] == max(planned["mix"].values())
     lengths = np.arange(1, 40)
     choice = type("C", (), dict(lengths=lengths, parts=[(0, 10, 0.25), (10, 39, 0.75)], __len__=lambda self: 39))()
-    taken = np.concatenate([numbers for _, numbers in itertools.islice(blocks.mixed(choice, 3), 12)])
+    taken = np.concatenate([numbers for _, numbers in itertools.islice(row_plans.mixed(choice, 3), 12)])
     first = lengths[taken[taken < 10]].sum()
     assert abs(first / lengths[taken].sum() - 0.25) < 0.01
     counts = np.bincount(taken, minlength=39)
@@ -215,7 +220,7 @@ def test_a_mix_has_entropies_of_all(prepared, tmp_path):
 
 def test_inspect(prepared, tmp_path, capfd):
     def said(*arguments, code=0):
-        assert cli.main(["data", "inspect", *map(str, arguments)]) == code
+        assert main.main(["data", "inspect", *map(str, arguments)]) == code
         return capfd.readouterr()
     found = json.loads(said(prepared, "--json", "--verify").out)
     documents = train_documents(prepared)
@@ -230,7 +235,7 @@ def test_inspect(prepared, tmp_path, capfd):
         assert any(text.encode() in document for document in documents)
         assert "step 3 row 1" in said(out, "--step", "3").out
         assert "steps 0 to 7" in said(out, "--step", "99", code=2).err
-    shard = store.shards(prepared)[0].path
+    shard = corpus.shards(prepared)[0].path
     copy = tmp_path / "copy"
     copy.mkdir()
     for path in prepared.iterdir():
@@ -250,7 +255,7 @@ def test_what_cannot_be_read(prepared, tmp_path, capfd):
 
 
 def test_a_large_data_set_is_annotated_by_its_own_command(prepared, tmp_path, capfd, monkeypatch):
-    from bltjax.sweep import at_rest
+    from bltjax.run import at_rest
     monkeypatch.setattr(at_rest, "ANNOTATED_HERE", 10)
     run(prepared, tmp_path, "entropy", "--set", "byte_lm.train.steps=110", code=2)
     assert "bltjax data annotate" in capfd.readouterr().err
@@ -266,7 +271,7 @@ def test_a_choice_is_lazy():
         def __getitem__(self, i):
             raise AssertionError
 
-    choice = shelf.Choice(Never(), [3, 1])
-    assert len(choice) == 2 and choice.lengths.tolist() == [3, 1] and choice.fingerprint != shelf.Choice(Never(), [1, 3]).fingerprint
+    choice = unit_cache.Choice(Never(), [3, 1])
+    assert len(choice) == 2 and choice.lengths.tolist() == [3, 1] and choice.fingerprint != unit_cache.Choice(Never(), [1, 3]).fingerprint
     with pytest.raises(UserError):
-        loader.Rows(iter(()), 10, None, 0)
+        batches.Rows(iter(()), 10, None, 0)

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bltjax.models import attention, cross_attention
-from bltjax.models.segments import collect, maximum, spread
+from bltjax.models import cross_attention
+
+from bltjax.models.kernels import attention
+from bltjax.models.kernels.segments import collect, maximum, spread
 
 B, H, K = 2, 2, 4
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bltjax.data import loader, packing
+from bltjax.data import batches, packing
 from test_packing import random_documents, random_lengths
 
 
@@ -71,7 +71,7 @@ def test_rows_are_full_of_both(size):
     packed = packing.byte_documents(documents, lengths)
     T = 4096
     mean = sum(int(np.sum(one)) for one in lengths) / sum(map(len, lengths))
-    plan = packing.plan_byte_rows(packed, T, loader.patch_capacity(T, mean, 1.02, multiple=1), np.arange(len(packed)), together=256)
+    plan = packing.plan_byte_rows(packed, T, batches.patch_capacity(T, mean, 1.02, multiple=1), np.arange(len(packed)), together=256)
     counts = packing.counts(packed, plan)
     assert counts["slots"].sum() / (len(plan) * T) > 0.97 and counts["patches"].sum() / (len(plan) * plan.patch_capacity) > 0.95
     first = np.searchsorted(packed.ends, plan.source[plan.first[:-1]], side="right") - 1
@@ -80,10 +80,10 @@ def test_rows_are_full_of_both(size):
 
 def test_rows_of_a_block_are_shuffled():
     documents, lengths = some(2, 40, mean=2000)
-    rows = loader.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1, together=32)
-    other = loader.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1, together=32)
+    rows = batches.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1, together=32)
+    other = batches.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1, together=32)
     assert all(np.array_equal(a, b) for a, b in zip(rows.batch(3).values(), other.batch(3).values()))
     ends = packing.byte_documents(documents).ends
     neighbours = lambda rows: np.mean(np.diff(np.searchsorted(ends, (plan := rows.chunks[0].plan()).source[plan.first[:-1]], side="right")) == 0)
-    in_order = loader.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1)
+    in_order = batches.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1)
     assert neighbours(rows) < 0.7 * neighbours(in_order)  # in order, a document of eight rows fills neighbours

@@ -17,7 +17,7 @@ import pytest
 import hash_batches
 from bltjax import config as cfg, models
 from bltjax.data import prepare
-from bltjax.entropies import stored
+from bltjax.entropy import store
 from test_distributed import free_port
 
 HERE = pathlib.Path(__file__).parent
@@ -35,7 +35,7 @@ def data(tmp_path_factory):
     settings = cfg.replace(cfg.data(), source="files", globs=(str(folder / "a.jsonl"),), held_out=0.05, tuning=0.05)
     prepare.prepare(settings, folder / "out", shard_count=3)
     lm = cfg.transformer("byte", vocab=260, width=16, layers=1, heads=2, window=64)
-    stored.make(folder / "out", lm, jax.tree.map(lambda x: 8 * x, models.init(lm, jax.random.key(0))))
+    store.make(folder / "out", lm, jax.tree.map(lambda x: 8 * x, models.init(lm, jax.random.key(0))))
     return folder / "out"
 
 

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from bltjax import config as cfg
-from bltjax import models, vocab
-from bltjax.data import packing, segmentation
-from bltjax.models import byte_lm
+from bltjax import models
+from bltjax.patching import vocab
+from bltjax.data import packing
+from bltjax.patching import segmentation
+from bltjax.models import patcher
 
 T = 48
 RNG = np.random.default_rng(0)
@@ -27,7 +29,7 @@ SCHEMES = {
     "both": cfg.patching("both", 3, threshold=5.2, delta=0.01), "entropy-max": cfg.patching("entropy", 3, threshold=5.3, max_length=4),
     "bpe": cfg.patching("bpe", 3),
 }
-_entropies = jax.jit(functools.partial(byte_lm.entropies, LM))
+_entropies = jax.jit(functools.partial(patcher.entropies, LM))
 
 
 def entropies(documents):

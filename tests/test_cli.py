@@ -5,8 +5,10 @@ import pathlib
 
 import pytest
 
-from bltjax import cli, config as cfg
-from bltjax.training import stopping
+from bltjax import config as cfg
+
+from bltjax.cli import main
+from bltjax.training import signals
 
 TINY = str(pathlib.Path(__file__).parent / "tiny_experiment.py")
 
@@ -23,7 +25,7 @@ def texts(tmp_path):
 def call(capsys, *arguments):
     status = None
     try:
-        status = cli.main([str(a) for a in arguments])
+        status = main.main([str(a) for a in arguments])
     except SystemExit as exit:
         status = exit.code
     out, err = capsys.readouterr()
@@ -128,10 +130,10 @@ def test_json_lines_that_are_none(capsys, tmp_path):
 
 
 def test_another_config_in_the_run_directory(capsys, tmp_path, texts):
-    from bltjax import rundir
-    from bltjax.sweep import experiments
+    from bltjax.storage import rundir
+    from bltjax.experiments import registry
     globs = f'data.globs=["{texts}/*.txt"]'
-    run = next(r for r in experiments.load(TINY, [globs]).runs if r.name == "bpe")
+    run = next(r for r in registry.load(TINY, [globs]).runs if r.name == "bpe")
     rundir.create(tmp_path / "tiny_experiment" / "bpe", cfg.replace(run, **{"train.lr": 1e-2}), "tiny_experiment")
     (tmp_path / "tiny_experiment" / "bpe" / "metrics.jsonl").touch()  # it has begun
     status, _, err = call(capsys, "run", TINY, "--root", tmp_path, "--set", globs)
@@ -143,7 +145,7 @@ def test_failures_that_are_no_mistakes_have_another_status(capsys, monkeypatch):
         def fail(args):
             raise error
         return fail
-    for error, status in ((OSError(30, "Read-only file system", "x"), 1), (stopping.RunFailed("the loss is nan"), 1), (stopping.Interrupted("SIGTERM"), 130), (OSError(28, "full"), 1)):
-        monkeypatch.setattr(cli, "plan", fails(error))
+    for error, status in ((OSError(30, "Read-only file system", "x"), 1), (signals.RunFailed("the loss is nan"), 1), (signals.Interrupted("SIGTERM"), 130), (OSError(28, "full"), 1)):
+        monkeypatch.setattr(main, "plan", fails(error))
         got, _, err = call(capsys, "plan", "quickstart")
         assert got == status and err.count("\n") == 1

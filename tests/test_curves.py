@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bltjax.entropies import curves, sketch
+from bltjax.entropy import curves, sketch
 from bltjax.errors import UserError
 
 LENGTHS = np.random.default_rng(0).integers(20, 4000, 500)

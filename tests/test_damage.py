@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 from test_analysis import add_run
 
-from bltjax import config as cfg, rundir
-from bltjax.analysis import report as reporting
-from bltjax.data import tokenizers
+from bltjax import config as cfg
+
+from bltjax.storage import rundir
+from bltjax.report import report as reporting
+from bltjax.tokenizers import bpe
 from bltjax.errors import UserError
-from bltjax.sweep import artifacts, one_run, runner, status
+from bltjax.run import execute, inputs
+from bltjax.sweep import runner, status
 
 GARBLED = [None, b"", b'{"a": ', b"\xff\xfe\x00", b"[1]", b"{}", b"null"]  # None: removed
 TEXT = [b"def first(x):\n    return x + 1\n\n\ndef second(y):\n    return first(y) - 12345\n" * 3]
@@ -98,13 +101,13 @@ def test_execute_writes_the_files_again(run_dir, monkeypatch):
     wanted = {name: json.loads((run_dir / name).read_text()) for name in ("planned.json", "eval.json")}
     prepared = types.SimpleNamespace(planned=wanted["planned.json"], text=types.SimpleNamespace(fingerprint="abc"), config=None, rows=None,
                                      steps=200, useful=None, executed=None)
-    monkeypatch.setattr(one_run, "prepare", lambda *_: prepared)
-    monkeypatch.setattr(one_run.loop, "train", lambda *_, **__: {})
-    monkeypatch.setattr(one_run.starting, "params", lambda *_: None)
-    monkeypatch.setattr(one_run, "evaluate", lambda *_: wanted["eval.json"])
+    monkeypatch.setattr(execute, "prepare", lambda *_: prepared)
+    monkeypatch.setattr(execute.loop, "train", lambda *_, **__: {})
+    monkeypatch.setattr(execute.starting, "params", lambda *_: None)
+    monkeypatch.setattr(execute, "evaluate", lambda *_: wanted["eval.json"])
     for name in rundir.REDONE:
         (run_dir / name).write_text('{"a": ')
-        one_run.execute(run_dir, progress=False)
+        execute.execute(run_dir, progress=False)
         assert rundir.state(run_dir) == "done" and all(json.loads((run_dir / n).read_text()) == value for n, value in wanted.items())
 
 
@@ -140,11 +143,11 @@ def test_entropies_are_a_cache(tmp_path, monkeypatch):
         calls.append(len(documents))
         return [np.arange(len(d) + 2, dtype=np.float32) for d in documents]
 
-    monkeypatch.setattr(artifacts.annotate, "annotate", annotate)
+    monkeypatch.setattr(inputs.annotate, "annotate", annotate)
     lm = types.SimpleNamespace(facts={"fingerprint": "f"}, model=None, params=None)
 
     def check(times):
-        found = artifacts.entropies(lm, documents, tmp_path)
+        found = inputs.entropies(lm, documents, tmp_path)
         assert [e.tolist() for e in found] == [list(range(len(d) + 2)) for d in documents] and len(calls) == times
         assert not list(tmp_path.glob("*.part"))
 
@@ -169,12 +172,12 @@ def test_entropies_are_a_cache(tmp_path, monkeypatch):
 def test_a_damaged_tokenizer_is_trained_again(tmp_path):
     config = cfg.replace(cfg.run("r", "bpe", cfg.transformer("token", vocab=270, width=16, layers=1, heads=1)),
                          **{"tokenizer.kind": "trained", "tokenizer.vocab": 270})
-    first = artifacts.tokenizer(config, TEXT, tmp_path)
-    path = artifacts.tokenizer_path(config, TEXT, tmp_path)
+    first = inputs.tokenizer(config, TEXT, tmp_path)
+    path = inputs.tokenizer_path(config, TEXT, tmp_path)
     whole = path.read_bytes()
     for content in (b"", whole[:-100], b"\xff\xfe", b"[]", b'{"kind": "trained"}', whole.replace(first.fingerprint.encode(), b"0" * 12)):
         path.write_bytes(content)
         with pytest.raises(UserError, match=path.name) as error:
-            tokenizers.load(path)
+            bpe.load(path)
         assert "\n" not in str(error.value)
-        assert artifacts.tokenizer(config, TEXT, tmp_path).fingerprint == first.fingerprint and path.read_bytes() == whole
+        assert inputs.tokenizer(config, TEXT, tmp_path).fingerprint == first.fingerprint and path.read_bytes() == whole

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from bltjax import distributed, sharding
+from bltjax.parallel import distributed, sharding
 from bltjax.errors import UserError
 from bltjax.training import checkpoint, metrics
 
@@ -35,7 +35,7 @@ def texts(tmp_path_factory):
 
 def start(run_dir, texts, *options, run="space"):
     """`bltjax train` of the tiny experiment, eight rows a batch, checkpoints after 8, 16 and 20 of 20 steps."""
-    command = [sys.executable, "-m", "bltjax.cli", "train", "--config", str(HERE / "tiny_experiment.py"), "--run", run,
+    command = [sys.executable, "-m", "bltjax.cli.main", "train", "--config", str(HERE / "tiny_experiment.py"), "--run", run,
                "--run-dir", str(run_dir), "--set", f'data.globs=["{texts}/*.txt"]', "--set=data.rows=8", f"--set=train.steps={STEPS}",
                "--set=train.checkpoint_every=8", *(HEADS if run != "bpe" else ["--set=model.heads=2"]), *map(str, options)]
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}
@@ -284,7 +284,8 @@ FIRST = """
 import sys; sys.path.insert(0, {here!r})
 import jax, numpy as np
 import tiny_experiment
-from bltjax import config as cfg, distributed, sharding
+from bltjax import config as cfg
+from bltjax.parallel import distributed, sharding
 from bltjax.training import loop
 distributed.use_cpu_devices(8)
 for run in tiny_experiment.get_config().runs:
@@ -307,7 +308,7 @@ def test_first_parameters_are_made_in_their_shards_and_equal_those_of_one_device
 
 
 MEET = """
-from bltjax import distributed
+from bltjax.parallel import distributed
 distributed.use_cpu_devices(2)
 print(distributed.start(timeout=60))
 mesh = distributed.mesh(None)

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from bltjax.training import drift
+from bltjax.training import patch_size_monitor
 
 
 def said(sizes, target=4.5, slots=100_000):
-    watch = drift.Drift(target, np.full(len(sizes), slots), np.round(slots / np.asarray(sizes)).astype(int))
+    watch = patch_size_monitor.Drift(target, np.full(len(sizes), slots), np.round(slots / np.asarray(sizes)).astype(int))
     return [(step, line) for step in range(1, len(sizes) + 1) if (line := watch.said(step))]
 
 

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bltjax import config, models, patching, vocab
-from bltjax.entropies import annotate, calibrate
+from bltjax import config, models, patching
+
+from bltjax.patching import vocab
+from bltjax.entropy import annotate, calibrate
 from bltjax.errors import UserError
-from bltjax.models import byte_lm
+from bltjax.models import patcher
 
 
 def tiny(window, layers=2):
@@ -27,7 +29,7 @@ def one_pass(model, params, documents):
     batch = {name: np.zeros((len(ids), max(map(len, ids))), np.int32) for name in ("bytes", "doc_ids")}
     for row, document in enumerate(ids):
         batch["bytes"][row, :len(document)], batch["doc_ids"][row, :len(document)] = document, 1
-    found = jax.jit(lambda p, b: byte_lm.entropies(model, p, b))(params, batch)
+    found = jax.jit(lambda p, b: patcher.entropies(model, p, b))(params, batch)
     return [np.asarray(row)[:len(document)] for row, document in zip(found, ids)]
 
 

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from bltjax import sharding
-from bltjax.data import feed, loader
+from bltjax.parallel import sharding
+from bltjax.data import batches, feed
 from test_distributed import free_port
 
 HERE = pathlib.Path(__file__).parent
@@ -19,7 +19,7 @@ HERE = pathlib.Path(__file__).parent
 
 def rows_of_documents():
     documents = [bytes(random.Random(i).choices(range(97, 123), k=30 + i)) for i in range(20)]
-    return loader.byte_rows(documents, context=32, rows=8, seed=3)
+    return batches.byte_rows(documents, context=32, rows=8, seed=3)
 
 
 def test_rows_that_are_asked_for_are_those_of_the_whole_batch():
@@ -62,7 +62,7 @@ SHARES = """
 import sys; sys.path.insert(0, {here!r})
 import jax, numpy as np
 from jax.experimental import multihost_utils
-from bltjax import distributed, sharding
+from bltjax.parallel import distributed, sharding
 from bltjax.data import feed
 from test_feed import rows_of_documents
 distributed.use_cpu_devices(4)

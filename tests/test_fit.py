@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from bltjax.analysis import fit
+from bltjax.science import power_law
 from test_analysis import BUDGETS, law
 
 
 def test_two_parameter_fit_recovers_the_exponent_and_says_what_it_is():
-    found = fit.power_law(BUDGETS, [law("bpe", c) for c in BUDGETS])
+    found = power_law.power_law(BUDGETS, [law("bpe", c) for c in BUDGETS])
     assert found["alpha"] == pytest.approx(0.132, rel=1e-9) and found["A"] == pytest.approx(60, rel=1e-6)
     assert found["E"] == 0 and "E fixed at 0" in found["note"] and found["largest_residual"] < 1e-12
 
@@ -17,7 +17,7 @@ def test_two_parameter_fit_recovers_the_exponent_and_says_what_it_is():
 def test_three_parameter_fit_recovers_floor_and_exponent(truth):
     e, a, alpha = truth
     flops = np.geomspace(1e10, 1e16, 9)
-    found = fit.power_law(flops, e + a * flops**-alpha)
+    found = power_law.power_law(flops, e + a * flops**-alpha)
     assert (found["E"], found["A"], found["alpha"]) == pytest.approx(truth, rel=2e-3)
     assert found["starts_agreeing"] >= 1
 
@@ -26,26 +26,26 @@ def test_three_parameter_fit_shrugs_off_one_outlier():
     flops = np.geomspace(1e10, 1e16, 12)
     bpb = 0.7 + 300 * flops**-0.21
     bpb[5] *= 1.2
-    assert fit.power_law(flops, bpb)["alpha"] == pytest.approx(0.21, rel=0.01)  # least squares would be off by far more
+    assert power_law.power_law(flops, bpb)["alpha"] == pytest.approx(0.21, rel=0.01)  # least squares would be off by far more
 
 
 def test_gradient_of_the_objective():
     x, y, theta = np.linspace(-3, 3, 7), np.linspace(1.0, 0.5, 7), np.array([-0.5, 0.3, 0.15])
-    _, gradient = fit.objective(theta, x, y)
-    numeric = [(fit.objective(theta + step, x, y)[0] - fit.objective(theta - step, x, y)[0]) / 2e-6 for step in 1e-6 * np.eye(3)]
+    _, gradient = power_law.objective(theta, x, y)
+    numeric = [(power_law.objective(theta + step, x, y)[0] - power_law.objective(theta - step, x, y)[0]) / 2e-6 for step in 1e-6 * np.eye(3)]
     np.testing.assert_allclose(gradient, numeric, rtol=1e-5)
 
 
 def test_no_fit_below_three_budgets():
-    assert fit.power_law([1e11, 1e12], [2.0, 1.8]) is None
-    assert fit.power_law([1e11, 1e11, 1e12], [2.0, 2.1, 1.8]) is None
+    assert power_law.power_law([1e11, 1e12], [2.0, 1.8]) is None
+    assert power_law.power_law([1e11, 1e11, 1e12], [2.0, 2.1, 1.8]) is None
 
 
 @pytest.mark.parametrize("points", [3, 6])
 def test_interval_of_the_exponent_holds_the_truth_and_narrows_with_noise(points):
     rng, flops = np.random.default_rng(0), np.geomspace(1e11, 1e13, points)
     truth = 50 * flops**-0.13
-    wide, narrow = (fit.power_law(flops, truth, truth * np.exp(rng.normal(0, s, (200, points)))) for s in (1e-2, 1e-3))
+    wide, narrow = (power_law.power_law(flops, truth, truth * np.exp(rng.normal(0, s, (200, points)))) for s in (1e-2, 1e-3))
     for found in (wide, narrow):
         assert found["alpha_low"] < 0.13 + 1e-6 and found["alpha_high"] > 0.13 - 1e-6
     assert narrow["alpha_high"] - narrow["alpha_low"] < 0.5 * (wide["alpha_high"] - wide["alpha_low"])
@@ -54,18 +54,18 @@ def test_interval_of_the_exponent_holds_the_truth_and_narrows_with_noise(points)
 def test_crossover_is_where_the_laws_meet_and_only_in_range():
     meet = (85 / 60) ** (1 / (0.145 - 0.132))  # about 4.4e11
     a, b = ([law(f, c) for c in BUDGETS] for f in ("blt-entropy", "bpe"))
-    found = fit.crossover_measured(BUDGETS, a, BUDGETS, b)
+    found = power_law.crossover_measured(BUDGETS, a, BUDGETS, b)
     assert found["flops"] == pytest.approx([meet], rel=1e-6)
-    assert fit.crossover_fits(fit.power_law(BUDGETS, a), fit.power_law(BUDGETS, b)) == pytest.approx([meet], rel=1e-3)
+    assert power_law.crossover_fits(power_law.power_law(BUDGETS, a), power_law.power_law(BUDGETS, b)) == pytest.approx([meet], rel=1e-3)
     below = [1e10, 2e10, 4e10]
-    assert fit.crossover_measured(below, [law("blt-entropy", c) for c in below], below, [law("bpe", c) for c in below])["flops"] == []
-    assert fit.crossover_measured([1e10, 1e11], [3, 2], [2e11, 1e12], [2, 3])["flops"] == []  # no range in common
+    assert power_law.crossover_measured(below, [law("blt-entropy", c) for c in below], below, [law("bpe", c) for c in below])["flops"] == []
+    assert power_law.crossover_measured([1e10, 1e11], [3, 2], [2e11, 1e12], [2, 3])["flops"] == []  # no range in common
 
 
 def test_crossover_share_and_interval():
     rng = np.random.default_rng(0)
     a, b = (np.array([law(f, c) for c in BUDGETS]) for f in ("blt-entropy", "bpe"))
     noise = lambda scale: np.exp(rng.normal(0, scale, (500, 3)))
-    found = fit.crossover_measured(BUDGETS, a, BUDGETS, b, a * noise(1e-3), b * noise(1e-3))
+    found = power_law.crossover_measured(BUDGETS, a, BUDGETS, b, a * noise(1e-3), b * noise(1e-3))
     assert found["share"] == 1 and found["low"] < found["flops"][0] < found["high"]
-    assert fit.crossover_measured(BUDGETS, a, BUDGETS, b, a * noise(0.05), b * noise(0.05))["share"] < 0.9
+    assert power_law.crossover_measured(BUDGETS, a, BUDGETS, b, a * noise(0.05), b * noise(0.05))["share"] < 0.9

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bltjax import config as cfg
-from bltjax import flops, hlo, models
+from bltjax import flops, models
+from bltjax.compile import hlo
 from bltjax.errors import UserError
 from bltjax.models import loss
 

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bltjax import api, config as cfg, models, vocab
-from bltjax.data import tokenizers
+from bltjax import api, config as cfg, models
+
+from bltjax.patching import vocab
+from bltjax.tokenizers import bpe
 from bltjax.errors import UserError
 from bltjax.generation import Options, characters
 
@@ -128,7 +130,7 @@ def test_byte_lm_and_tokens():
     lm = lm_model()
     expected = [recomputed(lm, p, 30, lm.logits)[0] for p in PROMPTS]
     assert lm.generate(PROMPTS, 30) == expected
-    tokenizer = tokenizers.train_bpe([b"the quick brown fox jumps over the lazy dog " * 20, b"if x: return x + 1\n" * 20], 290)
+    tokenizer = bpe.train_bpe([b"the quick brown fox jumps over the lazy dog " * 20, b"if x: return x + 1\n" * 20], 290)
     model = of(cfg.run("bpe", "bpe", cfg.transformer("token", vocab=290, width=32, layers=2, heads=4, ffn_multiple=16)), tokenizer=tokenizer)
     for prompt, new in zip(PROMPTS[:3], model.generate(PROMPTS[:3], 20)):
         ids, found = [tokenizer.bos, *tokenizer.encode(prompt)], b""
@@ -222,7 +224,7 @@ def test_prompts_that_are_none(prompts):
 
 def test_every_id_that_ends_a_text():
     """Ids of config.tokenizer.ends stop a row as EOS does, and are no text."""
-    tokenizer = tokenizers.train_bpe([b"the quick brown fox jumps over the lazy dog " * 20], 270)
+    tokenizer = bpe.train_bpe([b"the quick brown fox jumps over the lazy dog " * 20], 270)
     config = cfg.run("bpe", "bpe", cfg.transformer("token", vocab=270, width=32, layers=2, heads=4, ffn_multiple=16))
     [whole] = of(config, tokenizer=tokenizer).generate([b"the "], 12)
     third = tokenizer.encode(whole)[2]

@@ -9,8 +9,8 @@ import pytest
 
 from bltjax import config, models
 from bltjax.errors import UserError
-from bltjax.interop import blt
-from bltjax.models import byte_lm
+from bltjax.formats import blt
+from bltjax.models import patcher
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 TOLERANCE = 1e-4
@@ -38,7 +38,7 @@ def test_entropy_model():
     ids = arrays["ids"]
     batch = dict(bytes=ids, doc_ids=blt.batch_from_lengths(ids, np.ones((len(ids), ids.shape[1] + 1)), reference["eos_id"])["doc_ids"])
     assert np.abs(np.asarray(models.logits(model, params, batch)) - arrays["logits"]).max() < TOLERANCE
-    assert np.abs(np.asarray(byte_lm.entropies(model, params, batch)) - arrays["entropies_nats"]).max() < TOLERANCE
+    assert np.abs(np.asarray(patcher.entropies(model, params, batch)) - arrays["entropies_nats"]).max() < TOLERANCE
 
 
 def test_every_tensor_is_accounted_for():

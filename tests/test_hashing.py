@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bltjax import hashing
+from bltjax.patching import hashing
 from bltjax.errors import UserError
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "ngram_hashes.json").read_text())

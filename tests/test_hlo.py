@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from bltjax import hlo, hlo_collectives as hc, oom
+from bltjax.compile import collectives as hc, hlo, oom
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "hlo"
 CPU_PROGRAMS = """

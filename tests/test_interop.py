@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 
 import test_generation as generation
-from bltjax import api, cli, config as cfg, locks, models, safetensors
+from bltjax import api, config as cfg, models
+from bltjax.cli import main
+from bltjax.formats import safetensors
+from bltjax.storage import locks
 from bltjax.errors import UserError
-from bltjax.interop import blt, convert, huggingface, weights
+from bltjax import convert
+from bltjax.formats import blt, huggingface, weights
 
 HF = pathlib.Path(__file__).parent / "golden" / "hf_blt"
 
@@ -130,7 +134,7 @@ def test_every_tensor_is_accounted_for(hf):
 
 
 def run(capfd, *arguments):
-    code = cli.main([str(a) for a in arguments])
+    code = main.main([str(a) for a in arguments])
     out, error = capfd.readouterr()
     return code, out, error
 

@@ -8,9 +8,11 @@ import pytest
 
 import test_generation as generation
 import test_interop
-from bltjax import api, config as cfg, models, safetensors
+from bltjax import api, config as cfg, models
+from bltjax.formats import safetensors
 from bltjax.errors import UserError
-from bltjax.interop import convert, llama
+from bltjax import convert
+from bltjax.formats import llama
 
 
 def llama_directory(folder, seed=0, kv_heads=2, scaled=True, tied=False):

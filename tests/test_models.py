@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from bltjax import config as cfg
-from bltjax import models, vocab
+from bltjax import models
+from bltjax.patching import vocab
 from bltjax.errors import UserError
-from bltjax.models import byte_lm, layers, loss
+from bltjax.models import layers, loss, patcher
 
 PRESETS = tuple(cfg.PRESETS)
 # Tiny programs are compiled often and run once: unoptimised they are ready in half the time.
@@ -256,7 +257,7 @@ def test_loss_sums():
     close(value, each)
     eos = each[batch["targets"] == vocab.EOS].sum()  # one per document, and padding's is masked
     close(sums, dict(loss=each.sum(), targets=REAL, byte_nats=each.sum() - eos, bytes=REAL - 2, eos_nats=eos, eos=2))
-    close(jit(functools.partial(byte_lm.entropies, model))(params, batch), -(np.exp(log_p) * log_p).sum(-1))
+    close(jit(functools.partial(patcher.entropies, model))(params, batch), -(np.exp(log_p) * log_p).sum(-1))
 
 
 def test_token_loss_counts_the_bytes_that_targets_stand_for():

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bltjax import vocab
-from bltjax.data import loader, packing
+from bltjax.patching import vocab
+from bltjax.data import batches, packing
 from bltjax.errors import UserError
 
 RNG = np.random.default_rng
@@ -82,7 +82,7 @@ SIZES = [1, 1, 2, 0, 5, 13, 40, 41, 3, 0, 200, 17, 333, 1, 30, 31, 32, 29]
 def test_every_byte_and_one_eos_is_predicted_once(rate, T, P):
     documents = random_documents(1, SIZES)
     lengths = random_lengths(2, documents, rate, longest=150 if rate < 1 else None)
-    rows = loader.byte_rows(documents, lengths, context=T, rows=3, patches=P, seed=5)
+    rows = batches.byte_rows(documents, lengths, context=T, rows=3, patches=P, seed=5)
     batch = epoch(rows)
     assert batch["bytes"].shape == (rows.epoch_rows(), T) and batch["patch_doc_ids"].shape == (rows.epoch_rows(), P)
     assert all(a.dtype == np.int32 for a in batch.values())
@@ -92,7 +92,7 @@ def test_every_byte_and_one_eos_is_predicted_once(rate, T, P):
 @pytest.mark.parametrize("T", [4, 5, 32, 1000])
 def test_kind_byte_fills_rows_without_patches(T):
     documents = random_documents(3, SIZES)
-    rows = loader.byte_rows(documents, context=T, rows=2)
+    rows = batches.byte_rows(documents, context=T, rows=2)
     batch = epoch(rows)
     assert set(batch) == {"bytes", "doc_ids", "targets", "loss_mask"}
     check_bytes(documents, batch)
@@ -128,7 +128,7 @@ def test_no_segment_is_an_eos_alone():
 def test_counts_are_what_the_batches_hold():
     documents = random_documents(6, SIZES)
     lengths = random_lengths(7, documents, 0.3)
-    rows = loader.byte_rows(documents, lengths, context=24, rows=4, patches=11, seed=1)
+    rows = batches.byte_rows(documents, lengths, context=24, rows=4, patches=11, seed=1)
     steps = 3 * rows.epoch_rows() // 4  # beyond one epoch
     counts = rows.counts(steps)
     assert rows.capacity == {"slots": 96, "patches": 44} and all(c.dtype == np.int64 and c.shape == (steps,) for c in counts.values())
@@ -156,7 +156,7 @@ class Pairs:
 @pytest.mark.parametrize("N", [4, 9, 64])
 def test_every_token_and_one_eos_is_predicted_once(N):
     documents, tokenizer = random_documents(8, SIZES), Pairs()
-    rows = loader.token_rows(documents, tokenizer, context=32, rows=2, length=N)
+    rows = batches.token_rows(documents, tokenizer, context=32, rows=2, length=N)
     batch = epoch(rows)
     assert set(batch) == {"tokens", "doc_ids", "targets", "loss_mask", "target_bytes"} and batch["tokens"].shape[1] == N
     stream = np.concatenate(predicted(batch))
@@ -172,8 +172,8 @@ def test_every_token_and_one_eos_is_predicted_once(N):
 
 def test_token_rows_hold_the_bytes_of_byte_rows():
     documents, tokenizer = random_documents(9, [700] * 40 + [3000] * 20), Pairs()
-    by_byte = loader.byte_rows(documents, context=256, rows=4)
-    by_token = loader.token_rows(documents, tokenizer, context=256, rows=4)
+    by_byte = batches.byte_rows(documents, context=256, rows=4)
+    by_token = batches.token_rows(documents, tokenizer, context=256, rows=4)
     steps = 50
     ratio = by_token.counts(steps)["bytes"].sum() / by_byte.counts(steps)["bytes"].sum()
     assert 0.98 < ratio < 1.02
@@ -181,7 +181,7 @@ def test_token_rows_hold_the_bytes_of_byte_rows():
 
 def test_epochs_reshuffle_and_every_epoch_is_whole():
     documents = random_documents(10, [40] * 30)
-    rows = loader.byte_rows(documents, context=32, rows=3, seed=2)
+    rows = batches.byte_rows(documents, context=32, rows=3, seed=2)
     rows._upto(3 * rows.epoch_rows())
     seen = []
     for chunk in rows.chunks[:3]:
@@ -198,7 +198,7 @@ def test_epochs_reshuffle_and_every_epoch_is_whole():
 def test_a_batch_is_a_function_of_seed_and_step_alone():
     documents = random_documents(11, [20, 300, 7, 90] * 5)
     lengths = random_lengths(1, documents, 0.3)
-    make = lambda seed: loader.byte_rows(documents, lengths, context=32, rows=2, patches=16, seed=seed)
+    make = lambda seed: batches.byte_rows(documents, lengths, context=32, rows=2, patches=16, seed=seed)
     one, other = make(3), make(3)
     late = one.batch(700)
     for step in (0, 5, 700):
@@ -210,7 +210,7 @@ def test_a_batch_is_a_function_of_seed_and_step_alone():
 
 def test_grain_serves_the_same_batches():
     documents = random_documents(12, [50] * 20)
-    rows = loader.byte_rows(documents, context=16, rows=2)
+    rows = batches.byte_rows(documents, context=16, rows=2)
     for start, stop in ((0, 7), (5, 120)):
         served = list(rows.iterator(start, stop))
         assert len(served) == stop - start
@@ -222,10 +222,10 @@ def test_families_read_documents_in_the_same_order():
     documents = random_documents(13, [60 + 7 * i for i in range(12)])  # every length once: a document is known by it
     lengths = random_lengths(1, documents, 0.4)
     tokenizer = Pairs()
-    by_patch = epoch(loader.byte_rows(documents, lengths, context=64, rows=2, patches=32, seed=9))
-    by_byte = epoch(loader.byte_rows(documents, context=64, rows=2, seed=9))
+    by_patch = epoch(batches.byte_rows(documents, lengths, context=64, rows=2, patches=32, seed=9))
+    by_byte = epoch(batches.byte_rows(documents, context=64, rows=2, seed=9))
     assert np.array_equal(np.concatenate(predicted(by_patch)), np.concatenate(predicted(by_byte)))
-    tokens = epoch(loader.token_rows(documents, tokenizer, context=64, rows=2, seed=9))
+    tokens = epoch(batches.token_rows(documents, tokenizer, context=64, rows=2, seed=9))
     stream = np.concatenate(predicted(by_byte))
     sizes = np.diff(np.concatenate([[-1], np.flatnonzero(stream == vocab.EOS)])) - 1
     targets, counts = np.concatenate(predicted(tokens)), tokenizer.byte_counts
@@ -239,11 +239,11 @@ def test_training_documents_are_cut_in_the_seeded_order():
     documents = random_documents(14, range(10, 110))
     data = lambda **changes: config.replace(config.run("x", "bpe", config.transformer("token", vocab=9, width=8, layers=1, heads=1)),
                                             **{f"data.{k}": v for k, v in changes.items()}).data
-    everything = loader.training_documents(documents, data())
+    everything = batches.training_documents(documents, data())
     assert sorted(everything) == sorted(documents) and everything != documents
-    some = loader.training_documents(documents, data(max_train_bytes=2000))
+    some = batches.training_documents(documents, data(max_train_bytes=2000))
     assert some == everything[:len(some)] and sum(map(len, some)) <= 2000 < sum(map(len, everything[:len(some) + 1]))
-    assert len(loader.training_documents(documents, data(max_train_bytes=1))) == 1
+    assert len(batches.training_documents(documents, data(max_train_bytes=1))) == 1
 
 
 def test_bad_input():
@@ -252,12 +252,12 @@ def test_bad_input():
         with pytest.raises(ValueError):
             packing.byte_documents(documents, lengths)
     with pytest.raises(ValueError):
-        loader.byte_rows(documents, context=16, rows=2, patches=8)
-    for call in (lambda: loader.byte_rows(documents, context=3, rows=2), lambda: loader.byte_rows(documents, context=16, rows=0),
-                 lambda: loader.byte_rows([b"", b""], context=16, rows=2), lambda: loader.byte_rows([], context=16, rows=2)):
+        batches.byte_rows(documents, context=16, rows=2, patches=8)
+    for call in (lambda: batches.byte_rows(documents, context=3, rows=2), lambda: batches.byte_rows(documents, context=16, rows=0),
+                 lambda: batches.byte_rows([b"", b""], context=16, rows=2), lambda: batches.byte_rows([], context=16, rows=2)):
         with pytest.raises(UserError):
             call()
 
 
 def test_patch_capacity():
-    assert loader.patch_capacity(512, 4.0, 1.15) == 152 and loader.patch_capacity(512, 1.0, 1.15) == 512
+    assert batches.patch_capacity(512, 4.0, 1.15) == 152 and batches.patch_capacity(512, 1.0, 1.15) == 512

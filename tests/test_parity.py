@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bltjax import api
-from bltjax.interop import convert
+from bltjax import convert
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -72,7 +72,7 @@ def test_released_pickles(tmp_path):
     """A consolidated .pth, and one that wants to run code."""
     import test_interop
     test_interop.released(tmp_path / "a", "blt_short_window", "blt")
-    from bltjax import safetensors
+    from bltjax.formats import safetensors
     source = safetensors.Files(safetensors.header(tmp_path / "a" / "consolidated.safetensors"))
     torch.save({"model": {name: torch.tensor(source.read(name)).to(torch.bfloat16) for name in source}}, tmp_path / "a" / "consolidated.pth")
     (tmp_path / "a" / "consolidated.safetensors").unlink()
@@ -92,7 +92,7 @@ def test_llama(tmp_path):
         with torch.no_grad():
             wanted = theirs(torch.tensor(ids)).logits.numpy()
         from bltjax import models
-        from bltjax.interop import llama
+        from bltjax.formats import llama
         found = llama.load(folder)
         logits = models.logits(found.config.model, found.params, {"tokens": ids.astype(np.int32), "doc_ids": np.ones((1, 60), np.int32)})
         assert np.abs(np.asarray(logits) - wanted).max() < 1e-4

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bltjax import config as cfg, patching, vocab
-from bltjax.data import segmentation
+from bltjax import config as cfg, patching
+
+from bltjax.patching import vocab
+from bltjax.patching import segmentation
 from bltjax.errors import UserError
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "patch_lengths.json").read_text())

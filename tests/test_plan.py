@@ -10,7 +10,7 @@ import pytest
 from bltjax import config as cfg
 from bltjax import flops, models
 from bltjax.errors import UserError
-from bltjax.sweep import experiments
+from bltjax.experiments import registry
 from bltjax.sweep import plan as planning
 
 PLAN_KEYS = {"name", "family", "size", "patch_size", "params_latent", "params_total", "params_hash", "flops_per_byte_paper",
@@ -107,21 +107,21 @@ def write(tmp_path, text, name="mine.py"):
 
 def test_a_file_of_ones_own(tmp_path):
     path = write(tmp_path, GOOD)
-    experiment = experiments.load(path)
+    experiment = registry.load(path)
     assert (experiment.name, experiment.claim, experiment.figure) == ("mine", "c", "f")
     assert [r.name for r in experiment.runs] == ["a", "b-None"] and all(r.is_locked for r in experiment.runs)
-    assert experiments.load(path + ":x").name == "mine-x" and experiments.load(path + ":x").runs[1].name == "b-x"
-    local = experiments.load(path, runlocal=True)
+    assert registry.load(path + ":x").name == "mine-x" and registry.load(path + ":x").runs[1].name == "b-x"
+    local = registry.load(path, runlocal=True)
     assert local.name == "mine-runlocal" and [r.name for r in local.runs] == ["a", "b-runlocal"]
 
 
 def test_overrides_reach_every_run_and_the_byte_lm_reads_the_same_text(tmp_path):
-    runs = experiments.load(write(tmp_path, GOOD), ["train.lr=0.25", "data.source=files", 'data.globs=["x/*.txt"]', "data.rows=3"]).runs
+    runs = registry.load(write(tmp_path, GOOD), ["train.lr=0.25", "data.source=files", 'data.globs=["x/*.txt"]', "data.rows=3"]).runs
     for run in runs:
         assert run.train.lr == 0.25 and run.data.source == run.byte_lm.data.source == "files"
         assert run.data.globs == run.byte_lm.data.globs == ("x/*.txt",) and run.data.rows == 3 and run.byte_lm.data.rows == 8
     with pytest.raises(UserError, match="run a: unknown key 'train.lrr'; did you mean train.lr"):
-        experiments.load(write(tmp_path, GOOD), ["train.lrr=1"])
+        registry.load(write(tmp_path, GOOD), ["train.lrr=1"])
 
 
 BAD = {
@@ -143,24 +143,24 @@ BAD = {
 def test_a_mistake_in_a_file_is_one_line(tmp_path, what):
     text, message = BAD[what]
     with pytest.raises(UserError, match=message) as caught:
-        experiments.load(write(tmp_path, text))
+        registry.load(write(tmp_path, text))
     assert "\n" not in str(caught.value) and "mine.py" in str(caught.value)
 
 
 def test_unknown_names_say_what_is_known(tmp_path):
     with pytest.raises(UserError, match="did you mean compute_optimal.*known: .*compute_optimal"):
-        experiments.load("compute_optmal")
+        registry.load("compute_optmal")
     with pytest.raises(UserError, match="no experiment file"):
-        experiments.load(str(tmp_path / "none.py"))
+        registry.load(str(tmp_path / "none.py"))
     with pytest.raises(UserError, match="after the colon"):
-        experiments.load("compute_optimal:")
+        registry.load("compute_optimal:")
     with pytest.raises(UserError, match="takes no argument"):
-        experiments.load(write(tmp_path, "def get_config(): pass") + ":x")
+        registry.load(write(tmp_path, "def get_config(): pass") + ":x")
 
 
-@pytest.mark.parametrize("name", [n + arg for n in experiments.names() for arg in ("", ":runlocal")])
+@pytest.mark.parametrize("name", [n + arg for n in registry.names() for arg in ("", ":runlocal")])
 def test_every_registered_experiment_builds_plans_and_traces(name):
-    experiment = experiments.load(name)
+    experiment = registry.load(name)
     assert experiment.claim and len({run.name for run in experiment.runs}) == len(experiment.runs)
     plans = planning.plan(experiment)
     traced = {}
@@ -192,7 +192,7 @@ def paper_flops_per_byte(size, family, n_p):
 
 
 def test_compute_optimal_is_figure_6():
-    experiment = experiments.load("compute_optimal")
+    experiment = registry.load("compute_optimal")
     plans = {p["name"]: p for p in planning.plan(experiment)}
     latent = {"400M": 471.9e6, "1B": 1.2583e9, "2B": 2.0447e9, "4B": 4.0769e9, "8B": 6.4425e9}
     patched = {("blt-entropy", 4.5), ("blt-entropy", 6), ("blt-entropy", 8), ("blt-space", 6), ("blt-space-no-cross", 6), ("spacebyte", 6),
@@ -214,7 +214,7 @@ def test_compute_optimal_is_figure_6():
 
 
 def test_compute_optimal_budgets_are_on_llama_3s_law():
-    plans = {p["name"]: p for p in planning.plan(experiments.load("compute_optimal"))}
+    plans = {p["name"]: p for p in planning.plan(registry.load("compute_optimal"))}
     budgets = [plans[f"bpe-{size}"]["budget_flops"] for size in cfg.SIZES]
     assert budgets == sorted(budgets) and 1e22 > budgets[-1] > 5e21 and 2e20 < budgets[1] < 4e20  # the figure's axis: 2e20 to 1.25e22
     # Table 2: 50B bytes are optimal near 470M, 400B near 3.9B; 8B models had about 27 tokens per parameter.

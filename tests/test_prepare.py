@@ -7,9 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
-from bltjax import config as cfg, locks
-from bltjax.cli import main
-from bltjax.data import prepare, sources, store
+from bltjax import config as cfg
+
+from bltjax.storage import locks
+from bltjax.cli.main import main
+from bltjax.data import corpus, prepare, sources
 from bltjax.errors import UserError
 
 
@@ -19,7 +21,7 @@ def text(seed, count=40):
 
 
 @pytest.fixture
-def corpus(tmp_path):
+def texts(tmp_path):
     """Eight files of twenty documents, some of them copies."""
     folder = tmp_path / "texts"
     folder.mkdir()
@@ -30,37 +32,37 @@ def corpus(tmp_path):
     return folder
 
 
-def data(corpus, **changes):
-    return cfg.replace(cfg.data(), **{"source": "files", "globs": (f"{corpus}/*.jsonl",), "group_field": "lang", "held_out": 0.1, "tuning": 0.1, **changes})
+def data(texts, **changes):
+    return cfg.replace(cfg.data(), **{"source": "files", "globs": (f"{texts}/*.jsonl",), "group_field": "lang", "held_out": 0.1, "tuning": 0.1, **changes})
 
 
 def content(directory):
     """{split: documents in order} of a prepared data set."""
-    found = store.shards(directory)
-    return {split: list(store.Documents([shard for shard in found if shard.split == split])) for split in store.SPLITS}
+    found = corpus.shards(directory)
+    return {split: list(corpus.Documents([shard for shard in found if shard.split == split])) for split in corpus.SPLITS}
 
 
 def files_of(directory):
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file() and not path.name.startswith(".")}
 
 
-def test_everything_is_there_once_and_shuffled(corpus, tmp_path):
-    manifest = prepare.prepare(data(corpus), tmp_path / "out", shard_count=3)
+def test_everything_is_there_once_and_shuffled(texts, tmp_path):
+    manifest = prepare.prepare(data(texts), tmp_path / "out", shard_count=3)
     found = content(tmp_path / "out")
     every = [d for documents in found.values() for d in documents]
-    assert sorted(every) == sorted({d for d in sources.documents(data(corpus))})
+    assert sorted(every) == sorted({d for d in sources.documents(data(texts))})
     assert manifest["counts"] == {"read": 176, "read_bytes": manifest["counts"]["read_bytes"], "short": 8, "duplicates": 8, "near_held_out": 0}
     assert all(found.values()) and len(found["train"]) > 100
-    order = [sources.documents(data(corpus)).index(d) for d in found["train"]]
+    order = [sources.documents(data(texts)).index(d) for d in found["train"]]
     assert abs(np.corrcoef(order, np.arange(len(order)))[0, 1]) < 0.3
-    assert prepare.prepare(data(corpus, seed=1), tmp_path / "other", shard_count=3)["fingerprint"] != manifest["fingerprint"]
+    assert prepare.prepare(data(texts, seed=1), tmp_path / "other", shard_count=3)["fingerprint"] != manifest["fingerprint"]
     assert {split: sorted(d) for split, d in content(tmp_path / "other").items()} == {split: sorted(d) for split, d in found.items()}
 
 
-def test_lengths_and_groups_are_those_of_the_documents(corpus, tmp_path):
-    prepare.prepare(data(corpus), tmp_path / "out", shard_count=3)
+def test_lengths_and_groups_are_those_of_the_documents(texts, tmp_path):
+    prepare.prepare(data(texts), tmp_path / "out", shard_count=3)
     language = {json.loads(line)["text"].encode(): json.loads(line)["lang"] for path in corpus.iterdir() for line in path.read_text().splitlines()}
-    documents = store.Documents(store.shards(tmp_path / "out"))
+    documents = corpus.Documents(corpus.shards(tmp_path / "out"))
     assert documents.lengths.tolist() == [len(d) for d in documents]
     assert [documents.group_names[g] for g in documents.groups] == [language[d] for d in documents]
     with pytest.raises(IndexError):
@@ -68,10 +70,10 @@ def test_lengths_and_groups_are_those_of_the_documents(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("calls", [1, 2, 5, 7, 9, 11, 12, 14])
-def test_killed_and_begun_again_it_is_the_same(corpus, tmp_path, monkeypatch, calls):
+def test_killed_and_begun_again_it_is_the_same(texts, tmp_path, monkeypatch, calls):
     monkeypatch.setattr(prepare, "SAVE", 1)
     monkeypatch.setattr(prepare, "BUFFER", 1 << 10)
-    prepare.prepare(data(corpus), tmp_path / "whole", shard_count=3)
+    prepare.prepare(data(texts), tmp_path / "whole", shard_count=3)
     count, replace = [0], os.replace
 
     def dies(*arguments):
@@ -82,20 +84,20 @@ def test_killed_and_begun_again_it_is_the_same(corpus, tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(os, "replace", dies)
     with pytest.raises(KeyboardInterrupt):
-        prepare.prepare(data(corpus), tmp_path / "cut", shard_count=3)
+        prepare.prepare(data(texts), tmp_path / "cut", shard_count=3)
     with pytest.raises(UserError, match="no prepared data"):
-        store.shards(tmp_path / "cut")
+        corpus.shards(tmp_path / "cut")
     for bucket in (tmp_path / "cut").glob(".part*/*.bucket"):
         bucket.open("ab").write(b"half a docu")  # what a kill in the middle of a write leaves
     monkeypatch.setattr(os, "replace", replace)
-    prepare.prepare(data(corpus), tmp_path / "cut", shard_count=3)
+    prepare.prepare(data(texts), tmp_path / "cut", shard_count=3)
     assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
     assert not list((tmp_path / "cut").glob(".part*/")) or not (tmp_path / "cut" / ".part-00000-of-00001").exists()
 
 
 @pytest.mark.parametrize("lost", ["tuning-00000-00000.arrayrecord", "held_out-00000-00000.index.npy", "train-00000-00000.arrayrecord"])
-def test_a_file_lost_while_others_are_still_to_come_is_made_again(corpus, tmp_path, monkeypatch, lost):
-    prepare.prepare(data(corpus), tmp_path / "whole", shard_count=3)
+def test_a_file_lost_while_others_are_still_to_come_is_made_again(texts, tmp_path, monkeypatch, lost):
+    prepare.prepare(data(texts), tmp_path / "whole", shard_count=3)
     count, write = [0], prepare._write_shard
 
     def dies(*arguments):
@@ -106,19 +108,19 @@ def test_a_file_lost_while_others_are_still_to_come_is_made_again(corpus, tmp_pa
 
     monkeypatch.setattr(prepare, "_write_shard", dies)
     with pytest.raises(KeyboardInterrupt):
-        prepare.prepare(data(corpus), tmp_path / "cut", shard_count=3)
+        prepare.prepare(data(texts), tmp_path / "cut", shard_count=3)
     monkeypatch.setattr(prepare, "_write_shard", write)
     (tmp_path / "cut" / lost).unlink()
     for left in ("part-00000-of-00001.json.0123abcd.part", "train-00000-00007.arrayrecord", "train-00000-00007.index.npy", ".train-00000-00002.arrayrecord.partial"):
         (tmp_path / "cut" / left).write_bytes(b"left by a kill, or by other settings")
-    prepare.prepare(data(corpus), tmp_path / "cut", shard_count=3)
+    prepare.prepare(data(texts), tmp_path / "cut", shard_count=3)
     assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole") and not list((tmp_path / "cut").glob(".train*"))
 
 
-def test_a_damaged_bucket_is_found(corpus, tmp_path, monkeypatch):
+def test_a_damaged_bucket_is_found(texts, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "_gather", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        prepare.prepare(data(corpus), tmp_path / "out", shard_count=1)
+        prepare.prepare(data(texts), tmp_path / "out", shard_count=1)
     monkeypatch.undo()
     bucket = next((tmp_path / "out").glob(".part*/train-*.bucket"))
     whole = bucket.read_bytes()
@@ -127,28 +129,28 @@ def test_a_damaged_bucket_is_found(corpus, tmp_path, monkeypatch):
                     whole[:16] + length + whole[20:], bytes(len(whole)), whole[:-3000] + bytes(3000)):
         bucket.write_bytes(damaged)
         with pytest.raises(UserError, match="bucket is damaged"):
-            prepare.prepare(data(corpus), tmp_path / "out", shard_count=1)
+            prepare.prepare(data(texts), tmp_path / "out", shard_count=1)
 
 
-def test_a_source_that_changed_is_another_one(corpus, tmp_path, capsys):
-    first = prepare.prepare(data(corpus), tmp_path / "out")
-    prepare.prepare(data(corpus), tmp_path / "jobs", part=0, parts=2)
-    (corpus / "new.jsonl").write_text(json.dumps({"text": "a document that came later than the others", "lang": "l0"}))
+def test_a_source_that_changed_is_another_one(texts, tmp_path, capsys):
+    first = prepare.prepare(data(texts), tmp_path / "out")
+    prepare.prepare(data(texts), tmp_path / "jobs", part=0, parts=2)
+    (texts / "new.jsonl").write_text(json.dumps({"text": "a document that came later than the others", "lang": "l0"}))
     for folder, job in (("out", (0, 1)), ("jobs", (0, 2)), ("jobs", (1, 2))):  # done, done, and beside one that is done
         with pytest.raises(UserError, match="other source files"):
-            prepare.prepare(data(corpus), tmp_path / folder, part=job[0], parts=job[1])
-    (corpus / "new.jsonl").unlink()
-    prepare.prepare(data(corpus), tmp_path / "jobs", part=1, parts=2)
+            prepare.prepare(data(texts), tmp_path / folder, part=job[0], parts=job[1])
+    (texts / "new.jsonl").unlink()
+    prepare.prepare(data(texts), tmp_path / "jobs", part=1, parts=2)
     path = tmp_path / "jobs" / "part-00001-of-00002.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "source": "another"}))
     with pytest.raises(UserError, match="different source files"):
-        store.shards(tmp_path / "jobs")
-    shutil.rmtree(corpus)
+        corpus.shards(tmp_path / "jobs")
+    shutil.rmtree(texts)
     said = []
-    assert prepare.prepare(data(corpus), tmp_path / "out", say=said.append) == first and "was there already, and its source is not" in said[0]
+    assert prepare.prepare(data(texts), tmp_path / "out", say=said.append) == first and "was there already, and its source is not" in said[0]
     (tmp_path / "out" / "train-00000-00000.arrayrecord").unlink()
     with pytest.raises(UserError, match="no file matches"):
-        prepare.prepare(data(corpus), tmp_path / "out")
+        prepare.prepare(data(texts), tmp_path / "out")
 
 
 def test_more_groups_than_an_index_can_name(tmp_path, monkeypatch):
@@ -157,26 +159,26 @@ def test_more_groups_than_an_index_can_name(tmp_path, monkeypatch):
     (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{text(i).decode()}", "lang": "{name}"}}\n' for i, name in enumerate(names)))
     settings = cfg.replace(cfg.data(), source="files", globs=(str(tmp_path / "a.jsonl"),), group_field="lang", held_out=0.0, tuning=0.0)
     prepare.prepare(settings, tmp_path / "out")
-    documents = store.Documents(store.shards(tmp_path / "out"))
+    documents = corpus.Documents(corpus.shards(tmp_path / "out"))
     found = {documents[i]: documents.group_names[documents.groups[i]] for i in range(len(documents))}
     assert [found[text(i)] for i in range(7)] == ["a", "b", "\\ud800" + "x" * 94, "(other groups)", "(other groups)", "a", "\\ud800" + "x" * 94]
     assert prepare.printable("a\nb\x1b[31m\u202eé") == "a\\nb\\x1b[31m\\u202eé"
 
 
-def test_parts_of_several_jobs_make_one_data_set(corpus, tmp_path):
+def test_parts_of_several_jobs_make_one_data_set(texts, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    prepare.prepare(data(corpus), whole)
+    prepare.prepare(data(texts), whole)
     for part in (2, 0):
-        prepare.prepare(data(corpus), parts, part=part, parts=3)
+        prepare.prepare(data(texts), parts, part=part, parts=3)
     with pytest.raises(UserError, match=r"1 of 3 parts are not there yet \(1\)"):
-        store.shards(parts)
-    prepare.prepare(data(corpus), parts, part=1, parts=3)
+        corpus.shards(parts)
+    prepare.prepare(data(texts), parts, part=1, parts=3)
     assert {split: set(d) for split, d in content(parts).items()} == {split: set(d) for split, d in content(whole).items()}
     with pytest.raises(UserError, match="no more jobs"):
-        prepare.prepare(data(corpus), tmp_path / "many", part=8, parts=9)
+        prepare.prepare(data(texts), tmp_path / "many", part=8, parts=9)
     shutil.copy(whole / "part-00000-of-00001.json", parts)
     with pytest.raises(UserError, match="different settings or counts"):
-        store.shards(parts)
+        corpus.shards(parts)
 
 
 def test_near_copies_of_held_out_text_are_not_trained_on(tmp_path):
@@ -196,55 +198,55 @@ def test_near_copies_of_held_out_text_are_not_trained_on(tmp_path):
     assert manifest["counts"]["near_held_out"] > 0 and len(found["train"]) > 150  # a licence alone makes no copy
 
 
-def test_a_part_that_is_being_made(corpus, tmp_path):
+def test_a_part_that_is_being_made(texts, tmp_path):
     with locks.held(tmp_path / "out" / ".part-00000-of-00001.lock"):
         with pytest.raises(UserError, match="another process is preparing part 0 of 1"):
-            prepare.prepare(data(corpus), tmp_path / "out")
+            prepare.prepare(data(texts), tmp_path / "out")
 
 
-def test_another_source_in_the_same_folder(corpus, tmp_path, monkeypatch):
-    prepare.prepare(data(corpus), tmp_path / "out")
-    assert prepare.prepare(data(corpus), tmp_path / "out")["splits"]  # there already
+def test_another_source_in_the_same_folder(texts, tmp_path, monkeypatch):
+    prepare.prepare(data(texts), tmp_path / "out")
+    assert prepare.prepare(data(texts), tmp_path / "out")["splits"]  # there already
     with pytest.raises(UserError, match="other settings"):
-        prepare.prepare(data(corpus, min_bytes=50), tmp_path / "out")
+        prepare.prepare(data(texts, min_bytes=50), tmp_path / "out")
     monkeypatch.setattr(prepare, "_gather", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        prepare.prepare(data(corpus), tmp_path / "begun")
-    (corpus / "0.jsonl").write_text('{"text": "changed in between, and long enough to be kept", "lang": "l0"}\n')
+        prepare.prepare(data(texts), tmp_path / "begun")
+    (texts / "0.jsonl").write_text('{"text": "changed in between, and long enough to be kept", "lang": "l0"}\n')
     with pytest.raises(UserError, match="begun with another source"):
-        prepare.prepare(data(corpus), tmp_path / "begun")
+        prepare.prepare(data(texts), tmp_path / "begun")
 
 
-def test_files_that_do_not_match_their_manifest(corpus, tmp_path):
+def test_files_that_do_not_match_their_manifest(texts, tmp_path):
     out = tmp_path / "out"
-    prepare.prepare(data(corpus), out)
+    prepare.prepare(data(texts), out)
     shard = out / "train-00000-00000.arrayrecord"
     index = out / "train-00000-00000.index.npy"
     whole, entries = shard.read_bytes(), index.read_bytes()
     shard.write_bytes(whole[:-10])
     with pytest.raises(UserError, match="train-00000-00000.arrayrecord has .* bytes, not the"):
-        store.shards(out)
+        corpus.shards(out)
     shard.write_bytes(whole[:2000] + bytes([whole[2000] ^ 1]) + whole[2001:])
     with pytest.raises(UserError, match="checksum"):
-        list(map(store.verify, store.shards(out)))
+        list(map(corpus.verify, corpus.shards(out)))
     shard.unlink()
     with pytest.raises(UserError, match="is missing"):
-        store.shards(out)
+        corpus.shards(out)
     shard.write_bytes(whole)
     for damaged in (entries[:-6], b"", entries[:-6] + b"\1\0\0\0\0\0", entries[:-2] + b"\xff\xff"):
         index.write_bytes(damaged)
         with pytest.raises(UserError, match="train-00000-00000"):
-            _ = store.Documents(store.shards(out)).lengths
+            _ = corpus.Documents(corpus.shards(out)).lengths
     index.write_bytes(entries[:-12] + entries[-6:] + entries[-12:-6])
     with pytest.raises(UserError, match="index.npy is damaged: its checksum"):
-        list(map(store.verify, store.shards(out)))
+        list(map(corpus.verify, corpus.shards(out)))
     index.write_bytes(b"")
-    prepare.prepare(data(corpus), out)
+    prepare.prepare(data(texts), out)
     assert index.read_bytes() == entries
     manifest = out / "part-00000-of-00001.json"
     manifest.write_text(manifest.read_text()[:100])
     with pytest.raises(UserError, match="is damaged"):
-        store.shards(out)
+        corpus.shards(out)
 
 
 def test_a_part_may_be_empty_and_all_may_not(tmp_path):
@@ -259,8 +261,8 @@ def test_a_part_may_be_empty_and_all_may_not(tmp_path):
     assert len(content(tmp_path / "out")["train"]) == 1
 
 
-def test_what_others_prepared_stays_and_what_is_lost_is_made_again(corpus, tmp_path):
-    settings = cfg.replace(cfg.data(), source="files", globs=(f"{corpus}/*.jsonl",), held_out=0.2)
+def test_what_others_prepared_stays_and_what_is_lost_is_made_again(texts, tmp_path):
+    settings = cfg.replace(cfg.data(), source="files", globs=(f"{texts}/*.jsonl",), held_out=0.2)
     first = prepare.prepare(settings, tmp_path / "out", shard_count=2)
     for changed, part, parts in ((settings, 0, 2), (cfg.replace(settings, held_out=0.3), 0, 1), (cfg.replace(settings, held_out=0.3), 1, 3)):
         with pytest.raises(UserError, match="other settings"):
@@ -269,13 +271,13 @@ def test_what_others_prepared_stays_and_what_is_lost_is_made_again(corpus, tmp_p
     written = {path: path.read_bytes() for path in paths}
     paths[0].unlink()
     paths[-1].write_bytes(b"x")
-    store.index_path(paths[1]).unlink()
+    corpus.index_path(paths[1]).unlink()
     assert prepare.prepare(settings, tmp_path / "out", shard_count=2) == first and {path: path.read_bytes() for path in paths} == written
-    assert len(store.Documents(store.shards(tmp_path / "out"))) == sum(shard["documents"] for shard in first["shards"])
+    assert len(corpus.Documents(corpus.shards(tmp_path / "out"))) == sum(shard["documents"] for shard in first["shards"])
 
 
-def test_manifests_that_contradict_themselves(corpus, tmp_path):
-    prepare.prepare(cfg.replace(cfg.data(), source="files", globs=(f"{corpus}/*.jsonl",), held_out=0.2), tmp_path / "out", shard_count=2)
+def test_manifests_that_contradict_themselves(texts, tmp_path):
+    prepare.prepare(cfg.replace(cfg.data(), source="files", globs=(f"{texts}/*.jsonl",), held_out=0.2), tmp_path / "out", shard_count=2)
     path = tmp_path / "out" / "part-00000-of-00001.json"
     good = json.loads(path.read_text())
     shard = good["shards"][0]
@@ -283,22 +285,22 @@ def test_manifests_that_contradict_themselves(corpus, tmp_path):
                   {"counts": 3}, {"groups": []}, {"splits": {}}, {"shards": [{**shard, "documents": shard["documents"] + 1}, *good["shards"][1:]]}):
         path.write_text(json.dumps({**good, **wrong}))
         with pytest.raises(UserError, match="is damaged"):
-            store.shards(tmp_path / "out")
+            corpus.shards(tmp_path / "out")
 
 
-def test_shards_under_each_others_names(corpus, tmp_path):
-    prepare.prepare(cfg.replace(cfg.data(), source="files", globs=(f"{corpus}/*.jsonl",), held_out=0.2), tmp_path / "out", shard_count=2)
-    one, other = [shard for shard in store.shards(tmp_path / "out") if shard.split == "train"]
+def test_shards_under_each_others_names(texts, tmp_path):
+    prepare.prepare(cfg.replace(cfg.data(), source="files", globs=(f"{texts}/*.jsonl",), held_out=0.2), tmp_path / "out", shard_count=2)
+    one, other = [shard for shard in corpus.shards(tmp_path / "out") if shard.split == "train"]
     text = one.path.read_bytes()
     one.path.write_bytes(other.path.read_bytes())
     other.path.write_bytes(text)
-    documents = store.Documents([one, other])
+    documents = corpus.Documents([one, other])
     with pytest.raises(UserError, match="index"):
         _ = [documents[i] for i in range(len(documents))]
 
 
-def test_by_the_command_line(corpus, tmp_path, capsys):
-    arguments = ["data", "prepare", "files", f"{corpus}/*.jsonl", "--out", str(tmp_path / "out"), "--set", "held_out=0.2"]
+def test_by_the_command_line(texts, tmp_path, capsys):
+    arguments = ["data", "prepare", "files", f"{texts}/*.jsonl", "--out", str(tmp_path / "out"), "--set", "held_out=0.2"]
     assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["splits"]["held_out"]["documents"] > 10
     for wrong, said in ((["--shard", "1"], "I/N"), (["--shard", "2/2"], "from 0 to 1"), (["--set", "heldout=1"], "held_out"), (["--shards", "-1"], "--shards"),

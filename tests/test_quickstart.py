@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def bltjax(*arguments, cwd):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "bltjax.cli", *arguments], capture_output=True, text=True, cwd=cwd, env=environment, timeout=1500)
+    done = subprocess.run([sys.executable, "-m", "bltjax.cli.main", *arguments], capture_output=True, text=True, cwd=cwd, env=environment, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

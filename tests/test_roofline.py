@@ -5,8 +5,10 @@ import math
 
 import pytest
 
-from bltjax import chips, config as cfg, flops, roofline
-from bltjax.data import loader
+from bltjax import config as cfg, flops
+
+from bltjax.compile import chips, roofline
+from bltjax.data import batches
 from bltjax.errors import UserError
 from bltjax.models import layers
 from experiments import compute_optimal
@@ -83,7 +85,7 @@ def test_nothing_is_estimated_for_an_unknown_chip():
 def test_prediction_of_one_chip_is_the_models_own_count():
     run = cfg.replace(BPE, **{"data.rows": 2, "model.remat": "none"})
     got = roofline.predict(run, chips.topology("v5p:1x1x1"), steps=10)
-    slots = loader.row_shape(run)[0]
+    slots = batches.row_shape(run)[0]
     assert got["counts"]["flops"] == flops.executed_step(run, 2, slots) and got["mfu"] < 1
     assert got["hbm_bytes"]["state"] == 12 * flops.params(run)["total"] and got["hbm_bytes"]["weights"] == 0
     assert got["counts"]["ici_bytes"] == got["counts"]["dcn_bytes"] == got["counts"]["ici_blocking_bytes"] == 0
@@ -100,7 +102,7 @@ def test_fsdp_moves_two_gathers_and_one_scatter_of_the_weights():
     assert got["counts"]["ici_bytes"] == pytest.approx(4 * weights * 63 / 64 * (2 * 2 + 4))
     # Two slices: a replica each; gradients of what a chip holds go between them, and the tables' features are shared out.
     two = roofline.predict(BPE, chips.topology("2*v5p:4x4x4"), accumulate=4)
-    tokens = BPE.data.rows / 128 * loader.row_shape(BPE)[0]
+    tokens = BPE.data.rows / 128 * batches.row_shape(BPE)[0]
     assert two["mesh"] == (2, 64, 1) and two["counts"]["ici_bytes"] == got["counts"]["ici_bytes"]
     assert two["counts"]["dcn_bytes"] == pytest.approx(weights / 64 * 4 + 2 * 4 * tokens + 2 * 2 * tokens * 4096 / 2)
 
@@ -116,8 +118,8 @@ def test_look_ups_of_hash_tables():
     assert roofline.lookup(BLT.model, (1, 32, 2), 128, slots=1000)["model"] == activation / 2
     assert roofline.lookup(BLT.model, (1, 2, 1), 128, slots=10**9)["rows"] == 6 * 10**9 + 6 * 500_000  # no more than there are
     assert roofline.lookup(RUNS["megabyte-4-8B"].model, (1, 64, 1), 128, 1000)["rows"] == 0
-    from bltjax.models import lookup
-    assert roofline.LISTED == lookup.SHARE
+    from bltjax.models.kernels import hash_lookup
+    assert roofline.LISTED == hash_lookup.SHARE
 
 
 def test_share_of_links():

@@ -30,7 +30,7 @@ def texts(tmp_path_factory):
 
 
 def command(verb, root, texts, *more):
-    return [sys.executable, "-m", "bltjax.cli", verb, str(TINY), "--root", str(root), "--set", f'data.globs=["{texts}/*.txt"]', *more]
+    return [sys.executable, "-m", "bltjax.cli.main", verb, str(TINY), "--root", str(root), "--set", f'data.globs=["{texts}/*.txt"]', *more]
 
 
 def environment():
@@ -103,11 +103,11 @@ def test_patch_and_calibrate_with_the_run(finished, texts):
     root, _ = finished
     run = root / "tiny_experiment" / "entropy"
     text = "import json and a few words"
-    patched = subprocess.run([sys.executable, "-m", "bltjax.cli", "patch", text, "--run", str(run), "--json"], capture_output=True, text=True,
+    patched = subprocess.run([sys.executable, "-m", "bltjax.cli.main", "patch", text, "--run", str(run), "--json"], capture_output=True, text=True,
                              env=environment())
     result = json.loads(patched.stdout)
     assert "".join(result["patches"]) == text and len(result["entropies"]) == len(text)
-    found = subprocess.run([sys.executable, "-m", "bltjax.cli", "data", "calibrate", "--byte-lm", str(run), "--size", "3.5", "--json"],
+    found = subprocess.run([sys.executable, "-m", "bltjax.cli.main", "data", "calibrate", "--byte-lm", str(run), "--size", "3.5", "--json"],
                            capture_output=True, text=True, env=environment())
     assert json.loads(found.stdout)["patch_size"] == pytest.approx(3.5, rel=0.02)
 
@@ -116,7 +116,7 @@ def test_load_from_python(finished):
     import numpy as np
 
     import bltjax
-    from bltjax import vocab
+    from bltjax.patching import vocab
     root, _ = finished
     m = bltjax.load(root / "tiny_experiment" / "entropy")
     text = b"some words, and more of them"

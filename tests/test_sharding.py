@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bltjax import config as cfg
-from bltjax import models, sharding
+from bltjax import models
+from bltjax.parallel import sharding
 from bltjax.errors import UserError
 from bltjax.training import step as steps
 
@@ -83,20 +84,20 @@ CROWDED = """
 import jax
 jax.config.update("jax_num_cpu_devices", 8)
 import jax.numpy as jnp, numpy as np
-from bltjax import sharding
-from bltjax.models import lookup
+from bltjax.parallel import sharding
+from bltjax.models.kernels import hash_lookup
 rng = np.random.default_rng(0)
 tables = rng.normal(size=(2, 4096, 8)).astype(np.float32)
 g = rng.normal(size=(16, 64, 8)).astype(np.float32)
-assert lookup._length(2 * 2 * 64 * 2, 4, 2048) == 64
+assert hash_lookup._length(2 * 2 * 64 * 2, 4, 2048) == 64
 for most in (512, 4096, 1):  # of the first of four owners alone: seven rounds; evenly; one row for all
     ids = rng.integers(-1, most, (16, 2, 64)).astype(np.int32)
-    want, back = jax.vjp(lambda t: lookup.reference(t, ids), tables)
+    want, back = jax.vjp(lambda t: hash_lookup.reference(t, ids), tables)
     for shape in ((2, 4, 1), (1, 4, 2), (2, 2, 2), (8, 1, 1), (1, 8, 1)):
         mesh = sharding.make_mesh(shape)
         def f(tables, ids, g):
             with sharding.active(mesh):
-                out, back = jax.vjp(lambda t: lookup.lookup(t, ids, "float32", ("embed", "ngrams")), tables)
+                out, back = jax.vjp(lambda t: hash_lookup.lookup(t, ids, "float32", ("embed", "ngrams")), tables)
             return out, back(g)[0]
         out, grad = jax.jit(f)(tables, ids, g)
         np.testing.assert_allclose(out, want, atol=1e-6)

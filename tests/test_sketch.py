@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 
-from bltjax import patching, vocab
-from bltjax.entropies import sketch, stored
+from bltjax import patching
+
+from bltjax.patching import vocab
+from bltjax.entropy import sketch, store
 from bltjax.errors import UserError
 
 
 def documents(seed=0, sizes=(0, 1, 2, 3, 50, 400)):
     rng = np.random.default_rng(seed)
     ids = [np.concatenate([[vocab.BOS], rng.integers(4, 260, n), [vocab.EOS]]).astype(np.int32) for n in sizes]
-    return ids, [stored.nats(stored.rounded(rng.gamma(1.5, 1.0, len(i)).clip(0, 5.5))) for i in ids]
+    return ids, [store.nats(store.rounded(rng.gamma(1.5, 1.0, len(i)).clip(0, 5.5))) for i in ids]
 
 
 @pytest.mark.parametrize("scheme, given", [("entropy", {}), ("monotonic", {}), ("both", {"delta": 0.3})])

@@ -13,9 +13,10 @@ import pytest
 
 import test_interop
 import test_llama
-from bltjax import api, cli, config as cfg
+from bltjax import api, config as cfg
+from bltjax.cli import main
 from bltjax.errors import UserError
-from bltjax.training import checkpoint, optim
+from bltjax.training import checkpoint, optimizer
 
 HERE = pathlib.Path(__file__).parent
 
@@ -31,7 +32,7 @@ def texts(tmp_path):
 
 def train(tmp_path, texts, name, *more, run="space"):
     out = tmp_path / "runs" / "tiny" / name
-    code = cli.main(["train", "--config", str(HERE / "tiny_experiment.py"), "--run", run, "--run-dir", str(out), "--set", f'data.globs=["{texts}/*.txt"]',
+    code = main.main(["train", "--config", str(HERE / "tiny_experiment.py"), "--run", run, "--run-dir", str(out), "--set", f'data.globs=["{texts}/*.txt"]',
                      "--set", "data.source=files", "--set", "train.steps=6", "--set", "budget_flops=0", *map(str, more)])
     assert code == 0
     return out
@@ -69,9 +70,9 @@ def test_llama_into_a_blt(tmp_path, texts, capfd):
     out = train(tmp_path, texts, "llama", "--from", tmp_path / "llama", *shape)
     config = json.loads((out / "config.json").read_text())["config"]
     assert config["train"]["lr_scale"] == ["latent/blocks=0.1"] and config["model"]["latent"]["rope_scaling"] == [8.0, 1.0, 4.0, 32.0]
-    code = cli.main(["train", "--config", str(HERE / "tiny_experiment.py"), "--run", "space", "--from", str(tmp_path / "llama"), "--run-dir", str(tmp_path / "x")])
+    code = main.main(["train", "--config", str(HERE / "tiny_experiment.py"), "--run", "space", "--from", str(tmp_path / "llama"), "--run-dir", str(tmp_path / "x")])
     assert code == 2 and "must have the checkpoint's shape" in capfd.readouterr().err and not (tmp_path / "x").exists()
-    code = cli.main(["train", "--config", str(HERE / "tiny_experiment.py"), "--run", "bpe", "--from", str(test_interop.HF), "--run-dir", str(tmp_path / "x")])
+    code = main.main(["train", "--config", str(HERE / "tiny_experiment.py"), "--run", "bpe", "--from", str(test_interop.HF), "--run-dir", str(tmp_path / "x")])
     assert code == 2 and "kind 'blt'" in capfd.readouterr().err and not (tmp_path / "x").exists()
 
 
@@ -85,7 +86,7 @@ def test_a_llama_goes_on_as_a_bpe_model(tmp_path, texts, capfd):
     np.testing.assert_allclose(before.logits(ids), after.logits(ids), atol=1e-4)
     two = train(tmp_path, texts, "llama-2", "--from", one, run="bpe")
     assert api.load(two).tokenizer.fingerprint == after.tokenizer.fingerprint
-    code = cli.main(["train", "--config", str(HERE / "tiny_experiment.py"), "--run", "bpe", "--run-dir", str(tmp_path / "x"), "--set", "tokenizer.kind=given"])
+    code = main.main(["train", "--config", str(HERE / "tiny_experiment.py"), "--run", "bpe", "--run-dir", str(tmp_path / "x"), "--set", "tokenizer.kind=given"])
     assert code == 2 and "train.init_from" in capfd.readouterr().err
 
 
@@ -96,7 +97,7 @@ def test_a_tokenizer_of_a_file(tmp_path, texts, capfd):
     assert model.tokenizer.kind == "sentencepiece" and b"".join(model.patch("line 3 of text")) == b"line 3 of text"
     arguments = ["train", "--config", str(HERE / "tiny_experiment.py"), "--run", "bpe", "--run-dir", str(tmp_path / "x"), "--set", f'data.globs=["{texts}/*.txt"]']
     for more, says in ((("--set", "tokenizer.kind=file"), "goes with kind 'file'"), (changes[:4], "700 entries, the model 300")):
-        assert cli.main([*arguments, *more]) == 2
+        assert main.main([*arguments, *more]) == 2
         assert says in capfd.readouterr().err
 
 
@@ -104,11 +105,11 @@ def test_a_run_that_was_refused_leaves_its_place(tmp_path, texts, capfd):
     """A mistake that is found after the directory was made does not bar the command that mends it; a run that has begun does."""
     arguments = ["train", "--config", str(HERE / "tiny_experiment.py"), "--run", "space", "--run-dir", str(tmp_path / "runs" / "tiny" / "x"),
                  "--set", f'data.globs=["{texts}/*.txt"]', "--set", "data.source=files"]
-    assert cli.main([*arguments, "--set", "budget_flops=1e6"]) == 2
+    assert main.main([*arguments, "--set", "budget_flops=1e6"]) == 2
     assert "fewest" in capfd.readouterr().err
-    assert cli.main([*arguments, "--set", "budget_flops=0", "--set", "train.steps=6"]) == 0
+    assert main.main([*arguments, "--set", "budget_flops=0", "--set", "train.steps=6"]) == 0
     capfd.readouterr()
-    assert cli.main([*arguments, "--set", "budget_flops=0", "--set", "train.steps=7"]) == 2
+    assert main.main([*arguments, "--set", "budget_flops=0", "--set", "train.steps=7"]) == 2
     assert "another config" in capfd.readouterr().err
 
 
@@ -117,15 +118,15 @@ def test_learning_rates_by_group():
     params = {"latent": {"blocks": {"w": np.ones(3, np.float32)}, "project": np.ones(2, np.float32)}, "head": np.ones(2, np.float32)}
     grads = jax.tree.map(lambda x: 0.1 * np.arange(1, 1 + len(x), dtype=np.float32), params)
     def updates(**changes):
-        optimizer = optim.optimizer(cfg.replace(cfg.training(), clip=0.0, warmup=0, **changes), 10)
-        return optimizer.update(grads, optimizer.init(params), params)[0]
+        made = optimizer.optimizer(cfg.replace(cfg.training(), clip=0.0, warmup=0, **changes), 10)
+        return made.update(grads, made.init(params), params)[0]
     plain, grouped = updates(), updates(lr_scale=("latent/blocks=0.1",))
     np.testing.assert_allclose(grouped["latent"]["blocks"]["w"], 0.1 * plain["latent"]["blocks"]["w"], rtol=1e-6)
     np.testing.assert_array_equal(grouped["head"], plain["head"])
     np.testing.assert_array_equal(updates(lr_scale=("latent=0", "latent/blocks=1"))["latent"]["blocks"]["w"], plain["latent"]["blocks"]["w"])
     slower = updates(lr=4e-5, lr_scale=("latent=1",))
     np.testing.assert_allclose(grouped["latent"]["blocks"]["w"], slower["latent"]["blocks"]["w"], rtol=1e-5)
-    assert isinstance(optim.optimizer(cfg.training(), 10), optax.GradientTransformation)
+    assert isinstance(optimizer.optimizer(cfg.training(), 10), optax.GradientTransformation)
 
 
 @pytest.mark.parametrize("scale", ["latent", "latent=x", "latent=-1", "=2", "latent=inf"])
@@ -133,9 +134,9 @@ def test_groups_that_cannot_be(scale):
     with pytest.raises(UserError, match="PATH=FACTOR"):
         cfg.lr_scales(cfg.replace(cfg.training(), lr_scale=(scale,)))
     with pytest.raises(UserError, match="no parameter is below"):
-        optimizer = optim.optimizer(cfg.replace(cfg.training(), lr_scale=("nothing/here=2",)), 10)
+        made = optimizer.optimizer(cfg.replace(cfg.training(), lr_scale=("nothing/here=2",)), 10)
         params = {"head": np.ones(2, np.float32)}
-        optimizer.update(params, optimizer.init(params), params)
+        made.update(params, made.init(params), params)
 
 
 @pytest.mark.slow
@@ -143,7 +144,7 @@ def test_on_a_mesh(tmp_path, texts, capfd):
     """Started from another run on two devices: the losses of one device."""
     one = train(tmp_path, texts, "one")
     train(tmp_path, texts, "two", "--from", one)
-    command = [sys.executable, "-m", "bltjax.cli", "train", "--config", str(HERE / "tiny_experiment.py"), "--run", "space", "--run-dir",
+    command = [sys.executable, "-m", "bltjax.cli.main", "train", "--config", str(HERE / "tiny_experiment.py"), "--run", "space", "--run-dir",
                str(tmp_path / "runs" / "tiny" / "mesh"), "--set", f'data.globs=["{texts}/*.txt"]', "--set", "data.source=files", "--set", "train.steps=6", "--set",
                "budget_flops=0", "--from", str(one), "--mesh", "2", "--devices", "2"]
     done = subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}, capture_output=True, text=True)
@@ -154,8 +155,8 @@ def test_on_a_mesh(tmp_path, texts, capfd):
 
 def test_configs_of_earlier_versions(tmp_path):
     """Keys that sections have gained since a run was written are filled in, and nothing else is touched."""
-    from bltjax.sweep import experiments
-    for run in experiments.load(str(HERE / "tiny_experiment.py")).runs:
+    from bltjax.experiments import registry
+    for run in registry.load(str(HERE / "tiny_experiment.py")).runs:
         assert cfg.to_dict(cfg.completed(run)) == cfg.to_dict(run)
         old = cfg.to_dict(run)
         for path in (("data", "mix"), ("patching", "resolution"), ("model", "rope_scaling"), ("model", "latent", "rope_theta"), ("byte_lm", "model", "reset"), ("byte_lm", "train", "keep")):

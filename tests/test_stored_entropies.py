@@ -9,10 +9,16 @@ import jax
 import numpy as np
 import pytest
 
-from bltjax import config as cfg, inspect_data, locks, models, patching, vocab
-from bltjax.cli import main
-from bltjax.data import prepare, store
-from bltjax.entropies import annotate, stored
+from bltjax import config as cfg, models, patching
+
+from bltjax.inspection import rows as inspect_data
+
+from bltjax.patching import vocab
+
+from bltjax.storage import locks
+from bltjax.cli.main import main
+from bltjax.data import corpus, prepare
+from bltjax.entropy import annotate, store
 from bltjax.errors import UserError
 
 MODEL = cfg.transformer("byte", vocab=vocab.SIZE, width=16, layers=2, heads=2, window=16, ffn_multiple=16)
@@ -36,10 +42,10 @@ def prepared(tmp_path):
 
 
 def test_they_are_those_of_a_pass_rounded(prepared, params):
-    made = stored.make(prepared, MODEL, params)
-    documents = store.Documents(store.shards(prepared))
+    made = store.make(prepared, MODEL, params)
+    documents = corpus.Documents(corpus.shards(prepared))
     assert made["made"] == made["shards"] == len(documents.shards) and made["bytes"] == documents.lengths.sum()
-    found = stored.Entropies(documents, made["fingerprint"])
+    found = store.Entropies(documents, made["fingerprint"])
     live = annotate.annotate(MODEL, params, list(documents))
     for i, values in enumerate(live):
         assert found[i].dtype == np.float32 and found[i][-1] == 0
@@ -48,28 +54,28 @@ def test_they_are_those_of_a_pass_rounded(prepared, params):
         ids = vocab.encode_document(documents[i])
         assert patching.lengths(ids, "entropy", entropies=found[i], include_next=False, **settings) == \
             patching.lengths(ids, "entropy", entropies=values, include_next=False, resolution=patching.RESOLUTION, **settings)
-    assert stored.make(prepared, MODEL, params)["there"] == made["shards"]
+    assert store.make(prepared, MODEL, params)["there"] == made["shards"]
 
 
 def test_a_byte_that_changed_is_found(prepared, params):
-    made = stored.make(prepared, MODEL, params)
-    shard = store.shards(prepared)[0]
-    stored.verify(shard, made["fingerprint"])
-    path = stored.folder_of(shard, made["fingerprint"]) / shard.path.name
+    made = store.make(prepared, MODEL, params)
+    shard = corpus.shards(prepared)[0]
+    store.verify(shard, made["fingerprint"])
+    path = store.folder_of(shard, made["fingerprint"]) / shard.path.name
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match="checksum"):
         inspect_data.of(prepared, verify=True)
-    stored.seal(path.parent, shard).unlink()
+    store.seal(path.parent, shard).unlink()
     assert inspect_data.of(prepared)["entropies"] == {made["fingerprint"]: made["shards"] - 1}
-    stored.make(prepared, MODEL, params)
+    store.make(prepared, MODEL, params)
     assert inspect_data.of(prepared, verify=True)["verified"]
 
 
 def test_killed_and_begun_again_they_are_the_same(prepared, params, tmp_path, monkeypatch):
-    monkeypatch.setattr(stored, "CHUNK", 500)
-    whole = stored.make(prepared, MODEL, params)
+    monkeypatch.setattr(store, "CHUNK", 500)
+    whole = store.make(prepared, MODEL, params)
     files = {path.name: path.read_bytes() for path in sorted(prepared.glob("entropies-*/[a-z]*"))}
     for path in prepared.glob("entropies-*/*"):
         path.unlink()
@@ -87,44 +93,44 @@ def test_killed_and_begun_again_they_are_the_same(prepared, params, tmp_path, mo
     monkeypatch.setattr(annotate, "annotate", lambda model, params, documents, **more: computed.append(len(documents)) or annotated(model, params, documents, **more))
     for _ in range(100):
         try:
-            again = stored.make(prepared, MODEL, params)
+            again = store.make(prepared, MODEL, params)
             break
         except KeyboardInterrupt:
-            documents = store.Documents(store.shards(prepared))
+            documents = corpus.Documents(corpus.shards(prepared))
             with pytest.raises(UserError, match="no entropies of"):
-                stored.Entropies(documents, whole["fingerprint"])
+                store.Entropies(documents, whole["fingerprint"])
     assert {path.name: path.read_bytes() for path in sorted(prepared.glob("entropies-*/[a-z]*"))} == files
     assert again["fingerprint"] == whole["fingerprint"] and not list(prepared.glob("entropies-*/.*.chunks"))
     assert sum(computed) < 2 * 40  # little was computed twice
 
 
 def test_two_jobs_do_not_make_the_same_shard(prepared, params):
-    first = store.shards(prepared)[0]
-    folder = prepared / f"entropies-{stored.fingerprint(MODEL, params)}"
+    first = corpus.shards(prepared)[0]
+    folder = prepared / f"entropies-{store.fingerprint(MODEL, params)}"
     with locks.held(folder / f".{first.path.name}.lock"):
-        made = stored.make(prepared, MODEL, params)
-    assert made["elsewhere"] == 1 and made["made"] == made["shards"] - 1 and not stored.whole(folder, first)
-    parts = [stored.make(prepared, MODEL, params, part=part, parts=2) for part in (0, 1)]
+        made = store.make(prepared, MODEL, params)
+    assert made["elsewhere"] == 1 and made["made"] == made["shards"] - 1 and not store.whole(folder, first)
+    parts = [store.make(prepared, MODEL, params, part=part, parts=2) for part in (0, 1)]
     assert sum(p["made"] for p in parts) == 1 and sum(p["made"] + p["there"] for p in parts) == made["shards"]
 
 
 def test_what_does_not_fit_is_said(prepared, params):
-    mark = stored.make(prepared, MODEL, params)["fingerprint"]
-    documents = store.Documents(store.shards(prepared))
+    mark = store.make(prepared, MODEL, params)["fingerprint"]
+    documents = corpus.Documents(corpus.shards(prepared))
     folder, shard = prepared / f"entropies-{mark}", documents.shards[0]
     with pytest.raises(UserError, match="no entropies of"):
-        stored.Entropies(documents, "0123456789ab")
-    seal = stored.seal(folder, shard)
+        store.Entropies(documents, "0123456789ab")
+    seal = store.seal(folder, shard)
     record = json.loads(seal.read_text())
     seal.write_text(json.dumps({**record, "text_sha256": "0"}))
     with pytest.raises(UserError, match="of other text"):
-        stored.Entropies(documents, mark)
+        store.Entropies(documents, mark)
     seal.write_text(json.dumps(record))
     (folder / shard.path.name).write_bytes((folder / shard.path.name).read_bytes()[:-1])
     with pytest.raises(UserError, match="not what its seal says"):
-        stored.Entropies(documents, mark)
+        store.Entropies(documents, mark)
     changed = jax.tree.map(lambda x: x + 1e-3, params)
-    assert stored.fingerprint(MODEL, changed) != mark and stored.fingerprint(MODEL, jax.tree.map(np.asarray, params)) == mark
+    assert store.fingerprint(MODEL, changed) != mark and store.fingerprint(MODEL, jax.tree.map(np.asarray, params)) == mark
 
 
 SPREAD = """
@@ -132,7 +138,7 @@ import sys, jax, numpy as np
 jax.config.update("jax_num_cpu_devices", 4)
 sys.path.insert(0, sys.argv[2])
 from bltjax import models
-from bltjax.entropies import annotate
+from bltjax.entropy import annotate
 from test_stored_entropies import MODEL
 params = models.init(MODEL, jax.random.key(0))
 documents = [bytes(range(40)) * k for k in (1, 2, 7, 100)] + [b"x"]
@@ -161,8 +167,8 @@ def test_annotate_and_calibrate_by_the_command_line(prepared, params, tmp_path, 
         assert main([*arguments, "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
         assert abs(found["patch_size"] / 4.5 - 1) < 0.02 and found["entropies"] == made["fingerprint"]
-        documents = store.Documents([shard for shard in store.shards(prepared) if shard.split == "train"])
-        entropies = stored.Entropies(documents, made["fingerprint"])
+        documents = corpus.Documents([shard for shard in corpus.shards(prepared) if shard.split == "train"])
+        entropies = store.Entropies(documents, made["fingerprint"])
         settings = {"delta" if scheme == "monotonic" else "threshold": found["threshold"], **({"delta": -0.1} if more else {})}
         patches = sum(len(patching.lengths(vocab.encode_document(d), scheme, entropies=entropies[i], include_next=False, **settings)) for i, d in enumerate(documents))
         assert np.isclose((documents.lengths + 2).sum() / patches, found["patch_size"]) and set(found["splits"]) >= {"train", "held_out"}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tokenizers as library
 
-from bltjax.data import tokenizers
+from bltjax.tokenizers import bpe
 from bltjax.errors import UserError
 
 TEXT = [b"def first(x):\n    return x + 1  # the first of them\n\n\ndef second(y):\n    return first(y) - 12345\n" * 3,
@@ -24,7 +24,7 @@ def random_bytes(count, size, seed=0):
 
 @pytest.fixture(scope="module")
 def trained():
-    return tokenizers.train_bpe(TEXT, 300)
+    return bpe.train_bpe(TEXT, 300)
 
 
 def check_exact(tokenizer, samples):
@@ -45,7 +45,7 @@ def test_vocabulary_counts_the_specials(trained):
     assert trained.byte_counts.dtype == np.int32 and np.flatnonzero(trained.byte_counts == 0).tolist() == [298, 299]
     assert {bytes([b]) for b in range(256)} <= set(trained.token_bytes)
     assert len(trained.encode(TEXT[0])) < len(TEXT[0]) / 1.5  # it does merge
-    assert tokenizers.train_bpe(TEXT, 258).encode(b"ab\xff").size == 3
+    assert bpe.train_bpe(TEXT, 258).encode(b"ab\xff").size == 3
 
 
 def test_words_are_encoded_as_the_library_encodes_the_text(trained):
@@ -56,21 +56,21 @@ def test_words_are_encoded_as_the_library_encodes_the_text(trained):
 
 def test_the_pattern_loses_no_byte_and_merges_stay_within_words(trained):
     for sample in TEXT + ODD + random_bytes(20, 400, seed=2):
-        assert b"".join(tokenizers.WORDS.findall(sample)) == sample
-    words = tokenizers.WORDS.findall(b"    return x1 + 1234\n\n  y")
+        assert b"".join(bpe.WORDS.findall(sample)) == sample
+    words = bpe.WORDS.findall(b"    return x1 + 1234\n\n  y")
     assert words == [b"   ", b" return", b" x", b"1", b" +", b" ", b"123", b"4", b"\n\n", b" ", b" y"]
 
 
 def test_the_same_text_gives_the_same_tokenizer(trained):
-    again = tokenizers.train_bpe(TEXT, 300)
+    again = bpe.train_bpe(TEXT, 300)
     assert again.fingerprint == trained.fingerprint and again.token_bytes == trained.token_bytes
-    assert tokenizers.train_bpe(TEXT, 290).fingerprint != trained.fingerprint
+    assert bpe.train_bpe(TEXT, 290).fingerprint != trained.fingerprint
 
 
 def test_save_and_load(trained, tmp_path):
     path = tmp_path / "made" / "tokenizer.json"
     trained.save(path)
-    loaded = tokenizers.load(path)
+    loaded = bpe.load(path)
     assert [p.name for p in path.parent.iterdir()] == ["tokenizer.json"]
     assert (loaded.fingerprint, loaded.bos, loaded.eos, loaded.token_bytes) == (trained.fingerprint, 298, 299, trained.token_bytes)
     for sample in TEXT + ODD:
@@ -79,11 +79,11 @@ def test_save_and_load(trained, tmp_path):
 
 def test_bad_input(trained, tmp_path):
     with pytest.raises(UserError, match="258"):
-        tokenizers.train_bpe(TEXT, 257)
+        bpe.train_bpe(TEXT, 257)
     with pytest.raises(UserError, match="choose fewer"):
-        tokenizers.train_bpe([b"aaaa bbbb"], 4096)
+        bpe.train_bpe([b"aaaa bbbb"], 4096)
     with pytest.raises(UserError, match="nowhere"):
-        tokenizers.load(tmp_path / "nowhere.json")
+        bpe.load(tmp_path / "nowhere.json")
     good = tmp_path / "good.json"
     trained.save(good)
     whole = good.read_text()
@@ -94,25 +94,25 @@ def test_bad_input(trained, tmp_path):
         bad = tmp_path / "bad.json"
         bad.write_text(text)
         with pytest.raises(UserError) as error:
-            tokenizers.load(bad)
+            bpe.load(bad)
         assert "\n" not in str(error.value)
 
 
 def test_llama3_names_its_extra_when_missing(monkeypatch):
-    monkeypatch.setattr(tokenizers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(bpe.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="llama"):
-        tokenizers.llama3.__wrapped__()
+        bpe.llama3.__wrapped__()
 
 
 @pytest.mark.skipif(not (importlib.util.find_spec("llama_models") and importlib.util.find_spec("tiktoken")), reason="extra `llama`")
 def test_llama3(tmp_path):
-    tokenizer = tokenizers.llama3()
+    tokenizer = bpe.llama3()
     assert (tokenizer.vocab, tokenizer.bos, tokenizer.eos) == (128_256, 128_000, 128_001)
     assert tokenizer.encode(b"Hello world!").tolist() == [9906, 1917, 0]
     assert (tokenizer.byte_counts[:128_000] > 0).all() and not tokenizer.byte_counts[128_000:].any()
     check_exact(tokenizer, TEXT + ODD + random_bytes(20, 300))
     tokenizer.save(tmp_path / "t.json")
-    assert tokenizers.load(tmp_path / "t.json").fingerprint == tokenizer.fingerprint
+    assert bpe.load(tmp_path / "t.json").fingerprint == tokenizer.fingerprint
 
 
 def test_a_tokenizer_json(tmp_path):
@@ -124,7 +124,7 @@ def test_a_tokenizer_json(tmp_path):
                                   special_tokens=[AddedToken("<|begin_of_text|>", special=True), AddedToken("<|end_of_text|>", special=True)])
     backend.train_from_iterator(["the quick brown fox, the lazy dog; na\u00efve \u20ac"] * 50, trainer)
     backend.save(str(tmp_path / "tokenizer.json"))
-    found = tokenizers.huggingface(tmp_path / "tokenizer.json")
+    found = bpe.huggingface(tmp_path / "tokenizer.json")
     for text in (b"the quick brown fox", b"", b"\xff\xfe the \x80", "na\u00efve <|end_of_text|> \U0001f600".encode(), bytes(range(256))):
         ids = found.encode(text)
         assert found.decode(ids) == text and found.byte_counts[ids].sum() == len(text) and found.eos not in ids
@@ -133,7 +133,7 @@ def test_a_tokenizer_json(tmp_path):
     backend.save(str(tmp_path / "lower.json"))
     for name in ("lower.json", "missing.json"):
         with pytest.raises(UserError):
-            tokenizers.huggingface(tmp_path / name)
+            bpe.huggingface(tmp_path / name)
 
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -146,12 +146,12 @@ WRITING = [  # twenty writing systems: "all people are born free" or the like
 
 def given(name, tmp_path):
     if name == "sentencepiece":
-        return tokenizers.read(GOLDEN / "sentencepiece.model")
+        return bpe.read(GOLDEN / "sentencepiece.model")
     if name == "trained":
-        return tokenizers.train_bpe(TEXT, 300)
+        return bpe.train_bpe(TEXT, 300)
     import test_llama
     test_llama.tokenizer_json(tmp_path / "tokenizer.json", 280)
-    return tokenizers.read(tmp_path / "tokenizer.json")
+    return bpe.read(tmp_path / "tokenizer.json")
 
 
 @pytest.mark.parametrize("name", ["trained", "sentencepiece", "huggingface"])
@@ -164,13 +164,13 @@ def test_tokens_are_exact_in_every_writing(name, tmp_path):
         ids = tokenizer.encode(sample)
         assert tokenizer.byte_counts[ids].sum() == len(sample) and not {tokenizer.bos, tokenizer.eos} & set(ids.tolist())
     tokenizer.save(tmp_path / "saved.json")
-    again = tokenizers.load(tmp_path / "saved.json")
+    again = bpe.load(tmp_path / "saved.json")
     assert again.fingerprint == tokenizer.fingerprint and all(np.array_equal(again.encode(s), tokenizer.encode(s)) for s in samples)
 
 
 def test_sentencepiece_as_its_library_has_it():
     """Its library puts a blank before a text; here a text that begins with one gives the same ids."""
-    tokenizer = tokenizers.read(GOLDEN / "sentencepiece.model")
+    tokenizer = bpe.read(GOLDEN / "sentencepiece.model")
     assert (tokenizer.bos, tokenizer.eos, tokenizer.vocab) == (1, 2, 700)
     for case in json.loads((GOLDEN / "sentencepiece.json").read_text()):
         assert tokenizer.encode((" " + case["text"]).encode()).tolist() == case["ids"], case["text"]
@@ -184,9 +184,9 @@ def test_files_that_are_no_tokenizers(tmp_path):
                           (b"{", "cannot read"), (b"{}", "cannot read"), (b"aGk= 0\naGk= x\n", "ranks|tiktoken")):
         (tmp_path / "t").write_bytes(content)
         with pytest.raises(UserError, match=says):
-            tokenizers.read(tmp_path / "t")
+            bpe.read(tmp_path / "t")
     with pytest.raises(UserError, match="No such file"):
-        tokenizers.read(tmp_path / "none")
+        bpe.read(tmp_path / "none")
 
 
 def byte_level(tmp_path, **changes):
@@ -205,7 +205,7 @@ def byte_level(tmp_path, **changes):
 
 def test_tokenizers_of_files_that_are_not_exact(tmp_path):
     added = dict(id=400, content="    ", single_word=False, lstrip=False, rstrip=False, normalized=False, special=False)
-    found = tokenizers.read(byte_level(tmp_path, added=[added]))
+    found = bpe.read(byte_level(tmp_path, added=[added]))
     text = b"def f():\n        return 1\xff <s> x"
     assert found.decode(found.encode(text)) == text and b"    " in [found.token_bytes[i] for i in found.encode(text)]
     level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
@@ -215,8 +215,8 @@ def test_tokenizers_of_files_that_are_not_exact(tmp_path):
                     dict(pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, {**level, "add_prefix_space": False}]}),
                     dict(model=dict(vocab={k: v for k, v in whole.items() if k != "q"}))):
         with pytest.raises(UserError, match="not exact bytes"):
-            tokenizers.read(byte_level(tmp_path, **changes))
+            bpe.read(byte_level(tmp_path, **changes))
     with pytest.raises(UserError, match="special tokens"):
         path = byte_level(tmp_path)
         path.write_text(path.read_text().replace('"<s>"', '"<bos>"'))
-        tokenizers.read(path)
+        bpe.read(path)

@@ -16,7 +16,7 @@ from bltjax import config as configs
 from bltjax import models
 from bltjax.data import feed
 from bltjax.errors import UserError
-from bltjax.training import checkpoint, loop, metrics, optim, stopping
+from bltjax.training import checkpoint, loop, metrics, optimizer, signals
 from bltjax.training.step import init_state, make_step
 
 
@@ -25,13 +25,13 @@ def train_config(**changes):
 
 
 def rates(train, steps):
-    return np.asarray(jax.vmap(optim.schedule(train, steps))(jnp.arange(steps)), np.float64)
+    return np.asarray(jax.vmap(optimizer.schedule(train, steps))(jnp.arange(steps)), np.float64)
 
 
 def test_warmup_rule():
     default = train_config()
-    assert [optim.warmup_steps(default, n) for n in (1, 9, 100, 20_000, 500_000)] == [1, 1, 10, 2000, 2000]
-    assert optim.warmup_steps(train_config(warmup=7), 100) == 7
+    assert [optimizer.warmup_steps(default, n) for n in (1, 9, 100, 20_000, 500_000)] == [1, 1, 10, 2000, 2000]
+    assert optimizer.warmup_steps(train_config(warmup=7), 100) == 7
 
 
 def test_cosine_rises_to_lr_and_falls_to_its_floor():
@@ -43,7 +43,7 @@ def test_cosine_rises_to_lr_and_falls_to_its_floor():
 def test_wsd_stays_then_falls_linearly():
     train = train_config(lr=1.0, schedule="wsd", decay=0.25)
     lr = rates(train, 100)
-    assert optim.decay_start(train, 100) == 75
+    assert optimizer.decay_start(train, 100) == 75
     assert np.all(lr[9:76] == 1) and np.allclose(np.diff(lr[75:]), -1 / 25, atol=1e-6) and lr[-1] == pytest.approx(1 / 25)
 
 
@@ -56,13 +56,13 @@ def test_constant_and_bad_schedules():
     assert np.all(rates(train_config(schedule="constant", warmup=0, lr=3e-4), 10) == np.float32(3e-4))
     for changes in ({"schedule": "linear"}, {"decay": 1.5}):
         with pytest.raises(UserError):
-            optim.schedule(train_config(**changes), 10)
+            optimizer.schedule(train_config(**changes), 10)
     with pytest.raises(UserError):
-        optim.schedule(train_config(), 0)
+        optimizer.schedule(train_config(), 0)
 
 
 def test_weight_decay_reaches_parameters_without_gradient():
-    opt = optim.optimizer(train_config(lr=0.1, warmup=1, schedule="constant"), 10)
+    opt = optimizer.optimizer(train_config(lr=0.1, warmup=1, schedule="constant"), 10)
     params = {"table": jnp.ones((3, 2)), "gain": jnp.ones(2)}
     updates, _ = opt.update(jax.tree.map(jnp.zeros_like, params), opt.init(params), params)
     assert np.allclose(updates["table"], -0.01) and np.allclose(updates["gain"], -0.01)
@@ -167,7 +167,7 @@ def test_loss_that_is_not_finite_stops_with_the_good_checkpoint_kept(tmp_path):
         sums = bigram_nats(model_config, params, batch)
         return {**sums, "loss": jnp.where((batch["tokens"] == poison).all(), jnp.nan, sums["loss"])}
 
-    with pytest.raises(stopping.RunFailed, match=r"step 15: loss \(nan\).*last good checkpoint is step 12"):
+    with pytest.raises(signals.RunFailed, match=r"step 15: loss \(nan\).*last good checkpoint is step 12"):
         run(tmp_path, loss_fn=poisoned)
     lines = metrics.read(tmp_path / "metrics.jsonl")
     assert lines[-1]["step"] == 14 and checkpoint.newest_whole(tmp_path) == 12
@@ -175,7 +175,7 @@ def test_loss_that_is_not_finite_stops_with_the_good_checkpoint_kept(tmp_path):
 
 def test_state_that_is_not_finite_is_never_saved(tmp_path):
     params = {**bigram_params(), "unread": np.full(2, np.inf, np.float32)}  # loss and gradient stay finite
-    with pytest.raises(stopping.RunFailed, match="step 6: parameters"):
+    with pytest.raises(signals.RunFailed, match="step 6: parameters"):
         run(tmp_path, init_params=params)
     assert checkpoint.newest_whole(tmp_path) is None
 
@@ -294,9 +294,9 @@ def test_metrics_reader_forgives_a_torn_last_line_only(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the full device")
 def test_full_disk_under_the_metrics_is_one_line(tmp_path):
     writer = metrics.Writer("/dev/full")
-    with pytest.raises(stopping.RunFailed, match="disk full"):
+    with pytest.raises(signals.RunFailed, match="disk full"):
         writer.write({"step": 1})
-    with pytest.raises(stopping.RunFailed, match="disk full"):
+    with pytest.raises(signals.RunFailed, match="disk full"):
         writer.close()
 
 

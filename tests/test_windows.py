@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from bltjax import vocab
+from bltjax.patching import vocab
 from bltjax.errors import UserError
-from bltjax.evals import windows
+from bltjax.evaluation import windows
 
 SIZES = [1, 5, 29, 30, 31, 44, 45, 46, 0, 60, 61, 200, 333]
 CONTEXT = 32  # C = 30, half = 15

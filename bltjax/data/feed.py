@@ -5,7 +5,7 @@ import collections
 import jax
 import numpy as np
 
-from bltjax import sharding
+from bltjax.parallel import sharding
 
 AHEAD = 2  # batches that lie on the devices before they are asked for
 

@@ -14,8 +14,8 @@ import dataclasses
 
 import numpy as np
 
-from bltjax import vocab
-from bltjax.data import balance
+from bltjax.patching import vocab
+from bltjax.data import balanced_packing
 from bltjax.errors import UserError
 
 
@@ -120,7 +120,7 @@ def plan_byte_rows(documents: Documents, capacity: int, patch_capacity: int | No
     if together and patch_capacity is not None:
         _check(capacity, patch_capacity)
         order = np.arange(len(documents)) if order is None else np.asarray(order)
-        rows = balance.plan(documents.ends, documents.starts, order, capacity, patch_capacity, together, np.random.default_rng(seed))
+        rows = balanced_packing.plan(documents.ends, documents.starts, order, capacity, patch_capacity, together, np.random.default_rng(seed))
         segments = np.array([segment for row in rows for segment in row], np.int64).reshape(-1, 3)
         first = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
         before = np.concatenate([[0], np.cumsum(segments[:, 1])])

@@ -17,8 +17,8 @@ import shutil
 
 import numpy as np
 
-from bltjax import locks, rundir
-from bltjax.data import buckets, near_copies, sources, store
+from bltjax.storage import locks, rundir
+from bltjax.data import buckets, corpus, near_copies, sources
 from bltjax.errors import UserError
 
 SHARD_BYTES = 64 << 20  # of text in a shard, about, where the source's size is known
@@ -68,7 +68,7 @@ def prepare(data_config, directory, *, shard_count: int = 0, part: int = 0, part
         units, gone = [], error
     source = hashlib.sha256(json.dumps([(unit.name, unit.stamp) for unit in units]).encode()).hexdigest()
     settings = {key: list(v) if isinstance(v := data_config[key], tuple) else v for key in KEYS}
-    name = store.part_name(part, parts)
+    name = corpus.part_name(part, parts)
     work = directory / f".{name.removesuffix('.json')}"
     try:
         with locks.held(directory / f"{work.name}.lock", wait=False):
@@ -99,7 +99,7 @@ def prepare(data_config, directory, *, shard_count: int = 0, part: int = 0, part
 def _there(directory, manifest: dict) -> bool:
     """Whether all files of a part are there, of the size that they had."""
     try:
-        return store.consistent(manifest) and all(_written(directory, shard) for shard in manifest["shards"])
+        return corpus.consistent(manifest) and all(_written(directory, shard) for shard in manifest["shards"])
     except (KeyError, TypeError):
         return False
 
@@ -108,7 +108,7 @@ def _written(directory, shard: dict) -> bool:
     """Whether a shard and its index are there, of the size that they had."""
     path = directory / shard["name"]
     try:
-        return path.stat().st_size == shard["file_bytes"] and store.index_path(path).stat().st_size == shard.get("index_bytes", store.index_path(path).stat().st_size)
+        return path.stat().st_size == shard["file_bytes"] and corpus.index_path(path).stat().st_size == shard.get("index_bytes", corpus.index_path(path).stat().st_size)
     except OSError:
         return False
 
@@ -117,9 +117,9 @@ def _tidy(directory, work, manifest: dict) -> None:
     """Removes what earlier tries at this part left: its work, what was being written, and shards that the manifest does not name."""
     shutil.rmtree(work, ignore_errors=True)
     names = {shard["name"] for shard in manifest["shards"]}
-    for leftover in directory.glob(f"{store.part_name(manifest['part'], manifest['parts'])}.*.part"):
+    for leftover in directory.glob(f"{corpus.part_name(manifest['part'], manifest['parts'])}.*.part"):
         leftover.unlink(missing_ok=True)
-    for split in store.SPLITS:
+    for split in corpus.SPLITS:
         of_part = f"{split}-{manifest['part']:05}-[0-9][0-9][0-9][0-9][0-9]"
         for path in [*directory.glob(f".{of_part}.*.partial"), *(path for path in directory.glob(f"{of_part}.*") if path.name.split(".")[0] + ".arrayrecord" not in names)]:
             path.unlink(missing_ok=True)
@@ -138,9 +138,9 @@ def _prepare(units, data_config, settings, directory, work, shard_count, part, p
         shutil.rmtree(work)
         raise UserError(f"no document of {data_config.source} has data.min_bytes={data_config.min_bytes} bytes or more ({progress.counts['read']:,} were read)")
     _gather(directory, work, part, progress, shard_count, data_config, say)
-    kept = {split: [shard for shard in progress.shards if shard["split"] == split] for split in store.SPLITS}
+    kept = {split: [shard for shard in progress.shards if shard["split"] == split] for split in corpus.SPLITS}
     totals = {split: {key: sum(shard[key] for shard in found) for key in ("documents", "bytes")} for split, found in kept.items()}
-    return {"schema_version": store.SCHEMA_VERSION, "part": part, "parts": parts, "settings": settings, "shard_count": shard_count,
+    return {"schema_version": corpus.SCHEMA_VERSION, "part": part, "parts": parts, "settings": settings, "shard_count": shard_count,
             "fingerprint": fingerprint(progress.shards), "counts": progress.counts, "splits": totals, "groups": progress.groups,
             "shards": progress.shards}
 
@@ -183,7 +183,7 @@ def _resumed(work: pathlib.Path, stamps: str) -> Progress:
 
 def _scatter(units, data_config, shard_count, work, progress, say) -> None:
     counts, group_number = progress.counts, {name: i for i, name in enumerate(progress.groups)}
-    bucket_counts = {split: _bucket_count(split, shard_count, data_config) for split in store.SPLITS}
+    bucket_counts = {split: _bucket_count(split, shard_count, data_config) for split in corpus.SPLITS}
     seed = data_config.seed.to_bytes(8, "little")
     waiting, held, since = {}, 0, 0
 
@@ -290,14 +290,14 @@ def _write_shard(bucket: pathlib.Path, path: pathlib.Path, split: str, compared)
             content.update(key)
             index.append((entry["length"], entry["group"]))
         writer.close()
-    index = np.array(index, store.INDEX)
-    index_path = store.index_path(path)
+    index = np.array(index, corpus.INDEX)
+    index_path = corpus.index_path(path)
     index_partial = index_path.with_name(f".{index_path.name}.partial")
     with index_partial.open("wb") as file:
         np.save(file, index, allow_pickle=False)
     record = {"name": path.name, "split": split, "documents": len(index), "bytes": int(index["length"].sum(dtype=np.int64)),
-              "file_bytes": partial.stat().st_size, "sha256": store.file_digest(partial), "content": content.hexdigest(),
-              "index_bytes": index_partial.stat().st_size, "index_sha256": store.file_digest(index_partial), **counts}
+              "file_bytes": partial.stat().st_size, "sha256": corpus.file_digest(partial), "content": content.hexdigest(),
+              "index_bytes": index_partial.stat().st_size, "index_sha256": corpus.file_digest(index_partial), **counts}
     os.replace(index_partial, index_path)
     os.replace(partial, path)
     return record

@@ -11,9 +11,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bltjax import hashing, patching
+from bltjax import patching
+
+from bltjax.patching import hashing
 from bltjax.generation import lm as lms
-from bltjax.generation import rings
+from bltjax.generation import kv_cache
 from bltjax.models.layers import rms_norm
 
 GROUP = 32  # patches of a row that go through the global model together, where several close
@@ -67,14 +69,14 @@ class BLT:
         c, dtype = self.config, self.config.dtype
         e, g, d = params["encoder"], params["latent"], params["decoder"]
         every = c.cross.decoder == "all"
-        found = {"lm": self.lm.prepare(lm_params) if self.lm else None, "embed": e["embed"], "encoder": rings.stacked(e["blocks"], dtype),
-                 "latent": rings.stacked(g["blocks"], dtype), "latents": rings.matrix(d["latents"]["kernel"], dtype), "norm": d["norm"]["scale"],
-                 "decoder": rings.stacked(d["layers"]["block"] if every else d["blocks"], dtype), "head": rings.matrix(d["head"]["kernel"], dtype)}
+        found = {"lm": self.lm.prepare(lm_params) if self.lm else None, "embed": e["embed"], "encoder": kv_cache.stacked(e["blocks"], dtype),
+                 "latent": kv_cache.stacked(g["blocks"], dtype), "latents": kv_cache.matrix(d["latents"]["kernel"], dtype), "norm": d["norm"]["scale"],
+                 "decoder": kv_cache.stacked(d["layers"]["block"] if every else d["blocks"], dtype), "head": kv_cache.matrix(d["head"]["kernel"], dtype)}
         if "project" in g:
-            found["project"] = rings.matrix(g["project"]["kernel"], dtype)
+            found["project"] = kv_cache.matrix(g["project"]["kernel"], dtype)
         if c.cross.encoder != "none":
             crosses = e["cross"]["attention"]
-            found["pool"] = rings.matrix(e["pool"]["kernel"], dtype)
+            found["pool"] = kv_cache.matrix(e["pool"]["kernel"], dtype)
             found["patch_cross"] = [_cross(crosses, i, dtype) for i in range(crosses["q"]["kernel"].shape[0])]
         if c.cross.decoder != "none":
             own = d["layers"]["cross"] if every else jax.tree.map(lambda x: x[None], d["cross"])
@@ -83,8 +85,8 @@ class BLT:
 
     def begin(self, B: int) -> State:
         c, l, g = self.config, self.config.local, self.config.latent
-        R = rings.slots(l.window, self.capacity, self.most)
-        local = lambda layers: rings.begin(layers, B, l.heads, l.width // l.heads, R, c.dtype)
+        R = kv_cache.slots(l.window, self.capacity, self.most)
+        local = lambda layers: kv_cache.begin(layers, B, l.heads, l.width // l.heads, R, c.dtype)
         inner = c.cross.heads * (l.width // c.cross.heads)
         zeros = lambda *shape: jnp.zeros((B, *shape), c.dtype)
         keys = {"none": 0, "last": 1, "all": l.encoder_layers}[c.cross.encoder]
@@ -92,14 +94,14 @@ class BLT:
         return State(
             jnp.zeros((B,), jnp.int32), jnp.zeros((B, self.capacity), jnp.int32), patching.begin(B), self.lm.begin(B) if self.lm else None,
             local(l.encoder_layers), zeros(self.capacity, l.width), tuple(zeros(self.capacity, 2, inner) for _ in range(keys)),
-            jnp.zeros((B,), jnp.int32), jnp.zeros((B,), jnp.int32), rings.begin(g.layers, B, g.heads, g.width // g.heads, self.patches, c.dtype),
+            jnp.zeros((B,), jnp.int32), jnp.zeros((B,), jnp.int32), kv_cache.begin(g.layers, B, g.heads, g.width // g.heads, self.patches, c.dtype),
             tuple(zeros(c.cross.k, 2, inner) for _ in range(reads)) or (zeros(l.width),), local(l.decoder_layers),
             {name: jnp.int32(0) for name in ("lm", "encoder", "global", "decoder", "patches", "bytes")})
 
     def grown(self, state: State) -> tuple["BLT", State]:
         """The same with room for more patches."""
         bigger = dataclasses.replace(self, patches=room(5 * self.patches // 4))
-        return bigger, state._replace(latent=rings.grown(state.latent, bigger.patches))
+        return bigger, state._replace(latent=kv_cache.grown(state.latent, bigger.patches))
 
     def full(self, state: State, C: int):
         """Whether C more bytes might close more patches than there is room for."""
@@ -107,7 +109,7 @@ class BLT:
 
     def forward(self, params, state: State, ids_BxC, count_B):
         """(float32 logits [B,C,V] of the next byte, state with rings and buffers written, Trail): `commit` moves on by what is kept of them."""
-        where = rings.at(state.n_B, count_B, ids_BxC.shape[1])
+        where = kv_cache.at(state.n_B, count_B, ids_BxC.shape[1])
         lm, found, first = state.lm, None, None
         if self.lm:
             logits, lm, first = self.lm.forward(params["lm"], lm, ids_BxC, count_B)
@@ -135,7 +137,7 @@ class BLT:
     def draft(self, params, state: State, ids_Bx1, count_B):
         """(logits [B,1,V], state): one byte further by encoder and decoder alone, with the latent that there is. The next `forward` from where
         the rows really stand writes over what this one wrote."""
-        where = rings.at(state.n_B, count_B, 1)
+        where = kv_cache.at(state.n_B, count_B, 1)
         x, state = self._encode(params, state, ids_Bx1, where)
         logits, decoder = self._decode(params, state.decoder, x, [r[:, None] for r in state.read], where)
         return logits, state._replace(decoder=decoder, n_B=state.n_B + count_B, passes=_add(state.passes, decoder=1))
@@ -143,10 +145,10 @@ class BLT:
     def _encode(self, params, state: State, ids_BxC, where):
         """Byte states [B,C,D]; what patches will pool and attend to is kept."""
         c, l = self.config, self.config.local
-        ids_BxT = rings.put(state.ids_BxT, ids_BxC, where)
+        ids_BxT = kv_cache.put(state.ids_BxT, ids_BxC, where)
         embedded = self._embed(params["embed"], ids_BxT, ids_BxC, where)
-        rope = rings.rope(self.capacity, l.width, l.heads, c.rope_theta)
-        x, encoder, sources = rings.extend(params["encoder"], state.encoder, embedded, where, l.heads, l.window, c.norm_eps, rope, c.cross.encoder_kv)
+        rope = kv_cache.rope(self.capacity, l.width, l.heads, c.rope_theta)
+        x, encoder, sources = kv_cache.extend(params["encoder"], state.encoder, embedded, where, l.heads, l.window, c.norm_eps, rope, c.cross.encoder_kv)
         every = c.cross.encoder == "all"
         pooled = embedded
         if c.cross.encoder == "none":
@@ -156,9 +158,9 @@ class BLT:
             pooled = after[0 if every else -1]
         keys = state.keys
         if c.cross.encoder != "none":
-            keys = tuple(rings.put(buffer, _kv(cross, source, c.norm_eps), where)
+            keys = tuple(kv_cache.put(buffer, _kv(cross, source, c.norm_eps), where)
                          for buffer, cross, source in zip(keys, params["patch_cross"], sources if every else sources[-1:], strict=True))
-        return x, state._replace(ids_BxT=ids_BxT, encoder=encoder, pooled_BxTxD=rings.put(state.pooled_BxTxD, pooled, where), keys=keys,
+        return x, state._replace(ids_BxT=ids_BxT, encoder=encoder, pooled_BxTxD=kv_cache.put(state.pooled_BxTxD, pooled, where), keys=keys,
                                  passes=_add(state.passes, encoder=1))
 
     def _embed(self, embed, ids_BxT, ids_BxC, where):
@@ -194,7 +196,7 @@ class BLT:
         ends = jnp.zeros((B, padded), jnp.int32).at[rows, jnp.where(closes_BxC, closed - 1, padded)].set(where.positions_BxC, mode="drop")
         starts = jnp.concatenate([state.opened_B[:, None], ends[:, :-1] + 1], axis=1)
         opened = jnp.max(jnp.where(jnp.tril(jnp.ones((C, C), bool))[None] & closes_BxC[:, None], where.positions_BxC[:, None] + 1, state.opened_B[:, None, None]), axis=2)
-        rope = rings.rope(self.patches, g.width, g.heads, g.rope_theta or c.rope_theta, g.rope_scaling)
+        rope = kv_cache.rope(self.patches, g.width, g.heads, g.rope_theta or c.rope_theta, g.rope_scaling)
         read = tuple(jnp.concatenate([r[:, None], jnp.zeros((B, padded, *r.shape[1:]), r.dtype)], axis=1) for r in state.read)
 
         def body(carry):
@@ -203,8 +205,8 @@ class BLT:
             count_B = jnp.clip(many_B - turn * group, 0, group)
             x = self._pool(params, state, cut(starts), cut(ends), jnp.arange(group, dtype=jnp.int32)[None] < count_B[:, None])
             x = x @ params["project"] if "project" in params else x
-            here = rings.at(state.patches_B + turn * group, count_B, group)
-            x, latent, _ = rings.extend(params["latent"], latent, x, here, g.heads, 0, c.norm_eps, rope)
+            here = kv_cache.at(state.patches_B + turn * group, count_B, group)
+            x, latent, _ = kv_cache.extend(params["latent"], latent, x, here, g.heads, 0, c.norm_eps, rope)
             x = x @ params["latents"]
             if c.cross.decoder == "none":
                 new = (x,)
@@ -264,14 +266,14 @@ class BLT:
     def _decode(self, params, decoder, x, read, where):
         """(logits, rings). read: what each byte reads, [B,C,k,2,inner] of each cross-attention, or [[B,C,D]]."""
         c, l = self.config, self.config.local
-        rope = rings.rope(self.capacity, l.width, l.heads, c.rope_theta)
+        rope = kv_cache.rope(self.capacity, l.width, l.heads, c.rope_theta)
         kept = []
         if c.cross.decoder == "none":
             x = x + read[0]
         for i, (layer, ring) in enumerate(zip(params["decoder"], decoder, strict=True)):
             if c.cross.decoder == "all" or c.cross.decoder == "first" and i == 0:
                 x = self._read(params["byte_cross"][i], x, read[i])
-            x, [ring], _ = rings.extend([layer], [ring], x, where, l.heads, l.window, c.norm_eps, rope)
+            x, [ring], _ = kv_cache.extend([layer], [ring], x, where, l.heads, l.window, c.norm_eps, rope)
             kept.append(ring)
         logits = jnp.matmul(rms_norm(x, params["norm"], c.norm_eps), params["head"], preferred_element_type=jnp.float32)
         return logits, tuple(kept)
@@ -294,7 +296,7 @@ def room(patches: int) -> int:
 
 def _cross(stack: dict, i: int, dtype) -> dict:
     return {"norm_q": stack["norm_q"]["scale"][i].astype(jnp.float32), "norm_kv": stack["norm_kv"]["scale"][i].astype(jnp.float32),
-            **{name: rings.matrix(stack[name]["kernel"][i], dtype) for name in ("q", "kv", "out")}}
+            **{name: kv_cache.matrix(stack[name]["kernel"][i], dtype) for name in ("q", "kv", "out")}}
 
 
 def _kv(cross: dict, source, eps: float):

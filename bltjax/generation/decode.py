@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bltjax.generation import rings, sampling
+from bltjax.generation import kv_cache, sampling
 
 PIECE = 128  # ids of a prompt that go in at once
 
@@ -69,7 +69,7 @@ def follow(engine, greedy: bool, params, loop: Loop, steps, ends_E, barred_V, ru
         logits, state, trail = engine.forward(params, loop.state, new_B[:, None], count_B)
         n_B = loop.n_B + count_B
         return step + 1, loop._replace(state=engine.commit(state, trail, count_B), logits_BxV=jnp.where(done_B[:, None], loop.logits_BxV, logits[:, 0]),
-                                       ids_BxT=rings.put(loop.ids_BxT, new_B[:, None], rings.at(loop.n_B, count_B, 1)), n_B=n_B, done_B=done_B | (n_B >= loop.stop_B))
+                                       ids_BxT=kv_cache.put(loop.ids_BxT, new_B[:, None], kv_cache.at(loop.n_B, count_B, 1)), n_B=n_B, done_B=done_B | (n_B >= loop.stop_B))
 
     goes_on = lambda carry: (carry[0] < steps) & jnp.any(~carry[1].done_B) & jnp.logical_not(_full(engine, carry[1].state, 1))
     return jax.lax.while_loop(goes_on, one, (jnp.int32(0), loop))[1]
@@ -100,7 +100,7 @@ def speculate(engine, k: int, params, loop: Loop, steps, ends_E, barred_V) -> Lo
         n_B = loop.n_B + kept_B
         last = jnp.take_along_axis(logits, jnp.maximum(kept_B - 1, 0)[:, None, None], axis=1)[:, 0]
         return step + 1, Loop(engine.commit(state, trail, kept_B), jnp.where(going_B[:, None] > 0, last, loop.logits_BxV),
-                              rings.put(loop.ids_BxT, ids, rings.at(loop.n_B, kept_B, k + 1)), n_B, loop.stop_B, (going_B == 0) | (n_B >= loop.stop_B),
+                              kv_cache.put(loop.ids_BxT, ids, kv_cache.at(loop.n_B, kept_B, k + 1)), n_B, loop.stop_B, (going_B == 0) | (n_B >= loop.stop_B),
                               loop.drafted + k * jnp.sum(going_B), loop.agreed + jnp.sum(agreed_B))
 
     goes_on = lambda carry: (carry[0] < steps) & jnp.any(~carry[1].done_B) & jnp.logical_not(_full(engine, carry[1].state, k + 1))

@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from bltjax import patching, vocab
+from bltjax import patching
+
+from bltjax.patching import vocab
 from bltjax.errors import UserError
 from bltjax.generation import blt, decode, lm, sampling
-from bltjax.shapes import bucket
+from bltjax.models.buckets import bucket
 
 LONGEST_COUNTED = 65_536  # bytes of a prompt whose patches are counted ahead
 LONGEST = 10_000_000  # new bytes at most: room for their ids is made at the start

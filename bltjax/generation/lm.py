@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bltjax import vocab
-from bltjax.generation import rings
+from bltjax.patching import vocab
+from bltjax.generation import kv_cache
 from bltjax.models.layers import rms_norm
 
 
@@ -27,25 +27,25 @@ class LM:
     def prepare(self, params):
         """Parameters as these functions want them."""
         dtype = self.config.dtype
-        return {"embed": params["embed"], "layers": rings.stacked(params["blocks"], dtype), "norm": params["norm"]["scale"],
-                "head": rings.matrix(params["head"]["kernel"], dtype)}
+        return {"embed": params["embed"], "layers": kv_cache.stacked(params["blocks"], dtype), "norm": params["norm"]["scale"],
+                "head": kv_cache.matrix(params["head"]["kernel"], dtype)}
 
     def begin(self, B: int) -> State:
         c = self.config
-        R = rings.slots(c.window, self.capacity, self.most)
+        R = kv_cache.slots(c.window, self.capacity, self.most)
         zeros = jnp.zeros((B,), jnp.int32)
-        return State(zeros, rings.begin(c.layers, B, c.heads, c.width // c.heads, R, c.dtype), zeros)
+        return State(zeros, kv_cache.begin(c.layers, B, c.heads, c.width // c.heads, R, c.dtype), zeros)
 
     def forward(self, params, state: State, ids_BxC, count_B):
         """(float32 logits [B,C,V], state with the rings written; `commit` moves it on, the first position that each of the new ones sees)."""
         c = self.config
-        where = rings.at(state.n_B, count_B, ids_BxC.shape[1])
+        where = kv_cache.at(state.n_B, count_B, ids_BxC.shape[1])
         x = params["embed"].at[ids_BxC].get(mode="clip").astype(c.dtype)
-        rope = rings.rope(self.capacity, c.width, c.heads, c.rope_theta, c.rope_scaling)
+        rope = kv_cache.rope(self.capacity, c.width, c.heads, c.rope_theta, c.rope_scaling)
         first_BxC = jnp.broadcast_to(state.line_B[:, None], ids_BxC.shape)
         if c.reset:
             first_BxC = jax.lax.cummax(jnp.where(ids_BxC == vocab.NEWLINE, where.positions_BxC, first_BxC), axis=1)
-        x, kept, _ = rings.extend(params["layers"], state.rings, x, where, c.heads, c.window, c.norm_eps, rope, first_BxC=first_BxC if c.reset else None)
+        x, kept, _ = kv_cache.extend(params["layers"], state.rings, x, where, c.heads, c.window, c.norm_eps, rope, first_BxC=first_BxC if c.reset else None)
         logits = jnp.matmul(rms_norm(x, params["norm"], c.norm_eps), params["head"], preferred_element_type=jnp.float32)
         return logits, state._replace(rings=kept), first_BxC
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bltjax.errors import UserError
-from bltjax.models import blt, byte_lm, token_lm
+from bltjax.models import blt, patcher, token_lm
 
-KINDS = {"blt": blt, "token": token_lm, "byte": byte_lm}
+KINDS = {"blt": blt, "token": token_lm, "byte": patcher}
 
 
 def family(model_config):

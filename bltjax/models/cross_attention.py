@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from bltjax import sharding
+from bltjax.parallel import sharding
 from bltjax.models.layers import Linear, RMSNorm
-from bltjax.models.segments import collect, maximum, spread
+from bltjax.models.kernels.segments import collect, maximum, spread
 
 
 def patches_from_bytes(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads: int, implementation: str = "auto"):
@@ -33,8 +33,8 @@ def patches_from_bytes(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads: int, i
     if implementation == "auto" and sharding.platform() == "tpu":
         implementation = "blocks"
     if implementation == "blocks":
-        from bltjax.models import staircase_encoder  # Pallas takes a second to import, and most processes need none of it
-        return staircase_encoder.patches_from_bytes(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads)
+        from bltjax.models.kernels import patch_attention_tpu_encoder  # Pallas takes a second to import, and most processes need none of it
+        return patch_attention_tpu_encoder.patches_from_bytes(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads)
     if implementation == "reference":
         seen = patch_ids_BxT[:, None, :] == jnp.arange(P, dtype=jnp.int32)[None, :, None]
         return dense(q_BxPxkxC.reshape(B, P * k, C), k_BxTxC, v_BxTxC, jnp.repeat(seen, k, axis=1), heads).reshape(B, P, k, C)
@@ -63,8 +63,8 @@ def bytes_from_patches(q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads: int
     if implementation == "auto" and sharding.platform() == "tpu":
         implementation = "blocks"
     if implementation == "blocks":
-        from bltjax.models import staircase_decoder
-        return staircase_decoder.bytes_from_patches(q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads)
+        from bltjax.models.kernels import patch_attention_tpu_decoder
+        return patch_attention_tpu_decoder.bytes_from_patches(q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads)
     if implementation == "reference":
         seen = latent_ids_BxT[:, :, None] == jnp.arange(P, dtype=jnp.int32)[None, None, :]
         return dense(q_BxTxC, k_BxPxkxC.reshape(B, P * k, C), v_BxPxkxC.reshape(B, P * k, C), jnp.repeat(seen, k, axis=2), heads)

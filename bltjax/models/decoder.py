@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from bltjax.models.cross_attention import CrossAttention, bytes_from_patches
 from bltjax.models.layers import Block, Linear, RMSNorm, rope_table, stack
-from bltjax.models.segments import look_up, spread_ids
+from bltjax.models.kernels.segments import look_up, spread_ids
 
 
 class DecoderLayer(nn.Module):

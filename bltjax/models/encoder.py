@@ -3,11 +3,13 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from bltjax import hashing, sharding
+from bltjax.parallel import sharding
+
+from bltjax.patching import hashing
 from bltjax.models.cross_attention import CrossAttention, patches_from_bytes
 from bltjax.models.layers import Block, Linear, normal, rope_table, stack
-from bltjax.models.lookup import lookup
-from bltjax.models.segments import maximum, spread_ids
+from bltjax.models.kernels.hash_lookup import lookup
+from bltjax.models.kernels.segments import maximum, spread_ids
 
 
 class Embedding(nn.Module):

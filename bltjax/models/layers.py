@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from bltjax import sharding
-from bltjax.models.attention import self_attention
+from bltjax.parallel import sharding
+from bltjax.models.kernels.attention import self_attention
 
 
 def normal(std: float):

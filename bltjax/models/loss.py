@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from bltjax import vocab
+from bltjax.patching import vocab
 from bltjax.models import logits
 
 

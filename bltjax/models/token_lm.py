@@ -3,9 +3,9 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from bltjax import vocab
+from bltjax.patching import vocab
 from bltjax.models.layers import Block, Linear, RMSNorm, normal, rope_table, stack
-from bltjax.models.lookup import lookup
+from bltjax.models.kernels.hash_lookup import lookup
 
 
 class Transformer(nn.Module):

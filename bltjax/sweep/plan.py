@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bltjax import flops
-from bltjax.data import loader
+from bltjax.data import batches
 from bltjax.errors import UserError
 
 FEWEST_STEPS = 100  # below, the schedule's warm-up and the rounding of the budget to whole steps mean nothing
@@ -47,7 +47,7 @@ def _plan(run: ConfigDict) -> dict:
         params=counted["params"], flops_per_byte_paper=counted["paper"]["total"], flops_per_byte_exact=counted["exact"]["total"],
         flops_components=counted["exact"], steps=steps, batch_bytes=batch_bytes, context=run.data.context,
         train_bytes=steps * batch_bytes, train_flops=steps * per_step, budget_flops=run.budget_flops or None,
-        executed_flops=steps * flops.executed_step(run, run.data.rows, *loader.row_shape(run)), entropy_model=entropy_model)
+        executed_flops=steps * flops.executed_step(run, run.data.rows, *batches.row_shape(run)), entropy_model=entropy_model)
 
 
 def steps_of(run: ConfigDict, per_step: float) -> int:
@@ -109,7 +109,7 @@ def machine_flops() -> float:
     def pin():
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    program = "from bltjax import host_memory; host_memory.keep(); from bltjax.sweep import plan; print(plan.measure())"  # as runs do
+    program = "from bltjax.parallel import host; host.keep_memory(); from bltjax.sweep import plan; print(plan.measure())"  # as runs do
     measured = subprocess.run([sys.executable, "-c", program], capture_output=True,
                               text=True, preexec_fn=pin)
     try:

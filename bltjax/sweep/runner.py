@@ -9,9 +9,11 @@ import time
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from bltjax import config as cfg, locks, rundir
+from bltjax import config as cfg
+
+from bltjax.storage import locks, rundir
 from bltjax.launch import local
-from bltjax.sweep import artifacts, worker
+from bltjax.run import inputs, worker
 
 POLL_SECONDS = 0.5
 
@@ -72,7 +74,7 @@ def jobs(root: pathlib.Path, experiment: str, configs: list[ConfigDict]) -> list
     for config in configs:
         run_dir = root / experiment / config.name
         rundir.create(run_dir, config, experiment)
-        key = artifacts.preparation_key(config)
+        key = inputs.preparation_key(config)
         done = rundir.state(run_dir) == "done"
         if key and not done and key not in prepare:
             prepare[key] = Job(f"byte LM {key}", "prepare", run_dir, 0.0, provides=key)
@@ -86,7 +88,7 @@ def run(root: pathlib.Path, experiment: str, configs: list[ConfigDict], workers:
     workers: processes at once; 0 is one per core on CPUs, one in all on accelerators.
     """
     for data_config in {cfg.fingerprint(c.data): c.data for c in configs}.values():
-        artifacts.corpus(data_config)  # a corpus that cannot be used is said before anything starts
+        inputs.corpus(data_config)  # a corpus that cannot be used is said before anything starts
     queue = jobs(root, experiment, configs)
     skipped = [job.name for job in queue if job.state == "done"]
     if skipped:

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from bltjax import locks, rundir
+from bltjax.storage import locks, rundir
 from bltjax.errors import UserError
 
 

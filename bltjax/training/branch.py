@@ -9,7 +9,7 @@ import os
 
 from bltjax import config as configs
 from bltjax.errors import UserError
-from bltjax.training import checkpoint, optim
+from bltjax.training import checkpoint, optimizer
 
 SECTIONS = ("seed", "model", "patching", "tokenizer", "data", "byte_lm", "train")  # what a run's numbers follow from
 OPERATIONAL = ("train.checkpoint_every", "train.keep", "train.log_every", "train.branch_from")
@@ -18,8 +18,8 @@ DECAY = ("train.schedule", "train.final_lr", "train.decay", "train.warmup")  # c
 
 def described(config, steps: int) -> dict:
     """What a checkpoint remembers of its run."""
-    return {"config": configs.to_dict(config), "steps": steps, "warmup": optim.warmup_steps(config.train, steps),
-            "decay_start": optim.decay_start(config.train, steps)}
+    return {"config": configs.to_dict(config), "steps": steps, "warmup": optimizer.warmup_steps(config.train, steps),
+            "decay_start": optimizer.decay_start(config.train, steps)}
 
 
 def _flat(values: dict, prefix: str = "") -> dict:
@@ -61,7 +61,7 @@ def source(config, steps: int) -> tuple[str, int]:
         raise UserError(f"train.branch_from continues a stable phase, so it needs train.schedule wsd, not {config.train.schedule!r}")
     if not os.path.isdir(run_dir):
         raise UserError(f"train.branch_from: no run directory {run_dir!r}")
-    mine = optim.decay_start(config.train, steps)
+    mine = optimizer.decay_start(config.train, steps)
     limit = mine if chosen is None else chosen
     if limit > mine:
         raise UserError(f"train.branch_from: step {chosen} is past the start of this run's decay, step {mine}")
@@ -78,7 +78,7 @@ def source(config, steps: int) -> tuple[str, int]:
     different = differences(config, about["config"], leaving_out=DECAY + ("train.steps",))
     if about["config"]["train"]["schedule"] == "cosine":
         different.append("train.schedule there is cosine, which has no stable phase")
-    warmup = optim.warmup_steps(config.train, steps)
+    warmup = optimizer.warmup_steps(config.train, steps)
     if about["warmup"] != warmup:
         different.append(f"the warm-up has {warmup} steps here, {about['warmup']} there (set train.warmup)")
     if different:

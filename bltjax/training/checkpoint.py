@@ -24,11 +24,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from bltjax import distributed, safetensors
+from bltjax.formats import safetensors
+
+from bltjax.parallel import distributed
 from bltjax.errors import UserError
 from bltjax.training.metrics import write_atomically
 from bltjax.training.step import TrainState
-from bltjax.training.stopping import RunFailed, disk_full
+from bltjax.training.signals import RunFailed, disk_full
 
 MANIFEST = ".manifest.json"
 PARAMS = "params.safetensors"  # of an imported checkpoint, in the place of what orbax writes

@@ -1,6 +1,6 @@
 """The training loop of one run: from its config and its rows to a run directory's metrics and checkpoints.
 
-The same loop runs in every process of a run on a mesh; which of them writes, and how they stop together, is bltjax/distributed.py's.
+The same loop runs in every process of a run on a mesh; which of them writes, and how they stop together, is bltjax/parallel/distributed.py's.
 """
 
 import pathlib
@@ -10,12 +10,12 @@ import time
 import jax
 import numpy as np
 
-from bltjax import distributed, sharding
+from bltjax.parallel import distributed, sharding
 from bltjax.data import feed
 from bltjax.errors import UserError
-from bltjax.training import branch, checkpoint, drift, metrics
+from bltjax.training import branch, checkpoint, metrics, patch_size_monitor
 from bltjax.training.step import TrainState, init_state, make_step, model_nats
-from bltjax.training.stopping import Interrupted, RunFailed, on_signals
+from bltjax.training.signals import Interrupted, RunFailed, on_signals
 
 __all__ = ["Interrupted", "RunFailed", "train", "checkpoint_steps"]
 
@@ -195,7 +195,7 @@ class _Log:
     def __init__(self, config, ahead, writer, steps, first, progress, last_line, note):
         self._every, self._ahead, self._writer, self._steps = max(1, config.train.log_every), ahead, writer, steps
         self._bar, self._note = metrics.bar(config.name, first, steps, progress), note
-        self._drift = drift.Drift(config.patching.size, ahead.counts["slots"], ahead.counts["patches"]) if config.model.kind == "blt" else None
+        self._drift = patch_size_monitor.Drift(config.patching.size, ahead.counts["slots"], ahead.counts["patches"]) if config.model.kind == "blt" else None
         self._wall = last_line.get("wall_s", 0.0) if last_line else 0.0  # of the processes before this one
         self._start = self._before = time.perf_counter()
         self._bytes_before = int(ahead.bytes[first - 1]) if first else 0

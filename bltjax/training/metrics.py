@@ -10,7 +10,7 @@ import os
 import sys
 
 from bltjax.errors import UserError
-from bltjax.training.stopping import RunFailed, disk_full
+from bltjax.training.signals import RunFailed, disk_full
 
 WALL_CLOCK = ("wall_s", "bytes_per_s", "time")  # fields that differ between two equal runs
 

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bltjax import models, sharding
+from bltjax import models
+
+from bltjax.parallel import sharding
 from bltjax.errors import UserError
-from bltjax.training import optim
+from bltjax.training import optimizer
 
 
 class TrainState(NamedTuple):
@@ -19,7 +21,7 @@ class TrainState(NamedTuple):
 
 def init_state(train, steps: int, params) -> TrainState:
     """State before the first update."""
-    return TrainState(params, optim.optimizer(train, steps).init(params), jnp.zeros((), jnp.int32))
+    return TrainState(params, optimizer.optimizer(train, steps).init(params), jnp.zeros((), jnp.int32))
 
 
 def model_nats(model_config, params, batch):
@@ -41,7 +43,7 @@ def make_step(model_config, train, steps: int, loss_fn=model_nats, mesh=None):
     metrics: float32 [] each: loss (nats per target), grad_norm (before clipping), lr (of this update), finite (bool), and
     loss_fn's other sums. Raises UserError at the first call if the rows cannot be cut evenly.
     """
-    opt, lr = optim.optimizer(train, steps), optim.schedule(train, steps)
+    opt, lr = optimizer.optimizer(train, steps), optimizer.schedule(train, steps)
     parts = train.accumulate
 
     def loss_share(params, batch, targets):

@@ -1,0 +1,19 @@
+"""The config of one run, as experiments write it: `from bltjax import config as cfg`.
+
+Legend of dimensions, used in names such as `x_BxTxD`:
+
+    B rows in a batch     T bytes in a row      P patches in a row    N tokens in a row
+    D local width         G global width        F feed-forward width  V vocabulary
+    H heads               K head dimension      L layers              k latents per patch (cross-attention)
+"""
+
+from bltjax.config.presets import PRESETS, blt_model, ffn_width, transformer
+from bltjax.config.schema import (FAMILIES, KINDS, SCHEMA_VERSION, SCHEMES, TEXT_KEYS, completed, data, evaluation, fingerprint,
+                                  flat, from_dict, lr_scales, parse_set, patching, replace, run, to_dict, tokenizer, training)
+from bltjax.config.sizes import SIZES, Size, sized_blt
+
+__all__ = [
+    "FAMILIES", "KINDS", "PRESETS", "SCHEMA_VERSION", "SCHEMES", "SIZES", "Size", "TEXT_KEYS", "blt_model", "completed", "data",
+    "evaluation", "ffn_width", "fingerprint", "flat", "from_dict", "lr_scales", "parse_set", "patching", "replace", "run", "sized_blt",
+    "to_dict", "tokenizer", "training", "transformer",
+]

@@ -1,0 +1,150 @@
+"""Rows of documents at rest: planned by blocks of documents, each from the seed and its place alone, so that anyone may plan any of them.
+
+Plans are kept in files, and of a block that is not being filled no more is in memory than what its rows hold: text of terabytes has
+tens of thousands of blocks. Processes of a run plan different ones, and find those of the others.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import os
+import pathlib
+import secrets
+import threading
+
+import numpy as np
+
+from bltjax.data import batches, packing
+
+BLOCK = 1 << 25  # units of documents that are planned together: what is in memory while they are
+PLANS = 16  # blocks whose plans are in memory, where they are kept in files
+
+
+class Blocks:
+    """Yields a batches.Chunk for every block of documents, without end."""
+
+    def __init__(self, shelf, row_length: int, row_patches: int | None, seed: int, together: int = 0, plans: pathlib.Path | None = None):
+        """shelf: shelf.Shelf. together: as in packing.plan_byte_rows. plans: a folder where plans are kept and found again."""
+        self._shelf, self._row_length, self._row_patches, self._together, self._seed, self._plans = shelf, row_length, row_patches, together, seed, plans
+        self._coming = (mixed if shelf.documents.parts else one_by_one)(shelf.documents, seed)
+        self._blocks, self._lock = [], threading.Lock()
+        self._planned = functools.lru_cache(PLANS if plans else None)(self._found_or_made)
+
+    def __iter__(self):
+        for block in itertools.count():
+            yield batches.Chunk(self._planned(block)[1], functools.partial(self._plan, block), functools.partial(self._fill, block))
+
+    def ahead(self, count: int, part: int, parts: int) -> None:
+        """Plans the first `count` blocks, but for those that are there already: each of `parts` that do so begins at a place of its own, and goes round."""
+        if self._plans is None or parts == 1:
+            return
+        begin = count * part // parts
+        for block in itertools.chain(range(begin, count), range(begin)):
+            if not self._path(block).exists():
+                self._found_or_made(block)
+
+    def _block(self, block: int):
+        """(name, numbers of documents) of a block."""
+        with self._lock:
+            while len(self._blocks) <= block:
+                self._blocks.append(next(self._coming))
+        return self._blocks[block]
+
+    def _path(self, block: int) -> pathlib.Path | None:
+        return self._plans / f"{'-'.join(map(str, self._block(block)[0]))}.npz" if self._plans else None
+
+    def _found_or_made(self, block: int):
+        """(packing.Plan, packing.counts, and of each segment the document's number and where in it the segment begins)."""
+        (name, numbers), path = self._block(block), self._path(block)
+        found = path and _kept_plan(path, self._row_length, self._row_patches)
+        if not found:
+            documents = self._shelf.read(numbers)
+            plan = packing.plan_byte_rows(documents, self._row_length, self._row_patches, None, self._together, (self._seed, *name))
+            owners = np.searchsorted(documents.ends, plan.source, side="right") - 1
+            found = plan, packing.counts(documents, plan), numbers[owners], plan.source - documents.ends[owners]
+            if path:
+                _keep_plan(path, *found)
+        return found
+
+    def _plan(self, block: int) -> packing.Plan:
+        return self._planned(block)[0]
+
+    def _fill(self, block: int, rows) -> dict:
+        """Reads the documents that are in these rows, and no others."""
+        plan, _, document, within = self._planned(block)
+        some = packing.rows_of(dataclasses.replace(plan, source=np.arange(len(plan.source))), rows)
+        wanted, place = np.unique(document[some.source], return_inverse=True)
+        units = self._shelf.take(wanted)
+        return packing.fill(units, dataclasses.replace(some, source=units.ends[place] + within[some.source]), np.arange(len(some)))
+
+
+def one_by_one(choice, seed: int):
+    """((epoch, first), numbers) of blocks of documents, about BLOCK units each: epoch after epoch, each in its own order."""
+    for epoch in itertools.count():
+        order = batches.order_of(seed, epoch, len(choice))
+        ends = np.cumsum(choice.lengths[order] + 2)
+        first = 0
+        while first < len(order):
+            last = max(first + 1, int(np.searchsorted(ends, (ends[first - 1] if first else 0) + BLOCK)))
+            yield (epoch, first), order[first:last]
+            first = last
+
+
+def mixed(choice, seed: int):
+    """((block,), numbers) of blocks in which every source has its share of bytes; each source goes through epochs of its own."""
+    size = min(BLOCK, int(choice.lengths.sum()))
+    sources = [_Endless(choice.lengths, first, last, seed + 7919 * number) for number, (first, last, _) in enumerate(choice.parts)]
+    for block in itertools.count():
+        numbers = np.concatenate([source.upto(weight * (block + 1) * size) for source, (_, _, weight) in zip(sources, choice.parts)])
+        yield (block,), numbers[np.random.default_rng((seed, block)).permutation(len(numbers))]
+
+
+class _Endless:
+    """The documents first to last - 1, epoch after epoch, each in its own order."""
+
+    def __init__(self, lengths, first: int, last: int, seed: int):
+        self._lengths, self._first, self._count, self._seed = lengths, first, last - first, seed
+        self._epoch, self._at, self._given = 0, 0, 0
+        self._begin()
+
+    def _begin(self):
+        self._order = self._first + batches.order_of(self._seed, self._epoch, self._count)
+        self._ends = self._given + np.cumsum(self._lengths[self._order])
+
+    def upto(self, size: float) -> np.ndarray:
+        """The next documents, until `size` bytes were given in all."""
+        found = [np.zeros(0, np.int64)]
+        while self._given < size:
+            stop = min(self._count, int(np.searchsorted(self._ends, size)) + 1)
+            found.append(self._order[self._at:stop])
+            self._given, self._at = int(self._ends[stop - 1]), stop
+            if stop == self._count:
+                self._epoch, self._at = self._epoch + 1, 0
+                self._begin()
+        return np.concatenate(found)
+
+
+def _keep_plan(path: pathlib.Path, plan, counts, document, within) -> None:
+    """Plans are a cache: one that cannot be kept is made again where it is wanted."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    arrays = {name: getattr(plan, name) for name in ("first", "source", "length", "offset", "patches")}
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                np.savez(file, **arrays, document=document, within=within, **{f"counts_{name}": value for name, value in counts.items()})
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _kept_plan(path: pathlib.Path, row_length, row_patches):
+    """What _keep_plan wrote; None where it is not there, or not whole."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            found = {name: kept[name] for name in kept.files}
+        plan = packing.Plan(*(found[name] for name in ("first", "source", "length", "offset", "patches")), row_length, row_patches)
+        return plan, {name: found[f"counts_{name}"] for name in ("bytes", "slots", "patches")}, found["document"], found["within"]
+    except Exception:  # a cache: whichever of numpy's, zipfile's and zlib's many errors it is, the answer is to plan again
+        return None

@@ -1,0 +1,118 @@
+"""report.html: one file that needs nothing else. Figures are inline SVG whose colours follow the reader's light or dark mode."""
+
+import html as escaping
+import json
+import re
+
+from bltjax.report import plot
+from bltjax.report.tables import numeric_text
+
+# light colour in the figures -> (name of the variable, colour in dark mode)
+DARK = {plot.INK: ("ink", "#ecebe7"), plot.MUTED: ("muted", "#a3a29c"), plot.FAINT: ("faint", "#56554f"), plot.GRID: ("grid", "#393834"),
+        plot.PAPER: ("paper", "#1c1c1a"), "#0072b2": ("c1", "#58aee8"), "#d55e00": ("c2", "#ff8a45"), "#e69f00": ("c3", "#f0b429"),
+        "#009e73": ("c4", "#2fc79b"), "#b5568f": ("c5", "#e494c4"), "#3f9fdc": ("c6", "#8cc8f2"), "#8a6d1f": ("c7", "#cdae5c"),
+        "#7a5cc0": ("c8", "#ab93e6"), "#5f7f8a": ("c9", "#9dbbc5"), "#a0522d": ("c10", "#d98e6b"), "#4d4d99": ("c11", "#9a9ae0")}
+
+STYLE = """
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:72rem;padding:1.2rem 1rem 4rem;background:var(--paper);color:var(--ink);
+ font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
+h1{font-size:1.15rem;margin:0;color:var(--muted);font-weight:600}h2{font-size:1.15rem;margin:2.6rem 0 .4rem}
+.lead{font-size:1.3rem;line-height:1.4;margin:.3rem 0 1rem;max-width:60rem}
+p,ul{max-width:52rem}p{margin:.5rem 0}ul{padding-left:1.2rem;margin:.5rem 0}li{margin:.25rem 0}
+.note{color:var(--muted);font-size:.9rem}.note li{margin:.3rem 0}
+.warn{border-left:4px solid var(--c2);padding:.1rem 0 .1rem .8rem;margin:1rem 0}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,27rem),1fr));gap:1.4rem;margin:1rem 0}
+figure{margin:0;max-width:36rem}figure svg{display:block;width:100%;height:auto}
+@media (max-width:34rem){figure svg{width:calc(100% + 1.6rem);margin:0 -.8rem}.lead{font-size:1.15rem}}
+figcaption{color:var(--muted);font-size:.85rem;margin-top:.3rem}
+.scroll{overflow-x:auto;margin:.8rem 0;max-width:100%}
+table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums}
+th,td{padding:.32rem .7rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--grid)}
+th{font-weight:600;color:var(--muted);vertical-align:bottom;min-width:5.5em}
+td{white-space:nowrap}td.long{white-space:normal;min-width:16em;overflow-wrap:anywhere}
+.r{text-align:right}th:first-child,td:first-child{position:sticky;left:0;background:var(--paper)}
+details{border-bottom:1px solid var(--grid);padding:.35rem 0}summary{cursor:pointer}
+pre{overflow-x:auto;font-size:.8rem;line-height:1.35}code{font-size:.9em}
+"""
+
+
+def escape(text) -> str:
+    return escaping.escape(str(text), quote=True)
+
+
+def colours() -> str:
+    light = "".join(f"--{name}:{colour};" for colour, (name, _) in DARK.items())
+    dark = "".join(f"--{name}:{colour};" for name, colour in DARK.values())
+    return f":root{{color-scheme:light dark;{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+
+
+def inline(picture) -> str:
+    """The picture as a figure: no prolog, no namespaces (HTML knows them), colours as variables, a name for screen readers."""
+    text = picture.svg[picture.svg.index("<svg"):]
+    opening, rest = text.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', opening).group(0)
+    text = f'<svg role="img" aria-label="{escape(picture.alt)}" {box}>' + rest.replace("xlink:href", "href")
+    # Presentation attributes do not take var(); style declarations do, and matplotlib writes colours as those.
+    text = re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var(--{DARK[m.group(0)][0]})" if m.group(0) in DARK else m.group(0), text)
+    return f"<figure>{text}<figcaption>{escape(picture.caption)}</figcaption></figure>"
+
+
+def table(columns: list, rows: list) -> str:
+    numeric = [i > 0 and all(numeric_text(r[i]) for r in rows) for i in range(len(columns))]
+
+    def line(cells, tag):
+        return "<tr>" + "".join(f"<{tag}{marks(cell, right, tag)}>{escape(cell)}</{tag}>" for cell, right in zip(cells, numeric)) + "</tr>"
+    body = "".join(line(r, "td") for r in rows)
+    return f'<div class="scroll"><table><thead>{line(columns, "th")}</thead><tbody>{body}</tbody></table></div>'
+
+
+def marks(cell, right: bool, tag: str) -> str:
+    kind = "r" if right else "long" if tag == "td" and len(str(cell)) > 60 else ""
+    return f' class="{kind}"' if kind else ""
+
+
+def items(lines) -> str:
+    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def flat(values: dict, prefix: str = "") -> dict:
+    out = {}
+    for key, value in values.items():
+        out.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value})
+    return out
+
+
+def configurations(runs: list) -> str:
+    """Every run's config, closed; what differs between the runs stands first."""
+    flats = {str(run.path): flat(run.config) for run in runs}
+    keys = dict.fromkeys(key for values in flats.values() for key in values)
+    differing = [key for key in keys if len({json.dumps(values.get(key)) for values in flats.values()}) > 1 and key != "name"]
+    parts = []
+    for run in runs:
+        own = [[key, json.dumps(flats[str(run.path)][key])] for key in differing if key in flats[str(run.path)]]
+        first = "<p class=note>Differs between runs:</p>" + table(["key", "value"], own) if own else ""
+        whole = escape(json.dumps(run.record, indent=1))
+        parts.append(f"<details><summary>{escape(run.name)} <span class=note>{escape(run.state)}</span></summary>{first}"
+                     f"<p class=note>All of config.json:</p><pre>{whole}</pre></details>")
+    return "<h2>How each run was configured</h2>" + "".join(parts)
+
+
+def html(result: dict, parts: list, figures: dict, runs: list) -> str:
+    """The whole page as text."""
+    body = [f"<h1>{escape(result['experiment'])}: bits per byte at equal training FLOPs</h1>",
+            f'<p class="lead">{escape(result["headline"])}</p>', items(result["findings"])]
+    if result["warnings"]:
+        body.append(f'<div class="warn">{items(result["warnings"])}</div>')
+    if result["caveats"]:
+        body.append(f'<div class="note">{items(result["caveats"])}</div>')
+    for part in parts:
+        body.append(f"<h2>{escape(part['title'])}</h2>")
+        body += [f'<p class="note">{escape(line)}</p>' for line in part["lines"]]
+        if part["figures"]:
+            body.append('<div class="figures">' + "".join(inline(figures[name]) for name in part["figures"]) + "</div>")
+        body += [table(**t) for t in part["tables"]]
+    body.append(configurations(runs))
+    head = ('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+            f"<title>{escape(result['experiment'])}</title><style>{colours()}{STYLE}</style>")
+    return "\n".join([f'<!doctype html>\n<html lang="en"><head>{head}</head><body>', *body, "</body></html>\n"])

@@ -1,0 +1,75 @@
+"""One process for one run: pins itself, holds the run's lock, runs it, and leaves a line that says why when it cannot.
+
+    python -m bltjax.run.worker run|prepare RUN_DIR [--core N] [--profile]
+"""
+
+import argparse
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+import traceback
+
+from bltjax.errors import UserError
+
+EXIT_USER, EXIT_BUSY, EXIT_STOPPED = 2, 75, 130
+
+
+def watch_parent() -> None:
+    """Stops this process (checkpoint first) when the other end of its standard input goes away."""
+    def wait():
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line."""
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mode", choices=["run", "prepare"])
+    parser.add_argument("run_dir", type=pathlib.Path)
+    parser.add_argument("--core", type=int)
+    parser.add_argument("--profile", action="store_true")
+    args = parser.parse_args()
+    if args.core is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {args.core})  # before JAX starts: its thread pool takes its size from here
+    watch_parent()
+    from bltjax.storage import locks, rundir
+    from bltjax.parallel import host
+    from bltjax.run import execute
+    from bltjax.training.signals import Interrupted, RunFailed
+    host.ready()
+    try:
+        if args.mode == "prepare":
+            execute.prepare_shared(args.run_dir)
+            return 0
+        with locks.held(args.run_dir / ".lock", wait=False):
+            execute.execute(args.run_dir, progress=False, profile=args.profile)
+            return 0
+    except locks.Busy:
+        return EXIT_BUSY
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        print(one_line(stopped), file=sys.stderr)
+        return EXIT_STOPPED
+    except Exception as error:
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        line = one_line(error)
+        print(line, file=sys.stderr)
+        try:
+            rundir.write_json(args.run_dir / "failed.json", {"error": line, "time": time.time()})
+        except OSError as full:
+            print(f"failed.json could not be written: {full}", file=sys.stderr)
+        return EXIT_USER if isinstance(error, UserError) and not isinstance(error, RunFailed) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

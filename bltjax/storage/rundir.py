@@ -1,0 +1,165 @@
+"""What a run directory is called and the small JSON files in it. Every file appears whole or not at all."""
+
+import json
+import math
+import os
+import pathlib
+import secrets
+import platform
+import time
+from importlib import metadata
+
+from ml_collections import ConfigDict
+
+from bltjax import config as cfg
+
+from bltjax.storage import locks
+from bltjax.errors import UserError
+
+SHARED = "_shared"  # byte LMs, tokenizers and entropies, one directory for all experiments under one root
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers", "bltjax")
+REDONE = {"done.json": ("realized_flops",), "planned.json": ("train_flops", "steps", "patch_size"),
+          "eval.json": ("held_out.bpb", "tuning.bpb")}  # what `bltjax run` can write anew, and the numbers that others read there
+MISSING = "is missing"
+
+
+def write_json(path: pathlib.Path, value) -> None:
+    """Atomic: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_json(path: pathlib.Path) -> dict | None:
+    """The object in a file, or None where there is none. Damaged: None too, since a run writes it anew; but config.json: UserError."""
+    value, why = _object(path)
+    if path.name != "config.json" or why == MISSING:
+        return value
+    if value is None or not isinstance(value.get("config"), dict):  # nothing else says what the run is
+        raise UserError(f"{path} {why or 'lacks config'}; restore it, or remove {path.parent} to start this run over")
+    return value
+
+
+def _object(path: pathlib.Path) -> tuple[dict | None, str]:
+    """(a file's JSON object, "") or (None, why there is none)."""
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None, MISSING
+    except (ValueError, OSError, RecursionError) as error:
+        return None, f"cannot be read ({' '.join(str(error).split())})"
+    return (value, "") if isinstance(value, dict) else (None, "holds no JSON object")
+
+
+def number(value, dotted: str) -> float | None:
+    """The finite number at "a.b" in nested dicts, else None."""
+    for part in dotted.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else None
+
+
+def damage(run_dir: pathlib.Path) -> str:
+    """Which of REDONE is not whole, in a line; "" where all are. Until done.json is there, files may be missing."""
+    ended = (run_dir / "done.json").exists()
+    for name, keys in REDONE.items():
+        value, why = _object(run_dir / name)
+        lacking = [] if value is None else [key for key in keys if number(value, key) is None]
+        if lacking:
+            return f"{name} lacks {', '.join(lacking)}"
+        if why and (ended or why != MISSING):
+            return f"{name} {why}"
+    return ""
+
+
+def versions() -> dict:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            pass
+    return found
+
+
+def shared(run_dir: pathlib.Path) -> pathlib.Path:
+    """Where a run in ROOT/EXPERIMENT/RUN finds what it shares with others."""
+    return pathlib.Path(run_dir).absolute().parent.parent / SHARED
+
+
+def from_run(path: pathlib.Path) -> str:
+    """A shared file or folder as a run directory names it, so that ROOT can be moved."""
+    return f"../../{SHARED}/{path.name}"
+
+
+def create(run_dir: pathlib.Path, config: ConfigDict, experiment: str) -> None:
+    """Writes config.json, or checks that the one there is of the same run. Another config there: UserError naming the keys, if that run has begun."""
+    record, new = read_json(run_dir / "config.json"), cfg.to_dict(config)
+    if record is None:
+        write_json(run_dir / "config.json", {"schema_version": cfg.SCHEMA_VERSION, "experiment": experiment, "config": new,
+                                             "versions": versions(), "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+        return
+    old_flat, new_flat = (cfg.flat(cfg.completed(cfg.from_dict(c))) for c in (record["config"], new))
+    differing = [k for k in {**old_flat, **new_flat} if json.dumps(old_flat.get(k)) != json.dumps(new_flat.get(k))]
+    if differing and not begun(run_dir) and not locks.is_held(run_dir / ".lock"):  # refused before its first step: nothing of it is lost
+        write_json(run_dir / "config.json", {**record, "experiment": experiment, "config": new, "versions": versions()})
+        for name in ("planned.json", "failed.json", "notes.txt"):
+            (run_dir / name).unlink(missing_ok=True)
+        return
+    if differing:
+        shown = ", ".join(f"{k} ({old_flat.get(k)!r} there, {new_flat.get(k)!r} now)" for k in differing[:4])
+        raise UserError(f"{run_dir} holds a run with another config: {shown}; rename the experiment (or --root) or remove the directory")
+
+
+def begun(run_dir: pathlib.Path) -> bool:
+    """Whether a run has computed anything that another one in its directory would be mixed up with."""
+    return any((run_dir / name).exists() for name in ("metrics.jsonl", "eval.json", "done.json", "checkpoints"))
+
+
+def load_config(run_dir: pathlib.Path) -> ConfigDict:
+    record = read_json(run_dir / "config.json")
+    if record is None:
+        raise UserError(f"{run_dir} is no run directory: it has no config.json")
+    return cfg.completed(cfg.from_dict(record["config"]))
+
+
+def amend(run_dir: pathlib.Path, **facts) -> None:
+    """Adds facts (cores, data fingerprint) to config.json once they are known."""
+    record = read_json(run_dir / "config.json")
+    if record is not None and any(record.get(k) != v for k, v in facts.items()):
+        write_json(run_dir / "config.json", {**record, **facts})
+
+
+def last_metrics(run_dir: pathlib.Path) -> dict | None:
+    """The newest whole line of metrics.jsonl; None where there is none, or it is damaged."""
+    path = run_dir / "metrics.jsonl"
+    try:
+        with path.open("rb") as lines:
+            lines.seek(max(0, path.stat().st_size - 4096))
+            tail = lines.read().split(b"\n")[:-1]
+        line = json.loads(tail[-1]) if tail else None
+    except (OSError, ValueError):
+        return None
+    return line if number(line, "step") is not None and number(line, "useful_flops") is not None else None
+
+
+def notes(run_dir: pathlib.Path) -> list[str]:
+    """What a run had to say on its way, a line each."""
+    path = run_dir / "notes.txt"
+    return path.read_text(errors="replace").splitlines() if path.exists() else []
+
+
+def state(run_dir: pathlib.Path) -> str:
+    """done, failed, started or new; whether a started one is running, its lock tells (locks.is_held).
+
+    A done run whose files were damaged has started: `bltjax run` goes on from its last checkpoint and writes them again.
+    """
+    ended = (run_dir / "done.json").exists()
+    if ended and not damage(run_dir):
+        return "done"
+    if (run_dir / "failed.json").exists():
+        return "failed"
+    return "started" if ended or (run_dir / "metrics.jsonl").exists() else "new"
