@@ -1,11 +1,12 @@
-"""From text to a training run, at several sizes: what each stage needs of time and memory, which must not grow with the text.
+"""From text to a training run, at several sizes: what each stage needs of time and memory, which must not
+grow with the text.
 
     python benchmarks/data_campaign.py --folder /tmp/campaign [--mb 100 1000] [--text DIRECTORY ...]
 
-The text is the sources of this environment (and of --text: the kernel's, say, are 1.2 GB) as JSON lines; where they do not suffice, again
-with the lines of each in another order. The byte LM is tiny, since annotating is what it costs: one layer of 32. Each stage is a process of its own; MB/s
-are megabytes of text for each second of one core that it used, and memory is the most that was resident. Prints a table.
-"""
+The text is the sources of this environment (and of --text: the kernel's, say, are 1.2 GB) as JSON lines;
+where they do not suffice, again with the lines of each in another order. The entropy model is tiny, since
+annotating is what it costs: one layer of 32. Each stage is a process of its own; MB/s are megabytes of text
+for each second of one core that it used, and memory is the most that was resident. Prints a table. """
 
 import argparse
 import json
@@ -28,26 +29,70 @@ LONGEST = 1 << 24  # bytes: data.longest
 
 
 def get_config(arg=None):
-    """The experiment: one BLT on entropy patches and its byte LM."""
+    """The experiment: one BLT on entropy patches and its entropy model."""
     from bltjax import config as cfg
-    data = cfg.replace(cfg.data(), **{"source": "prepared", "context": CONTEXT, "rows": 4, "together": 256, "patch_slack": 1.03})
-    evaluation = cfg.replace(cfg.evaluation(), held_out_bytes=50_000, tuning_bytes=50_000)
+
+    data = cfg.replace(
+        cfg.data(),
+        **{"source": "prepared", "context": CONTEXT, "rows": 4, "together": 256, "patch_slack": 1.03},
+    )
+    evaluation = cfg.replace(cfg.evaluation(), test_bytes=50_000, validation_bytes=50_000)
     train = cfg.replace(cfg.training(), lr=4e-3)
-    lm = cfg.run("byte-lm", "byte-lm", cfg.transformer("byte", vocab=260, width=32, layers=1, heads=1, window=16, rope_theta=1e4, ffn_multiple=32),
-                 data_=data, training_=cfg.replace(train, steps=150), evaluation_=evaluation)
-    blt = cfg.blt_model("released", local_width=32, encoder_layers=1, decoder_layers=1, local_heads=1, global_width=96, global_layers=2, global_heads=3,
-                        k=3, window=128, ngram_rows=4096, ffn_multiple=32)
-    run = cfg.run("blt-entropy", "blt-entropy", blt, patching_=cfg.patching("entropy", SIZE), data_=data, byte_lm=lm, evaluation_=evaluation,
-                  training_=cfg.replace(train, steps=STEPS, warmup=5))
-    return ConfigDict(dict(claim="text of any size is prepared, annotated, calibrated and trained on in the same memory", figure="", runs=(run,))).lock()
+    lm = cfg.run(
+        "entropy-model",
+        "entropy-model",
+        cfg.transformer(
+            "byte", vocab=260, width=32, layers=1, heads=1, window=16, rope_theta=1e4, ffn_multiple=32
+        ),
+        data_=data,
+        training_=cfg.replace(train, steps=150),
+        evaluation_=evaluation,
+    )
+    blt = cfg.blt_model(
+        "released",
+        local_width=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        local_heads=1,
+        global_width=96,
+        global_layers=2,
+        global_heads=3,
+        k=3,
+        window=128,
+        ngram_rows=4096,
+        ffn_multiple=32,
+    )
+    run = cfg.run(
+        "blt-entropy",
+        "blt-entropy",
+        blt,
+        patching_=cfg.patching("entropy", SIZE),
+        data_=data,
+        entropy_model=lm,
+        evaluation_=evaluation,
+        training_=cfg.replace(train, steps=STEPS, warmup=5),
+    )
+    return ConfigDict(
+        dict(
+            claim="text of any size is prepared, annotated, calibrated and trained on in the same memory",
+            figure="",
+            runs=(run,),
+        )
+    ).lock()
 
 
 def corpus(folder: pathlib.Path, size: int, more: list[str]) -> int:
     """JSON lines of `size` bytes of text; how many times each source was read."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = sysconfig.get_paths()
-    files = sorted({path for root in (paths["stdlib"], paths["purelib"], *more) for path in pathlib.Path(root).rglob("*")
-                    if path.suffix in ENDINGS and path.is_file() and path.stat().st_size <= LONGEST})
+    files = sorted(
+        {
+            path
+            for root in (paths["stdlib"], paths["purelib"], *more)
+            for path in pathlib.Path(root).rglob("*")
+            if path.suffix in ENDINGS and path.is_file() and path.stat().st_size <= LONGEST
+        }
+    )
     random.Random(0).shuffle(files)
     written, part, times, out = 0, 0, 0, None
     while written < size:
@@ -70,45 +115,81 @@ def corpus(folder: pathlib.Path, size: int, more: list[str]) -> int:
 
 
 def measured(*arguments, code: int = 0) -> dict:
-    """Runs a command of ours, which is to end with `code`: its last line, seconds, seconds of one core, and the most memory it held, in MB."""
+    """Runs a command of ours, which is to end with `code`: its last line, seconds, seconds of one core, and
+    the most memory it held, in MB."""
     env = {"JAX_PLATFORMS": "cpu", **os.environ, "PYTHONPATH": str(HERE.parent.parent)}
     began = time.perf_counter()
     with tempfile.TemporaryFile("w+") as out:
-        process = subprocess.Popen([sys.executable, "-m", "bltjax.cli.main", *map(str, arguments)], stdout=out, stderr=subprocess.STDOUT, env=env)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bltjax.cli.main", *map(str, arguments)],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=env,
+        )
         _, status, used = os.wait4(process.pid, 0)  # what this child used, and no other
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         last = out.read().strip().splitlines()[-1:]
     if process.returncode != code:
         sys.exit(f"bltjax {' '.join(map(str, arguments))} ended with {process.returncode}: {last}")
-    return {"last": last, "seconds": time.perf_counter() - began, "core": used.ru_utime + used.ru_stime,
-            "peak": used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6}
+    return {
+        "last": last,
+        "seconds": time.perf_counter() - began,
+        "core": used.ru_utime + used.ru_stime,
+        "peak": used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6,
+    }
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", type=pathlib.Path, required=True)
     parser.add_argument("--mb", type=float, nargs="+", default=[100, 1000])
     parser.add_argument("--text", nargs="*", default=[], help="more directories of sources")
     args = parser.parse_args()
-    print("| MB | stage | seconds | MB/s of a core | peak MB | |\n| --- | --- | --- | --- | --- | --- |", flush=True)
+    print(
+        "| MB | stage | seconds | MB/s of a core | peak MB | |\n| --- | --- | --- | --- | --- | --- |",
+        flush=True,
+    )
     for mb in args.mb:
         folder = args.folder / f"{mb:g}"
         times = corpus(folder / "text", int(mb * 1e6), args.text)
         prepared, run = folder / "prepared", folder / "runs" / "campaign" / "blt-entropy"
-        train = ("train", "--config", HERE, "--run", "blt-entropy", "--run-dir", run, "--set", f"data.folder={prepared}", "--set", f"byte_lm.data.folder={prepared}")
+        train = (
+            "train",
+            "--config",
+            HERE,
+            "--run",
+            "blt-entropy",
+            "--run-dir",
+            run,
+            "--set",
+            f"data.folder={prepared}",
+            "--set",
+            f"entropy_model.data.folder={prepared}",
+        )
 
         def show(name, found, text, note=""):
             rate = f"{text / found['core'] / 1e6:.2f}" if text else ""
-            print(f"| {mb:g} | {name} | {found['seconds']:.0f} | {rate} | {found['peak']:.0f} | {note} |", flush=True)
+            print(
+                f"| {mb:g} | {name} | {found['seconds']:.0f} | {rate} | {found['peak']:.0f} | {note} |",
+                flush=True,
+            )
 
         found = measured("data", "prepare", "files", str(folder / "text" / "*.jsonl"), "--out", prepared)
-        size = sum(shard["bytes"] for path in prepared.glob("part-*.json") for shard in json.loads(path.read_text())["shards"])
+        size = sum(
+            shard["bytes"]
+            for path in prepared.glob("part-*.json")
+            for shard in json.loads(path.read_text())["shards"]
+        )
         show("prepare", found, mb * 1e6, f"each source {times} times; {size / 1e6:.0f} MB kept")
-        show("train the byte LM", measured(*train, code=0 if size < 64 << 20 else 2), 0)
-        lm = next((folder / "runs" / "_shared").glob("byte-lm-*/config.json")).parent
-        show("annotate", measured("data", "annotate", prepared, "--byte-lm", lm), size)
-        found = measured("data", "calibrate", "--data", prepared, "--byte-lm", lm, "--size", SIZE, "--json")
+        show("train the entropy model", measured(*train, code=0 if size < 64 << 20 else 2), 0)
+        lm = next((folder / "runs" / "_shared").glob("entropy-model-*/config.json")).parent
+        show("annotate", measured("data", "annotate", prepared, "--entropy-model", lm), size)
+        found = measured(
+            "data", "calibrate", "--data", prepared, "--entropy-model", lm, "--size", SIZE, "--json"
+        )
         threshold = json.loads(found["last"][0])["threshold"]
         show("calibrate", found, size, f"threshold {threshold:.4f}")
         show(f"train, {STEPS} steps", measured(*train), 0)

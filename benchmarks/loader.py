@@ -1,10 +1,12 @@
-"""How fast rows come from prepared data, on one core: reading, patching, planning, filling, and n-gram hashes of what was filled.
+"""How fast rows come from prepared data, on one core: reading, patching, planning, filling, and n-gram hashes
+of what was filled.
 
     bltjax data prepare files '/some/**/*.py' --out /tmp/prepared
-    python benchmarks/loader.py /tmp/prepared [--entropies FINGERPRINT] [--context 8192] [--rows 64] [--steps 40]
+    python benchmarks/loader.py /tmp/prepared [--entropies FINGERPRINT] [--context 8192] [--rows 64] [--steps
+    40]
 
-MB/s are of packed bytes. Hashes are computed by the model, on its device; here in numpy they show what they would cost on the host.
-"""
+MB/s are of packed bytes. Hashes are computed by the model, on its device; here in numpy they show what they
+would cost on the host. """
 
 import argparse
 import os
@@ -14,18 +16,22 @@ import time
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from bltjax import config as cfg
-
-from bltjax.patching import hashing
 from bltjax.data import batches, corpus, packing, row_plans
-from bltjax.patching import segmentation
 from bltjax.data.unit_cache import Shelf
 from bltjax.entropy import curves, sketch, store
+from bltjax.patching import hashing, segmentation
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=pathlib.Path)
-    parser.add_argument("--entropies", default="", help="whose entropies (default: the only ones there; without any, other schemes)")
+    parser.add_argument(
+        "--entropies",
+        default="",
+        help="whose entropies (default: the only ones there; without any, other schemes)",
+    )
     parser.add_argument("--context", type=int, default=8192)
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--steps", type=int, default=40)
@@ -38,12 +44,19 @@ def main():
     marks = curves.marks(args.data)
     values = store.Entropies(documents, args.entropies or marks[0]) if marks else None
     print(f"{len(documents):,} documents, {documents.lengths.sum() / 1e6:,.0f} MB; one core")
-    print("| patches | rows | plan MB/s | fill MB/s | hashes MB/s | all MB/s | bytes used | patches used |\n| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| patches | rows | plan MB/s | fill MB/s | hashes MB/s | all MB/s | bytes used | patches used |\n|"
+        " --- | --- | --- | --- | --- | --- | --- | --- |"
+    )
     for scheme in ("space", "strided", *(("entropy", "monotonic") if values else ())):
         patching = cfg.patching(scheme, 4.0 if scheme == "strided" else args.size)
         if scheme in ("entropy", "monotonic"):
             some = sketch.of_documents(values, choice.numbers[:2000], documents.groups * 0, scheme)[0]
-            patching = cfg.patching(scheme, args.size, **{"threshold" if scheme == "entropy" else "delta": some.threshold(args.size)})
+            patching = cfg.patching(
+                scheme,
+                args.size,
+                **{"threshold" if scheme == "entropy" else "delta": some.threshold(args.size)},
+            )
         for together in (0, 256):
             measure(args, choice, values if scheme in ("entropy", "monotonic") else None, patching, together)
 
@@ -59,11 +72,24 @@ def measure(args, choice, values, patching, together):
         size = len(first.ids) / first.starts.sum()
     slack = 1.02 if together else 1.15
     patches = batches.patch_capacity(args.context, size, slack)
-    rows = batches.Rows(row_plans.Blocks(Shelf(choice, units, ""), args.context, patches, 0, together), args.context, patches, args.rows)
+    rows = batches.Rows(
+        row_plans.Blocks(Shelf(choice, units, ""), args.context, patches, 0, together),
+        args.context,
+        patches,
+        args.rows,
+    )
     began = time.perf_counter()
-    planned = batches.Rows(row_plans.Blocks(Shelf(choice, units, ""), args.context, patches, 0, together), args.context, patches, args.rows)
+    planned = batches.Rows(
+        row_plans.Blocks(Shelf(choice, units, ""), args.context, patches, 0, together),
+        args.context,
+        patches,
+        args.rows,
+    )
     counts = planned.counts(args.steps)
-    planning, total = time.perf_counter() - began, sum(chunk.counts["bytes"].sum() for chunk in planned.chunks)
+    planning, total = (
+        time.perf_counter() - began,
+        sum(chunk.counts["bytes"].sum() for chunk in planned.chunks),
+    )
     rows.counts(args.steps)
     began = time.perf_counter()
     filled_batches = [rows.batch(step) for step in range(args.steps)]
@@ -73,9 +99,16 @@ def measure(args, choice, values, patching, together):
         hashing.ngram_hashes(batch["bytes"], (3, 4, 5, 6, 7, 8), 500_000, doc_ids=batch["doc_ids"])
     hashed = counts["bytes"][:4].sum() / (time.perf_counter() - began)
     rates = total / planning, filled / filling, hashed
-    used = counts["slots"].sum() / (args.steps * rows.capacity["slots"]), counts["patches"].sum() / (args.steps * rows.capacity["patches"])
-    print(f"| {patching.scheme} {size:.2f} | {'balanced' if together else 'in order'} | " + " | ".join(f"{rate / 1e6:.0f}" for rate in rates)
-          + f" | {1e-6 / sum(1 / rate for rate in rates):.1f} | {used[0]:.1%} | {used[1]:.1%} |", flush=True)
+    used = (
+        counts["slots"].sum() / (args.steps * rows.capacity["slots"]),
+        counts["patches"].sum() / (args.steps * rows.capacity["patches"]),
+    )
+    print(
+        f"| {patching.scheme} {size:.2f} | {'balanced' if together else 'in order'} | "
+        + " | ".join(f"{rate / 1e6:.0f}" for rate in rates)
+        + f" | {1e-6 / sum(1 / rate for rate in rates):.1f} | {used[0]:.1%} | {used[1]:.1%} |",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
     python benchmarks/train_vs_hf.py                           # T 1024 batch 4, and T 8192 batch 1
     python benchmarks/train_vs_hf.py --length 1024 --batch 4 --peer-python ~/hf/bin/python
 
-The peer (hf_blt_peer.py, which states the model) needs `pip install torch==2.13.0 transformers` (extra `parity`), here or in the
-environment of --peer-python. Ours is the same shape with the preset `released`: same text, patches of 4 and 5 bytes in turn,
-float32, AdamW, the whole step jitted, optimizer included. Each side gets --threads threads and --rounds rounds, in turn, so that
-whatever else the machine does meets both; a side's figure is its median step over all rounds. Prints one JSON line per shape.
-"""
+The peer (hf_blt_peer.py, which states the model) needs `pip install torch==2.13.0 transformers` (extra
+`parity`), here or in the environment of --peer-python. Ours is the same shape with the preset `released`:
+same text, patches of 4 and 5 bytes in turn, float32, AdamW, the whole step jitted, optimizer included. Each
+side gets --threads threads and --rounds rounds, in turn, so that whatever else the machine does meets both; a
+side's figure is its median step over all rounds. Prints one JSON line per shape. """
 
 import argparse
 import json
@@ -26,9 +26,10 @@ def ours(args) -> dict:
     """One round of ours, in this process: median step in seconds."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     if hasattr(os, "sched_setaffinity"):  # before JAX starts: its thread pool takes its size from here
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.threads:])
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.threads :])
     sys.path.insert(0, str(HERE.parent))
     from bltjax.parallel import host
+
     host.keep_memory()
     import glob
     import sysconfig
@@ -38,13 +39,23 @@ def ours(args) -> dict:
     import optax
 
     from bltjax import config, models
-
-    from bltjax.patching import vocab
     from bltjax.formats.blt import batch_from_lengths
     from bltjax.models import loss
+    from bltjax.patching import vocab
 
-    model = config.blt_model("released", local_width=128, encoder_layers=1, decoder_layers=3, local_heads=4, global_width=256,
-                             global_layers=6, global_heads=4, k=2, window=512, ngram_rows=8192)
+    model = config.blt_model(
+        "released",
+        local_width=128,
+        encoder_layers=1,
+        decoder_layers=3,
+        local_heads=4,
+        global_width=256,
+        global_layers=6,
+        global_heads=4,
+        k=2,
+        window=512,
+        ngram_rows=8192,
+    )
     model = config.replace(model, **{"local.ffn": 512, "latent.ffn": 768})
     files = sorted(glob.glob(sysconfig.get_paths()["stdlib"] + "/*.py"))[:60]
     text = vocab.encode(b"".join(open(name, "rb").read() for name in files))
@@ -54,13 +65,16 @@ def ours(args) -> dict:
         def mean(params):
             sums = loss.nats(model, params, batch)
             return sums["loss"] / sums["targets"]
+
         value, gradient = jax.value_and_grad(mean)(params)
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, value
 
     def batch_of(number):
-        starts = [(number * args.batch + row) * 7919 % (len(text) - args.length - 1) for row in range(args.batch)]
-        rows = np.stack([text[start:start + args.length + 1] for start in starts])
+        starts = [
+            (number * args.batch + row) * 7919 % (len(text) - args.length - 1) for row in range(args.batch)
+        ]
+        rows = np.stack([text[start : start + args.length + 1] for start in starts])
         lengths = [1]
         while sum(lengths) < args.length + 1:
             lengths.append(min(4 if len(lengths) % 2 else 5, args.length + 1 - sum(lengths)))
@@ -91,34 +105,72 @@ def run(command) -> dict:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--length", type=int, default=0, help="bytes in a row (default: 1024 with batch 4, then 8192 with batch 1)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--length",
+        type=int,
+        default=0,
+        help="bytes in a row (default: 1024 with batch 4, then 8192 with batch 1)",
+    )
     parser.add_argument("--batch", type=int, default=0)
     parser.add_argument("--steps", type=int, default=7, help="timed steps of a round, after two others")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--peer-python", default=sys.executable, help="the Python that has torch and transformers")
+    parser.add_argument(
+        "--peer-python", default=sys.executable, help="the Python that has torch and transformers"
+    )
     parser.add_argument("--ours", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.ours:
         print(json.dumps(ours(args)))
         return
     if subprocess.run([args.peer_python, "-c", "import torch, transformers"], capture_output=True).returncode:
-        sys.exit(f"{args.peer_python} has no torch and transformers: pip install torch==2.13.0 transformers (extra `parity`), "
-                 "or name another Python with --peer-python")
-    shapes = [(args.batch or max(1, 4096 // args.length), args.length)] if args.length else [(4, 1024), (1, 8192)]
+        sys.exit(
+            f"{args.peer_python} has no torch and transformers: pip install torch==2.13.0 transformers (extra"
+            " `parity`), or name another Python with --peer-python"
+        )
+    shapes = (
+        [(args.batch or max(1, 4096 // args.length), args.length)] if args.length else [(4, 1024), (1, 8192)]
+    )
     for batch, length in shapes:
-        common = ["--batch", str(batch), "--length", str(length), "--steps", str(args.steps), "--threads", str(args.threads)]
-        here, there = [sys.executable, __file__, "--ours", *common], [args.peer_python, str(HERE / "hf_blt_peer.py"), "train", *common]
+        common = [
+            "--batch",
+            str(batch),
+            "--length",
+            str(length),
+            "--steps",
+            str(args.steps),
+            "--threads",
+            str(args.threads),
+        ]
+        here, there = (
+            [sys.executable, __file__, "--ours", *common],
+            [args.peer_python, str(HERE / "hf_blt_peer.py"), "train", *common],
+        )
         rounds = [(run(here), run(there)) for _ in range(args.rounds)]
         ours_s, peer_s = (statistics.median(side["step_s"] for side in sides) for sides in zip(*rounds))
         rate = lambda seconds: round(batch * length / seconds)
         target = TARGETS.get(length)
-        print(json.dumps(dict(
-            batch=batch, length=length, threads=args.threads, ours_bytes_per_s=rate(ours_s), peer_bytes_per_s=rate(peer_s),
-            ratio=round(peer_s / ours_s, 2), target=target, reached=target is None or peer_s / ours_s >= target,
-            ours_step_s=[round(side["step_s"], 3) for side, _ in rounds], peer_step_s=[side["step_s"] for _, side in rounds],
-            compile_s=rounds[0][0]["compile_s"])), flush=True)
+        print(
+            json.dumps(
+                dict(
+                    batch=batch,
+                    length=length,
+                    threads=args.threads,
+                    ours_bytes_per_s=rate(ours_s),
+                    peer_bytes_per_s=rate(peer_s),
+                    ratio=round(peer_s / ours_s, 2),
+                    target=target,
+                    reached=target is None or peer_s / ours_s >= target,
+                    ours_step_s=[round(side["step_s"], 3) for side, _ in rounds],
+                    peer_step_s=[side["step_s"] for _, side in rounds],
+                    compile_s=rounds[0][0]["compile_s"],
+                )
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

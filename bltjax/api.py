@@ -1,4 +1,5 @@
-"""`bltjax.load`: a run, an imported checkpoint, or a directory of another project's format, ready for use from Python."""
+"""`bltjax.load`: a run, an imported checkpoint, or a directory of another project's format, ready for use
+from Python."""
 
 import dataclasses
 import functools
@@ -11,30 +12,29 @@ from ml_collections import FrozenConfigDict
 
 from bltjax import config as cfg
 from bltjax import models, patching
-from bltjax.patching import vocab
-from bltjax.storage import rundir
-from bltjax.patching import segmentation
-from bltjax.tokenizers import bpe
 from bltjax.entropy import annotate
 from bltjax.errors import UserError
-from bltjax.generation import Generator, Options, characters
 from bltjax.formats import blt, detect, imported
+from bltjax.generation import Generator, Options, characters
+from bltjax.models import patcher
 from bltjax.models.buckets import bucket
+from bltjax.patching import segmentation, vocab
+from bltjax.storage import rundir
+from bltjax.tokenizers import bpe
 from bltjax.training import checkpoint
 
 
+def load(path, entropy_model=None) -> "Model":
+    """The model in a run directory, an imported checkpoint, a Hugging Face Blt or Llama directory, or a
+    released checkpoint.
 
-def load(path, byte_lm=None) -> "Model":
-    """The model in a run directory, an imported checkpoint, a Hugging Face Blt or Llama directory, or a released checkpoint.
-
-    byte_lm: another such path, of the model that supplies entropies; None: the one that comes with it. UserError where there is no model,
-    or where it is not whole.
-    """
+    entropy_model: another such path, of the model that supplies entropies; None: the one that comes with it.
+    UserError where there is no model, or where it is not whole. """
     folder = pathlib.Path(path)
     model = _ours(folder) if detect.of(folder) == detect.OURS else _imported(folder, detect.load(folder))
-    if byte_lm is not None:
-        other = load(byte_lm)
-        model.byte_lm = other.byte_lm
+    if entropy_model is not None:
+        other = load(entropy_model)
+        model.entropy_model = other.entropy_model
     return model
 
 
@@ -44,54 +44,74 @@ def _ours(folder: pathlib.Path) -> "Model":
     if broken := rundir.damage(folder):
         raise UserError(f"{folder}: {broken}; `bltjax run` will redo it")
     planned = rundir.read_json(folder / "planned.json") or {}
-    found = {f"patching.{key}": planned[key] for key in ("threshold", "delta", "resolution") if planned.get(key) is not None}
+    found = {
+        f"patching.{key}": planned[key]
+        for key in ("threshold", "delta", "resolution")
+        if planned.get(key) is not None
+    }
     lm = None
     if facts := planned.get("entropy_model"):
-        lm = lambda: load(folder / facts["run_dir"]).byte_lm
-    elif (folder / imported.BYTE_LM / "config.json").exists():
-        lm = lambda: _ours(folder / imported.BYTE_LM)
+        lm = lambda: load(folder / facts["run_dir"]).entropy_model
+    elif (folder / imported.ENTROPY_MODEL / "config.json").exists():
+        lm = lambda: _ours(folder / imported.ENTROPY_MODEL)
     tokenizer = None
     if "tokenizer" in planned:
-        tokenizer = lambda: bpe.llama3() if config.tokenizer.kind == "llama3" else bpe.load(folder / planned["tokenizer"])
+        tokenizer = lambda: (
+            bpe.llama3() if config.tokenizer.kind == "llama3" else bpe.load(folder / planned["tokenizer"])
+        )
     elif (folder / imported.TOKENIZER).exists():
         tokenizer = lambda: bpe.huggingface(folder / imported.TOKENIZER)
     return Model(cfg.replace(config, **found), lambda: checkpoint.load_params(folder), folder, lm, tokenizer)
 
 
 def _imported(folder: pathlib.Path, found: imported.Imported) -> "Model":
-    lm = found.byte_lm and (lambda: _imported(folder, found.byte_lm))
+    lm = found.entropy_model and (lambda: _imported(folder, found.entropy_model))
     tokenizer = found.tokenizer and (lambda: bpe.huggingface(found.tokenizer))
     return Model(found.config, lambda: found.params, folder, lm, tokenizer)
 
 
 class Model:
-    """A config, its parameters, and the patcher or tokenizer that goes with it; each is read when it is first used."""
+    """A config, its parameters, and the patcher or tokenizer that goes with it; each is read when it is first
+    used."""
 
-    def __init__(self, config, params: Callable, folder: pathlib.Path, byte_lm: Callable | None = None, tokenizer: Callable | None = None):
+    def __init__(
+        self,
+        config,
+        params: Callable,
+        folder: pathlib.Path,
+        entropy_model: Callable | None = None,
+        tokenizer: Callable | None = None,
+    ):
         self.config, self.folder = config, folder
-        self._params, self._byte_lm, self._tokenizer = params, byte_lm, tokenizer
+        self._params, self._entropy_model, self._tokenizer = params, entropy_model, tokenizer
 
     @functools.cached_property
     def params(self) -> dict:
         """Nested dict of arrays, on the device."""
-        return jax.tree.map(lambda x: jax.device_put(x, may_alias=True), self._params())  # a CPU takes over what was read, without a copy
+        return jax.tree.map(
+            lambda x: jax.device_put(x, may_alias=True), self._params()
+        )  # a CPU takes over what was read, without a copy
 
     def raw_params(self) -> dict:
         """Nested dict of arrays, as they are stored."""
         return self._params()
 
     @property
-    def has_byte_lm(self) -> bool:
-        return self.config.model.kind == "byte" or self._byte_lm is not None
+    def has_entropy_model(self) -> bool:
+        return self.config.model.kind == "byte" or self._entropy_model is not None
 
     @functools.cached_property
-    def byte_lm(self) -> "Model":
-        """The model that supplies entropies: this one if it is a byte LM, else the one that it was patched with. UserError without."""
+    def entropy_model(self) -> "Model":
+        """The model that supplies entropies: this one if it is an entropy model, else the one that it was
+        patched with. UserError without."""
         if self.config.model.kind == "byte":
             return self
-        if not self._byte_lm:
-            raise UserError(f"{self.folder} has no byte LM: give one with --byte-lm DIR, or byte_lm= in Python")
-        return self._byte_lm()
+        if not self._entropy_model:
+            raise UserError(
+                f"{self.folder} has no entropy model: give one with --entropy-model DIR, or entropy_model= in"
+                " Python"
+            )
+        return self._entropy_model()
 
     @functools.cached_property
     def tokenizer(self) -> bpe.Tokenizer:
@@ -100,32 +120,37 @@ class Model:
         return self._tokenizer()
 
     def entropies(self, ids) -> np.ndarray:
-        """Entropy of the next byte, nats float32 [B,N], for ids [B,N]; row by row, documents masked at EOS."""
-        lm = self.byte_lm
+        """Entropy of the next byte, nats float32 [B,N], for ids [B,N]; row by row, documents masked at
+        EOS."""
+        lm = self.entropy_model
         ids = checked(ids, lm.config.model.vocab)
         batch = {"bytes": ids, "doc_ids": blt.documents_at(ids, vocab.EOS)}
-        return run(models.byte_lm.entropies, lm, batch, ids.shape)
+        return run(patcher.entropies, lm, batch, ids.shape)
 
     def logits(self, ids, patch_lengths=None) -> np.ndarray:
-        """float32 [B,N,V] for ids [B,N]. patch_lengths [B,P]: rows sum to N + 1 (the released models' convention); None: its own patches.
+        """float32 [B,N,V] for ids [B,N]. patch_lengths [B,P]: rows sum to N + 1 (the released models'
+        convention); None: its own patches.
 
-        Documents are masked at EOS. Shapes are filled up to a few sizes, so that many lengths do not mean many compilations.
-        """
+        Documents are masked at EOS. Shapes are filled up to a few sizes, so that many lengths do not mean
+        many compilations. """
         ids = checked(ids, self.config.model.vocab)
         kind = self.config.model.kind
         if kind == "blt":
             lengths = self._lengths(ids) if patch_lengths is None else patch_lengths
             batch = blt.batch_from_lengths(ids, lengths)
         else:
-            eos = vocab.EOS if kind == "byte" else self.tokenizer.eos if self._tokenizer else -1  # without a tokenizer: one document
+            # without a tokenizer: one document
+            eos = vocab.EOS if kind == "byte" else self.tokenizer.eos if self._tokenizer else -1
             batch = {"tokens" if kind == "token" else "bytes": ids, "doc_ids": blt.documents_at(ids, eos)}
         return run(models.logits, self, batch, ids.shape)
 
     def _lengths(self, ids: np.ndarray) -> np.ndarray:
         scheme, arguments = self.config.patching.scheme, segmentation.rule(self.config.patching)
         entropies = self.entropies(ids) if scheme in patching.NEEDS_ENTROPIES else None
-        rows = [patching.lengths(row, scheme, entropies=None if entropies is None else entropies[i], **arguments)
-                for i, row in enumerate(ids)]
+        rows = [
+            patching.lengths(row, scheme, entropies=None if entropies is None else entropies[i], **arguments)
+            for i, row in enumerate(ids)
+        ]
         width = max(map(len, rows))
         return np.array([row + [0] * (width - len(row)) for row in rows], np.int32)
 
@@ -135,7 +160,8 @@ class Model:
         return Generator(self)
 
     def generate(self, prompts, max_new_bytes: int, temperature: float = 0.0, **options) -> list[bytes]:
-        """The bytes that follow each prompt (text or bytes; BOS is prepended), at most so many, up to EOS or a stop string.
+        """The bytes that follow each prompt (text or bytes; BOS is prepended), at most so many, up to EOS or
+        a stop string.
 
         options: top_k, top_p, seed, stop, draft (generation.Options). UserError for options that cannot be.
         """
@@ -152,7 +178,8 @@ class Model:
         return self.patch_with_entropies(text)[0]
 
     def patch_with_entropies(self, text) -> tuple[list[bytes], np.ndarray | None]:
-        """The patches, and the nats of entropy that decided each byte (float32 [bytes]; None for schemes that need none)."""
+        """The patches, and the nats of entropy that decided each byte (float32 [bytes]; None for schemes that
+        need none)."""
         data = text.encode() if isinstance(text, str) else bytes(text)
         if not data:
             return [], None
@@ -160,10 +187,14 @@ class Model:
             return cut(data, self.tokenizer.byte_counts[self.tokenizer.encode(data)]), None
         scheme = self.config.patching.scheme
         needs = scheme in patching.NEEDS_ENTROPIES
-        entropies = annotate.annotate(self.byte_lm.config.model, self.byte_lm.params, [data]) if needs else None
+        entropies = (
+            annotate.annotate(self.entropy_model.config.model, self.entropy_model.params, [data])
+            if needs
+            else None
+        )
         tokenizer = self.tokenizer if scheme == "bpe" else None
         lengths = segmentation.document_lengths(self.config.patching, [data], entropies, tokenizer)[0]
-        return cut(data, lengths[1:]), entropies[0][:len(data)] if needs else None
+        return cut(data, lengths[1:]), entropies[0][: len(data)] if needs else None
 
 
 def _options(max_new_bytes, temperature, options: dict) -> Options:
@@ -172,15 +203,24 @@ def _options(max_new_bytes, temperature, options: dict) -> Options:
     if unknown := set(options) - known:
         raise UserError(f"unknown option {', '.join(sorted(unknown))}; allowed: {', '.join(sorted(known))}")
     stop = options.pop("stop", ())
-    return Options(max_new_bytes, temperature, stop=(stop,) if isinstance(stop, (str, bytes)) else tuple(stop) if isinstance(stop, (list, tuple, set)) else stop, **options)
+    return Options(
+        max_new_bytes,
+        temperature,
+        stop=(
+            (stop,)
+            if isinstance(stop, (str, bytes))
+            else tuple(stop) if isinstance(stop, (list, tuple, set)) else stop
+        ),
+        **options,
+    )
 
 
 def run(function, model: Model, batch: dict, shape) -> np.ndarray:
-    """function(model config, params, batch) -> [B,N,...], on arrays that are filled up to one of few shapes and cut again.
+    """function(model config, params, batch) -> [B,N,...], on arrays that are filled up to one of few shapes
+    and cut again.
 
-    Padding stands behind everything and in a document of its own, so that nothing sees it; where models differ by length (the first
-    patch of padding, blocks of attention) they differ in rounding alone.
-    """
+    Padding stands behind everything and in a document of its own, so that nothing sees it; where models
+    differ by length (the first patch of padding, blocks of attention) they differ in rounding alone. """
     B, N = shape
     longer = {name: _filled(name, x, B, N, batch) for name, x in batch.items()}
     return np.asarray(_compiled(function, FrozenConfigDict(model.config.model))(model.params, longer))[:B, :N]
@@ -195,8 +235,12 @@ def _filled(name: str, x: np.ndarray, B: int, N: int, batch: dict) -> np.ndarray
     """An array of a batch with more rows and slots: patch numbers of padding are that of no patch."""
     rows, slots = bucket(B, 1), bucket(N, 64)
     patches = bucket(batch["patch_doc_ids"].shape[1], 16) if "patch_doc_ids" in batch else 0
-    out = np.full((rows, patches if name == "patch_doc_ids" else slots), patches if name in ("patch_ids", "latent_ids") else 0, np.int32)
-    out[:B, :x.shape[1]] = x
+    out = np.full(
+        (rows, patches if name == "patch_doc_ids" else slots),
+        patches if name in ("patch_ids", "latent_ids") else 0,
+        np.int32,
+    )
+    out[:B, : x.shape[1]] = x
     return out
 
 

@@ -1,4 +1,5 @@
-"""The one exception that means "the user's input was wrong": the command line prints its line and exits with 2."""
+"""The one exception that means "the user's input was wrong": the command line prints its line and exits with
+2."""
 
 
 class UserError(Exception):

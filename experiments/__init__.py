@@ -1,1 +1,2 @@
-"""Which runs: one short file per paper figure or table. Declarations only; `registry.py` finds and checks them."""
+"""Which runs: one short file per paper figure or table. Declarations only; `registry.py` finds and checks
+them."""

@@ -1,4 +1,5 @@
-"""Claim: on one small machine, in minutes, BPE and BLT can be compared at the same FLOPs on real text, and nothing is hidden.
+"""Claim: on one small machine, in minutes, BPE and BLT can be compared at the same FLOPs on real text, and
+nothing is hidden.
 
 Figure     6 of arXiv 2412.09871 in miniature: bits per byte against training FLOPs, four families, three budgets.
 Hardware   2 CPU cores; text is the source code of Python's standard library, which is on every machine.
@@ -7,10 +8,10 @@ Expect     bits per byte fall with budget in every family. At this scale local m
            well win; one seed is one seed.
 Command    make quickstart
 
-At one budget every family spends the same FLOPs, in batches of the same number of bytes, on the same documents in the same order; BPE's
-transformer has the shape of BLT's latent one. A byte does not cost every family the same, so they read different numbers of bytes: at
-S from 190 kB (bpe, whose output head takes much of it) to 385 kB (blt-space, whose patches are long), at L 467 to 724 kB.
-"""
+At one budget every family spends the same FLOPs, in batches of the same number of bytes, on the same
+documents in the same order; BPE's transformer has the shape of BLT's latent one. A byte does not cost every
+family the same, so they read different numbers of bytes: at S from 190 kB (bpe, whose output head takes much
+of it) to 385 kB (blt-space, whose patches are long), at L 467 to 724 kB. """
 
 import dataclasses
 
@@ -25,6 +26,7 @@ FAMILIES = ("bpe", "blt-entropy", "blt-space", "blt-strided")
 @dataclasses.dataclass(frozen=True)
 class Shape:
     """A budget and what each kind of model spends it on. Every width has heads of 32."""
+
     budget: float  # FLOPs
     local: int  # BLT: width of encoder and decoder
     decoder_layers: int
@@ -37,59 +39,125 @@ class Shape:
 
 SHAPES = {
     "S": Shape(2e11, local=32, decoder_layers=1, latent=96, latent_layers=2, bpe=96, bpe_layers=2, rows=2),
-    "M": Shape(6.5e11, local=64, decoder_layers=1, latent=128, latent_layers=3, bpe=128, bpe_layers=3, rows=3),
-    "L": Shape(2.1e12, local=64, decoder_layers=2, latent=192, latent_layers=4, bpe=192, bpe_layers=4, rows=4),
+    "M": Shape(
+        6.5e11, local=64, decoder_layers=1, latent=128, latent_layers=3, bpe=128, bpe_layers=3, rows=3
+    ),
+    "L": Shape(
+        2.1e12, local=64, decoder_layers=2, latent=192, latent_layers=4, bpe=192, bpe_layers=4, rows=4
+    ),
 }
 CONTEXT = 512  # bytes
 WINDOW = 128  # of the local models, bytes
 PATCH = 4.5  # mean bytes per patch (Table 1: of the entropy model's run)
 SPACE_PATCH = 7.9  # what the space rule gives on this text
 HASH_ROWS = 4096
-# The models compute what the released ones do: read to the letter, the paper divides each byte's embedding by the number of its
-# n-grams plus one, which costs about half a bit per byte here (docs/results/quickstart_presets). But no document sees another.
+# The models compute what the released ones do: read to the letter, the paper divides each byte's embedding by
+# the number of its n-grams plus one, which costs about half a bit per byte here
+# (docs/results/quickstart_presets). But no document sees another.
 NOTHING_CROSSES = {"ngrams.reset": True, "mask_encoder_documents": True}
 
-# Chosen on tuning text at the middle budget by the experiment quickstart_lr, and carried to the other sizes as it is: the paper's
-# rule (section 4.8: one learning rate for all sizes), checked at the largest by quickstart_lr_check. docs/results/ has both.
+# Chosen on validation text at the middle budget by the experiment quickstart_lr, and carried to the other
+# sizes as it is: the paper's rule (section 4.8: one learning rate for all sizes), checked at the largest by
+# quickstart_lr_check. docs/results/ has both.
 LR = {"bpe": 4e-3, "blt-entropy": 3.2e-2, "blt-space": 1.6e-2, "blt-strided": 3.2e-2}
 VOCAB = 4096  # the best of 512 to 4,096 at the middle budget (quickstart_vocab), and the largest of them
-BYTES_PER_TOKEN = {512: 2.1, 1024: 2.6, 2048: 3.2, 4096: 3.7}  # of these vocabularies on this text; realized ones are in each run
+BYTES_PER_TOKEN = {
+    512: 2.1,
+    1024: 2.6,
+    2048: 3.2,
+    4096: 3.7,
+}  # of these vocabularies on this text; realized ones are in each run
 
 
 def data(rows: int) -> ConfigDict:
-    return cfg.replace(cfg.data(), **{"context": CONTEXT, "rows": rows, "max_train_bytes": 2_000_000, "tuning": 0.05, "held_out": 0.05,
-                                    "patch_slack": 1.5})  # room for uneven rows, so that every family reads the same bytes a batch
+    return cfg.replace(
+        cfg.data(),
+        **{
+            "context": CONTEXT,
+            "rows": rows,
+            "max_train_bytes": 2_000_000,
+            "validation": 0.05,
+            "test": 0.05,
+            "patch_slack": 1.5,
+        },
+    )  # room for uneven rows, so that every family reads the same bytes a batch
 
 
 def evaluation() -> ConfigDict:
-    return cfg.replace(cfg.evaluation(), **{"held_out_bytes": 150_000, "tuning_bytes": 60_000})
+    return cfg.replace(cfg.evaluation(), **{"test_bytes": 150_000, "validation_bytes": 60_000})
 
 
 def training(lr: float) -> ConfigDict:
     return cfg.replace(cfg.training(), **{"lr": lr})
 
 
-def byte_lm(budget: float = 2.5e11) -> ConfigDict:
+def entropy_model(budget: float = 2.5e11) -> ConfigDict:
     """The entropy model: small, but of the paper's kind (a byte transformer with a sliding window)."""
-    model = cfg.transformer("byte", vocab=260, width=64, layers=2, heads=2, window=WINDOW, rope_theta=1e4, ffn_multiple=32)
-    return cfg.run("byte-lm", "byte-lm", model, data_=data(4), training_=training(4e-3), evaluation_=evaluation(), budget_flops=budget)
+    model = cfg.transformer(
+        "byte", vocab=260, width=64, layers=2, heads=2, window=WINDOW, rope_theta=1e4, ffn_multiple=32
+    )
+    return cfg.run(
+        "entropy-model",
+        "entropy-model",
+        model,
+        data_=data(4),
+        training_=training(4e-3),
+        evaluation_=evaluation(),
+        budget_flops=budget,
+    )
 
 
 def bpe(size: str, shape: Shape, lr: float, vocab: int = VOCAB) -> ConfigDict:
-    model = cfg.transformer("token", vocab=vocab, width=shape.bpe, layers=shape.bpe_layers, heads=shape.bpe // 32, ffn_multiple=32)
-    return cfg.run(f"bpe-{size}", "bpe", model, tokenizer_=cfg.tokenizer("trained", vocab, BYTES_PER_TOKEN[vocab]), data_=data(shape.rows),
-                   training_=training(lr), evaluation_=evaluation(), budget_flops=shape.budget, size=size)
+    model = cfg.transformer(
+        "token", vocab=vocab, width=shape.bpe, layers=shape.bpe_layers, heads=shape.bpe // 32, ffn_multiple=32
+    )
+    return cfg.run(
+        f"bpe-{size}",
+        "bpe",
+        model,
+        tokenizer_=cfg.tokenizer("trained", vocab, BYTES_PER_TOKEN[vocab]),
+        data_=data(shape.rows),
+        training_=training(lr),
+        evaluation_=evaluation(),
+        budget_flops=shape.budget,
+        size=size,
+    )
 
 
 def blt(family: str, size: str, shape: Shape, lr: float, lm: ConfigDict) -> ConfigDict:
     scheme = family.removeprefix("blt-")
-    patching = {"entropy": cfg.patching("entropy", PATCH), "space": cfg.patching("space", SPACE_PATCH), "strided": cfg.patching("strided", 4)}
-    model = cfg.blt_model("released", local_width=shape.local, encoder_layers=1, decoder_layers=shape.decoder_layers,
-                          local_heads=shape.local // 32, global_width=shape.latent, global_layers=shape.latent_layers,
-                          global_heads=shape.latent // 32, k=-(-shape.latent // shape.local), window=WINDOW, ngram_rows=HASH_ROWS, ffn_multiple=32)
+    patching = {
+        "entropy": cfg.patching("entropy", PATCH),
+        "space": cfg.patching("space", SPACE_PATCH),
+        "strided": cfg.patching("strided", 4),
+    }
+    model = cfg.blt_model(
+        "released",
+        local_width=shape.local,
+        encoder_layers=1,
+        decoder_layers=shape.decoder_layers,
+        local_heads=shape.local // 32,
+        global_width=shape.latent,
+        global_layers=shape.latent_layers,
+        global_heads=shape.latent // 32,
+        k=-(-shape.latent // shape.local),
+        window=WINDOW,
+        ngram_rows=HASH_ROWS,
+        ffn_multiple=32,
+    )
     model = cfg.replace(model, **NOTHING_CROSSES)
-    return cfg.run(f"{family}-{size}", family, model, patching_=patching[scheme], data_=data(shape.rows), training_=training(lr),
-                   evaluation_=evaluation(), byte_lm=lm if scheme == "entropy" else None, budget_flops=shape.budget, size=size)
+    return cfg.run(
+        f"{family}-{size}",
+        family,
+        model,
+        patching_=patching[scheme],
+        data_=data(shape.rows),
+        training_=training(lr),
+        evaluation_=evaluation(),
+        entropy_model=lm if scheme == "entropy" else None,
+        budget_flops=shape.budget,
+        size=size,
+    )
 
 
 def one(family: str, size: str, shape: Shape, lr: float, lm: ConfigDict) -> ConfigDict:
@@ -97,21 +165,36 @@ def one(family: str, size: str, shape: Shape, lr: float, lm: ConfigDict) -> Conf
 
 
 def short(run: ConfigDict) -> ConfigDict:
-    """A run with a twelfth of its budget in batches of one short row, two sizes: everything happens, and little is learnt."""
-    changes = {"data.context": CONTEXT // 4, "data.rows": 1, "data.max_train_bytes": 200_000, "eval.held_out_bytes": 20_000,
-               "eval.tuning_bytes": 20_000}
+    """A run with a twelfth of its budget in batches of one short row, two sizes: everything happens, and
+    little is learnt."""
+    changes = {
+        "data.context": CONTEXT // 4,
+        "data.rows": 1,
+        "data.max_train_bytes": 200_000,
+        "eval.test_bytes": 20_000,
+        "eval.validation_bytes": 20_000,
+    }
     budgets = {"budget_flops": run.budget_flops / 12}
-    if len(run.byte_lm):
-        budgets["byte_lm.budget_flops"] = run.byte_lm.budget_flops / 12
-        budgets.update({f"byte_lm.{key}": value for key, value in changes.items()})
+    if len(run.entropy_model):
+        budgets["entropy_model.budget_flops"] = run.entropy_model.budget_flops / 12
+        budgets.update({f"entropy_model.{key}": value for key, value in changes.items()})
     return cfg.replace(run, **changes, **budgets)
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     if arg not in (None, "runlocal", "short"):
         raise UserError(f"quickstart:{arg}: allowed are short and runlocal")
-    runs = tuple(one(family, size, shape, LR[family], byte_lm()) for size, shape in SHAPES.items() for family in FAMILIES)
+    runs = tuple(
+        one(family, size, shape, LR[family], entropy_model())
+        for size, shape in SHAPES.items()
+        for family in FAMILIES
+    )
     if arg == "short":
         runs = tuple(short(run) for run in runs if run.size != "L")
-    return ConfigDict(dict(claim="BPE and BLT at the same training FLOPs on real text, on one small machine", figure="Figure 6, in miniature",
-                           runs=runs)).lock()
+    return ConfigDict(
+        dict(
+            claim="BPE and BLT at the same training FLOPs on real text, on one small machine",
+            figure="Figure 6, in miniature",
+            runs=runs,
+        )
+    ).lock()

@@ -1,28 +1,42 @@
-"""Claim: each family of the quickstart is trained at a learning rate that was best for it, not at another family's.
+"""Claim: each family of the quickstart is trained at a learning rate that was best for it, not at another
+family's.
 
 Figure     none; the paper searched 1e-3 to 1e-4 at 400M and 1B and found one optimum for BPE and BLT (section 4.8).
 Hardware   2 CPU cores
-Expect     for every family the best of six learning rates at the middle budget, by bits per byte of tuning text, is not at the edge.
+Expect     for every family the best of six learning rates at the middle budget, by bits per byte of validation text, is not at the edge.
 Command    bltjax run quickstart_lr && bltjax report quickstart_lr
 
 The results that the quickstart uses are kept in docs/results/quickstart_lr/.
 """
 
+from bltjax.experiments import quickstart
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
-from bltjax.experiments import quickstart
 
 LRS = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)
 SIZE = "M"
 
 
 def at(run: ConfigDict, lr: float) -> ConfigDict:
-    """A run of the quickstart at another learning rate, judged by tuning text."""
-    return cfg.replace(run, **{"name": f"{run.name}-lr{lr:g}", "train.lr": lr, "eval.tuning_bytes": 150_000, "eval.held_out_bytes": 30_000})
+    """A run of the quickstart at another learning rate, judged by validation text."""
+    return cfg.replace(
+        run,
+        **{
+            "name": f"{run.name}-lr{lr:g}",
+            "train.lr": lr,
+            "eval.validation_bytes": 150_000,
+            "eval.test_bytes": 30_000,
+        },
+    )
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     runs = [run for run in quickstart.get_config(arg).runs if run.size == SIZE]
-    return ConfigDict(dict(claim="the learning rate of every family, at the middle budget", figure="",
-                           runs=tuple(at(run, lr) for run in runs for lr in LRS))).lock()
+    return ConfigDict(
+        dict(
+            claim="the learning rate of every family, at the middle budget",
+            figure="",
+            runs=tuple(at(run, lr) for run in runs for lr in LRS),
+        )
+    ).lock()

@@ -6,9 +6,8 @@ An experiment is a Python file with `get_config(arg=None)`, which returns a lock
     figure   the figure or table of the paper that it redraws, or ""
     runs     a tuple of run configs (`bltjax.config.run`), with different names
 
-The file's name is the experiment's, and with it the directory of its runs. `NAME:arg` passes arg on, and is a directory of its
-own, `NAME-arg`; every file answers to `runlocal`, its small version for a laptop.
-"""
+The file's name is the experiment's, and with it the directory of its runs. `NAME:arg` passes arg on, and is a
+directory of its own, `NAME-arg`; every file answers to `runlocal`, its small version for a laptop. """
 
 import contextlib
 import dataclasses
@@ -24,9 +23,8 @@ import traceback
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
-
-from bltjax.run import validate
 from bltjax.errors import UserError
+from bltjax.run import validate
 
 FOLDER = pathlib.Path(__file__).parent
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -35,6 +33,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """What a file declares. name: of the directory of its runs; path: the file."""
+
     name: str
     claim: str
     figure: str
@@ -48,11 +47,11 @@ def names() -> list[str]:
 
 
 def load(name_or_path: str, overrides=(), *, runlocal: bool = False, only: str = "") -> Experiment:
-    """The experiment `NAME`, `NAME:arg`, `path/to/file.py` or `path/to/file.py:arg`; runlocal: the same as the arg "runlocal".
+    """The experiment `NAME`, `NAME:arg`, `path/to/file.py` or `path/to/file.py:arg`; runlocal: the same as
+    the arg "runlocal".
 
-    only: keep the runs whose names contain this text. overrides: `key=value` texts (bltjax.config.parse_set), applied to every run
-    that is kept. Anything wrong: UserError, one line.
-    """
+    only: keep the runs whose names contain this text. overrides: `key=value` texts (bltjax.config.parse_set),
+    applied to every run that is kept. Anything wrong: UserError, one line. """
     target, arg = _parse(str(name_or_path))
     if runlocal:
         if arg not in (None, "runlocal"):
@@ -64,8 +63,13 @@ def load(name_or_path: str, overrides=(), *, runlocal: bool = False, only: str =
     declared_runs = _runs(path, declared)
     kept = tuple(run for run in declared_runs if only in run.name)
     if not kept:
-        raise UserError(f"no run of {name} has {only!r} in its name; there are {', '.join(run.name for run in declared_runs)}")
-    runs = tuple(validate.check(_overridden(run, overrides)) if overrides else _checked(path, run) for run in kept)
+        raise UserError(
+            f"no run of {name} has {only!r} in its name; there are"
+            f" {', '.join(run.name for run in declared_runs)}"
+        )
+    runs = tuple(
+        validate.check(_overridden(run, overrides)) if overrides else _checked(path, run) for run in kept
+    )
     return Experiment(name, str(declared.get("claim", "")), str(declared.get("figure", "")), runs, path)
 
 
@@ -90,7 +94,10 @@ def _module(target: str):
         return path, _imported(path, lambda: _from_file(path))
     close = difflib.get_close_matches(target, names(), 3, 0.4)
     hint = f"did you mean {', '.join(close)}? " if close else ""
-    raise UserError(f"unknown experiment {target!r}; {hint}known: {', '.join(names())}; or give the path of your own .py file")
+    raise UserError(
+        f"unknown experiment {target!r}; {hint}known: {', '.join(names())}; or give the path of your own .py"
+        " file"
+    )
 
 
 def _from_file(path: pathlib.Path):
@@ -110,7 +117,9 @@ def _from_file(path: pathlib.Path):
 
 def _imported(path: pathlib.Path, load_module):
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # what a file prints must not stand in the middle of --json
+        with contextlib.redirect_stdout(
+            sys.stderr
+        ):  # what a file prints must not stand in the middle of --json
             return load_module()
     except UserError:
         raise
@@ -121,9 +130,15 @@ def _imported(path: pathlib.Path, load_module):
 def _call(path: pathlib.Path, module, arg: str | None) -> ConfigDict:
     get_config = getattr(module, "get_config", None)
     if not callable(get_config):
-        raise UserError(f"{path} has no get_config(arg=None); an experiment file must have one (see {FOLDER / 'registry.py'})")
+        raise UserError(
+            f"{path} has no get_config(arg=None); an experiment file must have one (see"
+            f" {FOLDER / 'registry.py'})"
+        )
     if arg is not None and not inspect.signature(get_config).parameters:
-        raise UserError(f"{path}: get_config takes no argument, so {arg!r} cannot be passed on; write get_config(arg=None)")
+        raise UserError(
+            f"{path}: get_config takes no argument, so {arg!r} cannot be passed on; write"
+            " get_config(arg=None)"
+        )
     try:
         with contextlib.redirect_stdout(sys.stderr):
             declared = get_config() if arg is None else get_config(arg)
@@ -132,7 +147,10 @@ def _call(path: pathlib.Path, module, arg: str | None) -> ConfigDict:
     except (Exception, SystemExit) as error:
         raise UserError(f"{path}: get_config fails: {_why(path, error)}") from error
     if not isinstance(declared, ConfigDict) or "runs" not in declared:
-        raise UserError(f"{path}: get_config must return a ConfigDict with claim, figure and runs, not {type(declared).__name__}")
+        raise UserError(
+            f"{path}: get_config must return a ConfigDict with claim, figure and runs, not"
+            f" {type(declared).__name__}"
+        )
     return declared
 
 
@@ -145,7 +163,10 @@ def _runs(path: pathlib.Path, declared: ConfigDict) -> tuple[ConfigDict, ...]:
         if not isinstance(run, ConfigDict) or not {"name", "family", "model", "data", "train"} <= set(run):
             raise UserError(f"{path}: run {i} is no run config; make it with bltjax.config.run(...)")
         if not NAME.fullmatch(run.name):
-            raise UserError(f"{path}: a run is named {run.name!r}; a name is a directory: letters, digits and . _ + - only")
+            raise UserError(
+                f"{path}: a run is named {run.name!r}; a name is a directory: letters, digits and . _ + -"
+                " only"
+            )
         if run.name in seen:
             raise UserError(f"{path}: two runs are named {run.name!r}")
         seen.add(run.name)
@@ -162,9 +183,11 @@ def _checked(path: pathlib.Path, run: ConfigDict) -> ConfigDict:
 
 def _overridden(run: ConfigDict, overrides) -> ConfigDict:
     assignments = list(overrides)
-    if len(run.byte_lm):  # it must never read what the run holds out: an override of the run's documents is the byte LM's too
+    if len(
+        run.entropy_model
+    ):  # it must never read what the run holds out: an override of the run's documents is the entropy model's too
         shared = tuple(f"data.{key}=" for key in cfg.TEXT_KEYS)
-        assignments = [f"byte_lm.{a}" for a in assignments if a.startswith(shared)] + assignments
+        assignments = [f"entropy_model.{a}" for a in assignments if a.startswith(shared)] + assignments
     if any(a.partition("=")[0].strip() == "name" for a in overrides):
         raise UserError("--set name: a run's name is its directory and comes from the experiment file")
     try:
@@ -177,6 +200,10 @@ def _why(path: pathlib.Path, error: BaseException) -> str:
     """An error of the file's as one line, with the last line number inside the file."""
     if isinstance(error, SyntaxError):
         return f"SyntaxError: {error.msg} (line {error.lineno})"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if pathlib.Path(frame.filename) == path]
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if pathlib.Path(frame.filename) == path
+    ]
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return f"{text} (line {lines[-1]})" if lines else text

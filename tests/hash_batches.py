@@ -1,4 +1,5 @@
-"""A process that reads prepared data as a run does and writes a hash of every array of every row of its batches: for test_batches.py."""
+"""A process that reads prepared data as a run does and writes a hash of every array of every row of its
+batches: for test_batches.py."""
 
 import argparse
 import hashlib
@@ -8,10 +9,9 @@ import pathlib
 import jax
 
 from bltjax import config as cfg
-
-from bltjax.parallel import distributed
 from bltjax.data import batches, corpus, feed, row_plans
 from bltjax.entropy import store
+from bltjax.parallel import distributed
 from bltjax.run import at_rest
 
 THRESHOLD = 0.9
@@ -20,10 +20,28 @@ THRESHOLD = 0.9
 def rows(folder: pathlib.Path, plans: pathlib.Path | None) -> batches.Rows:
     """Batches of a run of entropy patches. Blocks are small, so that plans are made on the way."""
     row_plans.BLOCK = 100_000
-    config = cfg.run("hashed", "blt-entropy", cfg.blt_model("paper", local_width=8, encoder_layers=1, decoder_layers=1, local_heads=1, global_width=8,
-                                                            global_layers=1, global_heads=1, k=1), patching_=cfg.patching("entropy", 3.0, threshold=THRESHOLD))
-    config = cfg.replace(config, **{"data.context": 256, "data.rows": 8, "data.together": 16, "data.patch_slack": 1.1})
-    documents = batches.training_documents(corpus.Documents([shard for shard in corpus.shards(folder) if shard.split == "train"]), config.data)
+    config = cfg.run(
+        "hashed",
+        "blt-entropy",
+        cfg.blt_model(
+            "paper",
+            local_width=8,
+            encoder_layers=1,
+            decoder_layers=1,
+            local_heads=1,
+            global_width=8,
+            global_layers=1,
+            global_heads=1,
+            k=1,
+        ),
+        patching_=cfg.patching("entropy", 3.0, threshold=THRESHOLD),
+    )
+    config = cfg.replace(
+        config, **{"data.context": 256, "data.rows": 8, "data.together": 16, "data.patch_slack": 1.1}
+    )
+    documents = batches.training_documents(
+        corpus.Documents([shard for shard in corpus.shards(folder) if shard.split == "train"]), config.data
+    )
     mark = next(folder.glob("entropies-*")).name.removeprefix("entropies-")
     return at_rest.rows(config, documents, store.Entropies(documents.documents, mark), None, plans)
 
@@ -41,7 +59,9 @@ def main():
     mesh = distributed.mesh((args.processes, 1, 1)) if args.processes > 1 else None
     batches = rows(args.folder, args.plans)
     iterate = batches.iterator
-    batches.iterator = lambda *these: iterate(*these, threads=args.threads) if len(these) > 2 else iterate(*these, None, args.threads)
+    batches.iterator = lambda *these: (
+        iterate(*these, threads=args.threads) if len(these) > 2 else iterate(*these, None, args.threads)
+    )
     with args.log.open("a") as log:
         for step, batch in enumerate(feed.batches(batches, args.start, args.stop, mesh), args.start):
             found = {}

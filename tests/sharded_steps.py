@@ -1,6 +1,7 @@
-"""One kind of model on several meshes: gradients of the first step and losses of twenty, written to a file. Run by test_sharding.py.
+"""One kind of model on several meshes: gradients of the first step and losses of twenty, written to a file.
+Run by test_sharding.py.
 
-    python sharded_steps.py KIND OUT.npz MESH... [--coordinator HOST:PORT --processes N --process I]     MESH: 1 (no mesh), 8, 4x2, 2x2x2, 1x8
+python sharded_steps.py KIND OUT.npz MESH... [--coordinator HOST:PORT --processes N --process I]     MESH: 1 (no mesh), 8, 4x2, 2x2x2, 1x8
 """
 
 import argparse
@@ -26,7 +27,8 @@ if args.coordinator:
     jax.distributed.initialize(args.coordinator, args.processes, args.process)
 
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec as P
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from bltjax import config as cfg
 from bltjax import models
@@ -34,14 +36,32 @@ from bltjax.parallel import sharding
 from bltjax.training import step as steps
 
 STEPS, ROWS, T, PATCHES = 20, 16, 48, 20
-BLT = dict(local_width=32, encoder_layers=1, decoder_layers=2, local_heads=8, global_width=64, global_layers=3, global_heads=8, k=2, window=16,
-           ngram_rows=64, ffn_multiple=16)
+BLT = dict(
+    local_width=32,
+    encoder_layers=1,
+    decoder_layers=2,
+    local_heads=8,
+    global_width=64,
+    global_layers=3,
+    global_heads=8,
+    k=2,
+    window=16,
+    ngram_rows=64,
+    ffn_multiple=16,
+)
 MODELS = {
     "blt": lambda: cfg.blt_model("paper", **BLT),
-    "released": lambda: cfg.replace(cfg.blt_model("released", **{**BLT, "encoder_layers": 2}), **{"cross.encoder": "all", "remat": "full"}),
-    "no-cross": lambda: cfg.replace(cfg.blt_model("paper", **BLT), **{"cross.encoder": "none", "cross.decoder": "none", "ngrams.sizes": ()}),
+    "released": lambda: cfg.replace(
+        cfg.blt_model("released", **{**BLT, "encoder_layers": 2}), **{"cross.encoder": "all", "remat": "full"}
+    ),
+    "no-cross": lambda: cfg.replace(
+        cfg.blt_model("paper", **BLT),
+        **{"cross.encoder": "none", "cross.decoder": "none", "ngrams.sizes": ()},
+    ),
     "token": lambda: cfg.transformer("token", vocab=512, width=32, layers=3, heads=8, ffn_multiple=16),
-    "byte": lambda: cfg.transformer("byte", vocab=260, width=32, layers=3, heads=8, window=16, ffn_multiple=16),
+    "byte": lambda: cfg.transformer(
+        "byte", vocab=260, width=32, layers=3, heads=8, window=16, ffn_multiple=16
+    ),
 }
 
 
@@ -51,7 +71,11 @@ def batch(kind: str, seed: int) -> dict:
     ids = rng.integers(0, 512 if kind == "token" else 260, (ROWS, T + 1)).astype(np.int32)
     docs = np.sort(rng.integers(1, 3, (ROWS, T)), axis=1).astype(np.int32)
     docs[:, -5:] = 0
-    common = dict(doc_ids=docs, targets=ids[:, 1:], loss_mask=((docs > 0) & (rng.random((ROWS, T)) < 0.9)).astype(np.int32))
+    common = dict(
+        doc_ids=docs,
+        targets=ids[:, 1:],
+        loss_mask=((docs > 0) & (rng.random((ROWS, T)) < 0.9)).astype(np.int32),
+    )
     if kind == "token":
         return dict(common, tokens=ids[:, :-1], target_bytes=rng.integers(0, 6, (ROWS, T)).astype(np.int32))
     starts = rng.random((ROWS, T)) < 0.3
@@ -59,22 +83,33 @@ def batch(kind: str, seed: int) -> dict:
     patch_ids = np.minimum(np.cumsum(starts, axis=1), PATCHES).astype(np.int32)
     patch_docs = np.zeros((ROWS, PATCHES + 1), np.int32)
     np.put_along_axis(patch_docs, patch_ids[:, ::-1], docs[:, ::-1], axis=1)
-    return dict(common, bytes=ids[:, :-1], patch_ids=np.where(docs > 0, patch_ids, PATCHES).astype(np.int32), latent_ids=patch_ids,
-                patch_doc_ids=patch_docs[:, :PATCHES])
+    return dict(
+        common,
+        bytes=ids[:, :-1],
+        patch_ids=np.where(docs > 0, patch_ids, PATCHES).astype(np.int32),
+        latent_ids=patch_ids,
+        patch_doc_ids=patch_docs[:, :PATCHES],
+    )
 
 
 def placed(tree, shardings):
     """Host arrays on the devices of a mesh, also of other processes (which hold the same ones)."""
     if shardings is None:
         return jax.tree.map(jax.numpy.asarray, tree)
-    return jax.tree.map(lambda x, s: jax.make_array_from_callback(x.shape, s, lambda index: np.asarray(x)[index]), tree, shardings)
+    return jax.tree.map(
+        lambda x, s: jax.make_array_from_callback(x.shape, s, lambda index: np.asarray(x)[index]),
+        tree,
+        shardings,
+    )
 
 
 def measure(kind: str, mesh) -> tuple[list, list]:
     """(losses, gradients of the first step as host arrays)."""
     model = MODELS[kind]()
     train = cfg.replace(cfg.training(), lr=1e-3, accumulate=args.accumulate)
-    state = jax.device_get(jax.jit(lambda: steps.init_state(train, STEPS, models.init(model, jax.random.key(0))))())
+    state = jax.device_get(
+        jax.jit(lambda: steps.init_state(train, STEPS, models.init(model, jax.random.key(0))))()
+    )
     everywhere = None if mesh is None else NamedSharding(mesh, P())
 
     def loss(params, batch):
@@ -82,9 +117,13 @@ def measure(kind: str, mesh) -> tuple[list, list]:
             sums = steps.model_nats(model, params, batch)
         return sums["loss"] / sums["targets"]
 
-    in_batch = None if mesh is None else {name: sharding.batch_sharding(mesh) for name in batch(model.kind, 0)}
+    in_batch = (
+        None if mesh is None else {name: sharding.batch_sharding(mesh) for name in batch(model.kind, 0)}
+    )
     state = placed(state, None if mesh is None else sharding.state_shardings(mesh, state))
-    grads = jax.jit(jax.grad(loss), out_shardings=everywhere)(state.params, placed(batch(model.kind, 0), in_batch))
+    grads = jax.jit(jax.grad(loss), out_shardings=everywhere)(
+        state.params, placed(batch(model.kind, 0), in_batch)
+    )
     grads = [np.asarray(x) for x in jax.tree.leaves(grads)]
     step, losses = steps.make_step(model, train, STEPS, mesh=mesh), []
     for i in range(STEPS):

@@ -1,4 +1,5 @@
-"""Runs on prepared data are the runs that they would be in memory; their rows are read as they are wanted, and repeat exactly."""
+"""Runs on prepared data are the runs that they would be in memory; their rows are read as they are wanted,
+and repeat exactly."""
 
 import itertools
 import json
@@ -8,15 +9,14 @@ import shutil
 import numpy as np
 import pytest
 
-from bltjax import api, config as cfg, patching
-
+from bltjax import api, patching
+from bltjax import config as cfg
 from bltjax.cli import main
-
-from bltjax.storage import rundir
 from bltjax.data import batches, corpus, packing, prepare, row_plans, unit_cache
-from bltjax.patching import segmentation
 from bltjax.errors import UserError
+from bltjax.patching import segmentation
 from bltjax.run import inputs
+from bltjax.storage import rundir
 
 HERE = pathlib.Path(__file__).parent
 
@@ -26,9 +26,14 @@ def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "x", "yz"]
-    lines = (json.dumps({"text": " ".join(rng.choice(words, n)) + f" {i}."}) for i, n in enumerate(rng.integers(5, 300, 160)))
+    lines = (
+        json.dumps({"text": " ".join(rng.choice(words, n)) + f" {i}."})
+        for i, n in enumerate(rng.integers(5, 300, 160))
+    )
     (folder / "a.jsonl").write_text("\n".join(lines))
-    settings = cfg.replace(cfg.data(), source="files", globs=(str(folder / "a.jsonl"),), held_out=0.1, tuning=0.1)
+    settings = cfg.replace(
+        cfg.data(), source="files", globs=(str(folder / "a.jsonl"),), test=0.1, validation=0.1
+    )
     prepare.prepare(settings, folder / "out", shard_count=3)
     return folder / "out"
 
@@ -39,7 +44,9 @@ def train_documents(prepared):
 
 def blocks_of(documents, context=128, together=0, plans=None, patches=40):
     choice = batches.training_documents(documents, cfg.data())
-    units = lambda numbers, found: packing.byte_documents(found, segmentation.document_lengths(cfg.patching("space"), found))
+    units = lambda numbers, found: packing.byte_documents(
+        found, segmentation.document_lengths(cfg.patching("space"), found)
+    )
     return row_plans.Blocks(unit_cache.Shelf(choice, units, "k"), context, patches, 0, together, plans)
 
 
@@ -87,7 +94,11 @@ def test_plans_are_found_again_and_mended(prepared, tmp_path, monkeypatch):
     files[2].unlink()
     files[2].mkdir()
     read = []
-    monkeypatch.setattr(unit_cache.Shelf, "read", lambda self, numbers, read_=unit_cache.Shelf.read: read.append(len(numbers)) or read_(self, numbers))
+    monkeypatch.setattr(
+        unit_cache.Shelf,
+        "read",
+        lambda self, numbers, read_=unit_cache.Shelf.read: read.append(len(numbers)) or read_(self, numbers),
+    )
     again = rows_of(train_documents(prepared), plans=tmp_path / "plans")
     for step in (29, 0, 17, *range(30)):
         for name, value in expected[step].items():
@@ -102,9 +113,15 @@ def test_processes_plan_together_what_each_would_alone(prepared, tmp_path, monke
     alone = rows_of(train_documents(prepared))
     expected = alone.counts(80)
     choice = batches.training_documents(train_documents(prepared), cfg.data())
-    names = [f"{epoch}-{first}.npz" for (epoch, first), _ in itertools.islice(row_plans.one_by_one(choice, 0), 9)]
+    names = [
+        f"{epoch}-{first}.npz" for (epoch, first), _ in itertools.islice(row_plans.one_by_one(choice, 0), 9)
+    ]
     made = []
-    monkeypatch.setattr(row_plans, "_keep_plan", lambda path, *found, keep=row_plans._keep_plan: made.append(path.name) or keep(path, *found))
+    monkeypatch.setattr(
+        row_plans,
+        "_keep_plan",
+        lambda path, *found, keep=row_plans._keep_plan: made.append(path.name) or keep(path, *found),
+    )
     blocks_of(train_documents(prepared), plans=tmp_path / "plans").ahead(9, 2, 3)
     assert made == names[6:] + names[:6]  # from its own third on, and round: others may be late
     (tmp_path / "plans" / names[4]).unlink()
@@ -130,8 +147,29 @@ def test_some_rows_read_some_documents(prepared):
 
 def run(prepared, tmp_path, name, *more, code=0):
     out = tmp_path / "runs" / "tiny" / name
-    assert main.main(["train", "--config", str(HERE / "tiny_experiment.py"), "--run", name, "--run-dir", str(out), "--set", "data.source=prepared",
-                     "--set", f"data.folder={prepared}", "--set", "budget_flops=0", "--set", "train.steps=8", *more]) == code
+    assert (
+        main.main(
+            [
+                "train",
+                "--config",
+                str(HERE / "tiny_experiment.py"),
+                "--run",
+                name,
+                "--run-dir",
+                str(out),
+                "--set",
+                "data.source=prepared",
+                "--set",
+                f"data.folder={prepared}",
+                "--set",
+                "budget_flops=0",
+                "--set",
+                "train.steps=8",
+                *more,
+            ]
+        )
+        == code
+    )
     return out
 
 
@@ -143,16 +181,36 @@ def losses(run_dir):
 def test_a_run_of_every_family(prepared, tmp_path, name, capfd):
     out = run(prepared, tmp_path, name, "--set", "data.together=16")
     planned = rundir.read_json(out / "planned.json")
-    assert rundir.read_json(out / "eval.json")["held_out"]["bpb"] > 0 and planned["epochs"] > 0
+    assert rundir.read_json(out / "eval.json")["test"]["bpb"] > 0 and planned["epochs"] > 0
     again = run(prepared, tmp_path / "again", name, "--set", "data.together=16")
     assert losses(again) == losses(out)
     if name == "entropy":
         assert planned["resolution"] == patching.RESOLUTION and abs(planned["patch_size"] / 3.0 - 1) < 0.02
         model = api.load(out)
-        assert model.config.patching.resolution == patching.RESOLUTION and b"".join(model.patch("alpha beta gamma")) == b"alpha beta gamma"
+        assert (
+            model.config.patching.resolution == patching.RESOLUTION
+            and b"".join(model.patch("alpha beta gamma")) == b"alpha beta gamma"
+        )
         assert len(list(prepared.glob("entropies-*"))) == 1
-        assert main.main(["data", "calibrate", "--data", str(prepared), "--byte-lm", str(out), "--size", "3", "--json"]) == 0
-        assert abs(json.loads(capfd.readouterr().out.splitlines()[-1])["threshold"] - planned["threshold"]) < 0.1
+        assert (
+            main.main(
+                [
+                    "data",
+                    "calibrate",
+                    "--data",
+                    str(prepared),
+                    "--entropy-model",
+                    str(out),
+                    "--size",
+                    "3",
+                    "--json",
+                ]
+            )
+            == 0
+        )
+        assert (
+            abs(json.loads(capfd.readouterr().out.splitlines()[-1])["threshold"] - planned["threshold"]) < 0.1
+        )
 
 
 def test_a_run_goes_on_with_its_own_text_alone(prepared, tmp_path, capsys, monkeypatch):
@@ -161,7 +219,17 @@ def test_a_run_goes_on_with_its_own_text_alone(prepared, tmp_path, capsys, monke
     for name in ("done.json", "eval.json"):
         (out / name).unlink()
     elsewhere = tmp_path / "else"
-    prepare.prepare(cfg.replace(cfg.data(), source="files", globs=(str(prepared.parent / "a.jsonl"),), held_out=0.1, tuning=0.1, seed=5), elsewhere)
+    prepare.prepare(
+        cfg.replace(
+            cfg.data(),
+            source="files",
+            globs=(str(prepared.parent / "a.jsonl"),),
+            test=0.1,
+            validation=0.1,
+            seed=5,
+        ),
+        elsewhere,
+    )
     shutil.move(prepared, tmp_path / "kept")
     shutil.copytree(elsewhere, prepared)
     inputs._corpora.clear()  # as another process would begin
@@ -178,9 +246,14 @@ def test_a_run_goes_on_with_its_own_text_alone(prepared, tmp_path, capsys, monke
 def other(tmp_path):
     """A second data set, of other words."""
     rng = np.random.default_rng(1)
-    lines = (json.dumps({"text": f"{i} " + " ".join(rng.choice(["uno", "dos", "tres", "cuatro"], 120))}) for i in range(80))
+    lines = (
+        json.dumps({"text": f"{i} " + " ".join(rng.choice(["uno", "dos", "tres", "cuatro"], 120))})
+        for i in range(80)
+    )
     (tmp_path / "b.jsonl").write_text("\n".join(lines))
-    settings = cfg.replace(cfg.data(), source="files", globs=(str(tmp_path / "b.jsonl"),), held_out=0.1, tuning=0.1)
+    settings = cfg.replace(
+        cfg.data(), source="files", globs=(str(tmp_path / "b.jsonl"),), test=0.1, validation=0.1
+    )
     prepare.prepare(settings, tmp_path / "other")
     return tmp_path / "other"
 
@@ -188,24 +261,48 @@ def other(tmp_path):
 def test_a_mix_reads_its_shares(prepared, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(row_plans, "BLOCK", 6000)
     second = other(tmp_path)
-    mixed = ("--set", "data.folder=", "--set", f'data.mix=["{prepared}=1", "{second}=3"]', "--set", "train.steps=200")
+    mixed = (
+        "--set",
+        "data.folder=",
+        "--set",
+        f'data.mix=["{prepared}=1", "{second}=3"]',
+        "--set",
+        "train.steps=200",
+    )
     out = run(prepared, tmp_path, "space", *mixed)
     planned = rundir.read_json(out / "planned.json")
     from bltjax.run import execute
+
     rows = execute.prepare(out, rundir.load_config(out)).rows
-    text = b"".join((ids[ids >= 4] - 4).astype(np.uint8).tobytes() for ids in (rows.batch(step)["bytes"] for step in range(200)))
-    spanish = sum(text.count(word) * (len(word) + 1) for word in (b"uno", b"dos", b"tres", b"cuatro")) / len(text)
+    text = b"".join(
+        (ids[ids >= 4] - 4).astype(np.uint8).tobytes()
+        for ids in (rows.batch(step)["bytes"] for step in range(200))
+    )
+    spanish = sum(text.count(word) * (len(word) + 1) for word in (b"uno", b"dos", b"tres", b"cuatro")) / len(
+        text
+    )
     assert 0.65 < spanish < 0.85
-    assert set(planned["mix"]) == {str(prepared), str(second)} and planned["epochs"] == max(planned["mix"].values())
+    assert set(planned["mix"]) == {str(prepared), str(second)} and planned["epochs"] == max(
+        planned["mix"].values()
+    )
     lengths = np.arange(1, 40)
-    choice = type("C", (), dict(lengths=lengths, parts=[(0, 10, 0.25), (10, 39, 0.75)], __len__=lambda self: 39))()
+    choice = type(
+        "C", (), dict(lengths=lengths, parts=[(0, 10, 0.25), (10, 39, 0.75)], __len__=lambda self: 39)
+    )()
     taken = np.concatenate([numbers for _, numbers in itertools.islice(row_plans.mixed(choice, 3), 12)])
     first = lengths[taken[taken < 10]].sum()
     assert abs(first / lengths[taken].sum() - 0.25) < 0.01
     counts = np.bincount(taken, minlength=39)
-    assert counts[:10].max() - counts[:10].min() <= 1 and counts[10:].max() - counts[10:].min() <= 1  # whole epochs of each
+    assert (
+        counts[:10].max() - counts[:10].min() <= 1 and counts[10:].max() - counts[10:].min() <= 1
+    )  # whole epochs of each
     capfd.readouterr()
-    for wrong, says in ((f'["{prepared}"]', "DIR=WEIGHT"), (f'["{prepared}=0"]', "DIR=WEIGHT"), (f'["{prepared}=1e308"]', "at most 1e+09"), (f'["{prepared}=1", "{prepared}=2"]', "twice")):
+    for wrong, says in (
+        (f'["{prepared}"]', "DIR=WEIGHT"),
+        (f'["{prepared}=0"]', "DIR=WEIGHT"),
+        (f'["{prepared}=1e308"]', "at most 1e+09"),
+        (f'["{prepared}=1", "{prepared}=2"]', "twice"),
+    ):
         run(prepared, tmp_path / "x", "space", "--set", "data.folder=", "--set", f"data.mix={wrong}", code=2)
         assert says in capfd.readouterr().err
     run(prepared, tmp_path / "x", "space", "--set", f'data.mix=["{second}=1"]', code=2)
@@ -213,7 +310,15 @@ def test_a_mix_reads_its_shares(prepared, tmp_path, capfd, monkeypatch):
 
 
 def test_a_mix_has_entropies_of_all(prepared, tmp_path):
-    out = run(prepared, tmp_path, "entropy", "--set", "data.folder=", "--set", f'data.mix=["{prepared}=1", "{other(tmp_path)}=1"]')
+    out = run(
+        prepared,
+        tmp_path,
+        "entropy",
+        "--set",
+        "data.folder=",
+        "--set",
+        f'data.mix=["{prepared}=1", "{other(tmp_path)}=1"]',
+    )
     planned = rundir.read_json(out / "planned.json")
     assert abs(planned["patch_size"] / 3 - 1) < 0.02
 
@@ -222,15 +327,22 @@ def test_inspect(prepared, tmp_path, capfd):
     def said(*arguments, code=0):
         assert main.main(["data", "inspect", *map(str, arguments)]) == code
         return capfd.readouterr()
+
     found = json.loads(said(prepared, "--json", "--verify").out)
     documents = train_documents(prepared)
-    assert found["splits"]["train"]["bytes"] == documents.lengths.sum() and found["verified"] and sum(found["splits"]["train"]["groups"].values()) == documents.lengths.sum()
+    assert (
+        found["splits"]["train"]["bytes"] == documents.lengths.sum()
+        and found["verified"]
+        and sum(found["splits"]["train"]["groups"].values()) == documents.lengths.sum()
+    )
     assert "checksums" in said(prepared, "--verify").out and "train" in said(prepared).out
     for name in ("space", "bpe"):
         out = run(prepared, tmp_path, name)
         capfd.readouterr()
         shown = json.loads(said(out, "--step", "3", "--rows", "2", "--json").out.splitlines()[-1])
-        assert len(shown["rows"]) == 2 and all("".join(map("".join, one["segments"])) for one in shown["rows"])
+        assert len(shown["rows"]) == 2 and all(
+            "".join(map("".join, one["segments"])) for one in shown["rows"]
+        )
         text = "".join(shown["rows"][0]["segments"][0])
         assert any(text.encode() in document for document in documents)
         assert "step 3 row 1" in said(out, "--step", "3").out
@@ -248,16 +360,20 @@ def test_inspect(prepared, tmp_path, capfd):
 
 
 def test_what_cannot_be_read(prepared, tmp_path, capfd):
-    for more, says in ((("--set", "data.folder="), "either data.folder"), (("--set", f"data.folder={tmp_path}"), "no prepared data"),
-                       (("--set", "data.source=prepared:x"), "allowed: stdlib, files")):
+    for more, says in (
+        (("--set", "data.folder="), "either data.folder"),
+        (("--set", f"data.folder={tmp_path}"), "no prepared data"),
+        (("--set", "data.source=prepared:x"), "allowed: stdlib, files"),
+    ):
         run(prepared, tmp_path, "space", *more, code=2)
         assert says in capfd.readouterr().err
 
 
 def test_a_large_data_set_is_annotated_by_its_own_command(prepared, tmp_path, capfd, monkeypatch):
     from bltjax.run import at_rest
+
     monkeypatch.setattr(at_rest, "ANNOTATED_HERE", 10)
-    run(prepared, tmp_path, "entropy", "--set", "byte_lm.train.steps=110", code=2)
+    run(prepared, tmp_path, "entropy", "--set", "entropy_model.train.steps=110", code=2)
     assert "bltjax data annotate" in capfd.readouterr().err
 
 
@@ -272,6 +388,10 @@ def test_a_choice_is_lazy():
             raise AssertionError
 
     choice = unit_cache.Choice(Never(), [3, 1])
-    assert len(choice) == 2 and choice.lengths.tolist() == [3, 1] and choice.fingerprint != unit_cache.Choice(Never(), [1, 3]).fingerprint
+    assert (
+        len(choice) == 2
+        and choice.lengths.tolist() == [3, 1]
+        and choice.fingerprint != unit_cache.Choice(Never(), [1, 3]).fingerprint
+    )
     with pytest.raises(UserError):
         batches.Rows(iter(()), 10, None, 0)

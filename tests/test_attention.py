@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from bltjax.models import cross_attention
-
 from bltjax.models.kernels import attention
 from bltjax.models.kernels.segments import collect, maximum, spread
 
@@ -25,9 +24,11 @@ def normals(seed, *shapes):
 
 def with_gradient(f, *args):
     """f's value and the gradients of a weighted sum of it."""
+
     def both(*args):
         value, pull = jax.vjp(f, *args)
         return value, pull(jnp.sin(jnp.arange(value.size, dtype=jnp.float32) * 7).reshape(value.shape))
+
     return jax.jit(both)(*args)
 
 
@@ -37,13 +38,29 @@ def documents(T, starts):
     return np.where(np.arange(T) >= T - 3, 0, ids).astype(np.int32)
 
 
-@pytest.mark.parametrize("T,window", [
-    (1, 0), (7, 3), (65, 64), (64, 1), (150, 20), (201, 65), (130, 129), (130, 130), (90, 500), (200, 0), (333, 0), (1100, 0)])
+@pytest.mark.parametrize(
+    "T,window",
+    [
+        (1, 0),
+        (7, 3),
+        (65, 64),
+        (64, 1),
+        (150, 20),
+        (201, 65),
+        (130, 129),
+        (130, 130),
+        (90, 500),
+        (200, 0),
+        (333, 0),
+        (1100, 0),
+    ],
+)
 def test_self_attention_blocks_equal_reference(T, window):
     q, k, v = normals(T, *[(B, H, T, K)] * 3)
     docs = jnp.asarray(np.stack([documents(T, [T // 3, T // 2, T // 2 + 1]), np.ones(T, np.int32)]))
     attend = lambda implementation: with_gradient(
-        lambda q, k, v: attention.self_attention(q, k, v, docs, window, implementation), q, k, v)
+        lambda q, k, v: attention.self_attention(q, k, v, docs, window, implementation), q, k, v
+    )
     close(attend("blocks"), attend("reference"))
 
 
@@ -60,15 +77,24 @@ def test_self_attention_sees_window_and_document_only():
 
 def test_self_attention_cost_is_linear_in_length():
     """Memory of the compiled gradient at four times the length: about four times, nowhere near sixteen."""
+
     def temporaries(T):
         shape = jax.ShapeDtypeStruct((1, 2, T, 8), jnp.float32)
         docs = jax.ShapeDtypeStruct((1, T), jnp.int32)
         loss = lambda q, k, v, docs: attention.self_attention(q, k, v, docs, 128).sum()
-        return jax.jit(jax.grad(loss, (0, 1, 2))).lower(shape, shape, shape, docs).compile().memory_analysis().temp_size_in_bytes
+        return (
+            jax.jit(jax.grad(loss, (0, 1, 2)))
+            .lower(shape, shape, shape, docs)
+            .compile()
+            .memory_analysis()
+            .temp_size_in_bytes
+        )
+
     assert temporaries(8192) < 5 * temporaries(2048)
 
 
-# Rows of patches: one with an empty patch in the middle (index 2) and padding at the end, one of single bytes and one long patch.
+# Rows of patches: one with an empty patch in the middle (index 2) and padding at the end, one of single bytes
+# and one long patch.
 P = 6
 PATCHES = np.array([[0, 1, 1, 1, 3, 3, 4, 5, 5, P, P], [0, 1, 2, 3, 4, 4, 4, 4, 4, 4, 4]], np.int32)
 LATENTS = np.array([[0, 0, 0, 1, 1, 3, 4, 4, 5, P, P], [0, 1, 2, 3, 3, 3, 3, 3, 3, 3, 4]], np.int32)
@@ -79,7 +105,9 @@ def test_encoder_cross_attention_equals_dense(k):
     T, C = PATCHES.shape[1], H * K
     args = normals(k, (B, P, k, C), (B, T, C), (B, T, C))
     attend = lambda implementation: with_gradient(
-        lambda *args: cross_attention.patches_from_bytes(*args, jnp.asarray(PATCHES), H, implementation), *args)
+        lambda *args: cross_attention.patches_from_bytes(*args, jnp.asarray(PATCHES), H, implementation),
+        *args,
+    )
     close(attend("auto"), attend("reference"))
     value, _ = attend("auto")
     assert not np.asarray(value[0, 2]).any(), "a patch without bytes gets nothing"
@@ -90,18 +118,33 @@ def test_decoder_cross_attention_equals_dense(k):
     T, C = LATENTS.shape[1], H * K
     args = normals(k, (B, T, C), (B, P, k, C), (B, P, k, C))
     attend = lambda implementation: with_gradient(
-        lambda *args: cross_attention.bytes_from_patches(*args, jnp.asarray(LATENTS), H, implementation), *args)
+        lambda *args: cross_attention.bytes_from_patches(*args, jnp.asarray(LATENTS), H, implementation),
+        *args,
+    )
     close(attend("auto"), attend("reference"))
 
 
 def test_segments_against_loops():
     x, p = normals(0, (B, PATCHES.shape[1], 3), (B, P, 3))
     ids = jnp.asarray(PATCHES)
-    members = [[[t for t in range(PATCHES.shape[1]) if row[t] == patch] for patch in range(P)] for row in PATCHES]
+    members = [
+        [[t for t in range(PATCHES.shape[1]) if row[t] == patch] for patch in range(P)] for row in PATCHES
+    ]
     rows = np.asarray(x)
-    close(collect(x, ids, P), np.array([[rows[b, m].sum(0) if m else np.zeros(3) for m in members[b]] for b in range(B)]))
-    close(maximum(x, ids, P), np.array([[rows[b, m].max(0) if m else np.zeros(3) for m in members[b]] for b in range(B)]))
-    close(spread(p, ids), np.array([[np.asarray(p)[b, i] if i < P else np.zeros(3) for i in row] for b, row in enumerate(PATCHES)]))
+    close(
+        collect(x, ids, P),
+        np.array([[rows[b, m].sum(0) if m else np.zeros(3) for m in members[b]] for b in range(B)]),
+    )
+    close(
+        maximum(x, ids, P),
+        np.array([[rows[b, m].max(0) if m else np.zeros(3) for m in members[b]] for b in range(B)]),
+    )
+    close(
+        spread(p, ids),
+        np.array(
+            [[np.asarray(p)[b, i] if i < P else np.zeros(3) for i in row] for b, row in enumerate(PATCHES)]
+        ),
+    )
 
 
 def test_gradient_of_maximum_goes_to_the_largest_and_is_shared_by_ties():

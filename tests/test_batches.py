@@ -10,15 +10,16 @@ import subprocess
 import sys
 import time
 
+import hash_batches
 import jax
 import numpy as np
 import pytest
+from test_distributed import free_port
 
-import hash_batches
-from bltjax import config as cfg, models
+from bltjax import config as cfg
+from bltjax import models
 from bltjax.data import prepare
 from bltjax.entropy import store
-from test_distributed import free_port
 
 HERE = pathlib.Path(__file__).parent
 STEPS = 500
@@ -30,9 +31,14 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     letters = np.frombuffer(b"etaoin shrdlu\n", np.uint8)
-    lines = (json.dumps({"text": rng.choice(letters, n).tobytes().decode() + f" {i}"}) for i, n in enumerate(rng.integers(40, 4000, 220)))
+    lines = (
+        json.dumps({"text": rng.choice(letters, n).tobytes().decode() + f" {i}"})
+        for i, n in enumerate(rng.integers(40, 4000, 220))
+    )
     (folder / "a.jsonl").write_text("\n".join(lines))
-    settings = cfg.replace(cfg.data(), source="files", globs=(str(folder / "a.jsonl"),), held_out=0.05, tuning=0.05)
+    settings = cfg.replace(
+        cfg.data(), source="files", globs=(str(folder / "a.jsonl"),), test=0.05, validation=0.05
+    )
     prepare.prepare(settings, folder / "out", shard_count=3)
     lm = cfg.transformer("byte", vocab=260, width=16, layers=1, heads=2, window=64)
     store.make(folder / "out", lm, jax.tree.map(lambda x: 8 * x, models.init(lm, jax.random.key(0))))
@@ -40,12 +46,26 @@ def data(tmp_path_factory):
 
 
 def leg(data, folder, start, until, processes, threads):
-    """Runs from a step on; killed when `until` steps are there, or to the end. The next step that all processes have not yet written."""
+    """Runs from a step on; killed when `until` steps are there, or to the end. The next step that all
+    processes have not yet written."""
     where = f"127.0.0.1:{free_port()}" if processes > 1 else ""
     logs = [folder / f"{start}-{processes}-{i}.log" for i in range(processes)]
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
-    running = [subprocess.Popen([sys.executable, HERE / "hash_batches.py", data, folder / "plans", log, *map(str, (start, STEPS, threads, processes, i)), where], env=env)
-               for i, log in enumerate(logs)]
+    running = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                HERE / "hash_batches.py",
+                data,
+                folder / "plans",
+                log,
+                *map(str, (start, STEPS, threads, processes, i)),
+                where,
+            ],
+            env=env,
+        )
+        for i, log in enumerate(logs)
+    ]
     done = lambda: min(log.read_text().count("\n") if log.exists() else 0 for log in logs)
     while until and start + done() < until and any(process.poll() is None for process in running):
         time.sleep(0.01)
@@ -77,19 +97,36 @@ def test_threads_fill_the_same_batches(data):
 
 @pytest.mark.slow
 def test_killed_at_random_steps_and_on_other_numbers_of_processes(data, tmp_path, capsys):
-    for name, plan in (("whole", [(STEPS, 1, 1)]), ("two", [(STEPS, 2, 2)]), ("four", [(STEPS, 4, 1)]), ("killed", None)):
+    for name, plan in (
+        ("whole", [(STEPS, 1, 1)]),
+        ("two", [(STEPS, 2, 2)]),
+        ("four", [(STEPS, 4, 1)]),
+        ("killed", None),
+    ):
         folder = tmp_path / name
         folder.mkdir()
         rng = random.Random(time.time_ns())
         kills = sorted(rng.sample(range(1, STEPS), 6)) if plan is None else []
-        at, legs = 0, [(kill, rng.choice([1, 2, 4]), rng.choice([1, 2, 3])) for kill in kills] + [(0, rng.choice([1, 2, 4]), 2)] if plan is None else plan
+        at, legs = (
+            0,
+            (
+                [(kill, rng.choice([1, 2, 4]), rng.choice([1, 2, 3])) for kill in kills]
+                + [(0, rng.choice([1, 2, 4]), 2)]
+                if plan is None
+                else plan
+            ),
+        )
         for until, processes, threads in legs:
             if at < STEPS:
                 at = leg(data, folder, at, until if until < STEPS else 0, processes, threads)
         with capsys.disabled():
             print(f"{name}: {legs}", end="; ")
     whole = written(tmp_path / "whole")
-    assert sorted(whole) == [(step, row) for step in range(STEPS) for row in range(8)] and all(len(one) == 1 for one in whole.values())
-    assert len(set.union(*whole.values())) > 0.4 * len(whole)  # in another epoch a long document may be cut where it was cut before
+    assert sorted(whole) == [(step, row) for step in range(STEPS) for row in range(8)] and all(
+        len(one) == 1 for one in whole.values()
+    )
+    assert len(set.union(*whole.values())) > 0.4 * len(
+        whole
+    )  # in another epoch a long document may be cut where it was cut before
     for name in ("two", "four", "killed"):
         assert written(tmp_path / name) == whole, name

@@ -26,7 +26,10 @@ def write(run_dir, *steps, keep=0):
 
 
 def largest(run_dir, step):
-    return max((f for f in (checkpoint.folder(run_dir) / str(step)).rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    return max(
+        (f for f in (checkpoint.folder(run_dir) / str(step)).rglob("*") if f.is_file()),
+        key=lambda f: f.stat().st_size,
+    )
 
 
 def flip_a_bit(run_dir, step):
@@ -59,8 +62,14 @@ def manifest(run_dir, step):
     return checkpoint.folder(run_dir) / f"{step}{checkpoint.MANIFEST}"
 
 
-DAMAGE = {flip_a_bit: "checksum", truncate: "bytes, not", lose_a_file: "is missing", lose_the_manifest: "manifest is missing",
-          spoil_the_manifest: "manifest is damaged", lose_the_folder: "is missing"}
+DAMAGE = {
+    flip_a_bit: "checksum",
+    truncate: "bytes, not",
+    lose_a_file: "is missing",
+    lose_the_manifest: "manifest is missing",
+    spoil_the_manifest: "manifest is damaged",
+    lose_the_folder: "is missing",
+}
 
 
 def test_what_is_saved_comes_back(tmp_path):
@@ -78,20 +87,31 @@ def test_what_is_saved_comes_back(tmp_path):
 
 def test_state_may_be_donated_while_it_is_being_written(tmp_path):
     add_one = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
-    state = add_one(TrainState({"w": jax.numpy.zeros(3_000_000)}, {"m": jax.numpy.zeros(3_000_000)}, jax.numpy.int32(0)))
+    state = add_one(
+        TrainState({"w": jax.numpy.zeros(3_000_000)}, {"m": jax.numpy.zeros(3_000_000)}, jax.numpy.int32(0))
+    )
     saved = checkpoint.Checkpoints(tmp_path, 0)
     for step in range(1, 4):
         saved.save(step, state, {})
         for _ in range(5):
             state = add_one(state)
     saved.close()
-    assert [checkpoint.load_params(tmp_path, step)["w"].tolist()[::999_999] for step in (1, 2, 3)] == [[1] * 4, [6] * 4, [11] * 4]
+    assert [checkpoint.load_params(tmp_path, step)["w"].tolist()[::999_999] for step in (1, 2, 3)] == [
+        [1] * 4,
+        [6] * 4,
+        [11] * 4,
+    ]
 
 
 def test_keeps_the_newest(tmp_path):
     write(tmp_path, 1, 2, 3, 4, keep=2)
     assert checkpoint.steps(tmp_path) == [3, 4]
-    assert sorted(p.name for p in checkpoint.folder(tmp_path).iterdir()) == ["3", "3.manifest.json", "4", "4.manifest.json"]
+    assert sorted(p.name for p in checkpoint.folder(tmp_path).iterdir()) == [
+        "3",
+        "3.manifest.json",
+        "4",
+        "4.manifest.json",
+    ]
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda f: f.__name__)
@@ -114,7 +134,8 @@ def test_damage_is_found_and_said(tmp_path, capsys, damage):
 
 
 def test_every_bit_counts(tmp_path):
-    """One flipped bit in any file of a checkpoint is noticed, also where orbax would restore without an error."""
+    """One flipped bit in any file of a checkpoint is noticed, also where orbax would restore without an
+    error."""
     write(tmp_path, 1)
     for path in sorted(f for f in (checkpoint.folder(tmp_path) / "1").rglob("*") if f.is_file()):
         good = path.read_bytes()
@@ -135,7 +156,11 @@ def test_a_writer_removes_what_was_never_finished(tmp_path):
 
 def test_another_models_checkpoint_is_refused(tmp_path):
     write(tmp_path, 5)
-    for params in ({**bigram_params(), "more": np.ones(2, np.float32)}, bigram_params(5), {"read": bigram_params()["read"]}):
+    for params in (
+        {**bigram_params(), "more": np.ones(2, np.float32)},
+        bigram_params(5),
+        {"read": bigram_params()["read"]},
+    ):
         like = jax.eval_shape(lambda: init_state(tiny_config().train, 10, params))
         with pytest.raises(UserError, match="does not fit this model"):
             checkpoint.restore(tmp_path, 5, like)
@@ -155,7 +180,10 @@ def test_a_run_goes_on_from_the_one_before_the_damaged(tmp_path, capsys, damage)
     damage(tmp_path / "a", STEPS)
     resumed = run(tmp_path / "a")
     assert "falling back to checkpoint 18" in capsys.readouterr().err
-    assert jax.tree.all(jax.tree.map(np.array_equal, whole, resumed)) and checkpoint.newest_whole(tmp_path / "a") == STEPS
+    assert (
+        jax.tree.all(jax.tree.map(np.array_equal, whole, resumed))
+        and checkpoint.newest_whole(tmp_path / "a") == STEPS
+    )
     after = metrics.read(tmp_path / "a" / "metrics.jsonl")
     assert [x["loss"] for x in before] == [x["loss"] for x in after] and before[:18] == after[:18]
 
@@ -173,7 +201,11 @@ def test_nothing_whole_is_one_line_and_nothing_is_touched(tmp_path):
 def test_about_is_json_with_seed_key_and_data_state(tmp_path):
     run(tmp_path, tiny_config(seed=9))
     about = checkpoint.read_about(tmp_path, STEPS)
-    assert about["data"] == {"next_step": STEPS, "seed": 0} and about["config"]["seed"] == 9 and json.dumps(about)
+    assert (
+        about["data"] == {"next_step": STEPS, "seed": 0}
+        and about["config"]["seed"] == 9
+        and json.dumps(about)
+    )
     assert about["rng"] == np.asarray(jax.random.key_data(jax.random.key(9))).tolist()
 
 
@@ -184,10 +216,13 @@ def test_full_disk_is_one_line_and_the_checkpoint_before_stays(tmp_path, monkeyp
             if any(str(a).split("/")[-1].startswith(at) for a in args):
                 raise OSError(errno.ENOSPC, "No space left on device")
             return real(*args, **kwargs)
+
         return call
 
     if where == "orbax":
-        monkeypatch.setattr(checkpoint.ocp.AsyncCheckpointer, "save", full(checkpoint.ocp.AsyncCheckpointer.save, "12"))
+        monkeypatch.setattr(
+            checkpoint.ocp.AsyncCheckpointer, "save", full(checkpoint.ocp.AsyncCheckpointer.save, "12")
+        )
     elif where == "commit":  # as TensorStore says it
         real, calls = checkpoint.ocp.AsyncCheckpointer.wait_until_finished, []
 
@@ -196,10 +231,13 @@ def test_full_disk_is_one_line_and_the_checkpoint_before_stays(tmp_path, monkeyp
             calls.append(len(checkpoint.unfinished(tmp_path)))
             if len(checkpoint.steps(tmp_path)) == 1 and calls[-1]:
                 raise ValueError("RESOURCE_EXHAUSTED: Error writing file: No space left on device")
+
         monkeypatch.setattr(checkpoint.ocp.AsyncCheckpointer, "wait_until_finished", wait)
     else:
         monkeypatch.setattr(checkpoint, "write_atomically", full(checkpoint.write_atomically, "12."))
-    with pytest.raises(signals.RunFailed, match="disk full while writing checkpoint 12.*checkpoint 6 is whole"):
+    with pytest.raises(
+        signals.RunFailed, match="disk full while writing checkpoint 12.*checkpoint 6 is whole"
+    ):
         run(tmp_path)
     assert checkpoint.newest_whole(tmp_path) == 6 and checkpoint.unfinished(tmp_path) == []
     monkeypatch.undo()

@@ -1,4 +1,5 @@
-"""The command line as users and scripts meet it: JSON that others read, one clear line and status 2 for every mistake."""
+"""The command line as users and scripts meet it: JSON that others read, one clear line and status 2 for every
+mistake."""
 
 import json
 import pathlib
@@ -6,7 +7,6 @@ import pathlib
 import pytest
 
 from bltjax import config as cfg
-
 from bltjax.cli import main
 from bltjax.training import signals
 
@@ -32,8 +32,21 @@ def call(capsys, *arguments):
     return status, out, err
 
 
-PLAN_KEYS = {"name", "family", "size", "patch_size", "params_latent", "params_total", "params_hash", "flops_per_byte_paper",
-             "flops_per_byte_exact", "train_bytes", "train_flops", "steps", "batch_bytes"}
+PLAN_KEYS = {
+    "name",
+    "family",
+    "size",
+    "patch_size",
+    "params_latent",
+    "params_total",
+    "params_hash",
+    "flops_per_byte_paper",
+    "flops_per_byte_exact",
+    "train_bytes",
+    "train_flops",
+    "steps",
+    "batch_bytes",
+}
 
 
 @pytest.mark.parametrize("experiment", ["quickstart", "compute_optimal", TINY])
@@ -56,25 +69,44 @@ def test_plan_writes_nothing(capsys, tmp_path, monkeypatch):
 def test_status_of_nothing_run(capsys, tmp_path):
     status, out, _ = call(capsys, "status", TINY, "--root", tmp_path, "--json")
     assert status == 0 and [(r["name"], r["state"]) for r in json.loads(out)["runs"]] == [
-        ("bpe", "waiting"), ("entropy", "waiting"), ("space", "waiting")]
+        ("bpe", "waiting"),
+        ("entropy", "waiting"),
+        ("space", "waiting"),
+    ]
 
 
-@pytest.mark.parametrize("scheme", [("--scheme", "space"), ("--scheme", "strided", "--stride", 3), ("--scheme", "random", "--mean", 4)])
+@pytest.mark.parametrize(
+    "scheme",
+    [("--scheme", "space"), ("--scheme", "strided", "--stride", 3), ("--scheme", "random", "--mean", 4)],
+)
 def test_patches_join_to_the_text(capsys, scheme):
     text = "def f(x):\n    return 'é' * x"
     status, out, _ = call(capsys, "patch", text, *scheme, "--json")
     result = json.loads(out)
-    assert status == 0 and sum(result["lengths"]) == len(text.encode()) == result["bytes"] and len(result["patches"]) == len(result["lengths"])
+    assert (
+        status == 0
+        and sum(result["lengths"]) == len(text.encode()) == result["bytes"]
+        and len(result["patches"]) == len(result["lengths"])
+    )
     if scheme[1] == "space":
         assert "".join(result["patches"]) == text
 
 
 MISTAKES = {
     "no rows": (("plan", "quickstart", "--set", "data.rows=0"), "data.rows"),
-    "heads that do not divide": (("plan", "quickstart", "--only", "blt", "--set", "model.local.heads=7"), "model.local.heads"),
-    "another vocabulary": (("plan", "quickstart", "--only", "bpe", "--set", "tokenizer.vocab=512"), "model.vocab"),
+    "heads that do not divide": (
+        ("plan", "quickstart", "--only", "blt", "--set", "model.local.heads=7"),
+        "model.local.heads",
+    ),
+    "another vocabulary": (
+        ("plan", "quickstart", "--only", "bpe", "--set", "tokenizer.vocab=512"),
+        "model.vocab",
+    ),
     "unknown family": (("plan", "quickstart", "--set", "family=mamba"), "megabyte"),
-    "a family with another's patches": (("plan", "quickstart", "--only", "blt-space", "--set", "patching.scheme=strided"), "blt-space"),
+    "a family with another's patches": (
+        ("plan", "quickstart", "--only", "blt-space", "--set", "patching.scheme=strided"),
+        "blt-space",
+    ),
     "unknown schedule": (("plan", "quickstart", "--set", "train.schedule=step"), "cosine"),
     "not a number": (("plan", "quickstart", "--set", "train.lr=NaN"), "train.lr"),
     "negative": (("plan", "quickstart", "--set", "budget_flops=-5"), "budget_flops"),
@@ -99,10 +131,13 @@ MISTAKES = {
     "no report": (("report", "quickstart", "--root", "nowhere"), "nowhere"),
     "unknown scheme": (("patch", "text", "--scheme", "magic"), "strided"),
     "no stride": (("patch", "text", "--scheme", "strided"), "--stride"),
-    "no byte LM": (("patch", "text", "--scheme", "entropy"), "--run"),
+    "no entropy model": (("patch", "text", "--scheme", "entropy"), "--run"),
     "empty text": (("patch", "", "--scheme", "space"), "empty"),
     "no run directory": (("patch", "text", "--run", "nowhere"), "nowhere"),
-    "no byte LM directory": (("data", "calibrate", "--byte-lm", "nowhere", "--size", "4"), "nowhere"),
+    "no entropy model directory": (
+        ("data", "calibrate", "--entropy-model", "nowhere", "--size", "4"),
+        "nowhere",
+    ),
     "many runs to train": (("train", "--config", "quickstart"), "--run"),
 }
 
@@ -116,25 +151,37 @@ def test_a_mistake_is_one_line(capsys, tmp_path, monkeypatch, mistake):
     assert err.count("\n") == 1 and err.startswith("bltjax") and names in err
 
 
-@pytest.mark.parametrize("content, says", [(b"", "empty"), (b"alone, whatever it is\0\xff" * 9, "at least 3")])
+@pytest.mark.parametrize(
+    "content, says", [(b"", "empty"), (b"alone, whatever it is\0\xff" * 9, "at least 3")]
+)
 def test_a_corpus_that_is_none(capsys, tmp_path, content, says):
     (tmp_path / "a.txt").write_bytes(content)
-    status, _, err = call(capsys, "run", TINY, "--root", tmp_path / "runs", "--set", f'data.globs=["{tmp_path}/a.txt"]')
+    status, _, err = call(
+        capsys, "run", TINY, "--root", tmp_path / "runs", "--set", f'data.globs=["{tmp_path}/a.txt"]'
+    )
     assert status == 2 and err.count("\n") == 1 and says in err
 
 
 def test_json_lines_that_are_none(capsys, tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"text": "fine, this one is long enough to be kept"}\n{"text": oops}\n')
-    status, _, err = call(capsys, "run", TINY, "--root", tmp_path / "runs", "--set", f'data.globs=["{tmp_path}/a.jsonl"]')
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "fine, this one is long enough to be kept"}\n{"text": oops}\n'
+    )
+    status, _, err = call(
+        capsys, "run", TINY, "--root", tmp_path / "runs", "--set", f'data.globs=["{tmp_path}/a.jsonl"]'
+    )
     assert status == 2 and err.count("\n") == 1 and "line 2" in err
 
 
 def test_another_config_in_the_run_directory(capsys, tmp_path, texts):
-    from bltjax.storage import rundir
     from bltjax.experiments import registry
+
+    from bltjax.storage import rundir
+
     globs = f'data.globs=["{texts}/*.txt"]'
     run = next(r for r in registry.load(TINY, [globs]).runs if r.name == "bpe")
-    rundir.create(tmp_path / "tiny_experiment" / "bpe", cfg.replace(run, **{"train.lr": 1e-2}), "tiny_experiment")
+    rundir.create(
+        tmp_path / "tiny_experiment" / "bpe", cfg.replace(run, **{"train.lr": 1e-2}), "tiny_experiment"
+    )
     (tmp_path / "tiny_experiment" / "bpe" / "metrics.jsonl").touch()  # it has begun
     status, _, err = call(capsys, "run", TINY, "--root", tmp_path, "--set", globs)
     assert status == 2 and "train.lr" in err and err.count("\n") == 1
@@ -144,8 +191,15 @@ def test_failures_that_are_no_mistakes_have_another_status(capsys, monkeypatch):
     def fails(error):
         def fail(args):
             raise error
+
         return fail
-    for error, status in ((OSError(30, "Read-only file system", "x"), 1), (signals.RunFailed("the loss is nan"), 1), (signals.Interrupted("SIGTERM"), 130), (OSError(28, "full"), 1)):
+
+    for error, status in (
+        (OSError(30, "Read-only file system", "x"), 1),
+        (signals.RunFailed("the loss is nan"), 1),
+        (signals.Interrupted("SIGTERM"), 130),
+        (OSError(28, "full"), 1),
+    ):
         monkeypatch.setattr(main, "plan", fails(error))
         got, _, err = call(capsys, "plan", "quickstart")
         assert got == status and err.count("\n") == 1

@@ -1,4 +1,5 @@
-"""Files damaged on disk: what can be made again is, status and report say which file it was, and no run is in the way of the others."""
+"""Files damaged on disk: what can be made again is, status and report say which file it was, and no run is in
+the way of the others."""
 
 import json
 import types
@@ -8,13 +9,12 @@ import pytest
 from test_analysis import add_run
 
 from bltjax import config as cfg
-
-from bltjax.storage import rundir
-from bltjax.report import report as reporting
-from bltjax.tokenizers import bpe
 from bltjax.errors import UserError
+from bltjax.report import report as reporting
 from bltjax.run import execute, inputs
+from bltjax.storage import rundir
 from bltjax.sweep import runner, status
+from bltjax.tokenizers import bpe
 
 GARBLED = [None, b"", b'{"a": ', b"\xff\xfe\x00", b"[1]", b"{}", b"null"]  # None: removed
 TEXT = [b"def first(x):\n    return x + 1\n\n\ndef second(y):\n    return first(y) - 12345\n" * 3]
@@ -32,7 +32,10 @@ def run_dir(tmp_path):
 
 
 def standing(run_dir):
-    return {row["name"]: row for row in status.of_experiment(run_dir.parent.parent, "experiment", ["run", "other"])}
+    return {
+        row["name"]: row
+        for row in status.of_experiment(run_dir.parent.parent, "experiment", ["run", "other"])
+    }
 
 
 @pytest.mark.parametrize("content", GARBLED)
@@ -45,8 +48,12 @@ def test_a_damaged_run_has_started_and_status_says_what_is_wrong(run_dir, name, 
     if name == "done.json" and content is None:  # nothing tells it from a run that was stopped
         assert rows["run"]["state"] == "stopped"
         return
-    assert rows["run"]["state"] == "damaged" and rows["run"]["held_out_bpb"] is None
-    assert name in rows["run"]["why"] and "`bltjax run` will redo it" in rows["run"]["why"] and "\n" not in rows["run"]["why"]
+    assert rows["run"]["state"] == "damaged" and rows["run"]["test_bpb"] is None
+    assert (
+        name in rows["run"]["why"]
+        and "`bltjax run` will redo it" in rows["run"]["why"]
+        and "\n" not in rows["run"]["why"]
+    )
     assert rows["run"]["why"] in status.text_table(list(rows.values()))
 
 
@@ -69,7 +76,11 @@ def test_nothing_makes_a_config_again(run_dir, content):
     with pytest.raises(UserError, match="config.json.*remove") as error:
         rundir.load_config(run_dir)
     rows = standing(run_dir)
-    assert "\n" not in str(error.value) and rows["run"]["state"] == "damaged" and rows["run"]["why"] == str(error.value)
+    assert (
+        "\n" not in str(error.value)
+        and rows["run"]["state"] == "damaged"
+        and rows["run"]["why"] == str(error.value)
+    )
     assert rows["other"]["state"] == "done"
 
 
@@ -99,8 +110,15 @@ def test_old_notes_are_no_news_of_a_done_run(run_dir):
 
 def test_execute_writes_the_files_again(run_dir, monkeypatch):
     wanted = {name: json.loads((run_dir / name).read_text()) for name in ("planned.json", "eval.json")}
-    prepared = types.SimpleNamespace(planned=wanted["planned.json"], text=types.SimpleNamespace(fingerprint="abc"), config=None, rows=None,
-                                     steps=200, useful=None, executed=None)
+    prepared = types.SimpleNamespace(
+        planned=wanted["planned.json"],
+        text=types.SimpleNamespace(fingerprint="abc"),
+        config=None,
+        rows=None,
+        steps=200,
+        useful=None,
+        executed=None,
+    )
     monkeypatch.setattr(execute, "prepare", lambda *_: prepared)
     monkeypatch.setattr(execute.loop, "train", lambda *_, **__: {})
     monkeypatch.setattr(execute.starting, "params", lambda *_: None)
@@ -108,21 +126,25 @@ def test_execute_writes_the_files_again(run_dir, monkeypatch):
     for name in rundir.REDONE:
         (run_dir / name).write_text('{"a": ')
         execute.execute(run_dir, progress=False)
-        assert rundir.state(run_dir) == "done" and all(json.loads((run_dir / n).read_text()) == value for n, value in wanted.items())
+        assert rundir.state(run_dir) == "done" and all(
+            json.loads((run_dir / n).read_text()) == value for n, value in wanted.items()
+        )
 
 
 def test_the_runner_survives_a_preparation_beside_a_damaged_plan(run_dir):
     (run_dir / "planned.json").write_text('{"steps": 2')
     said = []
-    job = runner.Job("byte LM", "prepare", run_dir, 0.0, process=types.SimpleNamespace(returncode=0))
+    job = runner.Job("entropy model", "prepare", run_dir, 0.0, process=types.SimpleNamespace(returncode=0))
     runner.finish(job, types.SimpleNamespace(line=said.append))
-    assert job.state == "done" and said == ["done     byte LM"]
+    assert job.state == "done" and said == ["done     entropy model"]
     (run_dir / "metrics.jsonl").write_bytes(b"{}\n")
     job.mode, job.state = "run", "elsewhere"
     runner.Display("experiment", [job]).show()
 
 
-@pytest.mark.parametrize("name", ["config.json", "planned.json", "eval.json", "done.json", "failed.json", "metrics.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "planned.json", "eval.json", "done.json", "failed.json", "metrics.jsonl"]
+)
 def test_the_report_goes_on_without_a_damaged_run(run_dir, monkeypatch, name):
     monkeypatch.setattr(reporting.pictures, "draw", lambda *_: {})
     for content in (b'{"a": \n', b"\xff\xfe\x00\n", b"[1]\n"):
@@ -130,7 +152,12 @@ def test_the_report_goes_on_without_a_damaged_run(run_dir, monkeypatch, name):
         result = reporting.report(run_dir.parent)
         assert [row["name"] for row in result["runs"]] == ["other"]
         (left,) = result["unfinished"]
-        assert left["name"] == "run" and left["state"] == "unfinished" and name in left["reason"] and "\n" not in left["reason"]
+        assert (
+            left["name"] == "run"
+            and left["state"] == "unfinished"
+            and name in left["reason"]
+            and "\n" not in left["reason"]
+        )
     (run_dir.parent / "other" / "eval.json").write_text("")
     with pytest.raises(UserError, match="none of its 2 runs has finished"):
         reporting.report(run_dir.parent)
@@ -148,7 +175,9 @@ def test_entropies_are_a_cache(tmp_path, monkeypatch):
 
     def check(times):
         found = inputs.entropies(lm, documents, tmp_path)
-        assert [e.tolist() for e in found] == [list(range(len(d) + 2)) for d in documents] and len(calls) == times
+        assert [e.tolist() for e in found] == [list(range(len(d) + 2)) for d in documents] and len(
+            calls
+        ) == times
         assert not list(tmp_path.glob("*.part"))
 
     check(1)
@@ -157,11 +186,16 @@ def test_entropies_are_a_cache(tmp_path, monkeypatch):
     whole = path.read_bytes()
     middle = bytearray(whole)
     middle[whole.index(b"NUMPY") + 130] ^= 0xFF
-    for times, content in enumerate([b"", b"garbage", whole[:40], whole[:-30], whole[len(whole) // 2:], bytes(middle)], 2):
+    for times, content in enumerate(
+        [b"", b"garbage", whole[:40], whole[:-30], whole[len(whole) // 2 :], bytes(middle)], 2
+    ):
         path.write_bytes(content)
         check(times)
-    others = [dict(entropies=np.zeros(14, np.float32), lengths=np.array([5, 7, 2])), dict(lengths=np.array([5, 2, 7])),
-              dict(entropies=np.zeros(13, np.float32), lengths=np.array([5, 2, 7]))]
+    others = [
+        dict(entropies=np.zeros(14, np.float32), lengths=np.array([5, 7, 2])),
+        dict(lengths=np.array([5, 2, 7])),
+        dict(entropies=np.zeros(13, np.float32), lengths=np.array([5, 2, 7])),
+    ]
     for times, arrays in enumerate(others, 8):
         with path.open("wb") as out:
             np.savez(out, **arrays)
@@ -170,14 +204,26 @@ def test_entropies_are_a_cache(tmp_path, monkeypatch):
 
 
 def test_a_damaged_tokenizer_is_trained_again(tmp_path):
-    config = cfg.replace(cfg.run("r", "bpe", cfg.transformer("token", vocab=270, width=16, layers=1, heads=1)),
-                         **{"tokenizer.kind": "trained", "tokenizer.vocab": 270})
+    config = cfg.replace(
+        cfg.run("r", "bpe", cfg.transformer("token", vocab=270, width=16, layers=1, heads=1)),
+        **{"tokenizer.kind": "trained", "tokenizer.vocab": 270},
+    )
     first = inputs.tokenizer(config, TEXT, tmp_path)
     path = inputs.tokenizer_path(config, TEXT, tmp_path)
     whole = path.read_bytes()
-    for content in (b"", whole[:-100], b"\xff\xfe", b"[]", b'{"kind": "trained"}', whole.replace(first.fingerprint.encode(), b"0" * 12)):
+    for content in (
+        b"",
+        whole[:-100],
+        b"\xff\xfe",
+        b"[]",
+        b'{"kind": "trained"}',
+        whole.replace(first.fingerprint.encode(), b"0" * 12),
+    ):
         path.write_bytes(content)
         with pytest.raises(UserError, match=path.name) as error:
             bpe.load(path)
         assert "\n" not in str(error.value)
-        assert inputs.tokenizer(config, TEXT, tmp_path).fingerprint == first.fingerprint and path.read_bytes() == whole
+        assert (
+            inputs.tokenizer(config, TEXT, tmp_path).fingerprint == first.fingerprint
+            and path.read_bytes() == whole
+        )

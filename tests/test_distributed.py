@@ -1,4 +1,5 @@
-"""One run on a mesh, by one process or by two real ones that meet on the loopback: the numbers of one device, whoever dies on the way."""
+"""One run on a mesh, by one process or by two real ones that meet on the loopback: the numbers of one device,
+whoever dies on the way."""
 
 import json
 import os
@@ -15,13 +16,15 @@ import jax
 import numpy as np
 import pytest
 
-from bltjax.parallel import distributed, sharding
 from bltjax.errors import UserError
+from bltjax.parallel import distributed, sharding
 from bltjax.training import checkpoint, metrics
 
 HERE = pathlib.Path(__file__).parent
 STEPS, HEARTBEAT = 20, 10
-HEADS = [f"--set=model.{stack}.heads=2" for stack in ("local", "latent", "cross")]  # so that a mesh may cut them in two
+HEADS = [
+    f"--set=model.{stack}.heads=2" for stack in ("local", "latent", "cross")
+]  # so that a mesh may cut them in two
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +37,27 @@ def texts(tmp_path_factory):
 
 
 def start(run_dir, texts, *options, run="space"):
-    """`bltjax train` of the tiny experiment, eight rows a batch, checkpoints after 8, 16 and 20 of 20 steps."""
-    command = [sys.executable, "-m", "bltjax.cli.main", "train", "--config", str(HERE / "tiny_experiment.py"), "--run", run,
-               "--run-dir", str(run_dir), "--set", f'data.globs=["{texts}/*.txt"]', "--set=data.rows=8", f"--set=train.steps={STEPS}",
-               "--set=train.checkpoint_every=8", *(HEADS if run != "bpe" else ["--set=model.heads=2"]), *map(str, options)]
+    """`bltjax train` of the tiny experiment, eight rows a batch, checkpoints after 8, 16 and 20 of 20
+    steps."""
+    command = [
+        sys.executable,
+        "-m",
+        "bltjax.cli.main",
+        "train",
+        "--config",
+        str(HERE / "tiny_experiment.py"),
+        "--run",
+        run,
+        "--run-dir",
+        str(run_dir),
+        "--set",
+        f'data.globs=["{texts}/*.txt"]',
+        "--set=data.rows=8",
+        f"--set=train.steps={STEPS}",
+        "--set=train.checkpoint_every=8",
+        *(HEADS if run != "bpe" else ["--set=model.heads=2"]),
+        *map(str, options),
+    ]
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
 
@@ -45,7 +65,9 @@ def start(run_dir, texts, *options, run="space"):
 def end(process, seconds=420):
     """(exit status, the lines of ours on standard error)."""
     said = process.communicate(timeout=seconds)[1]
-    return process.returncode, [line for line in said.splitlines() if line.startswith(("bltjax:", "Traceback"))]
+    return process.returncode, [
+        line for line in said.splitlines() if line.startswith(("bltjax:", "Traceback"))
+    ]
 
 
 def alone(run_dir, texts, *options, **more):
@@ -62,8 +84,25 @@ def free_port():
 def pair(run_dir, texts, *options, **more):
     """Two processes of four devices each."""
     where = f"127.0.0.1:{free_port()}"
-    return [start(run_dir, texts, "--devices", 4, "--coordinator", where, "--processes", 2, "--process", i, "--heartbeat", HEARTBEAT,
-                  *options, **more) for i in range(2)]
+    return [
+        start(
+            run_dir,
+            texts,
+            "--devices",
+            4,
+            "--coordinator",
+            where,
+            "--processes",
+            2,
+            "--process",
+            i,
+            "--heartbeat",
+            HEARTBEAT,
+            *options,
+            **more,
+        )
+        for i in range(2)
+    ]
 
 
 def together(run_dir, texts, *options, **more):
@@ -72,23 +111,30 @@ def together(run_dir, texts, *options, **more):
 
 
 def lines(run_dir):
-    return [{k: v for k, v in line.items() if k not in metrics.WALL_CLOCK} for line in metrics.read(run_dir / "metrics.jsonl")]
+    return [
+        {k: v for k, v in line.items() if k not in metrics.WALL_CLOCK}
+        for line in metrics.read(run_dir / "metrics.jsonl")
+    ]
 
 
 def scored(run_dir):
-    return json.loads((run_dir / "eval.json").read_text())["held_out"]["bpb"]
+    return json.loads((run_dir / "eval.json").read_text())["test"]["bpb"]
 
 
 def close(found, wanted, rel=1e-4):
     """The same steps on the same bytes, and losses that agree."""
-    assert [(x["step"], x["bytes"], x["useful_flops"]) for x in found] == [(x["step"], x["bytes"], x["useful_flops"]) for x in wanted]
+    assert [(x["step"], x["bytes"], x["useful_flops"]) for x in found] == [
+        (x["step"], x["bytes"], x["useful_flops"]) for x in wanted
+    ]
     assert max(abs(x["loss"] / y["loss"] - 1) for x, y in zip(found, wanted)) < rel
 
 
 def wait_for_line(run_dir, number, processes, seconds=300):
     deadline = time.monotonic() + seconds
     while not lines(run_dir) or lines(run_dir)[-1]["step"] < number:
-        assert all(process.poll() is None for process in processes) and time.monotonic() < deadline, [end(p) for p in processes]
+        assert all(process.poll() is None for process in processes) and time.monotonic() < deadline, [
+            end(p) for p in processes
+        ]
         time.sleep(0.05)
 
 
@@ -128,31 +174,43 @@ def two_token_processes(tmp_path_factory, texts):
 
 # Slow: each starts processes that compile.
 
+
 @pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one_device(one_device, two_processes):
     close(lines(two_processes), lines(one_device))
     assert scored(two_processes) == pytest.approx(scored(one_device), rel=1e-4)
     record = json.loads((two_processes / "config.json").read_text())
-    assert record["mesh"] == {"replica": 1, "data": 4, "model": 2} and (record["devices"], record["processes"]) == (8, 2)
+    assert record["mesh"] == {"replica": 1, "data": 4, "model": 2} and (
+        record["devices"],
+        record["processes"],
+    ) == (8, 2)
     assert checkpoint.steps(two_processes) == [16, 20] and checkpoint.problem(two_processes, 20) is None
 
 
 @pytest.mark.slow
 def test_all_devices_are_data_where_nothing_is_said(tmp_path, texts, one_device):
     close(together(tmp_path / "run", texts), lines(one_device))
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["mesh"] == {"replica": 1, "data": 8, "model": 1}
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["mesh"] == {
+        "replica": 1,
+        "data": 8,
+        "model": 1,
+    }
 
 
 @pytest.mark.slow
 def test_token_model_and_replicas(tmp_path, texts, two_token_processes):
     one = alone(tmp_path / "e" / "one", texts, run="bpe")
     close(lines(two_token_processes), one)
-    close(together(tmp_path / "e" / "replicas", texts, "--mesh", "2x2x2", run="bpe"), one)  # each process is a replica
+    close(
+        together(tmp_path / "e" / "replicas", texts, "--mesh", "2x2x2", run="bpe"), one
+    )  # each process is a replica
     assert scored(tmp_path / "e" / "replicas") == pytest.approx(scored(tmp_path / "e" / "one"), rel=1e-4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [["--devices", 8, "--mesh", "2x2x2"], ["--devices", 4], []], ids=["8", "4", "1"])
+@pytest.mark.parametrize(
+    "options", [["--devices", 8, "--mesh", "2x2x2"], ["--devices", 4], []], ids=["8", "4", "1"]
+)
 def test_what_two_processes_saved_goes_on_in_one(tmp_path, texts, one_device, two_processes, options):
     cut_back(two_processes, tmp_path / "run", 16)
     close(alone(tmp_path / "run", texts, *options), lines(one_device))
@@ -166,7 +224,9 @@ def test_what_one_device_saved_goes_on_on_eight_and_that_on_four(tmp_path, texts
     close(alone(tmp_path / "eight", texts, "--devices", 8, "--mesh", "4x2"), lines(one_device))
     cut_back(tmp_path / "eight", tmp_path / "four", 16)
     shutil.rmtree(checkpoint.folder(tmp_path / "four"))
-    shutil.copytree(checkpoint.folder(tmp_path / "eight"), checkpoint.folder(tmp_path / "four"))  # step 20, as eight devices wrote it
+    shutil.copytree(
+        checkpoint.folder(tmp_path / "eight"), checkpoint.folder(tmp_path / "four")
+    )  # step 20, as eight devices wrote it
     alone(tmp_path / "four", texts, "--devices", 4, "--mesh", "2x2")
     assert lines(tmp_path / "four") == lines(tmp_path / "eight")
     assert scored(tmp_path / "four") == pytest.approx(scored(tmp_path / "eight"), rel=1e-4)
@@ -200,46 +260,97 @@ def test_one_is_asked_to_stop_and_both_save_and_stop(tmp_path, texts, two_token_
     (code, said), other = end(processes[0]), end(processes[1])
     assert other == (code, said) and code == 130 and len(said) == 1
     last = lines(run_dir)[-1]["step"]
-    assert f"after step {last} of {STEPS}; saved" in said[0] and checkpoint.newest_whole(run_dir) == last < STEPS
+    assert (
+        f"after step {last} of {STEPS}; saved" in said[0] and checkpoint.newest_whole(run_dir) == last < STEPS
+    )
     together(run_dir, texts, "--mesh", "4x2", run="bpe")
     close(lines(run_dir), lines(two_token_processes), rel=1e-6)
 
 
 @pytest.mark.slow
 def test_loss_that_is_not_finite_ends_both_with_the_same_line(tmp_path, texts):
-    ended = [end(process) for process in pair(tmp_path / "e" / "run", texts, "--set=train.lr=1e30", "--set=train.warmup=1", run="bpe")]
-    assert ended[0] == ended[1] and ended[0][0] == 1 and len(ended[0][1]) == 1 and "not finite" in ended[0][1][0]
+    ended = [
+        end(process)
+        for process in pair(
+            tmp_path / "e" / "run", texts, "--set=train.lr=1e30", "--set=train.warmup=1", run="bpe"
+        )
+    ]
+    assert (
+        ended[0] == ended[1] and ended[0][0] == 1 and len(ended[0][1]) == 1 and "not finite" in ended[0][1][0]
+    )
 
 
 @pytest.mark.slow
 def test_what_runs_share_is_made_once_while_the_other_waits(tmp_path, texts):
-    short = ["--set=byte_lm.train.steps=30", "--set=train.steps=6"]
+    short = ["--set=entropy_model.train.steps=30", "--set=train.steps=6"]
     together(tmp_path / "e" / "run", texts, *short, "--mesh", "4x2", run="entropy")
-    (lm,) = (tmp_path / "_shared").glob("byte-lm-*")
+    (lm,) = (tmp_path / "_shared").glob("entropy-model-*")
     record = json.loads((lm / "config.json").read_text())
     assert record["mesh"] is None and record["processes"] == 1 and len(lines(lm)) == 30
     alone(tmp_path / "e" / "alone", texts, *short, run="entropy")
     close(lines(tmp_path / "e" / "run"), lines(tmp_path / "e" / "alone"))
-    assert len(list((tmp_path / "_shared").glob("byte-lm-*"))) == 1
+    assert len(list((tmp_path / "_shared").glob("entropy-model-*"))) == 1
 
 
 @pytest.mark.slow
 def test_settings_that_differ_are_one_line_in_both(tmp_path, texts):
     where = f"127.0.0.1:{free_port()}"
-    processes = [start(tmp_path / "run", texts, "--devices", 4, "--coordinator", where, "--processes", 2, "--process", i,
-                       f"--set=train.lr=0.0{i + 1}") for i in range(2)]
+    processes = [
+        start(
+            tmp_path / "run",
+            texts,
+            "--devices",
+            4,
+            "--coordinator",
+            where,
+            "--processes",
+            2,
+            "--process",
+            i,
+            f"--set=train.lr=0.0{i + 1}",
+        )
+        for i in range(2)
+    ]
     line = "bltjax: process 1 was started otherwise than process 0: train.lr is 0.02 there, 0.01 in process 0"
     assert [end(process) for process in processes] == [(2, [line])] * 2 and not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options,line", [
-    (["--devices", 4, "--mesh", "4x2"], "a mesh of 1x4x2 needs 8 devices; there are 4"),
-    (["--devices", 3], "8 rows (data.rows) cannot be cut over"),
-    (["--devices", 8, "--mesh", "2x4"], "model=4"),
-    (["--processes", 2, "--process", 1, "--coordinator", f"127.0.0.1:{free_port()}", "--start-timeout", 3], "did not answer within 3 s"),
-    (["--processes", 2, "--process", 0, "--coordinator", f"127.0.0.1:{free_port()}", "--start-timeout", 3], "not all of 2 processes"),
-], ids=["size", "rows", "heads", "no-coordinator", "no-others"])
+@pytest.mark.parametrize(
+    "options,line",
+    [
+        (["--devices", 4, "--mesh", "4x2"], "a mesh of 1x4x2 needs 8 devices; there are 4"),
+        (["--devices", 3], "8 rows (data.rows) cannot be cut over"),
+        (["--devices", 8, "--mesh", "2x4"], "model=4"),
+        (
+            [
+                "--processes",
+                2,
+                "--process",
+                1,
+                "--coordinator",
+                f"127.0.0.1:{free_port()}",
+                "--start-timeout",
+                3,
+            ],
+            "did not answer within 3 s",
+        ),
+        (
+            [
+                "--processes",
+                2,
+                "--process",
+                0,
+                "--coordinator",
+                f"127.0.0.1:{free_port()}",
+                "--start-timeout",
+                3,
+            ],
+            "not all of 2 processes",
+        ),
+    ],
+    ids=["size", "rows", "heads", "no-coordinator", "no-others"],
+)
 def test_a_mesh_or_meeting_that_cannot_be_is_one_line(tmp_path, texts, options, line):
     code, said = end(start(tmp_path / "run", texts, *options), 60)
     assert code == 2 and len(said) == 1 and line in said[0] and not (tmp_path / "run").exists()
@@ -247,15 +358,19 @@ def test_a_mesh_or_meeting_that_cannot_be_is_one_line(tmp_path, texts, options, 
 
 # Fast.
 
-@pytest.mark.parametrize("flags,line", [
-    (("host:1", 2, 2), "--process is 2; with --processes 2 it is one of 0 to 1"),
-    (("host:1", 0, 0), "missing: --processes"),
-    (("", 2, 0), "missing: --coordinator"),
-    (("host:1", -2, 0), "--processes is -2"),
-    (("host", 2, 0), "HOST:PORT"),
-    (("host:port", 2, 0), "HOST:PORT"),
-    (("host:70000", 2, 0), "HOST:PORT"),
-])
+
+@pytest.mark.parametrize(
+    "flags,line",
+    [
+        (("host:1", 2, 2), "--process is 2; with --processes 2 it is one of 0 to 1"),
+        (("host:1", 0, 0), "missing: --processes"),
+        (("", 2, 0), "missing: --coordinator"),
+        (("host:1", -2, 0), "--processes is -2"),
+        (("host", 2, 0), "HOST:PORT"),
+        (("host:port", 2, 0), "HOST:PORT"),
+        (("host:70000", 2, 0), "HOST:PORT"),
+    ],
+)
 def test_flags_that_cannot_be(flags, line):
     with pytest.raises(UserError, match=line):
         distributed.check(*flags, distributed.HEARTBEAT, distributed.TIMEOUT)
@@ -266,10 +381,16 @@ def test_flags_that_cannot_be(flags, line):
 @pytest.mark.filterwarnings("ignore:Kubernetes environment detected")
 def test_alone_nothing_is_joined(monkeypatch):
     assert distributed.start() == "" and distributed.start(processes=1) == "" and not distributed.joined()
-    assert distributed.once(None, lambda: [1]) == [1] and distributed.first(None) and distributed.mesh(None) is None
+    assert (
+        distributed.once(None, lambda: [1]) == [1]
+        and distributed.first(None)
+        and distributed.mesh(None) is None
+    )
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")  # a pod that is no part of an indexed job
     assert distributed.start() == ""
-    for name, value in dict(JOB_ID="7", STEP_NODELIST="node[1-2]", NTASKS="1", PROCID="0", LOCALID="0").items():
+    for name, value in dict(
+        JOB_ID="7", STEP_NODELIST="node[1-2]", NTASKS="1", PROCID="0", LOCALID="0"
+    ).items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     assert distributed.start() == ""  # a job of one task
     monkeypatch.setenv("SLURM_NTASKS", "8")
@@ -304,7 +425,10 @@ for run in tiny_experiment.get_config().runs:
 @pytest.mark.slow
 def test_first_parameters_are_made_in_their_shards_and_equal_those_of_one_device():
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}
-    assert subprocess.run([sys.executable, "-c", FIRST.format(here=str(HERE))], env=env, timeout=300).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", FIRST.format(here=str(HERE))], env=env, timeout=300).returncode
+        == 0
+    )
 
 
 MEET = """
@@ -318,10 +442,24 @@ distributed.leave(0)
 
 
 def test_slurm_says_who_the_processes_are():
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent), "SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost",
-           "SLURM_NTASKS": "2", "JAX_COORDINATOR_PORT": str(free_port())}
-    both = [subprocess.Popen([sys.executable, "-c", MEET], env={**env, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
-                             stdout=subprocess.PIPE, text=True) for i in range(2)]
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(HERE.parent),
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+        "JAX_COORDINATOR_PORT": str(free_port()),
+    }
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", MEET],
+            env={**env, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
     said = [process.communicate(timeout=90)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert all(f"process {i} of 2, by slurm" in text for i, text in enumerate(said))

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from bltjax import config, models, patching
-
-from bltjax.patching import vocab
 from bltjax.entropy import annotate, calibrate
 from bltjax.errors import UserError
 from bltjax.models import patcher
+from bltjax.patching import vocab
 
 
 def tiny(window, layers=2):
-    model = config.transformer("byte", vocab=vocab.SIZE, width=16, layers=layers, heads=2, window=window, ffn_multiple=16)
+    model = config.transformer(
+        "byte", vocab=vocab.SIZE, width=16, layers=layers, heads=2, window=window, ffn_multiple=16
+    )
     return model, models.init(model, jax.random.key(0))
 
 
@@ -28,13 +29,15 @@ def one_pass(model, params, documents):
     ids = [vocab.encode_document(d) for d in documents]
     batch = {name: np.zeros((len(ids), max(map(len, ids))), np.int32) for name in ("bytes", "doc_ids")}
     for row, document in enumerate(ids):
-        batch["bytes"][row, :len(document)], batch["doc_ids"][row, :len(document)] = document, 1
+        batch["bytes"][row, : len(document)], batch["doc_ids"][row, : len(document)] = document, 1
     found = jax.jit(lambda p, b: patcher.entropies(model, p, b))(params, batch)
-    return [np.asarray(row)[:len(document)] for row, document in zip(found, ids)]
+    return [np.asarray(row)[: len(document)] for row, document in zip(found, ids)]
 
 
 def assert_equals_one_pass(model, params, documents):
-    for one, other in zip(annotate.annotate(model, params, documents), one_pass(model, params, documents), strict=True):
+    for one, other in zip(
+        annotate.annotate(model, params, documents), one_pass(model, params, documents), strict=True
+    ):
         assert one.dtype == np.float32
         np.testing.assert_allclose(one, other, atol=1e-5)
 
@@ -53,7 +56,8 @@ def test_long_documents_in_overlapping_windows(monkeypatch):
 
 
 def test_a_document_of_100_kB():
-    """With weights large enough for positions to matter: what two of them make of each other must depend on their distance alone."""
+    """With weights large enough for positions to matter: what two of them make of each other must depend on
+    their distance alone."""
     model, params = tiny(20, layers=1)
     params = jax.tree.map(lambda x: 1.5 * x if x.ndim > 1 else x, params)
     [document] = some_documents(100_000)
@@ -113,7 +117,10 @@ def test_a_document_too_long_for_full_attention():
 
 def texts(documents=6, n=1500, step=None):
     rng = np.random.default_rng(5)
-    ids = [vocab.encode_document(rng.integers(0, 256, n + 97 * i).astype(np.uint8).tobytes()) for i in range(documents)]
+    ids = [
+        vocab.encode_document(rng.integers(0, 256, n + 97 * i).astype(np.uint8).tobytes())
+        for i in range(documents)
+    ]
     entropies = [rng.gamma(1.5, 1.0, i.size) for i in ids]
     return ids, [(np.round(e / step) * step if step else e).astype(np.float32) for e in entropies]
 
@@ -124,20 +131,36 @@ def realized(scheme, ids, entropies, **settings):
 
 
 @pytest.mark.parametrize("max_length", [0, 9])
-@pytest.mark.parametrize("scheme, given, searched", [
-    ("entropy", {}, "threshold"), ("monotonic", {}, "delta"), ("both", {}, "threshold"), ("both", dict(delta=-0.5), "threshold"),
-    ("both", dict(threshold=0.5), "delta"),
-])
+@pytest.mark.parametrize(
+    "scheme, given, searched",
+    [
+        ("entropy", {}, "threshold"),
+        ("monotonic", {}, "delta"),
+        ("both", {}, "threshold"),
+        ("both", dict(delta=-0.5), "threshold"),
+        ("both", dict(threshold=0.5), "delta"),
+    ],
+)
 def test_calibrated_size_is_the_patcher_s_own(scheme, given, searched, max_length):
     ids, entropies = texts()
     for target in (4.5, 6.0):
         found = calibrate.calibrate(scheme, ids, entropies, target, max_length=max_length, **given)
-        settings = {"max_length": max_length, **({"delta": 0.0} if scheme == "both" else {}), **given, searched: found}
+        settings = {
+            "max_length": max_length,
+            **({"delta": 0.0} if scheme == "both" else {}),
+            **given,
+            searched: found,
+        }
         size = realized(scheme, ids, entropies, **settings)
         assert abs(size / target - 1) < 2e-3
-        np.testing.assert_allclose(calibrate.curve(scheme, ids, entropies, [found], max_length=max_length, **given), size, rtol=1e-12)
+        np.testing.assert_allclose(
+            calibrate.curve(scheme, ids, entropies, [found], max_length=max_length, **given), size, rtol=1e-12
+        )
         for other in np.linspace(found - 0.5, found + 0.5, 21):  # none is closer
-            assert abs(realized(scheme, ids, entropies, **{**settings, searched: other}) - target) >= abs(size - target) - 1e-12
+            assert (
+                abs(realized(scheme, ids, entropies, **{**settings, searched: other}) - target)
+                >= abs(size - target) - 1e-12
+            )
 
 
 def test_ties_move_together_and_out_of_reach_is_said():
@@ -153,17 +176,35 @@ def test_ties_move_together_and_out_of_reach_is_said():
 
 
 def test_neighbouring_floats_are_told_apart():
-    values = np.float32([0, 0, 1, np.nextafter(np.float32(1), np.float32(2)), 1, np.nextafter(np.float32(1), np.float32(2)), 0, 0])
+    values = np.float32(
+        [
+            0,
+            0,
+            1,
+            np.nextafter(np.float32(1), np.float32(2)),
+            1,
+            np.nextafter(np.float32(1), np.float32(2)),
+            0,
+            0,
+        ]
+    )
     ids = np.full(8, 101, np.int32)
     found = calibrate.calibrate("entropy", [ids], [values], 2.0)
-    assert patching.lengths(ids, "entropy", entropies=values, threshold=found, include_next=False) == [1, 3, 2, 2]
+    assert patching.lengths(ids, "entropy", entropies=values, threshold=found, include_next=False) == [
+        1,
+        3,
+        2,
+        2,
+    ]
 
 
 def test_curve_rises_and_count_takes_the_first():
     ids, entropies = texts()
     sizes = calibrate.curve("entropy", ids, entropies, np.linspace(-1, 9, 30))
     assert sizes[0] == 1 and (np.diff(sizes) >= 0).all() and sizes[-1] > 20
-    assert calibrate.calibrate("entropy", ids, entropies, 4, count=2) == calibrate.calibrate("entropy", ids[:2], entropies[:2], 4)
+    assert calibrate.calibrate("entropy", ids, entropies, 4, count=2) == calibrate.calibrate(
+        "entropy", ids[:2], entropies[:2], 4
+    )
 
 
 def test_solve_by_any_count():
@@ -183,12 +224,22 @@ def test_solve_by_any_count():
         calibrate.solve(lambda t: 4 if t < 1 else 5, 0, 2, 4.5)  # a gap wider than 2%
 
 
-@pytest.mark.parametrize("arguments", [
-    dict(scheme="space"), dict(target=0.5), dict(target=float("nan")), dict(scheme="both", threshold=1.0, delta=1.0), dict(count=0),
-    dict(documents_entropies=[np.zeros(3)]), dict(documents_entropies=[np.full(4, np.nan)]),
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        dict(scheme="space"),
+        dict(target=0.5),
+        dict(target=float("nan")),
+        dict(scheme="both", threshold=1.0, delta=1.0),
+        dict(count=0),
+        dict(documents_entropies=[np.zeros(3)]),
+        dict(documents_entropies=[np.full(4, np.nan)]),
+    ],
+)
 def test_bad_arguments_are_one_line(arguments):
-    good = dict(scheme="entropy", documents_ids=[np.full(4, 101)], documents_entropies=[np.arange(4.0)], target=2)
+    good = dict(
+        scheme="entropy", documents_ids=[np.full(4, 101)], documents_entropies=[np.arange(4.0)], target=2
+    )
     with pytest.raises(UserError) as error:
         calibrate.calibrate(**{**good, **arguments})
     assert "\n" not in str(error.value)
@@ -196,14 +247,22 @@ def test_bad_arguments_are_one_line(arguments):
 
 @pytest.mark.parametrize("window", [0, 16])
 def test_a_context_that_begins_anew_at_newlines(window):
-    """What stands before a line changes nothing in it; without the option it does. One pass and windows agree."""
+    """What stands before a line changes nothing in it; without the option it does. One pass and windows
+    agree."""
     model, params = tiny(window)
     model = config.replace(model, reset="newline")
-    text, other = (first + b"\nsecond line, which is longer\n\nthird" for first in (b"first line", b"FIRST LINE"))
+    text, other = (
+        first + b"\nsecond line, which is longer\n\nthird" for first in (b"first line", b"FIRST LINE")
+    )
     ours, theirs = (annotate.annotate(model, params, [t])[0] for t in (text, other))
     line = 1 + text.index(b"\n")
     np.testing.assert_allclose(ours[line:], theirs[line:], atol=1e-6)
     assert np.abs(ours[1:line] - theirs[1:line]).max() > 1e-4
     plain = config.replace(model, reset="")
-    assert np.abs(np.subtract(*(annotate.annotate(plain, params, [t])[0][line:line + 5] for t in (text, other)))).max() > 1e-5
+    assert (
+        np.abs(
+            np.subtract(*(annotate.annotate(plain, params, [t])[0][line : line + 5] for t in (text, other)))
+        ).max()
+        > 1e-5
+    )
     assert_equals_one_pass(model, params, [text, text * 40])

@@ -9,10 +9,10 @@ import sys
 import jax
 import numpy as np
 import pytest
-
-from bltjax.parallel import sharding
-from bltjax.data import batches, feed
 from test_distributed import free_port
+
+from bltjax.data import batches, feed
+from bltjax.parallel import sharding
 
 HERE = pathlib.Path(__file__).parent
 
@@ -29,8 +29,14 @@ def test_rows_that_are_asked_for_are_those_of_the_whole_batch():
         whole = rows.batch(step)
         for these in ([0, 1, 2, 3], [1, 5], [7], [0, 2, 4, 6]):
             part = rows.batch(step, np.array(these))
-            assert part.keys() == whole.keys() and all(np.array_equal(part[name], whole[name][these]) for name in whole)
-    assert all(np.array_equal(a[name], rows.batch(i + 2, [3, 4])[name]) for i, a in enumerate(rows.iterator(2, 5, [3, 4])) for name in a)
+            assert part.keys() == whole.keys() and all(
+                np.array_equal(part[name], whole[name][these]) for name in whole
+            )
+    assert all(
+        np.array_equal(a[name], rows.batch(i + 2, [3, 4])[name])
+        for i, a in enumerate(rows.iterator(2, 5, [3, 4]))
+        for name in a
+    )
 
 
 def test_batches_wait_on_the_device_ahead_of_their_step():
@@ -91,5 +97,8 @@ distributed.leave(0)
 def test_each_process_fills_its_rows_of_the_same_batch():
     port = free_port()
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}
-    both = [subprocess.Popen([sys.executable, "-c", SHARES.format(here=str(HERE), port=port, i=i)], env=env) for i in range(2)]
+    both = [
+        subprocess.Popen([sys.executable, "-c", SHARES.format(here=str(HERE), port=port, i=i)], env=env)
+        for i in range(2)
+    ]
     assert [process.wait(timeout=120) for process in both] == [0, 0]

@@ -1,5 +1,5 @@
-"""Logits and entropies of the released implementation, which the port must reproduce. If one of these fails after a change, the
-change broke loading of released weights: correct the change, never the vectors."""
+"""Logits and entropies of the released implementation, which the port must reproduce. If one of these fails
+after a change, the change broke loading of released weights: correct the change, never the vectors."""
 
 import json
 import pathlib
@@ -19,7 +19,11 @@ TOLERANCE = 1e-4
 def load(name):
     with np.load(GOLDEN / f"{name}.npz") as f:
         arrays = {key: f[key] for key in f.files}
-    return json.loads(str(arrays["config"])), {key[6:]: value for key, value in arrays.items() if key.startswith("param/")}, arrays
+    return (
+        json.loads(str(arrays["config"])),
+        {key[6:]: value for key, value in arrays.items() if key.startswith("param/")},
+        arrays,
+    )
 
 
 @pytest.mark.parametrize("name", ["blt_short_window", "blt_projection_window_512"])
@@ -27,24 +31,36 @@ def load(name):
 def test_blt_logits(name, case):
     reference, tensors, arrays = load(name)
     model, params = blt.from_reference(tensors, reference)
-    batch = blt.batch_from_lengths(arrays[f"{case}/ids"], arrays[f"{case}/patch_lengths"], reference["eos_id"])
+    batch = blt.batch_from_lengths(
+        arrays[f"{case}/ids"], arrays[f"{case}/patch_lengths"], reference["eos_id"]
+    )
     found = models.logits(model, params, batch)
     assert np.abs(np.asarray(found) - arrays[f"{case}/logits"]).max() < TOLERANCE
 
 
 def test_entropy_model():
     reference, tensors, arrays = load("entropy_model")
-    model, params = blt.byte_lm_from_reference(tensors, reference)
+    model, params = blt.entropy_model_from_reference(tensors, reference)
     ids = arrays["ids"]
-    batch = dict(bytes=ids, doc_ids=blt.batch_from_lengths(ids, np.ones((len(ids), ids.shape[1] + 1)), reference["eos_id"])["doc_ids"])
+    batch = dict(
+        bytes=ids,
+        doc_ids=blt.batch_from_lengths(ids, np.ones((len(ids), ids.shape[1] + 1)), reference["eos_id"])[
+            "doc_ids"
+        ],
+    )
     assert np.abs(np.asarray(models.logits(model, params, batch)) - arrays["logits"]).max() < TOLERANCE
-    assert np.abs(np.asarray(patcher.entropies(model, params, batch)) - arrays["entropies_nats"]).max() < TOLERANCE
+    assert (
+        np.abs(np.asarray(patcher.entropies(model, params, batch)) - arrays["entropies_nats"]).max()
+        < TOLERANCE
+    )
 
 
 def test_every_tensor_is_accounted_for():
     reference, tensors, _ = load("blt_short_window")
     with pytest.raises(UserError, match="missing tensor local_decoder.norm.weight"):
-        blt.from_reference({key: value for key, value in tensors.items() if key != "local_decoder.norm.weight"}, reference)
+        blt.from_reference(
+            {key: value for key, value in tensors.items() if key != "local_decoder.norm.weight"}, reference
+        )
     with pytest.raises(UserError, match="unknown tensor local_decoder.extra.weight"):
         blt.from_reference({**tensors, "local_decoder.extra.weight": np.zeros(3)}, reference)
     with pytest.raises(UserError, match=r"local_decoder.output.weight has shape \[3, 3\]"):
@@ -55,13 +71,19 @@ def test_every_tensor_is_accounted_for():
 
 def test_lengths_that_break_the_rules():
     ids = np.zeros((1, 4), np.int32)
-    for lengths, said in (([[1, 3]], "sum to 5"), ([[2, 3]], "first patch"), ([[1, 0, 4]], "end of a row"), ([[1, -1, 5]], "sum to 5")):
+    for lengths, said in (
+        ([[1, 3]], "sum to 5"),
+        ([[2, 3]], "first patch"),
+        ([[1, 0, 4]], "end of a row"),
+        ([[1, -1, 5]], "sum to 5"),
+    ):
         with pytest.raises(UserError, match=said):
             blt.batch_from_lengths(ids, lengths)
 
 
 def test_narrow_encoder_feed_forward_is_filled_with_nothing():
-    """An encoder whose feed-forward is narrower than the decoder's (Hugging Face's default) loads, and the filling changes nothing."""
+    """An encoder whose feed-forward is narrower than the decoder's (Hugging Face's default) loads, and the
+    filling changes nothing."""
     reference, tensors, arrays = load("blt_short_window")
     narrow = dict(tensors)
     for name, cut in (("w1", np.s_[:64]), ("w3", np.s_[:64]), ("w2", np.s_[:, :64])):
@@ -70,6 +92,9 @@ def test_narrow_encoder_feed_forward_is_filled_with_nothing():
         tensors = {**tensors, key: tensors[key].copy()}
         tensors[key][np.s_[64:] if name != "w2" else np.s_[:, 64:]] = 0
     batch = blt.batch_from_lengths(arrays["one_document/ids"], arrays["one_document/patch_lengths"])
-    (model, params), (same, wide) = blt.from_reference(narrow, reference), blt.from_reference(tensors, reference)
+    (model, params), (same, wide) = (
+        blt.from_reference(narrow, reference),
+        blt.from_reference(tensors, reference),
+    )
     assert config.to_dict(model) == config.to_dict(same)
     np.testing.assert_array_equal(models.logits(model, params, batch), models.logits(same, wide, batch))

@@ -1,4 +1,5 @@
-"""What an installed wheel holds: experiments and launchers inside the package, and no global names but `bltjax`."""
+"""What an installed wheel holds: experiments and launchers inside the package, and no global names but
+`bltjax`."""
 
 import pathlib
 import subprocess
@@ -12,23 +13,44 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 @pytest.mark.slow
 def test_wheel(tmp_path):
-    built = subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(ROOT)], capture_output=True, text=True)
+    built = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(ROOT)],
+        capture_output=True,
+        text=True,
+    )
     assert built.returncode == 0, built.stderr
     wheel = next(tmp_path.glob("*.whl"))
     with zipfile.ZipFile(wheel) as archive:
         top = {name.split("/")[0] for name in archive.namelist()}
         archive.extractall(tmp_path / "site")
     assert {name for name in top if not name.endswith(".dist-info")} == {"bltjax"}
-    code = ("import bltjax, sys; from bltjax.sweep import experiments; from bltjax.launch import local; "
-            "assert bltjax.__file__.startswith(sys.argv[1]), bltjax.__file__; print(*experiments.names()); experiments.load('quickstart')")
-    found = subprocess.run([sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, sys.argv[1]); {code}", str(tmp_path / "site")],
-                           capture_output=True, text=True, cwd=tmp_path)
+    code = (
+        "import bltjax, sys; from bltjax.sweep import experiments; from bltjax.launch import local; assert"
+        " bltjax.__file__.startswith(sys.argv[1]), bltjax.__file__; print(*experiments.names());"
+        " experiments.load('quickstart')"
+    )
+    found = subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            "-c",
+            f"import sys; sys.path.insert(0, sys.argv[1]); {code}",
+            str(tmp_path / "site"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert found.returncode == 0, found.stderr
     assert {"quickstart", "compute_optimal"} <= set(found.stdout.split())
 
 
 def test_packages_are_all_named():
     listed = (ROOT / "setup.cfg").read_text()
-    for folder in [*ROOT.glob("bltjax/*/__init__.py"), *ROOT.glob("experiments/__init__.py"), *ROOT.glob("launch/__init__.py")]:
+    for folder in [
+        *ROOT.glob("bltjax/*/__init__.py"),
+        *ROOT.glob("experiments/__init__.py"),
+        *ROOT.glob("launch/__init__.py"),
+    ]:
         name = folder.parent.name
         assert f"    bltjax.{name}\n" in listed, f"setup.cfg does not list bltjax.{name}"

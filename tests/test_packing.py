@@ -1,11 +1,12 @@
-"""Rows: every byte and one EOS a document predicted exactly once, patches and latents as the contract has them, fixed shapes."""
+"""Rows: every byte and one EOS a document predicted exactly once, patches and latents as the contract has
+them, fixed shapes."""
 
 import numpy as np
 import pytest
 
-from bltjax.patching import vocab
 from bltjax.data import batches, packing
 from bltjax.errors import UserError
+from bltjax.patching import vocab
 
 RNG = np.random.default_rng
 
@@ -16,13 +17,14 @@ def random_documents(seed, sizes):
 
 
 def random_lengths(seed, documents, rate, longest=None):
-    """Patches at random places: the first after BOS always, EOS sometimes alone; `longest`: one run with no start at all."""
+    """Patches at random places: the first after BOS always, EOS sometimes alone; `longest`: one run with no
+    start at all."""
     rng, out = RNG(seed), []
     for document in documents:
         starts = rng.random(len(document) + 2) < rate
         starts[:2] = True
         if longest:
-            starts[2:2 + longest] = False
+            starts[2 : 2 + longest] = False
         out.append(np.diff(np.append(np.flatnonzero(starts), len(starts))))
     return out
 
@@ -54,7 +56,8 @@ def check_bytes(documents, batch, P=None):
     assert (batch["targets"][:, :-1][same[:, :-1]] == bytes_BxT[:, 1:][same[:, :-1]]).all()
     assert not batch["targets"][~same].any() and not bytes_BxT[~used].any()
     assert ((bytes_BxT == vocab.EOS) <= ~same).all()
-    # A segment is BOS and at least one unit, and documents are numbered 1, 2, ... from the left, padding only at the right.
+    # A segment is BOS and at least one unit, and documents are numbered 1, 2, ... from the left, padding only
+    # at the right.
     assert same[opens].all()
     assert (np.diff(np.where(used, docs_BxT, 10**6)) >= 0).all()
     if P is None:
@@ -64,7 +67,9 @@ def check_bytes(documents, batch, P=None):
     step = np.diff(ids)
     inner = used[:, 1:] & used[:, :-1]
     assert np.isin(step[inner], (0, 1)).all() and (ids[:, 0] == 0).all()
-    assert (step[opens[:, 1:]] == 1).all() and (step[:, :][opens[:, :-1] & inner] == 1).all()  # BOS is a patch of its own
+    assert (step[opens[:, 1:]] == 1).all() and (
+        step[:, :][opens[:, :-1] & inner] == 1
+    ).all()  # BOS is a patch of its own
     assert (latent[:, :-1][same[:, :-1]] == ids[:, 1:][same[:, :-1]] - 1).all()
     assert (latent[used & ~same] == ids[used & ~same]).all()
     assert (latent[used] >= 0).all() and (latent[used] <= ids[used]).all() and not latent[~used].any()
@@ -84,7 +89,10 @@ def test_every_byte_and_one_eos_is_predicted_once(rate, T, P):
     lengths = random_lengths(2, documents, rate, longest=150 if rate < 1 else None)
     rows = batches.byte_rows(documents, lengths, context=T, rows=3, patches=P, seed=5)
     batch = epoch(rows)
-    assert batch["bytes"].shape == (rows.epoch_rows(), T) and batch["patch_doc_ids"].shape == (rows.epoch_rows(), P)
+    assert batch["bytes"].shape == (rows.epoch_rows(), T) and batch["patch_doc_ids"].shape == (
+        rows.epoch_rows(),
+        P,
+    )
     assert all(a.dtype == np.int32 for a in batch.values())
     check_bytes(documents, batch, P)
 
@@ -97,7 +105,9 @@ def test_kind_byte_fills_rows_without_patches(T):
     assert set(batch) == {"bytes", "doc_ids", "targets", "loss_mask"}
     check_bytes(documents, batch)
     full = (batch["doc_ids"] > 0).sum(1)
-    assert (full[:-1] >= T - 2).all()  # only a slot that no segment fits in, or one kept back from a lonely EOS, stays empty
+    assert (
+        full[:-1] >= T - 2
+    ).all()  # only a slot that no segment fits in, or one kept back from a lonely EOS, stays empty
 
 
 def test_segments_are_cut_at_patch_starts_unless_a_patch_is_longer_than_a_row():
@@ -120,7 +130,9 @@ def test_no_segment_is_an_eos_alone():
             plan = packing.plan_byte_rows(packed, 16, 12)
             first = packed.ids[plan.source + 1]
             lonely = first == vocab.EOS
-            assert lonely.sum() == 0 or rate < 1  # a patch as long as a row, then EOS: nowhere to move the cut
+            assert (
+                lonely.sum() == 0 or rate < 1
+            )  # a patch as long as a row, then EOS: nowhere to move the cut
         plan = packing.plan_byte_rows(packing.byte_documents(documents), 8)
         assert (packing.byte_documents(documents).ids[plan.source + 1] != vocab.EOS).all()
 
@@ -131,7 +143,9 @@ def test_counts_are_what_the_batches_hold():
     rows = batches.byte_rows(documents, lengths, context=24, rows=4, patches=11, seed=1)
     steps = 3 * rows.epoch_rows() // 4  # beyond one epoch
     counts = rows.counts(steps)
-    assert rows.capacity == {"slots": 96, "patches": 44} and all(c.dtype == np.int64 and c.shape == (steps,) for c in counts.values())
+    assert rows.capacity == {"slots": 96, "patches": 44} and all(
+        c.dtype == np.int64 and c.shape == (steps,) for c in counts.values()
+    )
     for step in range(steps):
         batch = rows.batch(step)
         assert counts["bytes"][step] == ((batch["loss_mask"] == 1) & (batch["targets"] >= vocab.OFFSET)).sum()
@@ -140,7 +154,9 @@ def test_counts_are_what_the_batches_hold():
 
 
 class Pairs:
-    """A stand-in tokenizer: two bytes a token where possible. ids: token numbers drawn as the bytes' own values."""
+    """A stand-in tokenizer: two bytes a token where possible. ids: token numbers drawn as the bytes' own
+    values."""
+
     bos, eos, vocab = 300, 301, 302
     byte_counts = np.array([1] * 256 + [2] * 44 + [0, 0], np.int32)
 
@@ -158,7 +174,10 @@ def test_every_token_and_one_eos_is_predicted_once(N):
     documents, tokenizer = random_documents(8, SIZES), Pairs()
     rows = batches.token_rows(documents, tokenizer, context=32, rows=2, length=N)
     batch = epoch(rows)
-    assert set(batch) == {"tokens", "doc_ids", "targets", "loss_mask", "target_bytes"} and batch["tokens"].shape[1] == N
+    assert (
+        set(batch) == {"tokens", "doc_ids", "targets", "loss_mask", "target_bytes"}
+        and batch["tokens"].shape[1] == N
+    )
     stream = np.concatenate(predicted(batch))
     pieces = np.split(stream, np.flatnonzero(stream == tokenizer.eos) + 1)[:-1]
     expected = [tokenizer.encode(d).tolist() + [tokenizer.eos] for d in documents if d]
@@ -192,7 +211,7 @@ def test_epochs_reshuffle_and_every_epoch_is_whole():
     # A batch across the border of two epochs is the end of one and the beginning of the next.
     border = rows.epoch_rows() // 3
     joined = np.concatenate(seen)
-    assert np.array_equal(rows.batch(border)["targets"], joined[3 * border:3 * border + 3])
+    assert np.array_equal(rows.batch(border)["targets"], joined[3 * border : 3 * border + 3])
 
 
 def test_a_batch_is_a_function_of_seed_and_step_alone():
@@ -219,7 +238,9 @@ def test_grain_serves_the_same_batches():
 
 
 def test_families_read_documents_in_the_same_order():
-    documents = random_documents(13, [60 + 7 * i for i in range(12)])  # every length once: a document is known by it
+    documents = random_documents(
+        13, [60 + 7 * i for i in range(12)]
+    )  # every length once: a document is known by it
     lengths = random_lengths(1, documents, 0.4)
     tokenizer = Pairs()
     by_patch = epoch(batches.byte_rows(documents, lengths, context=64, rows=2, patches=32, seed=9))
@@ -236,13 +257,20 @@ def test_families_read_documents_in_the_same_order():
 
 def test_training_documents_are_cut_in_the_seeded_order():
     from bltjax import config
+
     documents = random_documents(14, range(10, 110))
-    data = lambda **changes: config.replace(config.run("x", "bpe", config.transformer("token", vocab=9, width=8, layers=1, heads=1)),
-                                            **{f"data.{k}": v for k, v in changes.items()}).data
+    data = lambda **changes: (
+        config.replace(
+            config.run("x", "bpe", config.transformer("token", vocab=9, width=8, layers=1, heads=1)),
+            **{f"data.{k}": v for k, v in changes.items()},
+        ).data
+    )
     everything = batches.training_documents(documents, data())
     assert sorted(everything) == sorted(documents) and everything != documents
     some = batches.training_documents(documents, data(max_train_bytes=2000))
-    assert some == everything[:len(some)] and sum(map(len, some)) <= 2000 < sum(map(len, everything[:len(some) + 1]))
+    assert some == everything[: len(some)] and sum(map(len, some)) <= 2000 < sum(
+        map(len, everything[: len(some) + 1])
+    )
     assert len(batches.training_documents(documents, data(max_train_bytes=1))) == 1
 
 
@@ -253,8 +281,12 @@ def test_bad_input():
             packing.byte_documents(documents, lengths)
     with pytest.raises(ValueError):
         batches.byte_rows(documents, context=16, rows=2, patches=8)
-    for call in (lambda: batches.byte_rows(documents, context=3, rows=2), lambda: batches.byte_rows(documents, context=16, rows=0),
-                 lambda: batches.byte_rows([b"", b""], context=16, rows=2), lambda: batches.byte_rows([], context=16, rows=2)):
+    for call in (
+        lambda: batches.byte_rows(documents, context=3, rows=2),
+        lambda: batches.byte_rows(documents, context=16, rows=0),
+        lambda: batches.byte_rows([b"", b""], context=16, rows=2),
+        lambda: batches.byte_rows([], context=16, rows=2),
+    ):
         with pytest.raises(UserError):
             call()
 

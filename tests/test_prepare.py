@@ -1,4 +1,5 @@
-"""Prepared data: the same whatever happens on the way, nothing lost, nothing held out in training, and no half-written shard taken for whole."""
+"""Prepared data: the same whatever happens on the way, nothing lost, no test text in training, and no
+half-written shard taken for whole."""
 
 import json
 import os
@@ -8,11 +9,10 @@ import numpy as np
 import pytest
 
 from bltjax import config as cfg
-
-from bltjax.storage import locks
 from bltjax.cli.main import main
 from bltjax.data import corpus, prepare, sources
 from bltjax.errors import UserError
+from bltjax.storage import locks
 
 
 def text(seed, count=40):
@@ -33,17 +33,34 @@ def texts(tmp_path):
 
 
 def data(texts, **changes):
-    return cfg.replace(cfg.data(), **{"source": "files", "globs": (f"{texts}/*.jsonl",), "group_field": "lang", "held_out": 0.1, "tuning": 0.1, **changes})
+    return cfg.replace(
+        cfg.data(),
+        **{
+            "source": "files",
+            "globs": (f"{texts}/*.jsonl",),
+            "group_field": "lang",
+            "test": 0.1,
+            "validation": 0.1,
+            **changes,
+        },
+    )
 
 
 def content(directory):
     """{split: documents in order} of a prepared data set."""
     found = corpus.shards(directory)
-    return {split: list(corpus.Documents([shard for shard in found if shard.split == split])) for split in corpus.SPLITS}
+    return {
+        split: list(corpus.Documents([shard for shard in found if shard.split == split]))
+        for split in corpus.SPLITS
+    }
 
 
 def files_of(directory):
-    return {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file() and not path.name.startswith(".")}
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(directory.iterdir())
+        if path.is_file() and not path.name.startswith(".")
+    }
 
 
 def test_everything_is_there_once_and_shuffled(texts, tmp_path):
@@ -51,17 +68,32 @@ def test_everything_is_there_once_and_shuffled(texts, tmp_path):
     found = content(tmp_path / "out")
     every = [d for documents in found.values() for d in documents]
     assert sorted(every) == sorted({d for d in sources.documents(data(texts))})
-    assert manifest["counts"] == {"read": 176, "read_bytes": manifest["counts"]["read_bytes"], "short": 8, "duplicates": 8, "near_held_out": 0}
+    assert manifest["counts"] == {
+        "read": 176,
+        "read_bytes": manifest["counts"]["read_bytes"],
+        "short": 8,
+        "duplicates": 8,
+        "near_copies": 0,
+    }
     assert all(found.values()) and len(found["train"]) > 100
     order = [sources.documents(data(texts)).index(d) for d in found["train"]]
     assert abs(np.corrcoef(order, np.arange(len(order)))[0, 1]) < 0.3
-    assert prepare.prepare(data(texts, seed=1), tmp_path / "other", shard_count=3)["fingerprint"] != manifest["fingerprint"]
-    assert {split: sorted(d) for split, d in content(tmp_path / "other").items()} == {split: sorted(d) for split, d in found.items()}
+    assert (
+        prepare.prepare(data(texts, seed=1), tmp_path / "other", shard_count=3)["fingerprint"]
+        != manifest["fingerprint"]
+    )
+    assert {split: sorted(d) for split, d in content(tmp_path / "other").items()} == {
+        split: sorted(d) for split, d in found.items()
+    }
 
 
 def test_lengths_and_groups_are_those_of_the_documents(texts, tmp_path):
     prepare.prepare(data(texts), tmp_path / "out", shard_count=3)
-    language = {json.loads(line)["text"].encode(): json.loads(line)["lang"] for path in corpus.iterdir() for line in path.read_text().splitlines()}
+    language = {
+        json.loads(line)["text"].encode(): json.loads(line)["lang"]
+        for path in corpus.iterdir()
+        for line in path.read_text().splitlines()
+    }
     documents = corpus.Documents(corpus.shards(tmp_path / "out"))
     assert documents.lengths.tolist() == [len(d) for d in documents]
     assert [documents.group_names[g] for g in documents.groups] == [language[d] for d in documents]
@@ -92,10 +124,16 @@ def test_killed_and_begun_again_it_is_the_same(texts, tmp_path, monkeypatch, cal
     monkeypatch.setattr(os, "replace", replace)
     prepare.prepare(data(texts), tmp_path / "cut", shard_count=3)
     assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
-    assert not list((tmp_path / "cut").glob(".part*/")) or not (tmp_path / "cut" / ".part-00000-of-00001").exists()
+    assert (
+        not list((tmp_path / "cut").glob(".part*/"))
+        or not (tmp_path / "cut" / ".part-00000-of-00001").exists()
+    )
 
 
-@pytest.mark.parametrize("lost", ["tuning-00000-00000.arrayrecord", "held_out-00000-00000.index.npy", "train-00000-00000.arrayrecord"])
+@pytest.mark.parametrize(
+    "lost",
+    ["validation-00000-00000.arrayrecord", "test-00000-00000.index.npy", "train-00000-00000.arrayrecord"],
+)
 def test_a_file_lost_while_others_are_still_to_come_is_made_again(texts, tmp_path, monkeypatch, lost):
     prepare.prepare(data(texts), tmp_path / "whole", shard_count=3)
     count, write = [0], prepare._write_shard
@@ -111,10 +149,17 @@ def test_a_file_lost_while_others_are_still_to_come_is_made_again(texts, tmp_pat
         prepare.prepare(data(texts), tmp_path / "cut", shard_count=3)
     monkeypatch.setattr(prepare, "_write_shard", write)
     (tmp_path / "cut" / lost).unlink()
-    for left in ("part-00000-of-00001.json.0123abcd.part", "train-00000-00007.arrayrecord", "train-00000-00007.index.npy", ".train-00000-00002.arrayrecord.partial"):
+    for left in (
+        "part-00000-of-00001.json.0123abcd.part",
+        "train-00000-00007.arrayrecord",
+        "train-00000-00007.index.npy",
+        ".train-00000-00002.arrayrecord.partial",
+    ):
         (tmp_path / "cut" / left).write_bytes(b"left by a kill, or by other settings")
     prepare.prepare(data(texts), tmp_path / "cut", shard_count=3)
-    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole") and not list((tmp_path / "cut").glob(".train*"))
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole") and not list(
+        (tmp_path / "cut").glob(".train*")
+    )
 
 
 def test_a_damaged_bucket_is_found(texts, tmp_path, monkeypatch):
@@ -125,8 +170,14 @@ def test_a_damaged_bucket_is_found(texts, tmp_path, monkeypatch):
     bucket = next((tmp_path / "out").glob(".part*/train-*.bucket"))
     whole = bucket.read_bytes()
     length = (len(whole) - 30).to_bytes(4, "little")  # up to where there is no whole header left
-    for damaged in (*(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1:] for at in (3, 18, 20, 100)),  # a key, a length, a group, text
-                    whole[:16] + length + whole[20:], bytes(len(whole)), whole[:-3000] + bytes(3000)):
+    for damaged in (
+        *(
+            whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :] for at in (3, 18, 20, 100)
+        ),  # a key, a length, a group, text
+        whole[:16] + length + whole[20:],
+        bytes(len(whole)),
+        whole[:-3000] + bytes(3000),
+    ):
         bucket.write_bytes(damaged)
         with pytest.raises(UserError, match="bucket is damaged"):
             prepare.prepare(data(texts), tmp_path / "out", shard_count=1)
@@ -135,8 +186,14 @@ def test_a_damaged_bucket_is_found(texts, tmp_path, monkeypatch):
 def test_a_source_that_changed_is_another_one(texts, tmp_path, capsys):
     first = prepare.prepare(data(texts), tmp_path / "out")
     prepare.prepare(data(texts), tmp_path / "jobs", part=0, parts=2)
-    (texts / "new.jsonl").write_text(json.dumps({"text": "a document that came later than the others", "lang": "l0"}))
-    for folder, job in (("out", (0, 1)), ("jobs", (0, 2)), ("jobs", (1, 2))):  # done, done, and beside one that is done
+    (texts / "new.jsonl").write_text(
+        json.dumps({"text": "a document that came later than the others", "lang": "l0"})
+    )
+    for folder, job in (
+        ("out", (0, 1)),
+        ("jobs", (0, 2)),
+        ("jobs", (1, 2)),
+    ):  # done, done, and beside one that is done
         with pytest.raises(UserError, match="other source files"):
             prepare.prepare(data(texts), tmp_path / folder, part=job[0], parts=job[1])
     (texts / "new.jsonl").unlink()
@@ -147,7 +204,10 @@ def test_a_source_that_changed_is_another_one(texts, tmp_path, capsys):
         corpus.shards(tmp_path / "jobs")
     shutil.rmtree(texts)
     said = []
-    assert prepare.prepare(data(texts), tmp_path / "out", say=said.append) == first and "was there already, and its source is not" in said[0]
+    assert (
+        prepare.prepare(data(texts), tmp_path / "out", say=said.append) == first
+        and "was there already, and its source is not" in said[0]
+    )
     (tmp_path / "out" / "train-00000-00000.arrayrecord").unlink()
     with pytest.raises(UserError, match="no file matches"):
         prepare.prepare(data(texts), tmp_path / "out")
@@ -156,12 +216,29 @@ def test_a_source_that_changed_is_another_one(texts, tmp_path, capsys):
 def test_more_groups_than_an_index_can_name(tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "MOST_GROUPS", 4)
     names = ["a", "b", "\\ud800" + "x" * 200, "c", "d", "a", "\\ud800" + "x" * 150]
-    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{text(i).decode()}", "lang": "{name}"}}\n' for i, name in enumerate(names)))
-    settings = cfg.replace(cfg.data(), source="files", globs=(str(tmp_path / "a.jsonl"),), group_field="lang", held_out=0.0, tuning=0.0)
+    (tmp_path / "a.jsonl").write_text(
+        "".join(f'{{"text": "{text(i).decode()}", "lang": "{name}"}}\n' for i, name in enumerate(names))
+    )
+    settings = cfg.replace(
+        cfg.data(),
+        source="files",
+        globs=(str(tmp_path / "a.jsonl"),),
+        group_field="lang",
+        test=0.0,
+        validation=0.0,
+    )
     prepare.prepare(settings, tmp_path / "out")
     documents = corpus.Documents(corpus.shards(tmp_path / "out"))
     found = {documents[i]: documents.group_names[documents.groups[i]] for i in range(len(documents))}
-    assert [found[text(i)] for i in range(7)] == ["a", "b", "\\ud800" + "x" * 94, "(other groups)", "(other groups)", "a", "\\ud800" + "x" * 94]
+    assert [found[text(i)] for i in range(7)] == [
+        "a",
+        "b",
+        "\\ud800" + "x" * 94,
+        "(other groups)",
+        "(other groups)",
+        "a",
+        "\\ud800" + "x" * 94,
+    ]
     assert prepare.printable("a\nb\x1b[31m\u202eé") == "a\\nb\\x1b[31m\\u202eé"
 
 
@@ -173,7 +250,9 @@ def test_parts_of_several_jobs_make_one_data_set(texts, tmp_path):
     with pytest.raises(UserError, match=r"1 of 3 parts are not there yet \(1\)"):
         corpus.shards(parts)
     prepare.prepare(data(texts), parts, part=1, parts=3)
-    assert {split: set(d) for split, d in content(parts).items()} == {split: set(d) for split, d in content(whole).items()}
+    assert {split: set(d) for split, d in content(parts).items()} == {
+        split: set(d) for split, d in content(whole).items()
+    }
     with pytest.raises(UserError, match="no more jobs"):
         prepare.prepare(data(texts), tmp_path / "many", part=8, parts=9)
     shutil.copy(whole / "part-00000-of-00001.json", parts)
@@ -181,21 +260,25 @@ def test_parts_of_several_jobs_make_one_data_set(texts, tmp_path):
         corpus.shards(parts)
 
 
-def test_near_copies_of_held_out_text_are_not_trained_on(tmp_path):
+def test_near_copies_of_test_text_are_not_trained_on(tmp_path):
     folder = tmp_path / "texts"
     folder.mkdir()
     originals = [text(i, 200) for i in range(150)]
     licence = text(999, 30)
     for i, original in enumerate(originals):
         (folder / f"{i}.txt").write_bytes(licence + original)
-        (folder / f"{i}-again.txt").write_bytes(licence + original[:1500] + b" and another end of it " + text(1000 + i, 20))
-    settings = cfg.replace(cfg.data(), source="files", globs=(f"{folder}/*.txt",), held_out=0.1, tuning=0.1)
+        (folder / f"{i}-again.txt").write_bytes(
+            licence + original[:1500] + b" and another end of it " + text(1000 + i, 20)
+        )
+    settings = cfg.replace(cfg.data(), source="files", globs=(f"{folder}/*.txt",), test=0.1, validation=0.1)
     manifest = prepare.prepare(settings, tmp_path / "out")
     found = content(tmp_path / "out")
-    origin = lambda document: document[len(licence):][:1000]
-    kept_out = {origin(d) for d in found["held_out"] + found["tuning"]}
+    origin = lambda document: document[len(licence) :][:1000]
+    kept_out = {origin(d) for d in found["test"] + found["validation"]}
     assert len(kept_out) > 10 and not kept_out & {origin(d) for d in found["train"]}
-    assert manifest["counts"]["near_held_out"] > 0 and len(found["train"]) > 150  # a licence alone makes no copy
+    assert (
+        manifest["counts"]["near_copies"] > 0 and len(found["train"]) > 150
+    )  # a licence alone makes no copy
 
 
 def test_a_part_that_is_being_made(texts, tmp_path):
@@ -212,7 +295,9 @@ def test_another_source_in_the_same_folder(texts, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "_gather", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         prepare.prepare(data(texts), tmp_path / "begun")
-    (texts / "0.jsonl").write_text('{"text": "changed in between, and long enough to be kept", "lang": "l0"}\n')
+    (texts / "0.jsonl").write_text(
+        '{"text": "changed in between, and long enough to be kept", "lang": "l0"}\n'
+    )
     with pytest.raises(UserError, match="begun with another source"):
         prepare.prepare(data(texts), tmp_path / "begun")
 
@@ -252,7 +337,10 @@ def test_files_that_do_not_match_their_manifest(texts, tmp_path):
 def test_a_part_may_be_empty_and_all_may_not(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n")
     (tmp_path / "b.jsonl").write_text(json.dumps({"text": "to be or not to be, that is the question"}))
-    one, both = (cfg.replace(cfg.data(), source="files", held_out=0.0, tuning=0.0, globs=(str(tmp_path / name),)) for name in ("a.jsonl", "*.jsonl"))
+    one, both = (
+        cfg.replace(cfg.data(), source="files", test=0.0, validation=0.0, globs=(str(tmp_path / name),))
+        for name in ("a.jsonl", "*.jsonl")
+    )
     with pytest.raises(UserError, match="no document"):
         prepare.prepare(one, tmp_path / "one")
     manifest = prepare.prepare(both, tmp_path / "out", part=0, parts=2)
@@ -262,9 +350,13 @@ def test_a_part_may_be_empty_and_all_may_not(tmp_path):
 
 
 def test_what_others_prepared_stays_and_what_is_lost_is_made_again(texts, tmp_path):
-    settings = cfg.replace(cfg.data(), source="files", globs=(f"{texts}/*.jsonl",), held_out=0.2)
+    settings = cfg.replace(cfg.data(), source="files", globs=(f"{texts}/*.jsonl",), test=0.2)
     first = prepare.prepare(settings, tmp_path / "out", shard_count=2)
-    for changed, part, parts in ((settings, 0, 2), (cfg.replace(settings, held_out=0.3), 0, 1), (cfg.replace(settings, held_out=0.3), 1, 3)):
+    for changed, part, parts in (
+        (settings, 0, 2),
+        (cfg.replace(settings, test=0.3), 0, 1),
+        (cfg.replace(settings, test=0.3), 1, 3),
+    ):
         with pytest.raises(UserError, match="other settings"):
             prepare.prepare(changed, tmp_path / "out", part=part, parts=parts)
     paths = [tmp_path / "out" / shard["name"] for shard in first["shards"]]
@@ -272,24 +364,45 @@ def test_what_others_prepared_stays_and_what_is_lost_is_made_again(texts, tmp_pa
     paths[0].unlink()
     paths[-1].write_bytes(b"x")
     corpus.index_path(paths[1]).unlink()
-    assert prepare.prepare(settings, tmp_path / "out", shard_count=2) == first and {path: path.read_bytes() for path in paths} == written
-    assert len(corpus.Documents(corpus.shards(tmp_path / "out"))) == sum(shard["documents"] for shard in first["shards"])
+    assert (
+        prepare.prepare(settings, tmp_path / "out", shard_count=2) == first
+        and {path: path.read_bytes() for path in paths} == written
+    )
+    assert len(corpus.Documents(corpus.shards(tmp_path / "out"))) == sum(
+        shard["documents"] for shard in first["shards"]
+    )
 
 
 def test_manifests_that_contradict_themselves(texts, tmp_path):
-    prepare.prepare(cfg.replace(cfg.data(), source="files", globs=(f"{texts}/*.jsonl",), held_out=0.2), tmp_path / "out", shard_count=2)
+    prepare.prepare(
+        cfg.replace(cfg.data(), source="files", globs=(f"{texts}/*.jsonl",), test=0.2),
+        tmp_path / "out",
+        shard_count=2,
+    )
     path = tmp_path / "out" / "part-00000-of-00001.json"
     good = json.loads(path.read_text())
     shard = good["shards"][0]
-    for wrong in ({"shards": [{k: v for k, v in shard.items() if k != "sha256"}]}, {"settings": None}, {"shards": [{**shard, "split": "dev"}]}, {"shards": {}},
-                  {"counts": 3}, {"groups": []}, {"splits": {}}, {"shards": [{**shard, "documents": shard["documents"] + 1}, *good["shards"][1:]]}):
+    for wrong in (
+        {"shards": [{k: v for k, v in shard.items() if k != "sha256"}]},
+        {"settings": None},
+        {"shards": [{**shard, "split": "dev"}]},
+        {"shards": {}},
+        {"counts": 3},
+        {"groups": []},
+        {"splits": {}},
+        {"shards": [{**shard, "documents": shard["documents"] + 1}, *good["shards"][1:]]},
+    ):
         path.write_text(json.dumps({**good, **wrong}))
         with pytest.raises(UserError, match="is damaged"):
             corpus.shards(tmp_path / "out")
 
 
 def test_shards_under_each_others_names(texts, tmp_path):
-    prepare.prepare(cfg.replace(cfg.data(), source="files", globs=(f"{texts}/*.jsonl",), held_out=0.2), tmp_path / "out", shard_count=2)
+    prepare.prepare(
+        cfg.replace(cfg.data(), source="files", globs=(f"{texts}/*.jsonl",), test=0.2),
+        tmp_path / "out",
+        shard_count=2,
+    )
     one, other = [shard for shard in corpus.shards(tmp_path / "out") if shard.split == "train"]
     text = one.path.read_bytes()
     one.path.write_bytes(other.path.read_bytes())
@@ -300,12 +413,31 @@ def test_shards_under_each_others_names(texts, tmp_path):
 
 
 def test_by_the_command_line(texts, tmp_path, capsys):
-    arguments = ["data", "prepare", "files", f"{texts}/*.jsonl", "--out", str(tmp_path / "out"), "--set", "held_out=0.2"]
+    arguments = [
+        "data",
+        "prepare",
+        "files",
+        f"{texts}/*.jsonl",
+        "--out",
+        str(tmp_path / "out"),
+        "--set",
+        "test=0.2",
+    ]
     assert main([*arguments, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["splits"]["held_out"]["documents"] > 10
-    for wrong, said in ((["--shard", "1"], "I/N"), (["--shard", "2/2"], "from 0 to 1"), (["--set", "heldout=1"], "held_out"), (["--shards", "-1"], "--shards"),
-                        (["--set", "tuning=0.9"], "below 1"), (["--set", "seed=-1"], "seed"), (["--set", "seed=99999999999999999999"], "seed"), (["--set", "source=web"], "SOURCE"), (["--set", "min_bytes=null"], "min_bytes"), (["--shard", "0/0"], "1 or more"),
-                        (["--shards", "100000000"], "65,536")):
+    assert json.loads(capsys.readouterr().out)["splits"]["test"]["documents"] > 10
+    for wrong, said in (
+        (["--shard", "1"], "I/N"),
+        (["--shard", "2/2"], "from 0 to 1"),
+        (["--set", "test=1"], "test"),
+        (["--shards", "-1"], "--shards"),
+        (["--set", "validation=0.9"], "below 1"),
+        (["--set", "seed=-1"], "seed"),
+        (["--set", "seed=99999999999999999999"], "seed"),
+        (["--set", "source=web"], "SOURCE"),
+        (["--set", "min_bytes=null"], "min_bytes"),
+        (["--shard", "0/0"], "1 or more"),
+        (["--shards", "100000000"], "65,536"),
+    ):
         assert main([*arguments[:-2], "--out", str(tmp_path / "bad"), *arguments[-2:], *wrong]) == 2
         out, err = capsys.readouterr()
         assert out == "" and err.count("\n") == 1 and said in err

@@ -13,7 +13,14 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def bltjax(*arguments, cwd):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "bltjax.cli.main", *arguments], capture_output=True, text=True, cwd=cwd, env=environment, timeout=1500)
+    done = subprocess.run(
+        [sys.executable, "-m", "bltjax.cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        timeout=1500,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -31,4 +38,6 @@ def test_quickstart_short(tmp_path):
             assert abs(run["patch_size"] / 4.5 - 1) < 0.02
     page = (tmp_path / "runs" / "quickstart-short" / "report" / "report.html").read_text()
     assert "<svg" in page and "http-equiv" not in page and 'src="http' not in page
-    assert {p["state"] for p in json.loads(bltjax("status", "quickstart:short", "--json", cwd=tmp_path))["runs"]} == {"done"}
+    assert {
+        p["state"] for p in json.loads(bltjax("status", "quickstart:short", "--json", cwd=tmp_path))["runs"]
+    } == {"done"}

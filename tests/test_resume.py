@@ -1,4 +1,5 @@
-"""A run that is killed, again and again, ends as one that was not: the same lines, the same parameters, bit for bit."""
+"""A run that is killed, again and again, ends as one that was not: the same lines, the same parameters, bit
+for bit."""
 
 import os
 import pathlib
@@ -20,7 +21,12 @@ HERE = pathlib.Path(__file__).parent
 
 def start(run_dir, *options):
     env = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-    return subprocess.Popen([sys.executable, str(HERE / "tiny_run.py"), str(run_dir), *options], env=env, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "tiny_run.py"), str(run_dir), *options],
+        env=env,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finish(run_dir):
@@ -31,7 +37,10 @@ def finish(run_dir):
 
 
 def lines(run_dir):
-    return [{k: v for k, v in line.items() if k not in metrics.WALL_CLOCK} for line in metrics.read(run_dir / "metrics.jsonl")]
+    return [
+        {k: v for k, v in line.items() if k not in metrics.WALL_CLOCK}
+        for line in metrics.read(run_dir / "metrics.jsonl")
+    ]
 
 
 def kill_at_line(run_dir, number, delay):
@@ -93,7 +102,11 @@ def test_terminated_saves_and_says_so_in_one_line(tmp_path, uninterrupted):
         time.sleep(0.002)
     process.terminate()
     err = process.communicate(timeout=120)[1]
-    assert process.returncode == 1 and err.startswith("Interrupted: stopped by SIGTERM after step ") and err.count("\n") == 1
+    assert (
+        process.returncode == 1
+        and err.startswith("Interrupted: stopped by SIGTERM after step ")
+        and err.count("\n") == 1
+    )
     assert checkpoint.newest_whole(tmp_path) == lines(tmp_path)[-1]["step"]
     finish(tmp_path)
     same(tmp_path, uninterrupted)

@@ -1,4 +1,5 @@
-"""Sharded equals unsharded: the same gradients and losses on every mesh, of one process or of two; and a strict table of layouts."""
+"""Sharded equals unsharded: the same gradients and losses on every mesh, of one process or of two; and a
+strict table of layouts."""
 
 import os
 import pathlib
@@ -12,8 +13,8 @@ import pytest
 
 from bltjax import config as cfg
 from bltjax import models
-from bltjax.parallel import sharding
 from bltjax.errors import UserError
+from bltjax.parallel import sharding
 from bltjax.training import step as steps
 
 HERE = pathlib.Path(__file__).parent
@@ -22,8 +23,13 @@ MESHES = ("8x1", "4x2", "2x2x2", "1x8")
 
 def start(*arguments):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}
-    return subprocess.Popen([sys.executable, str(HERE / "sharded_steps.py"), *map(str, arguments)], env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "sharded_steps.py"), *map(str, arguments)],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def measured(out, *groups) -> dict:
@@ -63,7 +69,9 @@ def test_every_mesh(kind, tmp_path):
 @pytest.mark.slow
 def test_microbatches_on_a_mesh(tmp_path):
     plain = measured(tmp_path / "plain.npz", ("blt", tmp_path / "plain.npz", "1"))
-    compare(measured(tmp_path / "out.npz", ("blt", tmp_path / "out.npz", "4x2", "--accumulate", 2)), "4x2", plain)
+    compare(
+        measured(tmp_path / "out.npz", ("blt", tmp_path / "out.npz", "4x2", "--accumulate", 2)), "4x2", plain
+    )
 
 
 @pytest.mark.slow
@@ -73,7 +81,10 @@ def test_two_processes(kind, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    both = [(kind, tmp_path / "out.npz", "8x1", "4x2", "--coordinator", address, "--processes", 2, "--process", i) for i in range(2)]
+    both = [
+        (kind, tmp_path / "out.npz", "8x1", "4x2", "--coordinator", address, "--processes", 2, "--process", i)
+        for i in range(2)
+    ]
     results = measured(tmp_path / "out.npz", *both)
     plain = measured(tmp_path / "plain.npz", (kind, tmp_path / "plain.npz", "1"))
     for mesh in ("8x1", "4x2"):
@@ -109,19 +120,31 @@ print("equal")
 def test_look_ups_when_hashes_crowd():
     """Any number of rounds gives the rows and the gradients of a plain look-up."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}
-    done = subprocess.run([sys.executable, "-c", CROWDED], capture_output=True, text=True, env=environment, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-c", CROWDED], capture_output=True, text=True, env=environment, timeout=600
+    )
     assert done.stdout.strip() == "equal", done.stderr[-2000:]
 
 
 SIZES = {"replica": 2, "data": 2, "model": 2}
 
 
-@pytest.mark.parametrize("model", [
-    cfg.sized_blt("400M"), cfg.replace(cfg.sized_blt("8B"), **{"cross.encoder": "all"}), cfg.replace(cfg.sized_blt("1B"), **{"cross.decoder": "first"}),
-    cfg.replace(cfg.sized_blt("1B"), **{"cross.encoder": "none", "cross.decoder": "none", "ngrams.sizes": ()}),
-    cfg.transformer("token", vocab=128_256, width=2048, layers=2, heads=16), cfg.transformer("byte", vocab=260, width=768, layers=14, heads=12)])
+@pytest.mark.parametrize(
+    "model",
+    [
+        cfg.sized_blt("400M"),
+        cfg.replace(cfg.sized_blt("8B"), **{"cross.encoder": "all"}),
+        cfg.replace(cfg.sized_blt("1B"), **{"cross.decoder": "first"}),
+        cfg.replace(
+            cfg.sized_blt("1B"), **{"cross.encoder": "none", "cross.decoder": "none", "ngrams.sizes": ()}
+        ),
+        cfg.transformer("token", vocab=128_256, width=2048, layers=2, heads=16),
+        cfg.transformer("byte", vocab=260, width=768, layers=14, heads=12),
+    ],
+)
 def test_every_parameter_and_its_moments_have_a_layout(model):
-    """Matrices are cut over data; nothing that is gathered (so everything but tables) is left whole where it is large."""
+    """Matrices are cut over data; nothing that is gathered (so everything but tables) is left whole where it
+    is large."""
     like = jax.eval_shape(lambda: steps.init_state(cfg.training(), 10, models.init(model, jax.random.key(0))))
     for path, leaf in jax.tree_util.tree_leaves_with_path(like):
         cut = sharding.spec(sharding.parameter_path(path), leaf.shape, SIZES) if leaf.ndim else ()
@@ -129,8 +152,11 @@ def test_every_parameter_and_its_moments_have_a_layout(model):
 
 
 def test_the_table_is_strict():
-    for path, shape, word in [("encoder/unheard_of/kernel", (4, 4), "no layout is known"), ("blocks/ffn/down/kernel", (4,), "dimensions"),
-                              ("blocks/ffn/down/kernel", (3, 4), "no multiple of 2")]:
+    for path, shape, word in [
+        ("encoder/unheard_of/kernel", (4, 4), "no layout is known"),
+        ("blocks/ffn/down/kernel", (4,), "dimensions"),
+        ("blocks/ffn/down/kernel", (3, 4), "no multiple of 2"),
+    ]:
         with pytest.raises(UserError, match=word):
             sharding.spec(path, shape, SIZES)
 
@@ -142,12 +168,22 @@ def test_a_colliding_axis(monkeypatch):
 
 
 def test_what_does_not_divide_stays_whole_only_where_the_table_says_so():
-    assert tuple(sharding.spec("head/kernel", (32, 260), {"replica": 1, "data": 1, "model": 8})) == ("data", None)
-    assert tuple(sharding.spec("head/kernel", (32, 256), {"replica": 1, "data": 1, "model": 8})) == ("data", "model")
+    assert tuple(sharding.spec("head/kernel", (32, 260), {"replica": 1, "data": 1, "model": 8})) == (
+        "data",
+        None,
+    )
+    assert tuple(sharding.spec("head/kernel", (32, 256), {"replica": 1, "data": 1, "model": 8})) == (
+        "data",
+        "model",
+    )
 
 
 def test_meshes():
-    assert sharding.parse_mesh("8") == (1, 8, 1) and sharding.parse_mesh("4x2") == (1, 4, 2) and sharding.parse_mesh("2X3x4") == (2, 3, 4)
+    assert (
+        sharding.parse_mesh("8") == (1, 8, 1)
+        and sharding.parse_mesh("4x2") == (1, 4, 2)
+        and sharding.parse_mesh("2X3x4") == (2, 3, 4)
+    )
     for text in ("", "x", "0x8", "2x2x2x2", "-1", "axb"):
         with pytest.raises(UserError, match="a mesh is"):
             sharding.parse_mesh(text)
@@ -157,8 +193,13 @@ def test_meshes():
 
 @pytest.mark.parametrize("shape, word", [((1, 1, 8), "heads"), ((1, 3, 1), "rows"), ((1, 64, 1), "rows")])
 def test_a_run_that_a_mesh_cannot_cut(shape, word):
-    run = cfg.run("a", "blt-space", cfg.sized_blt("400M", ngram_rows=64), patching_=cfg.patching("space", 6.0),
-                  data_=cfg.replace(cfg.data(), rows=32, context=64))
+    run = cfg.run(
+        "a",
+        "blt-space",
+        cfg.sized_blt("400M", ngram_rows=64),
+        patching_=cfg.patching("space", 6.0),
+        data_=cfg.replace(cfg.data(), rows=32, context=64),
+    )
     with pytest.raises(UserError, match=word) as error:
         sharding.check(run, shape)
     assert "\n" not in str(error.value) and "run a" in str(error.value)

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 
 from bltjax import patching
-
-from bltjax.patching import vocab
 from bltjax.entropy import sketch, store
 from bltjax.errors import UserError
+from bltjax.patching import vocab
 
 
 def documents(seed=0, sizes=(0, 1, 2, 3, 50, 400)):
     rng = np.random.default_rng(seed)
-    ids = [np.concatenate([[vocab.BOS], rng.integers(4, 260, n), [vocab.EOS]]).astype(np.int32) for n in sizes]
+    ids = [
+        np.concatenate([[vocab.BOS], rng.integers(4, 260, n), [vocab.EOS]]).astype(np.int32) for n in sizes
+    ]
     return ids, [store.nats(store.rounded(rng.gamma(1.5, 1.0, len(i)).clip(0, 5.5))) for i in ids]
 
 
@@ -23,8 +24,21 @@ def test_sizes_are_those_of_patching(scheme, given, piece, monkeypatch):
     ids, entropies = documents()
     found = sketch.Sketch(scheme, **given).add(entropies)
     name = "delta" if scheme == "monotonic" else "threshold"
-    for threshold in (-1.0, -0.25, 0.0, 0.4, patching.RESOLUTION, 1.5, 1.5 + patching.RESOLUTION / 2, 9.0, -9.0):
-        patches = sum(patching.starts(i, scheme, entropies=e, xp=np, **{name: threshold, **given}).sum() for i, e in zip(ids, entropies))
+    for threshold in (
+        -1.0,
+        -0.25,
+        0.0,
+        0.4,
+        patching.RESOLUTION,
+        1.5,
+        1.5 + patching.RESOLUTION / 2,
+        9.0,
+        -9.0,
+    ):
+        patches = sum(
+            patching.starts(i, scheme, entropies=e, xp=np, **{name: threshold, **given}).sum()
+            for i, e in zip(ids, entropies)
+        )
         assert found.mean_size(threshold) == sum(map(len, ids)) / patches
     thresholds, sizes = found.sizes()
     assert (np.diff(sizes) >= 0).all()
@@ -36,7 +50,9 @@ def test_sketches_add_up():
     parts = [sketch.Sketch("entropy").add(documents(seed)[1]) for seed in range(3)]
     whole = sketch.Sketch("entropy").add([e for seed in range(3) for e in documents(seed)[1]])
     added = parts[0] + parts[1] + parts[2]
-    assert (added.positions, added.opened) == (whole.positions, whole.opened) and np.array_equal(added.counts, whole.counts)
+    assert (added.positions, added.opened) == (whole.positions, whole.opened) and np.array_equal(
+        added.counts, whole.counts
+    )
     assert not sketch.Sketch("entropy").add([]).positions
 
 
@@ -62,7 +78,10 @@ def test_patches_of_each_document_are_those_of_patching(scheme, given, piece, mo
     name = "delta" if scheme == "monotonic" else "threshold"
     for threshold in (-1.0, 0.4, 1.5, 9.0):
         found = sketch.patches(scheme, entropies, threshold, given.get("delta"))
-        assert found.tolist() == [patching.starts(i, scheme, entropies=e, xp=np, **{name: threshold, **given}).sum() for i, e in zip(ids, entropies)]
+        assert found.tolist() == [
+            patching.starts(i, scheme, entropies=e, xp=np, **{name: threshold, **given}).sum()
+            for i, e in zip(ids, entropies)
+        ]
 
 
 def test_the_standard_error_is_how_far_samples_lie_apart():

@@ -1,4 +1,5 @@
-"""Entropies at rest: those of one pass, whatever killed their making; two jobs never make the same shard; what does not fit is said."""
+"""Entropies at rest: those of one pass, whatever killed their making; two jobs never make the same shard;
+what does not fit is said."""
 
 import json
 import os
@@ -9,17 +10,15 @@ import jax
 import numpy as np
 import pytest
 
-from bltjax import config as cfg, models, patching
-
-from bltjax.inspection import rows as inspect_data
-
-from bltjax.patching import vocab
-
-from bltjax.storage import locks
+from bltjax import config as cfg
+from bltjax import models, patching
 from bltjax.cli.main import main
 from bltjax.data import corpus, prepare
 from bltjax.entropy import annotate, store
 from bltjax.errors import UserError
+from bltjax.inspection import rows as inspect_data
+from bltjax.patching import vocab
+from bltjax.storage import locks
 
 MODEL = cfg.transformer("byte", vocab=vocab.SIZE, width=16, layers=2, heads=2, window=16, ffn_multiple=16)
 
@@ -36,7 +35,9 @@ def prepared(tmp_path):
     sizes = [1, 5000, *rng.integers(2, 300, 38)]
     lines = (json.dumps({"text": "".join(map(chr, rng.integers(32, 120, n)))}) for n in sizes)
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    settings = cfg.replace(cfg.data(), source="files", globs=(str(tmp_path / "a.jsonl"),), min_bytes=1, held_out=0.1)
+    settings = cfg.replace(
+        cfg.data(), source="files", globs=(str(tmp_path / "a.jsonl"),), min_bytes=1, test=0.1
+    )
     prepare.prepare(settings, tmp_path / "data", shard_count=2)
     return tmp_path / "data"
 
@@ -44,16 +45,24 @@ def prepared(tmp_path):
 def test_they_are_those_of_a_pass_rounded(prepared, params):
     made = store.make(prepared, MODEL, params)
     documents = corpus.Documents(corpus.shards(prepared))
-    assert made["made"] == made["shards"] == len(documents.shards) and made["bytes"] == documents.lengths.sum()
+    assert (
+        made["made"] == made["shards"] == len(documents.shards) and made["bytes"] == documents.lengths.sum()
+    )
     found = store.Entropies(documents, made["fingerprint"])
     live = annotate.annotate(MODEL, params, list(documents))
     for i, values in enumerate(live):
         assert found[i].dtype == np.float32 and found[i][-1] == 0
         assert np.abs(found[i][:-1] - values[:-1]).max() <= patching.RESOLUTION / 2 + 1e-5
-        settings = dict(threshold=float(np.median(values)) // patching.RESOLUTION * patching.RESOLUTION + patching.RESOLUTION / 2)
+        settings = dict(
+            threshold=float(np.median(values)) // patching.RESOLUTION * patching.RESOLUTION
+            + patching.RESOLUTION / 2
+        )
         ids = vocab.encode_document(documents[i])
-        assert patching.lengths(ids, "entropy", entropies=found[i], include_next=False, **settings) == \
-            patching.lengths(ids, "entropy", entropies=values, include_next=False, resolution=patching.RESOLUTION, **settings)
+        assert patching.lengths(
+            ids, "entropy", entropies=found[i], include_next=False, **settings
+        ) == patching.lengths(
+            ids, "entropy", entropies=values, include_next=False, resolution=patching.RESOLUTION, **settings
+        )
     assert store.make(prepared, MODEL, params)["there"] == made["shards"]
 
 
@@ -90,7 +99,13 @@ def test_killed_and_begun_again_they_are_the_same(prepared, params, tmp_path, mo
     monkeypatch.setattr(os, "replace", dies)
     computed = []
     annotated = annotate.annotate
-    monkeypatch.setattr(annotate, "annotate", lambda model, params, documents, **more: computed.append(len(documents)) or annotated(model, params, documents, **more))
+    monkeypatch.setattr(
+        annotate,
+        "annotate",
+        lambda model, params, documents, **more: (
+            computed.append(len(documents)) or annotated(model, params, documents, **more)
+        ),
+    )
     for _ in range(100):
         try:
             again = store.make(prepared, MODEL, params)
@@ -130,7 +145,10 @@ def test_what_does_not_fit_is_said(prepared, params):
     with pytest.raises(UserError, match="not what its seal says"):
         store.Entropies(documents, mark)
     changed = jax.tree.map(lambda x: x + 1e-3, params)
-    assert store.fingerprint(MODEL, changed) != mark and store.fingerprint(MODEL, jax.tree.map(np.asarray, params)) == mark
+    assert (
+        store.fingerprint(MODEL, changed) != mark
+        and store.fingerprint(MODEL, jax.tree.map(np.asarray, params)) == mark
+    )
 
 
 SPREAD = """
@@ -148,37 +166,76 @@ np.savez(sys.argv[1], *annotate.annotate(MODEL, params, documents))
 
 def test_on_several_devices_they_are_the_same(tmp_path):
     out = tmp_path / "four.npz"
-    subprocess.run([sys.executable, "-c", SPREAD, str(out), os.path.dirname(__file__)], check=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    subprocess.run(
+        [sys.executable, "-c", SPREAD, str(out), os.path.dirname(__file__)],
+        check=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
     documents = [bytes(range(40)) * k for k in (1, 2, 7, 100)] + [b"x"]
     with np.load(out) as four:
-        for one, other in zip(annotate.annotate(MODEL, models.init(MODEL, jax.random.key(0)), documents), four.values(), strict=True):
+        for one, other in zip(
+            annotate.annotate(MODEL, models.init(MODEL, jax.random.key(0)), documents),
+            four.values(),
+            strict=True,
+        ):
             np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_annotate_and_calibrate_by_the_command_line(prepared, params, tmp_path, capsys, monkeypatch):
     from bltjax import api
-    lm = api.Model(cfg.run("lm", "byte-lm", MODEL), lambda: params, tmp_path / "lm")
-    monkeypatch.setattr(api, "load", lambda path, byte_lm=None: lm)
-    assert main(["data", "annotate", str(prepared), "--byte-lm", "lm", "--json"]) == 0
+
+    lm = api.Model(cfg.run("lm", "entropy-model", MODEL), lambda: params, tmp_path / "lm")
+    monkeypatch.setattr(api, "load", lambda path, entropy_model=None: lm)
+    assert main(["data", "annotate", str(prepared), "--entropy-model", "lm", "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert made["made"] == made["shards"]
     for scheme, more in (("entropy", []), ("monotonic", []), ("both", ["--delta", "-0.1"])):
-        arguments = ["data", "calibrate", "--data", str(prepared), "--scheme", scheme, "--size", "4.5", "--plot", str(tmp_path / "a.png"), *more]
+        arguments = [
+            "data",
+            "calibrate",
+            "--data",
+            str(prepared),
+            "--scheme",
+            scheme,
+            "--size",
+            "4.5",
+            "--plot",
+            str(tmp_path / "a.png"),
+            *more,
+        ]
         assert main([*arguments, "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
         assert abs(found["patch_size"] / 4.5 - 1) < 0.02 and found["entropies"] == made["fingerprint"]
         documents = corpus.Documents([shard for shard in corpus.shards(prepared) if shard.split == "train"])
         entropies = store.Entropies(documents, made["fingerprint"])
-        settings = {"delta" if scheme == "monotonic" else "threshold": found["threshold"], **({"delta": -0.1} if more else {})}
-        patches = sum(len(patching.lengths(vocab.encode_document(d), scheme, entropies=entropies[i], include_next=False, **settings)) for i, d in enumerate(documents))
-        assert np.isclose((documents.lengths + 2).sum() / patches, found["patch_size"]) and set(found["splits"]) >= {"train", "held_out"}
+        settings = {
+            "delta" if scheme == "monotonic" else "threshold": found["threshold"],
+            **({"delta": -0.1} if more else {}),
+        }
+        patches = sum(
+            len(
+                patching.lengths(
+                    vocab.encode_document(d), scheme, entropies=entropies[i], include_next=False, **settings
+                )
+            )
+            for i, d in enumerate(documents)
+        )
+        assert np.isclose((documents.lengths + 2).sum() / patches, found["patch_size"]) and set(
+            found["splits"]
+        ) >= {"train", "test"}
         assert found["errors"].keys() == found["splits"].keys() and 0 < found["errors"]["train"] < 0.5
         assert (tmp_path / "a.png").stat().st_size > 1000 and len(found["curve"]["all"][0]) > 20
-    for wrong, said in ((["--data", str(tmp_path)], "no prepared data"), ([], "--byte-lm DIR or --data DIR"), (["--data", str(prepared), "--max-length", "4"], "--max-length"),
-                        (["--data", str(prepared), "--bytes", "0"], "--bytes"), (["--data", str(prepared), "--size", "1e9"], "no threshold"),
-                        (["--data", str(prepared), "--plot", str(tmp_path / "none" / "a.png")], "cannot write the plot"), (["--byte-lm", "x", "--plot", "a.png"], "--plot needs")):
+    for wrong, said in (
+        (["--data", str(tmp_path)], "no prepared data"),
+        ([], "--entropy-model DIR or --data DIR"),
+        (["--data", str(prepared), "--max-length", "4"], "--max-length"),
+        (["--data", str(prepared), "--bytes", "0"], "--bytes"),
+        (["--data", str(prepared), "--size", "1e9"], "no threshold"),
+        (["--data", str(prepared), "--plot", str(tmp_path / "none" / "a.png")], "cannot write the plot"),
+        (["--entropy-model", "x", "--plot", "a.png"], "--plot needs"),
+    ):
         assert main(["data", "calibrate", "--size", "3", *wrong]) == 2
         out, err = capsys.readouterr()
         assert out == "" and err.count("\n") == 1 and said in err, wrong
-    assert main(["data", "annotate", str(tmp_path), "--byte-lm", "lm"]) == 2
+    assert main(["data", "annotate", str(tmp_path), "--entropy-model", "lm"]) == 2
     assert "no prepared data" in capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""Tokenizers: exact on any bytes, as many entries as asked for, the same from the same text, whole after a round trip through a file."""
+"""Tokenizers: exact on any bytes, as many entries as asked for, the same from the same text, whole after a
+round trip through a file."""
 
 import importlib.util
 import json
@@ -8,13 +9,28 @@ import numpy as np
 import pytest
 import tokenizers as library
 
-from bltjax.tokenizers import bpe
 from bltjax.errors import UserError
+from bltjax.tokenizers import bpe
 
-TEXT = [b"def first(x):\n    return x + 1  # the first of them\n\n\ndef second(y):\n    return first(y) - 12345\n" * 3,
-        "Straße, naïve café; 東京 and Ελλάδα aren't one word — they're 7.\r\n\r\n\t end".encode() * 3]
-ODD = [b"", b"\0", b"\xff", b"\x85\xa0\x1c\x1f \xc3", bytes(range(256)), bytes(reversed(range(256))), b" " * 1000, b"\n \n\t \r\n  x",
-       b"'s 'S 'Re x'll 'tis can't", "naïve €\N{GRINNING FACE}".encode()[:-1], b"1234567 12 3", b"<|begin_of_text|>"]
+TEXT = [
+    b"def first(x):\n    return x + 1  # the first of them\n\n\ndef second(y):\n    return first(y) - 12345\n"
+    * 3,
+    "Straße, naïve café; 東京 and Ελλάδα aren't one word — they're 7.\r\n\r\n\t end".encode() * 3,
+]
+ODD = [
+    b"",
+    b"\0",
+    b"\xff",
+    b"\x85\xa0\x1c\x1f \xc3",
+    bytes(range(256)),
+    bytes(reversed(range(256))),
+    b" " * 1000,
+    b"\n \n\t \r\n  x",
+    b"'s 'S 'Re x'll 'tis can't",
+    "naïve €\N{GRINNING FACE}".encode()[:-1],
+    b"1234567 12 3",
+    b"<|begin_of_text|>",
+]
 
 
 def random_bytes(count, size, seed=0):
@@ -42,7 +58,10 @@ def test_arbitrary_bytes_round_trip(trained):
 
 def test_vocabulary_counts_the_specials(trained):
     assert trained.vocab == 300 == len(trained.token_bytes) and (trained.bos, trained.eos) == (298, 299)
-    assert trained.byte_counts.dtype == np.int32 and np.flatnonzero(trained.byte_counts == 0).tolist() == [298, 299]
+    assert trained.byte_counts.dtype == np.int32 and np.flatnonzero(trained.byte_counts == 0).tolist() == [
+        298,
+        299,
+    ]
     assert {bytes([b]) for b in range(256)} <= set(trained.token_bytes)
     assert len(trained.encode(TEXT[0])) < len(TEXT[0]) / 1.5  # it does merge
     assert bpe.train_bpe(TEXT, 258).encode(b"ab\xff").size == 3
@@ -51,7 +70,10 @@ def test_vocabulary_counts_the_specials(trained):
 def test_words_are_encoded_as_the_library_encodes_the_text(trained):
     backend = library.Tokenizer.from_str(json.dumps(trained.state["tokenizer"]))
     for sample in TEXT + ODD + random_bytes(20, 400, seed=1):
-        assert backend.encode(sample.decode("latin-1"), add_special_tokens=False).ids == trained.encode(sample).tolist()
+        assert (
+            backend.encode(sample.decode("latin-1"), add_special_tokens=False).ids
+            == trained.encode(sample).tolist()
+        )
 
 
 def test_the_pattern_loses_no_byte_and_merges_stay_within_words(trained):
@@ -72,7 +94,12 @@ def test_save_and_load(trained, tmp_path):
     trained.save(path)
     loaded = bpe.load(path)
     assert [p.name for p in path.parent.iterdir()] == ["tokenizer.json"]
-    assert (loaded.fingerprint, loaded.bos, loaded.eos, loaded.token_bytes) == (trained.fingerprint, 298, 299, trained.token_bytes)
+    assert (loaded.fingerprint, loaded.bos, loaded.eos, loaded.token_bytes) == (
+        trained.fingerprint,
+        298,
+        299,
+        trained.token_bytes,
+    )
     for sample in TEXT + ODD:
         assert np.array_equal(loaded.encode(sample), trained.encode(sample))
 
@@ -90,7 +117,15 @@ def test_bad_input(trained, tmp_path):
     changed = json.loads(whole)
     merges = changed["tokenizer"]["model"]["merges"]
     merges[0], merges[1] = merges[1], merges[0]
-    for text in ("", "{}", "[1]", "null", whole[:-200], '{"kind": "trained", "tokenizer": {}, "fingerprint": "x"}', json.dumps(changed)):
+    for text in (
+        "",
+        "{}",
+        "[1]",
+        "null",
+        whole[:-200],
+        '{"kind": "trained", "tokenizer": {}, "fingerprint": "x"}',
+        json.dumps(changed),
+    ):
         bad = tmp_path / "bad.json"
         bad.write_text(text)
         with pytest.raises(UserError) as error:
@@ -104,7 +139,10 @@ def test_llama3_names_its_extra_when_missing(monkeypatch):
         bpe.llama3.__wrapped__()
 
 
-@pytest.mark.skipif(not (importlib.util.find_spec("llama_models") and importlib.util.find_spec("tiktoken")), reason="extra `llama`")
+@pytest.mark.skipif(
+    not (importlib.util.find_spec("llama_models") and importlib.util.find_spec("tiktoken")),
+    reason="extra `llama`",
+)
 def test_llama3(tmp_path):
     tokenizer = bpe.llama3()
     assert (tokenizer.vocab, tokenizer.bos, tokenizer.eos) == (128_256, 128_000, 128_001)
@@ -116,18 +154,38 @@ def test_llama3(tmp_path):
 
 
 def test_a_tokenizer_json(tmp_path):
-    """Byte-level BPE as Hugging Face writes it: exact bytes, specials apart, also where a text spells one, and where it is no UTF-8."""
+    """Byte-level BPE as Hugging Face writes it: exact bytes, specials apart, also where a text spells one,
+    and where it is no UTF-8."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=320, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
-                                  special_tokens=[AddedToken("<|begin_of_text|>", special=True), AddedToken("<|end_of_text|>", special=True)])
+    backend.pre_tokenizer, backend.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+        special_tokens=[
+            AddedToken("<|begin_of_text|>", special=True),
+            AddedToken("<|end_of_text|>", special=True),
+        ],
+    )
     backend.train_from_iterator(["the quick brown fox, the lazy dog; na\u00efve \u20ac"] * 50, trainer)
     backend.save(str(tmp_path / "tokenizer.json"))
     found = bpe.huggingface(tmp_path / "tokenizer.json")
-    for text in (b"the quick brown fox", b"", b"\xff\xfe the \x80", "na\u00efve <|end_of_text|> \U0001f600".encode(), bytes(range(256))):
+    for text in (
+        b"the quick brown fox",
+        b"",
+        b"\xff\xfe the \x80",
+        "na\u00efve <|end_of_text|> \U0001f600".encode(),
+        bytes(range(256)),
+    ):
         ids = found.encode(text)
-        assert found.decode(ids) == text and found.byte_counts[ids].sum() == len(text) and found.eos not in ids
+        assert (
+            found.decode(ids) == text and found.byte_counts[ids].sum() == len(text) and found.eos not in ids
+        )
     assert len(found.encode(b"the quick brown fox")) < 19 and found.token_bytes[found.bos] == b""
     backend.normalizer = normalizers.Lowercase()
     backend.save(str(tmp_path / "lower.json"))
@@ -138,9 +196,31 @@ def test_a_tokenizer_json(tmp_path):
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 WRITING = [  # twenty writing systems: "all people are born free" or the like
-    "All human beings are born free", "Όλοι οι άνθρωποι γεννιούνται", "Все люди рождаются свободными", "Բոլոր մարդիկ ծնվում են", "כל בני האדם נולדו", "يولد جميع الناس أحرارا",
-    "ܟܠ ܒܪܢܫܐ", "सभी मनुष्य जन्म से", "সমস্ত মানুষ স্বাধীনভাবে", "ਸਾਰਾ ਮਨੁੱਖੀ", "પ્રતિષ્ઠા અને અધિકાર", "மனிதப் பிறவியினர்", "అందరు మనుష్యులు", "ಎಲ್ಲಾ ಮಾನವರು", "മനുഷ്യരെല്ലാവരും",
-    "มนุษย์ทั้งหลาย", "ມະນຸດເກີດມາ", "ადამიანები იბადებიან", "የሰው ልጅ ሁሉ", "人人生而自由", "すべての人間は", "모든 인간은", "ᎾᏂᎥ ᎨᏒ", "ភ្ជាប់មនុស្ស", "\U00010330\U00010331 \U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "All human beings are born free",
+    "Όλοι οι άνθρωποι γεννιούνται",
+    "Все люди рождаются свободными",
+    "Բոլոր մարդիկ ծնվում են",
+    "כל בני האדם נולדו",
+    "يولد جميع الناس أحرارا",
+    "ܟܠ ܒܪܢܫܐ",
+    "सभी मनुष्य जन्म से",
+    "সমস্ত মানুষ স্বাধীনভাবে",
+    "ਸਾਰਾ ਮਨੁੱਖੀ",
+    "પ્રતિષ્ઠા અને અધિકાર",
+    "மனிதப் பிறவியினர்",
+    "అందరు మనుష్యులు",
+    "ಎಲ್ಲಾ ಮಾನವರು",
+    "മനുഷ്യരെല്ലാവരും",
+    "มนุษย์ทั้งหลาย",
+    "ມະນຸດເກີດມາ",
+    "ადამიანები იბადებიან",
+    "የሰው ልጅ ሁሉ",
+    "人人生而自由",
+    "すべての人間は",
+    "모든 인간은",
+    "ᎾᏂᎥ ᎨᏒ",
+    "ភ្ជាប់មនុស្ស",
+    "\U00010330\U00010331 \U0001f468\u200d\U0001f469\u200d\U0001f467",
 ]
 
 
@@ -150,6 +230,7 @@ def given(name, tmp_path):
     if name == "trained":
         return bpe.train_bpe(TEXT, 300)
     import test_llama
+
     test_llama.tokenizer_json(tmp_path / "tokenizer.json", 280)
     return bpe.read(tmp_path / "tokenizer.json")
 
@@ -157,15 +238,31 @@ def given(name, tmp_path):
 @pytest.mark.parametrize("name", ["trained", "sentencepiece", "huggingface"])
 def test_tokens_are_exact_in_every_writing(name, tmp_path):
     tokenizer = given(name, tmp_path)
-    samples = [text.encode() for text in WRITING] + ["  ".join(WRITING).encode("utf-16")] + ODD + random_bytes(20, 300)
-    samples += ["\u2581 a \u2581\u2581b".encode(), b" ", b"   x", b"<0x41> <s> </s>", b"\n\n\t", b"".join(samples)]
+    samples = (
+        [text.encode() for text in WRITING]
+        + ["  ".join(WRITING).encode("utf-16")]
+        + ODD
+        + random_bytes(20, 300)
+    )
+    samples += [
+        "\u2581 a \u2581\u2581b".encode(),
+        b" ",
+        b"   x",
+        b"<0x41> <s> </s>",
+        b"\n\n\t",
+        b"".join(samples),
+    ]
     check_exact(tokenizer, samples)
     for sample in samples:
         ids = tokenizer.encode(sample)
-        assert tokenizer.byte_counts[ids].sum() == len(sample) and not {tokenizer.bos, tokenizer.eos} & set(ids.tolist())
+        assert tokenizer.byte_counts[ids].sum() == len(sample) and not {tokenizer.bos, tokenizer.eos} & set(
+            ids.tolist()
+        )
     tokenizer.save(tmp_path / "saved.json")
     again = bpe.load(tmp_path / "saved.json")
-    assert again.fingerprint == tokenizer.fingerprint and all(np.array_equal(again.encode(s), tokenizer.encode(s)) for s in samples)
+    assert again.fingerprint == tokenizer.fingerprint and all(
+        np.array_equal(again.encode(s), tokenizer.encode(s)) for s in samples
+    )
 
 
 def test_sentencepiece_as_its_library_has_it():
@@ -180,8 +277,16 @@ def test_files_that_are_no_tokenizers(tmp_path):
     whole = (GOLDEN / "sentencepiece.model").read_bytes()
     unigram = whole.replace(b"\x18\x02", b"\x18\x01")  # the model type
     normalised = whole.replace(b"identity", b"identity") + b"\x1a\x04\x12\x02ab"
-    for content, says in ((b"", "SentencePiece"), (whole[:-3], "SentencePiece"), (b"\xff" * 50, "SentencePiece"), (unigram, "not exact bytes"), (normalised, "not exact bytes"),
-                          (b"{", "cannot read"), (b"{}", "cannot read"), (b"aGk= 0\naGk= x\n", "ranks|tiktoken")):
+    for content, says in (
+        (b"", "SentencePiece"),
+        (whole[:-3], "SentencePiece"),
+        (b"\xff" * 50, "SentencePiece"),
+        (unigram, "not exact bytes"),
+        (normalised, "not exact bytes"),
+        (b"{", "cannot read"),
+        (b"{}", "cannot read"),
+        (b"aGk= 0\naGk= x\n", "ranks|tiktoken"),
+    ):
         (tmp_path / "t").write_bytes(content)
         with pytest.raises(UserError, match=says):
             bpe.read(tmp_path / "t")
@@ -193,8 +298,12 @@ def byte_level(tmp_path, **changes):
     """A byte-level tokenizer.json with some of its sections changed."""
     backend = library.Tokenizer(library.models.BPE())
     backend.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = library.trainers.BpeTrainer(vocab_size=300, initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
-                                             special_tokens=["<s>", "</s>"])
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=300,
+        initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+        special_tokens=["<s>", "</s>"],
+    )
     backend.train_from_iterator(["to be or not to be"], trainer)
     state = json.loads(backend.to_str())
     state["model"] |= changes.pop("model", {})
@@ -204,16 +313,29 @@ def byte_level(tmp_path, **changes):
 
 
 def test_tokenizers_of_files_that_are_not_exact(tmp_path):
-    added = dict(id=400, content="    ", single_word=False, lstrip=False, rstrip=False, normalized=False, special=False)
+    added = dict(
+        id=400, content="    ", single_word=False, lstrip=False, rstrip=False, normalized=False, special=False
+    )
     found = bpe.read(byte_level(tmp_path, added=[added]))
     text = b"def f():\n        return 1\xff <s> x"
-    assert found.decode(found.encode(text)) == text and b"    " in [found.token_bytes[i] for i in found.encode(text)]
+    assert found.decode(found.encode(text)) == text and b"    " in [
+        found.token_bytes[i] for i in found.encode(text)
+    ]
     level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
     whole = json.loads(byte_level(tmp_path).read_text())["model"]["vocab"]
-    for changes in (dict(pre_tokenizer=level), dict(model=dict(dropout=0.5)), dict(added=[{**added, "lstrip": True, "content": "xyz"}]),
-                    dict(truncation=dict(direction="Right", max_length=5, strategy="LongestFirst", stride=0)),
-                    dict(pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, {**level, "add_prefix_space": False}]}),
-                    dict(model=dict(vocab={k: v for k, v in whole.items() if k != "q"}))):
+    for changes in (
+        dict(pre_tokenizer=level),
+        dict(model=dict(dropout=0.5)),
+        dict(added=[{**added, "lstrip": True, "content": "xyz"}]),
+        dict(truncation=dict(direction="Right", max_length=5, strategy="LongestFirst", stride=0)),
+        dict(
+            pre_tokenizer={
+                "type": "Sequence",
+                "pretokenizers": [{"type": "Whitespace"}, {**level, "add_prefix_space": False}],
+            }
+        ),
+        dict(model=dict(vocab={k: v for k, v in whole.items() if k != "q"})),
+    ):
         with pytest.raises(UserError, match="not exact bytes"):
             bpe.read(byte_level(tmp_path, **changes))
     with pytest.raises(UserError, match="special tokens"):

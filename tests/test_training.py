@@ -30,7 +30,13 @@ def rates(train, steps):
 
 def test_warmup_rule():
     default = train_config()
-    assert [optimizer.warmup_steps(default, n) for n in (1, 9, 100, 20_000, 500_000)] == [1, 1, 10, 2000, 2000]
+    assert [optimizer.warmup_steps(default, n) for n in (1, 9, 100, 20_000, 500_000)] == [
+        1,
+        1,
+        10,
+        2000,
+        2000,
+    ]
     assert optimizer.warmup_steps(train_config(warmup=7), 100) == 7
 
 
@@ -44,7 +50,11 @@ def test_wsd_stays_then_falls_linearly():
     train = train_config(lr=1.0, schedule="wsd", decay=0.25)
     lr = rates(train, 100)
     assert optimizer.decay_start(train, 100) == 75
-    assert np.all(lr[9:76] == 1) and np.allclose(np.diff(lr[75:]), -1 / 25, atol=1e-6) and lr[-1] == pytest.approx(1 / 25)
+    assert (
+        np.all(lr[9:76] == 1)
+        and np.allclose(np.diff(lr[75:]), -1 / 25, atol=1e-6)
+        and lr[-1] == pytest.approx(1 / 25)
+    )
 
 
 def test_stable_phase_does_not_know_the_number_of_steps():
@@ -87,8 +97,10 @@ def test_accumulation_is_one_big_batch():
         for a, b in zip(whole_metrics, cut_metrics):
             assert a == pytest.approx(b, rel=1e-4)
         # Adam divides by the gradient's size, so compare the accumulated first moments, not the parameters.
-        for a, b in zip(jax.tree.leaves(optax.tree_utils.tree_get(whole.opt_state, "mu")),
-                        jax.tree.leaves(optax.tree_utils.tree_get(cut.opt_state, "mu"))):
+        for a, b in zip(
+            jax.tree.leaves(optax.tree_utils.tree_get(whole.opt_state, "mu")),
+            jax.tree.leaves(optax.tree_utils.tree_get(cut.opt_state, "mu")),
+        ):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
     with pytest.raises(UserError, match="3 equal"):
         states(train_config(), 3, batches)
@@ -98,6 +110,7 @@ def test_step_metrics_are_of_the_state_given():
     config, batch = tiny_config(), TinyRows().batch(0)
     state = init_state(config.train, 10, models.init(config.model, jax.random.key(0)))
     from bltjax.models import loss
+
     sums = jax.jit(lambda params: loss.nats(config.model, params, batch))(state.params)
     new, results = make_step(config.model, config.train, 10)(state, batch)
     assert float(results["loss"]) == pytest.approx(float(sums["loss"] / sums["targets"]), rel=1e-6)
@@ -108,15 +121,33 @@ def test_step_metrics_are_of_the_state_given():
 def test_run_learns_and_its_lines_are_complete(tmp_path):
     params = run(tmp_path, steps=40, real=True)
     lines = metrics.read(tmp_path / "metrics.jsonl")
-    assert [line["step"] for line in lines] == list(range(1, 41)) and lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    assert [line["step"] for line in lines] == list(range(1, 41)) and lines[-1]["loss"] < 0.5 * lines[0][
+        "loss"
+    ]
     counts = TinyRows().counts(40)
     assert [line["bytes"] for line in lines] == np.cumsum(counts["bytes"]).tolist()
     assert lines[-1]["executed_flops"] == 40 * 2e6 and lines[-1]["useful_flops"] == pytest.approx(40 * 1.15e6)
-    wanted = {"step", "loss", "bpb", "bytes", "patch_size", "useful_flops", "executed_flops", "grad_norm", "lr", "packing_bytes",
-              "packing_patches", *metrics.WALL_CLOCK}
-    assert all(set(line) == wanted and all(v is None or math.isfinite(v) for v in line.values()) for line in lines)
+    wanted = {
+        "step",
+        "loss",
+        "bpb",
+        "bytes",
+        "patch_size",
+        "useful_flops",
+        "executed_flops",
+        "grad_norm",
+        "lr",
+        "packing_bytes",
+        "packing_patches",
+        *metrics.WALL_CLOCK,
+    }
+    assert all(
+        set(line) == wanted and all(v is None or math.isfinite(v) for v in line.values()) for line in lines
+    )
     assert [x["packing_bytes"] for x in lines] == (counts["slots"] / TinyRows.capacity["slots"]).tolist()
-    assert [x["patch_size"] for x in lines] == (counts["bytes"] / counts["slots"]).tolist() and lines[0]["packing_patches"] is None
+    assert [x["patch_size"] for x in lines] == (counts["bytes"] / counts["slots"]).tolist() and lines[0][
+        "packing_patches"
+    ] is None
     assert jax.tree.all(jax.tree.map(np.array_equal, params, checkpoint.load_params(tmp_path)))
     assert checkpoint.steps(tmp_path) == [36, 40]
 
@@ -142,7 +173,9 @@ def test_log_every_keeps_the_last(tmp_path):
 
 def test_four_checkpoints_a_run():
     assert loop.checkpoint_steps(train_config(), 100) == {25, 50, 75, 100}
-    assert loop.checkpoint_steps(train_config(), 10) == {3, 6, 9, 10} and loop.checkpoint_steps(train_config(), 1) == {1}
+    assert loop.checkpoint_steps(train_config(), 10) == {3, 6, 9, 10} and loop.checkpoint_steps(
+        train_config(), 1
+    ) == {1}
     assert loop.checkpoint_steps(train_config(checkpoint_every=40), 100) == {40, 80, 100}
 
 
@@ -193,13 +226,20 @@ def test_signal_saves_and_stops_and_the_run_goes_on(tmp_path, number):
 
 
 def same_lines(a, b):
-    a, b = ([{k: v for k, v in line.items() if k not in metrics.WALL_CLOCK} for line in metrics.read(d / "metrics.jsonl")] for d in (a, b))
+    a, b = (
+        [
+            {k: v for k, v in line.items() if k not in metrics.WALL_CLOCK}
+            for line in metrics.read(d / "metrics.jsonl")
+        ]
+        for d in (a, b)
+    )
     return a == b
 
 
 def test_failure_of_the_rows_loses_only_what_no_checkpoint_had(tmp_path):
     def fail():
         raise OSError("the data went away")
+
     with pytest.raises(OSError, match="went away"):
         run(tmp_path / "a", rows=FailingAt(15, fail))
     assert checkpoint.newest_whole(tmp_path / "a") == 12
@@ -212,7 +252,10 @@ def test_finished_run_returns_at_once(tmp_path):
     params = run(tmp_path)
     text = (tmp_path / "metrics.jsonl").read_text()
     again = run(tmp_path, rows=FailingAt(0, lambda: pytest.fail("a batch was asked for")))
-    assert jax.tree.all(jax.tree.map(np.array_equal, params, again)) and (tmp_path / "metrics.jsonl").read_text() == text
+    assert (
+        jax.tree.all(jax.tree.map(np.array_equal, params, again))
+        and (tmp_path / "metrics.jsonl").read_text() == text
+    )
 
 
 def test_resuming_as_another_run_is_refused(tmp_path):
@@ -224,7 +267,9 @@ def test_resuming_as_another_run_is_refused(tmp_path):
 
 
 def wsd(**changes):
-    return tiny_config(**{"train.schedule": "wsd", "train.warmup": 3, "train.decay": 0.25, "train.keep": 0, **changes})
+    return tiny_config(
+        **{"train.schedule": "wsd", "train.warmup": 3, "train.decay": 0.25, "train.keep": 0, **changes}
+    )
 
 
 def test_branch_continues_the_stable_phase(tmp_path):
@@ -235,18 +280,32 @@ def test_branch_continues_the_stable_phase(tmp_path):
         branched = run(tmp_path / name, wsd(**{"train.branch_from": str(where)}), steps=20)
         lines = metrics.read(tmp_path / name / "metrics.jsonl")
         assert [line["step"] for line in lines] == list(range(first + 1, 21))
-        assert [(x["loss"], x["lr"], x["bytes"]) for x in lines] == [(x["loss"], x["lr"], x["bytes"]) for x in whole[first:]]
-        assert jax.tree.all(jax.tree.map(np.array_equal, branched, checkpoint.load_params(tmp_path / "short")))
+        assert [(x["loss"], x["lr"], x["bytes"]) for x in lines] == [
+            (x["loss"], x["lr"], x["bytes"]) for x in whole[first:]
+        ]
+        assert jax.tree.all(
+            jax.tree.map(np.array_equal, branched, checkpoint.load_params(tmp_path / "short"))
+        )
 
 
-@pytest.mark.parametrize("changes,match", [
-    ({"model.width": 8}, "model.width is 8 here, 16 there"), ({"data.seed": 1}, "data.seed"), ({"train.lr": 1e-3}, "train.lr"),
-    ({"train.warmup": 4}, "warm-up has 4 steps here, 3 there"), ({"train.schedule": "cosine"}, "needs train.schedule wsd"),
-    ({"train.branch_from": "{}@7"}, "of step 7"), ({"train.branch_from": "{}@18"}, "past the start"),
-    ({"train.branch_from": "{}x"}, "no run"),
-])
+@pytest.mark.parametrize(
+    "changes,match",
+    [
+        ({"model.width": 8}, "model.width is 8 here, 16 there"),
+        ({"data.seed": 1}, "data.seed"),
+        ({"train.lr": 1e-3}, "train.lr"),
+        ({"train.warmup": 4}, "warm-up has 4 steps here, 3 there"),
+        ({"train.schedule": "cosine"}, "needs train.schedule wsd"),
+        ({"train.branch_from": "{}@7"}, "of step 7"),
+        ({"train.branch_from": "{}@18"}, "past the start"),
+        ({"train.branch_from": "{}x"}, "no run"),
+    ],
+)
 def test_branch_from_something_else_is_refused(tmp_path, long_run, changes, match):
-    changes = {"train.branch_from": str(long_run), **{k: v.format(long_run) if isinstance(v, str) else v for k, v in changes.items()}}
+    changes = {
+        "train.branch_from": str(long_run),
+        **{k: v.format(long_run) if isinstance(v, str) else v for k, v in changes.items()},
+    }
     with pytest.raises(UserError, match=match):
         run(tmp_path, wsd(**changes), steps=20)
 

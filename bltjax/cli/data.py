@@ -10,36 +10,80 @@ from bltjax.errors import UserError
 def add(parser) -> None:
     """The parts of `bltjax data` and their options."""
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART", parser_class=type(parser))
-    sub = parts.add_parser("prepare", help="any source as shuffled shards", description="Shuffles and cuts a source into shards of ArrayRecord with an index and a "
-                           "manifest, in memory that does not grow with it. Stopped at any moment, the same command goes on.")
+    sub = parts.add_parser(
+        "prepare",
+        help="any source as shuffled shards",
+        description=(
+            "Shuffles and cuts a source into shards of ArrayRecord with an index and a "
+            "manifest, in memory that does not grow with it. Stopped at any moment, the same command goes on."
+        ),
+    )
     sub.add_argument("source", help="stdlib, files, arrayrecord, tfds:NAME or hf:NAME")
     sub.add_argument("globs", nargs="*", metavar="PATTERN", help="files, arrayrecord: paths or URLs, quoted")
-    sub.add_argument("--out", type=pathlib.Path, required=True, help="the directory to be made, or gone on with")
+    sub.add_argument(
+        "--out", type=pathlib.Path, required=True, help="the directory to be made, or gone on with"
+    )
     sub.add_argument("--shard", default="0/1", metavar="I/N", help="the part of this job among N, from 0 on")
-    sub.add_argument("--shards", type=int, default=0, metavar="COUNT", help="shards of training text that a job writes (default: by size, 64 MB each)")
-    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the config's data section, such as text_field=body or held_out=0.001")
+    sub.add_argument(
+        "--shards",
+        type=int,
+        default=0,
+        metavar="COUNT",
+        help="shards of training text that a job writes (default: by size, 64 MB each)",
+    )
+    sub.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a key of the config's data section, such as text_field=body or test=0.001",
+    )
     sub.add_argument("--json", action="store_true")
     sub.set_defaults(call=prepare)
-    sub = parts.add_parser("annotate", help="entropies of prepared data", description="Entropies of every byte of a prepared data set by a byte LM, kept "
-                           "beside it. Stopped at any moment, the same command goes on; several share the work.")
+    sub = parts.add_parser(
+        "annotate",
+        help="entropies of prepared data",
+        description=(
+            "Entropies of every byte of a prepared data set by an entropy model, kept "
+            "beside it. Stopped at any moment, the same command goes on; several share the work."
+        ),
+    )
     sub.add_argument("directory", type=pathlib.Path, help="what bltjax data prepare wrote")
-    sub.add_argument("--byte-lm", type=pathlib.Path, required=True, help="a byte LM's run directory (or a run or checkpoint that has one)")
+    sub.add_argument(
+        "--entropy-model",
+        type=pathlib.Path,
+        required=True,
+        help="an entropy model's run directory (or a run or checkpoint that has one)",
+    )
     sub.add_argument("--shard", default="0/1", metavar="I/N", help="the part of this job among N, from 0 on")
     sub.add_argument("--json", action="store_true")
     sub.set_defaults(call=annotate)
-    sub = parts.add_parser("inspect", help="what a data set or a run's rows hold", description="What a prepared data set holds, or rows of a run as text with "
-                           "its patches marked.")
+    sub = parts.add_parser(
+        "inspect",
+        help="what a data set or a run's rows hold",
+        description="What a prepared data set holds, or rows of a run as text with its patches marked.",
+    )
     sub.add_argument("path", type=pathlib.Path, help="what bltjax data prepare wrote, or a run directory")
     sub.add_argument("--step", type=int, default=0, help="of a run: which step's rows")
     sub.add_argument("--rows", type=int, default=2, help="of a run: how many of them")
     sub.add_argument("--verify", action="store_true", help="of a data set: compare all checksums")
     sub.add_argument("--json", action="store_true")
     sub.set_defaults(call=inspect)
-    sub = parts.add_parser("calibrate", help="the threshold for a mean patch size",
-                           description="The threshold that gives a mean patch size: on annotated data, or on text that a byte LM's own data config reads.")
-    sub.add_argument("--byte-lm", type=pathlib.Path, help="a byte LM's run directory (or a run that used one)")
+    sub = parts.add_parser(
+        "calibrate",
+        help="the threshold for a mean patch size",
+        description=(
+            "The threshold that gives a mean patch size: on annotated data, or on text that an entropy"
+            " model's own data config reads."
+        ),
+    )
+    sub.add_argument(
+        "--entropy-model", type=pathlib.Path, help="an entropy model's run directory (or a run that used one)"
+    )
     sub.add_argument("--data", type=pathlib.Path, metavar="DIR", help="a prepared and annotated data set")
-    sub.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="with --data: draw patch size against threshold")
+    sub.add_argument(
+        "--plot", type=pathlib.Path, metavar="FILE", help="with --data: draw patch size against threshold"
+    )
     sub.add_argument("--size", type=float, required=True, help="mean bytes per patch to reach")
     sub.add_argument("--scheme", default="entropy", choices=["entropy", "monotonic", "both"])
     sub.add_argument("--delta", type=float, default=0.0, help="both: the jump that is wanted too")
@@ -63,10 +107,15 @@ def job(shard: str) -> tuple[int, int]:
 def prepare(args) -> int:
     from bltjax import config as cfg
     from bltjax.data import prepare as preparing
+
     part, parts = job(args.shard)
     if args.shards < 0:
         raise UserError(f"--shards {args.shards}: it must be 1 or more")
-    if ignored := [item for item in args.set if item.split("=")[0].strip() in ("source", *(["globs"] if args.globs else []))]:
+    if ignored := [
+        item
+        for item in args.set
+        if item.split("=")[0].strip() in ("source", *(["globs"] if args.globs else []))
+    ]:
         raise UserError(f"--set {ignored[0]}: SOURCE and PATTERN say it already")
     if args.globs and args.source not in ("files", "arrayrecord"):
         raise UserError(f"{args.globs[0]}: patterns go with files and arrayrecord, not with {args.source}")
@@ -74,8 +123,14 @@ def prepare(args) -> int:
         raise UserError("--out is empty; it is the directory to be made")
     data = cfg.parse_set(cfg.data(), args.set)
     data = cfg.replace(data, source=args.source, **({"globs": tuple(args.globs)} if args.globs else {}))
-    manifest = preparing.prepare(data, args.out, shard_count=args.shards, part=part, parts=parts,
-                                 say=lambda text: print(text, file=sys.stderr, flush=True))
+    manifest = preparing.prepare(
+        data,
+        args.out,
+        shard_count=args.shards,
+        part=part,
+        parts=parts,
+        say=lambda text: print(text, file=sys.stderr, flush=True),
+    )
     print(json.dumps(manifest) if args.json else preparing.text(manifest))
     return 0
 
@@ -84,11 +139,19 @@ def annotate(args) -> int:
     from bltjax import api
     from bltjax.data import corpus
     from bltjax.entropy import store
+
     part, parts = job(args.shard)
     corpus.shards(args.directory)
-    lm = api.load(args.byte_lm).byte_lm
-    made = store.make(args.directory, lm.config.model, lm.params, part=part, parts=parts, source=str(lm.folder),
-                       say=lambda text: print(text, file=sys.stderr, flush=True))
+    lm = api.load(args.entropy_model).entropy_model
+    made = store.make(
+        args.directory,
+        lm.config.model,
+        lm.params,
+        part=part,
+        parts=parts,
+        source=str(lm.folder),
+        say=lambda text: print(text, file=sys.stderr, flush=True),
+    )
     if args.json:
         print(json.dumps(made))
     else:
@@ -99,6 +162,7 @@ def annotate(args) -> int:
 
 def inspect(args) -> int:
     from bltjax.inspection import rows as inspect_data
+
     found = inspect_data.of(args.path, args.step, args.rows, args.verify)
     print(json.dumps(found) if args.json else inspect_data.text(found))
     return 0
@@ -106,33 +170,56 @@ def inspect(args) -> int:
 
 def calibrate(args) -> int:
     from bltjax.inspection import patches as inspect_patches
+
     if args.bytes is not None and args.bytes < 1:
         raise UserError(f"--bytes {args.bytes}: it must be 1 or more")
     if args.data:
         return calibrate_data(args)
     if args.max_length < 0:
         raise UserError(f"--max-length {args.max_length}: it must be 0 (no limit) or more")
-    if not args.byte_lm or args.plot:
-        raise UserError("--plot needs --data DIR" if args.plot else "--byte-lm DIR or --data DIR says whose entropies")
-    result = inspect_patches.calibrated(args.byte_lm, args.scheme, args.size, args.bytes or 1_000_000, delta=args.delta, max_length=args.max_length)
+    if not args.entropy_model or args.plot:
+        raise UserError(
+            "--plot needs --data DIR"
+            if args.plot
+            else "--entropy-model DIR or --data DIR says whose entropies"
+        )
+    result = inspect_patches.calibrated(
+        args.entropy_model,
+        args.scheme,
+        args.size,
+        args.bytes or 1_000_000,
+        delta=args.delta,
+        max_length=args.max_length,
+    )
     if args.json:
         print(json.dumps(result))
     else:
-        print(f"{args.scheme}: threshold {result['threshold']:.6f} nats gives {result['patch_size']:.3f} bytes per patch "
-              f"on {result['bytes']:,} bytes of text that is not held out")
+        print(
+            f"{args.scheme}: threshold {result['threshold']:.6f} nats gives {result['patch_size']:.3f} bytes"
+            f" per patch on {result['bytes']:,} bytes of validation and training text"
+        )
     return 0
 
 
 def calibrate_data(args) -> int:
     from bltjax import api
     from bltjax.entropy import curves, store
+
     if args.max_length:
-        raise UserError("--max-length cannot be calibrated with --data: what is counted there knows no lengths")
+        raise UserError(
+            "--max-length cannot be calibrated with --data: what is counted there knows no lengths"
+        )
     if args.plot:
         curves.check_plot(args.plot)
-    lm = api.load(args.byte_lm).byte_lm if args.byte_lm else None
-    result = curves.calibrated(args.data, args.scheme, args.size, mark=store.fingerprint(lm.config.model, lm.params) if lm else "",
-                               delta=args.delta if args.scheme == "both" else None, limit=args.bytes or 0)
+    lm = api.load(args.entropy_model).entropy_model if args.entropy_model else None
+    result = curves.calibrated(
+        args.data,
+        args.scheme,
+        args.size,
+        mark=store.fingerprint(lm.config.model, lm.params) if lm else "",
+        delta=args.delta if args.scheme == "both" else None,
+        limit=args.bytes or 0,
+    )
     if args.plot:
         curves.plot(result, args.plot)
     print(json.dumps(result) if args.json else curves.text(result))

@@ -1,4 +1,5 @@
-"""The config of one run: its sections with their defaults and sources, and how it is changed, written and read.
+"""The config of one run: its sections with their defaults and sources, and how it is changed, written and
+read.
 
 A config is a locked `ml_collections.ConfigDict`: an unknown key is an error. Sources in the comments:
 `paper` is arXiv 2412.09871, `released` is what the released checkpoints compute.
@@ -14,29 +15,54 @@ from ml_collections import ConfigDict
 from bltjax.config.presets import blt_model, transformer
 from bltjax.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1: before text was called training, validation and test text
 
-FAMILIES = ("bpe", "blt-entropy", "blt-space", "blt-space-no-cross", "blt-strided", "blt-bpe", "blt-random", "spacebyte", "megabyte")
+# Keys by their former names, for a line that says the new one.
+RENAMED = {"tuning": "validation", "held_out": "test", "tuning_bytes": "validation_bytes", "held_out_bytes": "test_bytes", "byte_lm": "entropy_model"}
+
+FAMILIES = (
+    "bpe",
+    "blt-entropy",
+    "blt-space",
+    "blt-space-no-cross",
+    "blt-strided",
+    "blt-bpe",
+    "blt-random",
+    "spacebyte",
+    "megabyte",
+)
 SCHEMES = ("strided", "space", "entropy", "monotonic", "both", "bpe", "random", "none")
 KINDS = ("blt", "token", "byte")
 
+
 def training() -> ConfigDict:
     """Optimizer and schedule; the numbers are the paper's (section 4.8) unless a comment says otherwise."""
-    return ConfigDict(dict(
-        steps=0,  # 0: as many as the budget pays for
-        lr=4e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0,
-        warmup=-1,  # steps; -1: min(2000, 10% of the steps), the rule for runs below 20,000 steps
-        schedule="cosine",  # cosine to final_lr, or wsd, or constant
-        final_lr=0.0,  # fraction of lr
-        decay=0.2,  # wsd: the last fraction of the steps decays linearly to final_lr
-        lr_scale=(),  # "encoder/embed=0.1": another learning rate for parameters below this path (Llama's layers in a BLT: paper section 6.2)
-        accumulate=1,  # microbatches per step
-        checkpoint_every=0,  # steps; 0: four checkpoints a run
-        keep=2,
-        log_every=1,
-        init_from="",  # a run, an imported checkpoint or a Hugging Face directory whose parameters this run starts from (sweep/starting.py)
-        branch_from="",  # wsd: a run directory whose stable phase this run continues
-    )).lock()
+    return ConfigDict(
+        dict(
+            steps=0,  # 0: as many as the budget pays for
+            lr=4e-4,
+            beta1=0.9,
+            beta2=0.95,
+            eps=1e-8,
+            weight_decay=0.1,
+            clip=1.0,
+            warmup=-1,  # steps; -1: min(2000, 10% of the steps), the rule for runs below 20,000 steps
+            schedule="cosine",  # cosine to final_lr, or wsd, or constant
+            final_lr=0.0,  # fraction of lr
+            decay=0.2,  # wsd: the last fraction of the steps decays linearly to final_lr
+            # "encoder/embed=0.1": another learning rate for parameters below this path (Llama's layers in a
+            # BLT: paper section 6.2)
+            lr_scale=(),
+            accumulate=1,  # microbatches per step
+            checkpoint_every=0,  # steps; 0: four checkpoints a run
+            keep=2,
+            log_every=1,
+            # a run, an imported checkpoint or a Hugging Face directory whose parameters this run starts from
+            # (sweep/starting.py)
+            init_from="",
+            branch_from="",  # wsd: a run directory whose stable phase this run continues
+        )
+    ).lock()
 
 
 def lr_scales(train) -> dict[str, float]:
@@ -53,66 +79,122 @@ def lr_scales(train) -> dict[str, float]:
     return found
 
 
-# The keys of `data` that decide which text is in which split: runs that share them hold out the same documents.
-TEXT_KEYS = ("source", "globs", "folder", "mix", "subset", "text_field", "min_bytes", "tuning", "held_out")
+# The keys of `data` that decide which text is in which split: runs that share them hold out the same
+# documents.
+TEXT_KEYS = ("source", "globs", "folder", "mix", "subset", "text_field", "min_bytes", "validation", "test")
 
 
 def data() -> ConfigDict:
     """Which text, how it is split and how it is packed. Sizes in bytes."""
-    return ConfigDict(dict(
-        source="stdlib",  # stdlib | files | arrayrecord | tfds:NAME | hf:NAME (data/sources.py) | prepared
-        globs=(),  # files, arrayrecord: patterns of paths or URLs (what is in which kind of file: data/files.py)
-        mix=(),  # prepared: several directories with the share of bytes that is read of each, such as "prepared/web=0.7"; no folder then
-        folder="",  # prepared: its directory; tfds: where its data sets lie ("": where it looks by itself)
-        subset="train",  # tfds, hf: which of its own splits
-        text_field="text",  # the field of a JSON line or record, the column of a Parquet file
-        group_field="",  # a field by which text is told apart in reports (a language, say); "": the file name's ending
-        longest=1 << 24,  # bytes; a longer document is an error
-        min_bytes=32,  # shorter documents are left out
-        tuning=0.03, held_out=0.03,  # fractions of near-duplicate groups
-        max_train_bytes=0,  # 0: all; else the first of the shuffled training documents, repeated by epochs
-        context=512,  # bytes of context: T slots a row for bytes, context / bytes per token for tokens
-        rows=8,  # rows in a batch
-        patch_slack=1.15,  # P = slack · context / patch size
-        together=0,  # rows that are packed together, to be full of bytes and of patches (data/balance.py; slack 1.02 is enough then); 0: in order
-        seed=0,  # order of documents
-    )).lock()
+    return ConfigDict(
+        dict(
+            # stdlib | files | arrayrecord | tfds:NAME | hf:NAME (data/sources.py) | prepared
+            source="stdlib",
+            # files, arrayrecord: patterns of paths or URLs (what is in which kind of file: data/files.py)
+            globs=(),
+            # prepared: several directories with the share of bytes that is read of each, such as
+            # "prepared/web=0.7"; no folder then
+            mix=(),
+            # prepared: its directory; tfds: where its data sets lie ("": where it looks by itself)
+            folder="",
+            subset="train",  # tfds, hf: which of its own splits
+            text_field="text",  # the field of a JSON line or record, the column of a Parquet file
+            # a field by which text is told apart in reports (a language, say); "": the file name's ending
+            group_field="",
+            longest=1 << 24,  # bytes; a longer document is an error
+            min_bytes=32,  # shorter documents are left out
+            validation=0.03,
+            test=0.03,  # fractions of near-duplicate groups
+            # 0: all; else the first of the shuffled training documents, repeated by epochs
+            max_train_bytes=0,
+            context=512,  # bytes of context: T slots a row for bytes, context / bytes per token for tokens
+            rows=8,  # rows in a batch
+            patch_slack=1.15,  # P = slack · context / patch size
+            # rows that are packed together, to be full of bytes and of patches (data/balance.py; slack 1.02
+            # is enough then); 0: in order
+            together=0,
+            seed=0,  # order of documents
+        )
+    ).lock()
 
 
 def evaluation() -> ConfigDict:
-    """How much of the held-out and tuning texts is scored; whole documents, in hash order, up to so many bytes (0: all)."""
-    return ConfigDict(dict(held_out_bytes=0, tuning_bytes=0)).lock()
+    """How much of the test and validation texts is scored; whole documents, in hash order, up to so many
+    bytes (0: all)."""
+    return ConfigDict(dict(test_bytes=0, validation_bytes=0)).lock()
 
 
 def patching(scheme: str = "none", size: float = 1.0, **changes) -> ConfigDict:
-    """How bytes become patches. size: the target (entropy, monotonic, both, random), exact (strided) or expected (space, bpe) mean."""
-    return ConfigDict({**dict(
-        scheme=scheme, size=float(size),
-        threshold=float("nan"),  # nats; nan: calibrated on the rows the run will read (delta too, for monotonic)
-        delta=float("nan"),  # nats; monotonic and both
-        max_length=0,  # 0: no limit
-        resolution=0.0,  # nats: entropies are rounded to multiples of it first (2**-13 where they are read from data at rest); 0: not
-        seed=0,  # random
-    ), **changes}).lock()
+    """How bytes become patches. size: the target (entropy, monotonic, both, random), exact (strided) or
+    expected (space, bpe) mean."""
+    return ConfigDict(
+        {
+            **dict(
+                scheme=scheme,
+                size=float(size),
+                threshold=float(
+                    "nan"
+                ),  # nats; nan: calibrated on the rows the run will read (delta too, for monotonic)
+                delta=float("nan"),  # nats; monotonic and both
+                max_length=0,  # 0: no limit
+                # nats: entropies are rounded to multiples of it first (2**-13 where they are read from data
+                # at rest); 0: not
+                resolution=0.0,
+                seed=0,  # random
+            ),
+            **changes,
+        }
+    ).lock()
 
 
-def tokenizer(kind: str = "none", vocab: int = 0, bytes_per_token: float = 0.0, ends=(), path: str = "") -> ConfigDict:
-    """BPE: `trained` here on training text with `vocab` entries, `llama3` (128,256, extra `llama`), `file` (of `path`: a tokenizer.json, Llama
-    3's ranks or a SentencePiece file), or `given`: that of train.init_from. bytes_per_token: expected. ends: ids at which a generated text
-    ends, beside the tokenizer's EOS (Llama's turns)."""
-    return ConfigDict(dict(kind=kind, vocab=vocab, bytes_per_token=bytes_per_token, ends=tuple(ends), path=path)).lock()
+def tokenizer(
+    kind: str = "none", vocab: int = 0, bytes_per_token: float = 0.0, ends=(), path: str = ""
+) -> ConfigDict:
+    """BPE: `trained` here on training text with `vocab` entries, `llama3` (128,256, extra `llama`), `file`
+    (of `path`: a tokenizer.json, Llama 3's ranks or a SentencePiece file), or `given`: that of
+    train.init_from. bytes_per_token: expected. ends: ids at which a generated text ends, beside the
+    tokenizer's EOS (Llama's turns)."""
+    return ConfigDict(
+        dict(kind=kind, vocab=vocab, bytes_per_token=bytes_per_token, ends=tuple(ends), path=path)
+    ).lock()
 
 
-def run(name: str, family: str, model: ConfigDict, *, patching_: ConfigDict | None = None, tokenizer_: ConfigDict | None = None,
-        data_: ConfigDict | None = None, training_: ConfigDict | None = None, evaluation_: ConfigDict | None = None,
-        byte_lm: ConfigDict | None = None, budget_flops: float = 0.0, size: str = "", seed: int = 0) -> ConfigDict:
-    """One whole run. byte_lm: the run that trains the entropy model (family `byte-lm`), for schemes that need entropies."""
-    config = ConfigDict(dict(
-        schema_version=SCHEMA_VERSION, name=name, family=family, size=size, seed=seed,
-        budget_flops=float(budget_flops),  # `exact` useful training FLOPs, entropy model left out; 0: train.steps decides
-        model=model, patching=patching_ or patching(), tokenizer=tokenizer_ or tokenizer(), data=data_ or data(),
-        train=training_ or training(), eval=evaluation_ or evaluation(), byte_lm=byte_lm or ConfigDict(),
-    ))
+def run(
+    name: str,
+    family: str,
+    model: ConfigDict,
+    *,
+    patching_: ConfigDict | None = None,
+    tokenizer_: ConfigDict | None = None,
+    data_: ConfigDict | None = None,
+    training_: ConfigDict | None = None,
+    evaluation_: ConfigDict | None = None,
+    entropy_model: ConfigDict | None = None,
+    budget_flops: float = 0.0,
+    size: str = "",
+    seed: int = 0,
+) -> ConfigDict:
+    """One whole run. entropy_model: the run that trains the entropy model (family `entropy-model`), for
+    schemes that need entropies."""
+    config = ConfigDict(
+        dict(
+            schema_version=SCHEMA_VERSION,
+            name=name,
+            family=family,
+            size=size,
+            seed=seed,
+            budget_flops=float(
+                budget_flops
+            ),  # `exact` useful training FLOPs, entropy model left out; 0: train.steps decides
+            model=model,
+            patching=patching_ or patching(),
+            tokenizer=tokenizer_ or tokenizer(),
+            data=data_ or data(),
+            train=training_ or training(),
+            eval=evaluation_ or evaluation(),
+            entropy_model=entropy_model or ConfigDict(),
+        )
+    )
     return config.lock()
 
 
@@ -125,6 +207,8 @@ def replace(config: ConfigDict, **changes) -> ConfigDict:
         for part in path:
             node = node.get(part) if isinstance(node, ConfigDict) and part in node else None
         if not isinstance(node, ConfigDict) or last not in node:
+            if (now := ".".join(RENAMED.get(part, part) for part in key.split("."))) != key:
+                raise UserError(f"{key} is now called {now}")
             known = list(flat(config))
             close = difflib.get_close_matches(key, known, 3, 0.4) or known[:8]
             raise UserError(f"unknown key {key!r}; did you mean {', '.join(close)}?")
@@ -134,7 +218,13 @@ def replace(config: ConfigDict, **changes) -> ConfigDict:
             if value is None and isinstance(node[last], (bool, int, str, tuple)):
                 raise TypeError
             with node.ignore_type() if value is None else node.unlocked():
-                node[last] = float(value) if isinstance(node[last], float) and isinstance(value, int) and not isinstance(value, bool) else value
+                node[last] = (
+                    float(value)
+                    if isinstance(node[last], float)
+                    and isinstance(value, int)
+                    and not isinstance(value, bool)
+                    else value
+                )
         except TypeError:
             like = 'list, such as ["a", "b"]' if isinstance(node[last], tuple) else type(node[last]).__name__
             raise UserError(f"{key}: {value!r} is not of type {like}") from None
@@ -142,7 +232,8 @@ def replace(config: ConfigDict, **changes) -> ConfigDict:
 
 
 def parse_set(config: ConfigDict, assignments) -> ConfigDict:
-    """`--set key=value` applied: values are read as JSON where they parse, else as text. Bad key, type or form: UserError."""
+    """`--set key=value` applied: values are read as JSON where they parse, else as text. Bad key, type or
+    form: UserError."""
     changes = {}
     for item in assignments:
         key, sign, text = item.partition("=")
@@ -169,43 +260,76 @@ def flat(config: ConfigDict, prefix: str = "") -> dict:
 
 def to_dict(config: ConfigDict) -> dict:
     """Plain dict, ready for JSON (nan as null)."""
+
     def plain(value):
         if isinstance(value, dict):
             return {k: plain(v) for k, v in value.items()}
         if isinstance(value, (list, tuple)):
             return [plain(v) for v in value]
         return None if isinstance(value, float) and math.isnan(value) else value
+
     return plain(config.to_dict())
 
 
 def from_dict(values: dict) -> ConfigDict:
     """Inverse of to_dict: lists become tuples, nulls nan."""
+
     def rich(value):
         if isinstance(value, dict):
             return {k: rich(v) for k, v in value.items()}
         if isinstance(value, list):
             return tuple(rich(v) for v in value)
         return float("nan") if value is None else value
+
     return ConfigDict(rich(values)).lock()
 
 
 def completed(config: ConfigDict) -> ConfigDict:
     """A run's config with the keys that its sections have gained since it was written, at their defaults."""
+
     def filled(values, defaults):
-        return {**values, **{key: filled(values[key], default) if key in values and isinstance(default, dict) else default
-                             for key, default in defaults.items() if key not in values or isinstance(default, dict) and isinstance(values[key], dict)}}
+        return {
+            **values,
+            **{
+                key: filled(values[key], default) if key in values and isinstance(default, dict) else default
+                for key, default in defaults.items()
+                if key not in values or isinstance(default, dict) and isinstance(values[key], dict)
+            },
+        }
 
     values = config.to_dict()
     if "model" not in values:
         return config
-    smallest = dict(width=2, layers=1, heads=1)  # whose shape is not taken: what every model has is there already
-    models = {"blt": lambda: blt_model(values["model"].get("preset", "paper"), local_width=2, encoder_layers=1, decoder_layers=1, local_heads=1, global_width=2,
-                                       global_layers=1, global_heads=1, k=1)}
-    sections = {"data": data(), "train": training(), "eval": evaluation(), "patching": patching(), "tokenizer": tokenizer(),
-                "model": models.get(values["model"].get("kind"), lambda: transformer("byte", vocab=1, **smallest))()}
-    values = filled(values, {name: section.to_dict() for name, section in sections.items() if isinstance(values.get(name), dict)})
-    if values.get("byte_lm"):
-        values["byte_lm"] = completed(config.byte_lm).to_dict()
+    smallest = dict(
+        width=2, layers=1, heads=1
+    )  # whose shape is not taken: what every model has is there already
+    models = {
+        "blt": lambda: blt_model(
+            values["model"].get("preset", "paper"),
+            local_width=2,
+            encoder_layers=1,
+            decoder_layers=1,
+            local_heads=1,
+            global_width=2,
+            global_layers=1,
+            global_heads=1,
+            k=1,
+        )
+    }
+    sections = {
+        "data": data(),
+        "train": training(),
+        "eval": evaluation(),
+        "patching": patching(),
+        "tokenizer": tokenizer(),
+        "model": models.get(values["model"].get("kind"), lambda: transformer("byte", vocab=1, **smallest))(),
+    }
+    values = filled(
+        values,
+        {name: section.to_dict() for name, section in sections.items() if isinstance(values.get(name), dict)},
+    )
+    if values.get("entropy_model"):
+        values["entropy_model"] = completed(config.entropy_model).to_dict()
     return ConfigDict(values).lock()
 
 

@@ -10,6 +10,7 @@ from bltjax.config.presets import blt_model
 @dataclasses.dataclass(frozen=True)
 class Size:
     """One row of Table 10 (paper appendix); counts of parameters follow from 12·l·h²."""
+
     encoder_layers: int
     local_heads: int
     local_width: int
@@ -33,6 +34,15 @@ SIZES = {  # Table 10
 def sized_blt(size: str, preset: str = "paper", **changes) -> ConfigDict:
     """The BLT of one row of Table 10."""
     s = SIZES[size]
-    shape = dict(local_width=s.local_width, encoder_layers=s.encoder_layers, decoder_layers=s.decoder_layers, local_heads=s.local_heads,
-                 global_width=s.global_width, global_layers=s.global_layers, global_heads=s.global_heads, k=s.k, cross_heads=s.cross_heads)
+    shape = dict(
+        local_width=s.local_width,
+        encoder_layers=s.encoder_layers,
+        decoder_layers=s.decoder_layers,
+        local_heads=s.local_heads,
+        global_width=s.global_width,
+        global_layers=s.global_layers,
+        global_heads=s.global_heads,
+        k=s.k,
+        cross_heads=s.cross_heads,
+    )
     return blt_model(preset, **{**shape, **changes})

@@ -1,8 +1,8 @@
-"""Documents on their way through `prepare`: thrown into a file by a part of their key, read from it by ascending key.
+"""Documents on their way through `prepare`: thrown into a file by a part of their key, read from it by
+ascending key.
 
-A bucket is records, one after the other: a header, then the document. The header's CRC is of all that it says and of the document, so
-that what a failing disk or a power cut left is not taken for text.
-"""
+A bucket is records, one after the other: a header, then the document. The header's CRC is of all that it says
+and of the document, so that what a failing disk or a power cut left is not taken for text. """
 
 import os
 import pathlib
@@ -24,7 +24,8 @@ def record(key: bytes, group: int, document: bytes) -> bytes:
 
 
 def by_key(file, path: pathlib.Path) -> np.ndarray:
-    """Where every document of a bucket lies, by ascending key: ENTRY [documents]. UserError where the last is torn."""
+    """Where every document of a bucket lies, by ascending key: ENTRY [documents]. UserError where the last is
+    torn."""
     found, parts = np.empty(1 << 14, ENTRY), []
     used = 0
     while header := file.read(HEADER.size):

@@ -1,8 +1,9 @@
-"""Files to documents, one at a time: plain, gzip, bzip2, xz or zstd; local or at any URL that fsspec opens (gs://, s3://, https://).
+"""Files to documents, one at a time: plain, gzip, bzip2, xz or zstd; local or at any URL that fsspec opens
+(gs://, s3://, https://).
 
-By the name without the ending of its compression: `.jsonl` and `.ndjson` hold a document a line, `.parquet` a document a row of a
-column, `.arrayrecord` a document a record; every other file is one document. Bytes stay as they are: nothing is decoded or normalised.
-"""
+By the name without the ending of its compression: `.jsonl` and `.ndjson` hold a document a line, `.parquet` a
+document a row of a column, `.arrayrecord` a document a record; every other file is one document. Bytes stay
+as they are: nothing is decoded or normalised. """
 
 import bz2
 import codecs
@@ -22,24 +23,35 @@ from bltjax.errors import UserError
 JSON_LINES = (".jsonl", ".ndjson")
 BATCH = 256  # rows of a Parquet file decoded at once
 COMPRESSED = {
-    ".gz": lambda raw: gzip.GzipFile(fileobj=raw), ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile,
+    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
     ".zst": lambda raw: _zstd(raw),
 }
-DAMAGE = (EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)  # of pyarrow too, whose errors are kinds of these
+DAMAGE = (
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    ValueError,
+)  # of pyarrow too, whose errors are kinds of these
 
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """A file of a source. stamp changes when its content does (size and time of change, as far as its system tells them)."""
+    """A file of a source. stamp changes when its content does (size and time of change, as far as its system
+    tells them)."""
+
     path: str
     size: int
     stamp: str
 
 
 def found(patterns) -> list[File]:
-    """The files that match, each once, in order of their paths. UserError for a pattern without a match, and for none at all."""
+    """The files that match, each once, in order of their paths. UserError for a pattern without a match, and
+    for none at all."""
     if not patterns:
-        raise UserError("data.globs is empty; it is a list of patterns such as [\"texts/**/*.txt\"]")
+        raise UserError('data.globs is empty; it is a list of patterns such as ["texts/**/*.txt"]')
     matched = {}
     for pattern in patterns:
         with readable(pattern):
@@ -58,25 +70,37 @@ def _local(pattern: str) -> list[File]:
 
 def _remote(pattern: str) -> list[File]:
     import fsspec
+
     system, path = fsspec.core.url_to_fs(pattern)
     infos = [info for info in system.glob(path, detail=True).values() if info["type"] == "file"]
-    stamp = lambda info: str(info.get("etag") or info.get("ETag") or info.get("mtime") or info.get("LastModified") or "")
-    return [File(system.unstrip_protocol(info["name"]), info["size"] or 0, f"{info['size']}-{stamp(info)}") for info in infos]
+    stamp = lambda info: str(
+        info.get("etag") or info.get("ETag") or info.get("mtime") or info.get("LastModified") or ""
+    )
+    return [
+        File(system.unstrip_protocol(info["name"]), info["size"] or 0, f"{info['size']}-{stamp(info)}")
+        for info in infos
+    ]
 
 
 def documents(file: File, field: str, longest: int, group_field: str = ""):
-    """Yields (bytes, group) of every document of a file. group: what `group_field` of its line or row says, else the name's ending.
+    """Yields (bytes, group) of every document of a file. group: what `group_field` of its line or row says,
+    else the name's ending.
 
-    UserError, naming file and line or row, for a file that is missing, truncated or damaged, a line that is no JSON object, a field that
-    is missing or no text, and a document of more than `longest` bytes, of which no more is ever read.
-    """
+    UserError, naming file and line or row, for a file that is missing, truncated or damaged, a line that is
+    no JSON object, a field that is missing or no text, and a document of more than `longest` bytes, of which
+    no more is ever read. """
     name, _ = _endings(file.path)
     kind = pathlib.PurePosixPath(name).suffix.lower()
     with readable(file.path):
         if kind == ".arrayrecord":
             if name != file.path or "://" in file.path and not file.path.startswith("file://"):
-                raise UserError(f"{file.path}: ArrayRecord files are read as they are, and from this machine (they are compressed inside)")
-            yield from ((document, "arrayrecord") for document in records(file.path.removeprefix("file://"), longest))
+                raise UserError(
+                    f"{file.path}: ArrayRecord files are read as they are, and from this machine (they are"
+                    " compressed inside)"
+                )
+            yield from (
+                (document, "arrayrecord") for document in records(file.path.removeprefix("file://"), longest)
+            )
             return
         with opened(file.path) as stream:
             if kind in JSON_LINES:
@@ -107,7 +131,9 @@ def readable(path: str):
     except UserError:
         raise
     except ImportError as error:  # fsspec's gcsfs, s3fs, ...
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())} (pip install it beside bltjax)") from None
+        raise UserError(
+            f"cannot read {path}: {' '.join(str(error).split())} (pip install it beside bltjax)"
+        ) from None
     except DAMAGE as error:
         why = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot read {path}: {why}") from None
@@ -115,7 +141,10 @@ def readable(path: str):
 
 def within(document: bytes, longest: int, where: str) -> bytes:
     if len(document) > longest:
-        raise UserError(f"{where}: a document of more than {longest:,} bytes (data.longest); cut it into several, or allow more")
+        raise UserError(
+            f"{where}: a document of more than {longest:,} bytes (data.longest); cut it into several, or"
+            " allow more"
+        )
     return document
 
 
@@ -123,12 +152,16 @@ def _raw(path: str):
     if "://" not in path:
         return open(path, "rb")
     import fsspec
+
     return fsspec.open(path, "rb").open()
 
 
 def _zstd(raw):
     import pyarrow  # here and below where it is needed: it takes longer to import than most verbs take
-    return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd"), 1 << 20)
+
+    return io.BufferedReader(
+        pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd"), 1 << 20
+    )
 
 
 def _endings(path: str) -> tuple[str, str]:
@@ -144,7 +177,9 @@ def _lines(path, stream, field, longest, group_field):
         number += 1
         where = f"{path} line {number}"
         if len(line) > room:
-            raise UserError(f"{where}: more than {room:,} bytes without a line's end (data.longest is {longest:,})")
+            raise UserError(
+                f"{where}: more than {room:,} bytes without a line's end (data.longest is {longest:,})"
+            )
         if not line.strip():
             continue
         try:
@@ -157,15 +192,22 @@ def _lines(path, stream, field, longest, group_field):
         if not isinstance(text, str):
             raise UserError(f"{where}: field {field!r} is a {type(text).__name__}, not a string")
         try:
-            data = text.encode("utf-8", "surrogateescape")  # bytes that were no UTF-8 come out as they went in
+            data = text.encode(
+                "utf-8", "surrogateescape"
+            )  # bytes that were no UTF-8 come out as they went in
         except UnicodeEncodeError:
             raise UserError(f"{where}: field {field!r} holds a lone surrogate, which is no text") from None
-        yield within(data, longest, where), _group(_field(record, "group_field", group_field, where)) if group_field else "jsonl"
+        yield (
+            within(data, longest, where),
+            _group(_field(record, "group_field", group_field, where)) if group_field else "jsonl",
+        )
 
 
 def _field(record, key, field, where):
     if field not in record:
-        raise UserError(f"{where}: no field {field!r} (data.{key}); it has {', '.join(sorted(record)) or 'none'}")
+        raise UserError(
+            f"{where}: no field {field!r} (data.{key}); it has {', '.join(sorted(record)) or 'none'}"
+        )
     return record[field]
 
 
@@ -176,27 +218,40 @@ def _group(value) -> str:
 def _rows(path, stream, field, longest, group_field):
     import pyarrow
     import pyarrow.parquet
+
     table = pyarrow.parquet.ParquetFile(stream if stream.seekable() else io.BytesIO(stream.read()))
     names = table.schema_arrow.names
     for key, wanted in (("text_field", field), ("group_field", group_field)):
         if wanted and names.count(wanted) != 1:
-            raise UserError(f"{path}: {'more than one' if wanted in names else 'no'} column {wanted!r} (data.{key}); it has {', '.join(names)}")
+            raise UserError(
+                f"{path}: {'more than one' if wanted in names else 'no'} column {wanted!r} (data.{key}); it"
+                f" has {', '.join(names)}"
+            )
     types = pyarrow.types
     kind = table.schema_arrow.field(field).type
-    if not any(test(kind) for test in (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)):
+    if not any(
+        test(kind)
+        for test in (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    ):
         raise UserError(f"{path}: column {field!r} is of {kind}, not text or bytes")
     number = 0
     for batch in table.iter_batches(BATCH, columns=[field, *filter(None, [group_field])]):
         column = batch.column(batch.schema.get_field_index(field)).cast(pyarrow.large_binary())
-        groups = batch.column(batch.schema.get_field_index(group_field)).to_pylist() if group_field else ["parquet"] * len(column)
+        groups = (
+            batch.column(batch.schema.get_field_index(group_field)).to_pylist()
+            if group_field
+            else ["parquet"] * len(column)
+        )
         for value, group in zip(column, groups, strict=True):
             number += 1
             yield within(value.as_py() or b"", longest, f"{path} row {number}"), _group(group)
 
 
 def records(path, longest: int):
-    """Yields the records of an ArrayRecord file. UserError for one that is damaged, and for a record of more than `longest` bytes."""
+    """Yields the records of an ArrayRecord file. UserError for one that is damaged, and for a record of more
+    than `longest` bytes."""
     from array_record.python import array_record_module
+
     try:
         reader = array_record_module.ArrayRecordReader(str(path), options="")
         for number in range(reader.num_records()):

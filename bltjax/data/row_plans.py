@@ -1,8 +1,9 @@
-"""Rows of documents at rest: planned by blocks of documents, each from the seed and its place alone, so that anyone may plan any of them.
+"""Rows of documents at rest: planned by blocks of documents, each from the seed and its place alone, so that
+anyone may plan any of them.
 
-Plans are kept in files, and of a block that is not being filled no more is in memory than what its rows hold: text of terabytes has
-tens of thousands of blocks. Processes of a run plan different ones, and find those of the others.
-"""
+Plans are kept in files, and of a block that is not being filled no more is in memory than what its rows hold:
+text of terabytes has tens of thousands of blocks. Processes of a run plan different ones, and find those of
+the others. """
 
 import contextlib
 import dataclasses
@@ -24,19 +25,40 @@ PLANS = 16  # blocks whose plans are in memory, where they are kept in files
 class Blocks:
     """Yields a batches.Chunk for every block of documents, without end."""
 
-    def __init__(self, shelf, row_length: int, row_patches: int | None, seed: int, together: int = 0, plans: pathlib.Path | None = None):
-        """shelf: shelf.Shelf. together: as in packing.plan_byte_rows. plans: a folder where plans are kept and found again."""
-        self._shelf, self._row_length, self._row_patches, self._together, self._seed, self._plans = shelf, row_length, row_patches, together, seed, plans
+    def __init__(
+        self,
+        shelf,
+        row_length: int,
+        row_patches: int | None,
+        seed: int,
+        together: int = 0,
+        plans: pathlib.Path | None = None,
+    ):
+        """shelf: shelf.Shelf. together: as in packing.plan_byte_rows. plans: a folder where plans are kept
+        and found again."""
+        self._shelf, self._row_length, self._row_patches, self._together, self._seed, self._plans = (
+            shelf,
+            row_length,
+            row_patches,
+            together,
+            seed,
+            plans,
+        )
         self._coming = (mixed if shelf.documents.parts else one_by_one)(shelf.documents, seed)
         self._blocks, self._lock = [], threading.Lock()
         self._planned = functools.lru_cache(PLANS if plans else None)(self._found_or_made)
 
     def __iter__(self):
         for block in itertools.count():
-            yield batches.Chunk(self._planned(block)[1], functools.partial(self._plan, block), functools.partial(self._fill, block))
+            yield batches.Chunk(
+                self._planned(block)[1],
+                functools.partial(self._plan, block),
+                functools.partial(self._fill, block),
+            )
 
     def ahead(self, count: int, part: int, parts: int) -> None:
-        """Plans the first `count` blocks, but for those that are there already: each of `parts` that do so begins at a place of its own, and goes round."""
+        """Plans the first `count` blocks, but for those that are there already: each of `parts` that do so
+        begins at a place of its own, and goes round."""
         if self._plans is None or parts == 1:
             return
         begin = count * part // parts
@@ -55,14 +77,22 @@ class Blocks:
         return self._plans / f"{'-'.join(map(str, self._block(block)[0]))}.npz" if self._plans else None
 
     def _found_or_made(self, block: int):
-        """(packing.Plan, packing.counts, and of each segment the document's number and where in it the segment begins)."""
+        """(packing.Plan, packing.counts, and of each segment the document's number and where in it the
+        segment begins)."""
         (name, numbers), path = self._block(block), self._path(block)
         found = path and _kept_plan(path, self._row_length, self._row_patches)
         if not found:
             documents = self._shelf.read(numbers)
-            plan = packing.plan_byte_rows(documents, self._row_length, self._row_patches, None, self._together, (self._seed, *name))
+            plan = packing.plan_byte_rows(
+                documents, self._row_length, self._row_patches, None, self._together, (self._seed, *name)
+            )
             owners = np.searchsorted(documents.ends, plan.source, side="right") - 1
-            found = plan, packing.counts(documents, plan), numbers[owners], plan.source - documents.ends[owners]
+            found = (
+                plan,
+                packing.counts(documents, plan),
+                numbers[owners],
+                plan.source - documents.ends[owners],
+            )
             if path:
                 _keep_plan(path, *found)
         return found
@@ -76,11 +106,16 @@ class Blocks:
         some = packing.rows_of(dataclasses.replace(plan, source=np.arange(len(plan.source))), rows)
         wanted, place = np.unique(document[some.source], return_inverse=True)
         units = self._shelf.take(wanted)
-        return packing.fill(units, dataclasses.replace(some, source=units.ends[place] + within[some.source]), np.arange(len(some)))
+        return packing.fill(
+            units,
+            dataclasses.replace(some, source=units.ends[place] + within[some.source]),
+            np.arange(len(some)),
+        )
 
 
 def one_by_one(choice, seed: int):
-    """((epoch, first), numbers) of blocks of documents, about BLOCK units each: epoch after epoch, each in its own order."""
+    """((epoch, first), numbers) of blocks of documents, about BLOCK units each: epoch after epoch, each in
+    its own order."""
     for epoch in itertools.count():
         order = batches.order_of(seed, epoch, len(choice))
         ends = np.cumsum(choice.lengths[order] + 2)
@@ -92,11 +127,20 @@ def one_by_one(choice, seed: int):
 
 
 def mixed(choice, seed: int):
-    """((block,), numbers) of blocks in which every source has its share of bytes; each source goes through epochs of its own."""
+    """((block,), numbers) of blocks in which every source has its share of bytes; each source goes through
+    epochs of its own."""
     size = min(BLOCK, int(choice.lengths.sum()))
-    sources = [_Endless(choice.lengths, first, last, seed + 7919 * number) for number, (first, last, _) in enumerate(choice.parts)]
+    sources = [
+        _Endless(choice.lengths, first, last, seed + 7919 * number)
+        for number, (first, last, _) in enumerate(choice.parts)
+    ]
     for block in itertools.count():
-        numbers = np.concatenate([source.upto(weight * (block + 1) * size) for source, (_, _, weight) in zip(sources, choice.parts)])
+        numbers = np.concatenate(
+            [
+                source.upto(weight * (block + 1) * size)
+                for source, (_, _, weight) in zip(sources, choice.parts)
+            ]
+        )
         yield (block,), numbers[np.random.default_rng((seed, block)).permutation(len(numbers))]
 
 
@@ -117,7 +161,7 @@ class _Endless:
         found = [np.zeros(0, np.int64)]
         while self._given < size:
             stop = min(self._count, int(np.searchsorted(self._ends, size)) + 1)
-            found.append(self._order[self._at:stop])
+            found.append(self._order[self._at : stop])
             self._given, self._at = int(self._ends[stop - 1]), stop
             if stop == self._count:
                 self._epoch, self._at = self._epoch + 1, 0
@@ -133,7 +177,13 @@ def _keep_plan(path: pathlib.Path, plan, counts, document, within) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("wb") as file:
-                np.savez(file, **arrays, document=document, within=within, **{f"counts_{name}": value for name, value in counts.items()})
+                np.savez(
+                    file,
+                    **arrays,
+                    document=document,
+                    within=within,
+                    **{f"counts_{name}": value for name, value in counts.items()},
+                )
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
@@ -144,7 +194,18 @@ def _kept_plan(path: pathlib.Path, row_length, row_patches):
     try:
         with np.load(path, allow_pickle=False) as kept:
             found = {name: kept[name] for name in kept.files}
-        plan = packing.Plan(*(found[name] for name in ("first", "source", "length", "offset", "patches")), row_length, row_patches)
-        return plan, {name: found[f"counts_{name}"] for name in ("bytes", "slots", "patches")}, found["document"], found["within"]
-    except Exception:  # a cache: whichever of numpy's, zipfile's and zlib's many errors it is, the answer is to plan again
+        plan = packing.Plan(
+            *(found[name] for name in ("first", "source", "length", "offset", "patches")),
+            row_length,
+            row_patches,
+        )
+        return (
+            plan,
+            {name: found[f"counts_{name}"] for name in ("bytes", "slots", "patches")},
+            found["document"],
+            found["within"],
+        )
+    except (
+        Exception
+    ):  # a cache: whichever of numpy's, zipfile's and zlib's many errors it is, the answer is to plan again
         return None

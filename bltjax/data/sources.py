@@ -1,7 +1,8 @@
-"""Where text comes from. A source is a list of units (files, or ranges of records), each read from its beginning, a document at a time.
+"""Where text comes from. A source is a list of units (files, or ranges of records), each read from its
+beginning, a document at a time.
 
-A source gives the same documents in the same order every time it is asked on one machine; nothing is decoded or normalised.
-"""
+A source gives the same documents in the same order every time it is asked on one machine; nothing is decoded
+or normalised. """
 
 import dataclasses
 import functools
@@ -14,16 +15,30 @@ from pathlib import Path
 from bltjax.data import files
 from bltjax.errors import UserError
 
-# Of the 31.5 MB under the library's folder 20.7 are tests; tables of encodings, `pydoc_data` and build settings are generated.
-STDLIB_LEFT_OUT = frozenset({
-    "site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "testdata", "test_data", "encodings", "pydoc_data",
-})
+# Of the 31.5 MB under the library's folder 20.7 are tests; tables of encodings, `pydoc_data` and build
+# settings are generated.
+STDLIB_LEFT_OUT = frozenset(
+    {
+        "site-packages",
+        "dist-packages",
+        "__pycache__",
+        "test",
+        "tests",
+        "idle_test",
+        "testdata",
+        "test_data",
+        "encodings",
+        "pydoc_data",
+    }
+)
 RANGE = 10_000  # records of a unit, where a source is not made of files
 
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """A part of a source that is read on its own. stamp changes when its content does; read() yields (bytes, group) in order."""
+    """A part of a source that is read on its own. stamp changes when its content does; read() yields (bytes,
+    group) in order."""
+
     name: str
     stamp: str
     size: int  # bytes at rest; 0 where that is not known
@@ -33,17 +48,23 @@ class Unit:
 def units(data_config) -> list[Unit]:
     """The units of the source that `data_config` (config.data) names.
 
-    UserError for an unknown source, a pattern without a match, a data set that is not there, and a package that is not installed.
-    """
+    UserError for an unknown source, a pattern without a match, a data set that is not there, and a package
+    that is not installed. """
     kind, _, name = data_config.source.partition(":")
     takes_name = kind in NAMED
     if kind not in SOURCES or takes_name != bool(name):
-        raise UserError("data.source=prepared: what is prepared already is no source" if kind == PREPARED else f"unknown data.source {data_config.source!r}; allowed: {allowed(prepared=False)}")
+        raise UserError(
+            "data.source=prepared: what is prepared already is no source"
+            if kind == PREPARED
+            else f"unknown data.source {data_config.source!r}; allowed: {allowed(prepared=False)}"
+        )
     return SOURCES[kind](data_config, name)
 
 
 def allowed(prepared: bool = True) -> str:
-    return ", ".join([*(f"{kind}:NAME" if kind in NAMED else kind for kind in SOURCES), *[PREPARED] * prepared])
+    return ", ".join(
+        [*(f"{kind}:NAME" if kind in NAMED else kind for kind in SOURCES), *[PREPARED] * prepared]
+    )
 
 
 def known(source: str) -> bool:
@@ -53,7 +74,8 @@ def known(source: str) -> bool:
 
 
 def documents(data_config) -> list[bytes]:
-    """The corpus that `data_config` names, all of it in memory: raw bytes of every document of at least `min_bytes` bytes.
+    """The corpus that `data_config` names, all of it in memory: raw bytes of every document of at least
+    `min_bytes` bytes.
 
     Raises UserError as `units` and `files.documents` do, and for an empty corpus.
     """
@@ -64,7 +86,10 @@ def documents(data_config) -> list[bytes]:
             if len(document) >= max(1, data_config.min_bytes):
                 kept.append(document)
     if not kept:
-        raise UserError(f"data.source {data_config.source!r} is empty: {lengths} documents, none of {data_config.min_bytes} bytes or more")
+        raise UserError(
+            f"data.source {data_config.source!r} is empty: {lengths} documents, none of"
+            f" {data_config.min_bytes} bytes or more"
+        )
     return kept
 
 
@@ -81,11 +106,18 @@ def _stdlib(data_config, _) -> list[Unit]:
     paths = []
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name not in STDLIB_LEFT_OUT]
-        paths += [Path(folder, name) for name in names if name.endswith(".py") and not name.startswith("_sysconfigdata")]
+        paths += [
+            Path(folder, name)
+            for name in names
+            if name.endswith(".py") and not name.startswith("_sysconfigdata")
+        ]
     if not paths:
         raise UserError(f"no source files of Python's standard library under {root}; use data.source=files")
     ordered = sorted(paths, key=lambda path: path.relative_to(root).as_posix())
-    return _units_of_files(data_config, [files.File(str(path), path.stat().st_size, str(path.stat().st_mtime_ns)) for path in ordered])
+    return _units_of_files(
+        data_config,
+        [files.File(str(path), path.stat().st_size, str(path.stat().st_mtime_ns)) for path in ordered],
+    )
 
 
 def _files(data_config, _) -> list[Unit]:
@@ -100,62 +132,97 @@ def _array_records(data_config, _) -> list[Unit]:
 
 
 def _units_of_files(data_config, matched) -> list[Unit]:
-    read = lambda file: functools.partial(files.documents, file, data_config.text_field, data_config.longest, data_config.group_field)
+    read = lambda file: functools.partial(
+        files.documents, file, data_config.text_field, data_config.longest, data_config.group_field
+    )
     return [Unit(file.path, file.stamp, file.size, read(file)) for file in matched]
 
 
 def _tfds(data_config, name) -> list[Unit]:
     """A data set of tensorflow-datasets at rest as ArrayRecord, which is read without TensorFlow."""
     import tensorflow_datasets as tfds
+
     try:
         builder = tfds.builder(name, data_dir=data_config.folder or None)
         records = builder.as_data_source(split=data_config.subset)
     except Exception as error:  # the library's own errors, and those of whatever it loads
-        raise UserError(f"data.source=tfds:{name}, data.subset={data_config.subset}: {_short(error)}") from None
-    return _units_of_records(data_config, f"tfds:{builder.info.full_name}", data_config.subset, len(records), lambda a, b: map(records.__getitem__, range(a, b)))
+        raise UserError(
+            f"data.source=tfds:{name}, data.subset={data_config.subset}: {_short(error)}"
+        ) from None
+    return _units_of_records(
+        data_config,
+        f"tfds:{builder.info.full_name}",
+        data_config.subset,
+        len(records),
+        lambda a, b: map(records.__getitem__, range(a, b)),
+    )
 
 
 def _huggingface(data_config, name) -> list[Unit]:
-    """A data set of the Hugging Face Hub (or a folder of one), streamed: what is not read is not downloaded."""
+    """A data set of the Hugging Face Hub (or a folder of one), streamed: what is not read is not
+    downloaded."""
     try:
         import datasets
     except ImportError:
-        raise UserError("data.source=hf:NAME needs the extra `hf` (package datasets): make setup EXTRAS=hf") from None
+        raise UserError(
+            "data.source=hf:NAME needs the extra `hf` (package datasets): make setup EXTRAS=hf"
+        ) from None
     try:
         address, _, version = name.partition("@")  # NAME or NAME@CONFIGURATION
         records = datasets.load_dataset(address, version or None, split=data_config.subset, streaming=True)
-        stamp = str(getattr(records.info, "version", "")) + str(getattr(records.info, "download_checksums", ""))
+        stamp = str(getattr(records.info, "version", "")) + str(
+            getattr(records.info, "download_checksums", "")
+        )
         parts = max(1, getattr(records, "num_shards", 1) or 1)
     except Exception as error:
         raise UserError(f"data.source=hf:{name}, data.subset={data_config.subset}: {_short(error)}") from None
 
     def read(part):
         numbered = enumerate(records.shard(parts, part) if parts > 1 else records)
-        return ((_field_of(data_config, record, f"hf:{name} shard {part} record {i}")) for i, record in numbered)
+        return (
+            (_field_of(data_config, record, f"hf:{name} shard {part} record {i}")) for i, record in numbered
+        )
 
-    return [Unit(f"hf:{name} shard {part} of {parts}", stamp, 0, functools.partial(read, part)) for part in range(parts)]
+    return [
+        Unit(f"hf:{name} shard {part} of {parts}", stamp, 0, functools.partial(read, part))
+        for part in range(parts)
+    ]
 
 
 def _units_of_records(data_config, name, subset, count, between) -> list[Unit]:
     def read(first, last):
         for i, record in enumerate(between(first, last), first):
             yield _field_of(data_config, record, f"{name} {subset} record {i}")
+
     firsts = range(0, count, RANGE)
-    return [Unit(f"{name} {subset} records {a} to {min(a + RANGE, count)}", str(count), 0, functools.partial(read, a, min(a + RANGE, count)))
-            for a in firsts]
+    return [
+        Unit(
+            f"{name} {subset} records {a} to {min(a + RANGE, count)}",
+            str(count),
+            0,
+            functools.partial(read, a, min(a + RANGE, count)),
+        )
+        for a in firsts
+    ]
 
 
 def _field_of(data_config, record, where) -> tuple[bytes, str]:
     """(text, group) of a record that is a dict of columns."""
     for wanted in filter(None, (data_config.text_field, data_config.group_field)):
         if wanted not in record:
-            raise UserError(f"{where}: no field {wanted!r} (data.text_field); it has {', '.join(sorted(record))}")
+            raise UserError(
+                f"{where}: no field {wanted!r} (data.text_field); it has {', '.join(sorted(record))}"
+            )
     text = record[data_config.text_field]
     text = text.encode() if isinstance(text, str) else b"" if text is None else text
     if not isinstance(text, bytes):
-        raise UserError(f"{where}: field {data_config.text_field!r} is a {type(text).__name__}, not text or bytes")
+        raise UserError(
+            f"{where}: field {data_config.text_field!r} is a {type(text).__name__}, not text or bytes"
+        )
     group = record[data_config.group_field] if data_config.group_field else ""
-    return files.within(text, data_config.longest, where), group.decode(errors="replace") if isinstance(group, bytes) else str(group)
+    return files.within(text, data_config.longest, where), (
+        group.decode(errors="replace") if isinstance(group, bytes) else str(group)
+    )
 
 
 def _short(error) -> str:
@@ -163,6 +230,15 @@ def _short(error) -> str:
     return f"{type(error).__name__}: {text[:300]}"
 
 
-SOURCES = {"stdlib": _stdlib, "files": _files, "arrayrecord": _array_records, "tfds": _tfds, "hf": _huggingface}
+SOURCES = {
+    "stdlib": _stdlib,
+    "files": _files,
+    "arrayrecord": _array_records,
+    "tfds": _tfds,
+    "hf": _huggingface,
+}
 NAMED = ("tfds", "hf")
-PREPARED = "prepared"  # for runs: what `bltjax data prepare` made, which is no list of units any more (sweep/at_rest.py)
+# for runs: what `bltjax data prepare` made, which is no list of units any more (sweep/at_rest.py)
+PREPARED = (
+    "prepared"
+)

@@ -1,8 +1,8 @@
-"""Documents at rest as rows want them: units and patch starts of whichever documents are asked for, read then and kept for a while.
+"""Documents at rest as rows want them: units and patch starts of whichever documents are asked for, read then
+and kept for a while.
 
-For text that does not fit in memory. Rows are planned by blocks of documents, and a plan names documents by number, so that filling a
-few rows reads the few documents that are in them.
-"""
+For text that does not fit in memory. Rows are planned by blocks of documents, and a plan names documents by
+number, so that filling a few rows reads the few documents that are in them. """
 
 import collections
 import hashlib
@@ -17,18 +17,25 @@ KEPT = 1 << 28  # bytes of units that are kept for the next rows that want them
 
 
 class Shelf:
-    """documents: a sequence with `lengths` (store.Documents, or a Choice of it). units: function (numbers, documents) -> packing.Documents
-    of these documents, one after the other. key: what it all depends on, for plans that are kept."""
+    """documents: a sequence with `lengths` (store.Documents, or a Choice of it). units: function (numbers,
+    documents) -> packing.Documents of these documents, one after the other. key: what it all depends on, for
+    plans that are kept."""
 
     def __init__(self, documents, units: Callable, key: str):
         self.documents, self.key = documents, key
-        self._units, self._kept, self._size, self._lock = units, collections.OrderedDict(), 0, threading.Lock()
+        self._units, self._kept, self._size, self._lock = (
+            units,
+            collections.OrderedDict(),
+            0,
+            threading.Lock(),
+        )
 
     def __len__(self):
         return len(self.documents)
 
     def take(self, numbers) -> packing.Documents:
-        """The documents of these numbers. Threads that fill batches ahead read at the same time, one document perhaps twice."""
+        """The documents of these numbers. Threads that fill batches ahead read at the same time, one document
+        perhaps twice."""
         numbers = [int(number) for number in numbers]
         with self._lock:
             found = {number: self._kept[number] for number in numbers if number in self._kept}
@@ -47,7 +54,9 @@ class Shelf:
 
     def read(self, numbers) -> packing.Documents:
         """The same for a block that is wanted once: nothing of it is kept."""
-        return self._units([int(number) for number in numbers], [self.documents[int(number)] for number in numbers])
+        return self._units(
+            [int(number) for number in numbers], [self.documents[int(number)] for number in numbers]
+        )
 
 
 def _bytes(one: packing.Documents) -> int:
@@ -55,12 +64,16 @@ def _bytes(one: packing.Documents) -> int:
 
 
 class Choice:
-    """Some documents of a sequence, by their numbers there: len, [i] -> bytes, lengths, iteration; nothing is read before it is asked for."""
+    """Some documents of a sequence, by their numbers there: len, [i] -> bytes, lengths, iteration; nothing is
+    read before it is asked for."""
 
     def __init__(self, documents, numbers, parts=()):
-        """parts: [(first, last + 1, weight)] of positions here that are of one source each, where several are mixed (store.Mixture)."""
+        """parts: [(first, last + 1, weight)] of positions here that are of one source each, where several are
+        mixed (store.Mixture)."""
         self.documents, self.numbers, self.parts = documents, np.asarray(numbers, np.int64), list(parts)
-        self.fingerprint = hashlib.sha256(documents.fingerprint.encode() + self.numbers.tobytes()).hexdigest()[:12]
+        self.fingerprint = hashlib.sha256(
+            documents.fingerprint.encode() + self.numbers.tobytes()
+        ).hexdigest()[:12]
 
     def __len__(self):
         return len(self.numbers)

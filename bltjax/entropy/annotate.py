@@ -1,8 +1,7 @@
 """Entropies of every position of whole documents, ahead of training, in batches of few distinct shapes.
 
-A row holds one document, or one window of a long one, from its first slot on: what a document's entropies are depends on no
-other document, not even by rounding at another offset.
-"""
+A row holds one document, or one window of a long one, from its first slot on: what a document's entropies are
+depends on no other document, not even by rounding at another offset. """
 
 import functools
 
@@ -10,24 +9,32 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from bltjax.patching import vocab
 from bltjax.errors import UserError
 from bltjax.models import patcher
+from bltjax.patching import vocab
 
 SYMBOLS = 8192  # positions in one call: enough to keep matmuls busy, small enough to stay in cache
 SHORTEST, LONGEST = 64, 65536  # row lengths are powers of two between
 ROOMY = 1024  # a row is at least so long where windows of a document overlap
 
 
-def annotate(model_config, params, documents: list[bytes], *, entropies=patcher.entropies, progress=None, kept=np.asarray) -> list[np.ndarray]:
+def annotate(
+    model_config,
+    params,
+    documents: list[bytes],
+    *,
+    entropies=patcher.entropies,
+    progress=None,
+    kept=np.asarray,
+) -> list[np.ndarray]:
     """Next-byte entropy in nats at each of [BOS, bytes, EOS], float32 [len(document) + 2] per document.
 
-    model_config, params: a byte LM. entropies: function (model_config, params, batch) -> float32 [B, T], batch = int32 bytes and
-    doc_ids [B, T]. progress: called with the number of positions finished by each batch. kept: what is kept of float32 values (and its
-    dtype), where all of a long document would be much.
-    A document longer than a row is read in windows that overlap by the whole reach of the model, layers · (window - 1), so its values
-    equal those of one pass (to float32 rounding). Raises UserError where a model without a window meets a document over LONGEST.
-    """
+    model_config, params: an entropy model. entropies: function (model_config, params, batch) -> float32 [B,
+    T], batch = int32 bytes and doc_ids [B, T]. progress: called with the number of positions finished by each
+    batch. kept: what is kept of float32 values (and its dtype), where all of a long document would be much. A
+    document longer than a row is read in windows that overlap by the whole reach of the model, layers ·
+    (window - 1), so its values equal those of one pass (to float32 rounding). Raises UserError where a model
+    without a window meets a document over LONGEST. """
     reach = model_config.layers * (model_config.window - 1) if model_config.window else None
     sizes = [len(d) + 2 for d in documents]
     longest = _row_length(reach, max(sizes, default=0))
@@ -41,31 +48,37 @@ def annotate(model_config, params, documents: list[bytes], *, entropies=patcher.
     for length, pieces in sorted(buckets.items()):
         rows = devices * min(max(1, SYMBOLS // length), _power_of_two(-(-len(pieces) // devices), 1))
         for at in range(0, len(pieces), rows):
-            group = pieces[at:at + rows]
+            group = pieces[at : at + rows]
             ids, docs = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.int32)
             for row, (number, start, stop, _) in enumerate(group):
-                ids[row, :stop - start] = _part(documents[number], start, stop)
-                docs[row, :stop - start] = 1
-            values = np.asarray(forward(params, jax.device_put({"bytes": ids, "doc_ids": docs}, spread and spread[0])))
+                ids[row, : stop - start] = _part(documents[number], start, stop)
+                docs[row, : stop - start] = 1
+            values = np.asarray(
+                forward(params, jax.device_put({"bytes": ids, "doc_ids": docs}, spread and spread[0]))
+            )
             for row, (number, start, stop, keep) in enumerate(group):
-                found[number][keep:stop] = kept(values[row, keep - start:stop - start])
+                found[number][keep:stop] = kept(values[row, keep - start : stop - start])
             if progress:
                 progress(sum(stop - keep for _, _, stop, keep in group))
     return found
 
 
 def _devices():
-    """((sharding of rows, sharding of parameters) or None, count): every device of this process takes its rows."""
+    """((sharding of rows, sharding of parameters) or None, count): every device of this process takes its
+    rows."""
     devices = jax.local_devices()
     if len(devices) == 1:
         return None, 1
     mesh = jax.sharding.Mesh(np.array(devices), ("rows",))
-    return tuple(jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in (("rows",), ())), len(devices)
+    return tuple(
+        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in (("rows",), ())
+    ), len(devices)
 
 
 @functools.lru_cache(maxsize=8)
 def _compiled(model_config, entropies):
-    """One jitted function per model and process, so that a second call of `annotate` compiles nothing anew."""
+    """One jitted function per model and process, so that a second call of `annotate` compiles nothing
+    anew."""
     return jax.jit(functools.partial(entropies, model_config))
 
 
@@ -74,7 +87,10 @@ def _row_length(reach, longest_document):
     if reach is not None:
         return _power_of_two(min(8 * reach, max(LONGEST // 2, 2 * reach)), ROOMY)
     if longest_document > LONGEST:
-        raise UserError(f"a byte LM without a window reads at most {LONGEST - 2} bytes a document, not {longest_document - 2}")
+        raise UserError(
+            f"an entropy model without a window reads at most {LONGEST - 2} bytes a document, not"
+            f" {longest_document - 2}"
+        )
     return LONGEST
 
 
@@ -88,7 +104,7 @@ def _pieces(n, longest, reach):
 
 def _part(document, start, stop):
     """Ids start..stop of [BOS, bytes, EOS] without building the rest."""
-    ids = vocab.encode(document[max(start - 1, 0):max(stop - 1, 0)])
+    ids = vocab.encode(document[max(start - 1, 0) : max(stop - 1, 0)])
     head = [vocab.BOS] if start == 0 else []
     tail = [vocab.EOS] if stop == len(document) + 2 else []
     return np.concatenate([np.array(head, np.int32), ids, np.array(tail, np.int32)])

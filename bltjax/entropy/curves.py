@@ -1,4 +1,5 @@
-"""Calibration on annotated data (entropies/stored.py): the threshold for a patch size, what it gives in each split and group, the curve."""
+"""Calibration on annotated data (entropies/stored.py): the threshold for a patch size, what it gives in each
+split and group, the curve."""
 
 import dataclasses
 import functools
@@ -22,23 +23,36 @@ FEWEST = 30  # documents by which to say so
 
 
 def marks(directory) -> list[str]:
-    """Fingerprints of the byte LMs whose entropies lie beside a prepared data set."""
-    return sorted(path.name.removeprefix("entropies-") for path in pathlib.Path(directory).glob("entropies-*") if any(path.glob("*.arrayrecord")))
+    """Fingerprints of the entropy models whose entropies lie beside a prepared data set."""
+    return sorted(
+        path.name.removeprefix("entropies-")
+        for path in pathlib.Path(directory).glob("entropies-*")
+        if any(path.glob("*.arrayrecord"))
+    )
 
 
-def calibrated(directory, scheme: str, size: float, *, mark: str = "", delta: float | None = None, limit: int = 0) -> dict:
-    """The threshold (monotonic: the delta; both: the threshold at this delta) in nats whose mean patch size on training text is `size`.
+def calibrated(
+    directory, scheme: str, size: float, *, mark: str = "", delta: float | None = None, limit: int = 0
+) -> dict:
+    """The threshold (monotonic: the delta; both: the threshold at this delta) in nats whose mean patch size
+    on training text is `size`.
 
-    mark: whose entropies; "": the only ones there. limit: about so many bytes of each split are counted, of a random order; 0: all.
-    Returns {"scheme", "size", "threshold", "patch_size", "bytes", "documents", "groups" {name: patch size}, "splits" {name: patch size},
-    "counted" {split: documents}, "errors" {split: relative standard error, sketch.standard_error}, "curve" {name: [[thresholds], [sizes]]}},
-    where the curve of all text together is called "all".
-    """
+    mark: whose entropies; "": the only ones there. limit: about so many bytes of each split are counted, of a
+    random order; 0: all. Returns {"scheme", "size", "threshold", "patch_size", "bytes", "documents", "groups"
+    {name: patch size}, "splits" {name: patch size}, "counted" {split: documents}, "errors" {split: relative
+    standard error, sketch.standard_error}, "curve" {name: [[thresholds], [sizes]]}}, where the curve of all
+    text together is called "all". """
     there = marks(directory)
     shards = corpus.shards(directory)
     if mark and mark not in there or not mark and len(there) != 1:
-        raise UserError(f"{directory} has entropies of {', '.join(there) or 'no byte LM'}"
-                        + (f", not of {mark}" if mark else "; --byte-lm says which" if there else "; bltjax data annotate makes them"))
+        raise UserError(
+            f"{directory} has entropies of {', '.join(there) or 'no entropy model'}"
+            + (
+                f", not of {mark}"
+                if mark
+                else "; --entropy-model says which" if there else "; bltjax data annotate makes them"
+            )
+        )
     mark = mark or there[0]
     splits = {}
     for split in corpus.SPLITS:
@@ -49,18 +63,34 @@ def calibrated(directory, scheme: str, size: float, *, mark: str = "", delta: fl
         raise UserError(f"{directory} has no training text to calibrate on")
     training = splits["train"]
     threshold = training.total.threshold(size)
-    return {"scheme": scheme, "size": size, "threshold": threshold, "patch_size": training.total.mean_size(threshold), "documents": len(training.numbers),
-            "bytes": int(training.documents.lengths[training.numbers].sum()), "entropies": mark, "delta": delta,
-            "groups": {name: found.mean_size(threshold) for name, found in training.groups},
-            "splits": {split: found.total.mean_size(threshold) for split, found in splits.items()},
-            "counted": {split: len(found.numbers) for split, found in splits.items()},
-            "errors": {split: error(found.documents.lengths, found.entropies, found.numbers, scheme, threshold, delta) for split, found in splits.items()},
-            "curve": {name: curve(found) for name, found in {ALL: training.total, **dict(training.groups[:DRAWN])}.items()}}
+    return {
+        "scheme": scheme,
+        "size": size,
+        "threshold": threshold,
+        "patch_size": training.total.mean_size(threshold),
+        "documents": len(training.numbers),
+        "bytes": int(training.documents.lengths[training.numbers].sum()),
+        "entropies": mark,
+        "delta": delta,
+        "groups": {name: found.mean_size(threshold) for name, found in training.groups},
+        "splits": {split: found.total.mean_size(threshold) for split, found in splits.items()},
+        "counted": {split: len(found.numbers) for split, found in splits.items()},
+        "errors": {
+            split: error(found.documents.lengths, found.entropies, found.numbers, scheme, threshold, delta)
+            for split, found in splits.items()
+        },
+        "curve": {
+            name: curve(found)
+            for name, found in {ALL: training.total, **dict(training.groups[:DRAWN])}.items()
+        },
+    }
 
 
 @dataclasses.dataclass
 class Counted:
-    """A split whose documents of these numbers were counted. groups: (name, sketch.Sketch), the largest first."""
+    """A split whose documents of these numbers were counted. groups: (name, sketch.Sketch), the largest
+    first."""
+
     documents: corpus.Documents
     entropies: store.Entropies
     numbers: np.ndarray
@@ -76,7 +106,12 @@ def counted(documents, mark: str, scheme: str, delta: float | None, limit: int) 
     entropies = store.Entropies(documents, mark)
     names, groups = largest(documents)
     found = sketch.of_documents(entropies, numbers, groups, scheme, delta)
-    return Counted(documents, entropies, numbers, [(names[group], one) for group, one in sorted(found.items(), key=lambda item: -item[1].positions)])
+    return Counted(
+        documents,
+        entropies,
+        numbers,
+        [(names[group], one) for group, one in sorted(found.items(), key=lambda item: -item[1].positions)],
+    )
 
 
 def largest(documents) -> tuple[list[str], np.ndarray]:
@@ -86,11 +121,14 @@ def largest(documents) -> tuple[list[str], np.ndarray]:
     number = np.full(len(sizes), len(chosen), np.int32)
     number[chosen] = np.arange(len(chosen))
     names = [documents.group_names[group] for group in chosen]
-    return [*(f"group {name}" if name in (ALL, OTHERS) else name for name in names), OTHERS], number[documents.groups]
+    return [*(f"group {name}" if name in (ALL, OTHERS) else name for name in names), OTHERS], number[
+        documents.groups
+    ]
 
 
 def error(lengths, entropies, numbers, scheme: str, threshold: float, delta: float | None) -> float | None:
-    """Relative standard error of the mean patch size of these documents, as sketch.standard_error; of SAMPLED bytes, scaled, where they are more."""
+    """Relative standard error of the mean patch size of these documents, as sketch.standard_error; of SAMPLED
+    bytes, scaled, where they are more."""
     chosen = numbers[sketch.sample(lengths[numbers], SAMPLED)]
     counts = [sketch.patches(scheme, [entropies[i]], threshold, delta) for i in chosen]
     found = sketch.standard_error(lengths[chosen] + 2, np.concatenate(counts))
@@ -110,25 +148,40 @@ def curve(found: sketch.Sketch) -> list[list[float]]:
 def check_plot(path) -> None:
     """UserError where no picture can be written to a path; asked before anything is counted."""
     from matplotlib.figure import Figure
+
     path = pathlib.Path(path)
     endings = sorted(Figure().canvas.get_supported_filetypes())
     if path.suffix[1:].lower() not in endings or path.is_dir() or not path.absolute().parent.is_dir():
-        raise UserError(f"cannot write the plot {path}: wanted is a file in a directory that is there, such as curve.png; endings: {', '.join(endings)}")
+        raise UserError(
+            f"cannot write the plot {path}: wanted is a file in a directory that is there, such as curve.png;"
+            f" endings: {', '.join(endings)}"
+        )
 
 
 def plot(result: dict, path) -> None:
     """The curves of a result of `calibrated`, as a picture (its format by the path's ending)."""
     import matplotlib
     from matplotlib.figure import Figure
+
     matplotlib.use("Agg")
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for name, (thresholds, sizes) in result["curve"].items():
-        axes.plot(thresholds, sizes, label=name, color="black" if name == ALL else None, linewidth=2 if name == ALL else 1)
+        axes.plot(
+            thresholds,
+            sizes,
+            label=name,
+            color="black" if name == ALL else None,
+            linewidth=2 if name == ALL else 1,
+        )
     axes.axvline(result["threshold"], color="grey", linewidth=0.8)
     axes.axhline(result["size"], color="grey", linewidth=0.8)
-    axes.set(xlabel=f"{'rise' if result['scheme'] == 'monotonic' else 'threshold'}, nats", ylabel="mean patch size, bytes", yscale="log",
-             title=f"{result['scheme']}: {result['size']:g} bytes a patch at {result['threshold']:.4f} nats")
+    axes.set(
+        xlabel=f"{'rise' if result['scheme'] == 'monotonic' else 'threshold'}, nats",
+        ylabel="mean patch size, bytes",
+        yscale="log",
+        title=f"{result['scheme']}: {result['size']:g} bytes a patch at {result['threshold']:.4f} nats",
+    )
     axes.legend(fontsize="small")
     try:
         figure.savefig(path)
@@ -137,8 +190,11 @@ def plot(result: dict, path) -> None:
 
 
 def text(result: dict) -> str:
-    lines = [f"{result['scheme']}: {'delta' if result['scheme'] == 'monotonic' else 'threshold'} {result['threshold']:.6f} nats gives "
-             f"{result['patch_size']:.3f} bytes per patch on {result['bytes']:,} bytes of training text"]
+    lines = [
+        f"{result['scheme']}: {'delta' if result['scheme'] == 'monotonic' else 'threshold'}"
+        f" {result['threshold']:.6f} nats gives {result['patch_size']:.3f} bytes per patch on"
+        f" {result['bytes']:,} bytes of training text"
+    ]
     lines += [f"  {split:<10} {split_text(result, split)}" for split in result["splits"]]
     if len(result["groups"]) > 1:
         lines += [f"  {name[:24]:<24} {size:.3f}" for name, size in list(result["groups"].items())[:DRAWN]]
@@ -146,13 +202,23 @@ def text(result: dict) -> str:
 
 
 def split_text(result: dict, split: str) -> str:
-    """A split's patch size, how far it is from the one asked for, and whether its documents, drawn at random, explain that."""
-    off, own, training = result["splits"][split] / result["size"] - 1, result["errors"][split], result["errors"]["train"]
-    said = f"{result['splits'][split]:.3f} ({off:+.1%}; " + ("a single document)" if own is None else f"standard error {own:.1%})")
+    """A split's patch size, how far it is from the one asked for, and whether its documents, drawn at random,
+    explain that."""
+    off, own, training = (
+        result["splits"][split] / result["size"] - 1,
+        result["errors"][split],
+        result["errors"]["train"],
+    )
+    said = f"{result['splits'][split]:.3f} ({off:+.1%}; " + (
+        "a single document)" if own is None else f"standard error {own:.1%})"
+    )
     if split == "train" or min(result["counted"][name] for name in (split, "train")) < FEWEST:
         return said
-    apart = math.log(result["splits"][split] / result["splits"]["train"])  # training text has not always exactly what was asked for
+    apart = math.log(
+        result["splits"][split] / result["splits"]["train"]
+    )  # training text has not always exactly what was asked for
     if abs(apart) < max(BEYOND * math.hypot(own, training), 0.001):
         return said
-    why = "the byte LM may know its training text by heart, or " if apart < 0 else ""  # what it knows is cut into longer patches
+    # what it knows is cut into longer patches
+    why = "the entropy model may know its training text by heart, or " if apart < 0 else ""
     return f"{said}: hardly chance; {why}a few large documents are unlike the rest"

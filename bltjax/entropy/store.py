@@ -1,13 +1,14 @@
-"""Entropies of prepared text (data/store.py), computed ahead of training and kept beside it: two bytes a byte, before compression.
+"""Entropies of prepared text (data/store.py), computed ahead of training and kept beside it: two bytes a
+byte, before compression.
 
-    DIR/entropies-<fingerprint>/byte_lm.json                  which byte LM they are of
-    DIR/entropies-<fingerprint>/train-00000-00003.arrayrecord a record for each document of that shard: uint16 [len + 1], one for BOS and
+    DIR/entropies-<fingerprint>/entropy_model.json                  which entropy model they are of
+    DIR/entropies-<fingerprint>/train-00000-00003.arrayrecord a record for each document of that shard: uint16
+    [len + 1], one for BOS and
                                                               each byte, in units of patching.RESOLUTION nats
     DIR/entropies-<fingerprint>/train-00000-00003.json        written last: without it the shard is not there
 
-The fingerprint is of the byte LM's shape and weights, wherever it lies. Patching from these rounds live entropies the same way
-(patching.resolution).
-"""
+The fingerprint is of the entropy model's shape and weights, wherever it lies. Patching from these rounds live
+entropies the same way (patching.resolution). """
 
 import bisect
 import dataclasses
@@ -19,12 +20,12 @@ import shutil
 import jax
 import numpy as np
 
-from bltjax import config as cfg, patching
-
-from bltjax.storage import locks, rundir
+from bltjax import config as cfg
+from bltjax import patching
 from bltjax.data import corpus
 from bltjax.entropy import annotate
 from bltjax.errors import UserError
+from bltjax.storage import locks, rundir
 
 SCHEMA_VERSION = 1
 CHUNK = 1 << 20  # bytes of text between two points from which a shard can be gone on with
@@ -32,16 +33,20 @@ COMPRESSION = "group_size:1,zstd:1"
 
 
 def fingerprint(model_config, params) -> str:
-    """12 hex digits of a byte LM's shape and weights."""
+    """12 hex digits of an entropy model's shape and weights."""
     digest = hashlib.sha256(cfg.fingerprint(model_config).encode())
-    for path, leaf in sorted((jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)):
+    for path, leaf in sorted(
+        (jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    ):
         digest.update(path.encode() + np.ascontiguousarray(np.asarray(leaf, np.float32)).tobytes())
     return digest.hexdigest()[:12]
 
 
 def rounded(nats) -> np.ndarray:
     """uint16: entropies in units of patching.RESOLUTION, the nearest."""
-    return np.clip(np.round(np.asarray(nats, np.float32) / np.float32(patching.RESOLUTION)), 0, 2**16 - 1).astype(np.uint16)
+    return np.clip(
+        np.round(np.asarray(nats, np.float32) / np.float32(patching.RESOLUTION)), 0, 2**16 - 1
+    ).astype(np.uint16)
 
 
 def nats(stored: np.ndarray) -> np.ndarray:
@@ -49,11 +54,23 @@ def nats(stored: np.ndarray) -> np.ndarray:
     return stored.astype(np.float32) * np.float32(patching.RESOLUTION)
 
 
-def make(directory, model_config, params, *, part: int = 0, parts: int = 1, source: str = "", wait: bool = False, say=lambda text: None) -> dict:
-    """Entropies of every parts-th shard of a prepared data set, from `part` on, by a byte LM; what is there already stays.
+def make(
+    directory,
+    model_config,
+    params,
+    *,
+    part: int = 0,
+    parts: int = 1,
+    source: str = "",
+    wait: bool = False,
+    say=lambda text: None,
+) -> dict:
+    """Entropies of every parts-th shard of a prepared data set, from `part` on, by an entropy model; what is
+    there already stays.
 
-    Returns {"fingerprint", "folder", "shards", "made", "there", "elsewhere" (being made by other processes), "bytes"}. Killed, it goes on
-    after the last CHUNK of the shard that it was in. wait: for shards that others are making, instead of leaving them out. UserError as corpus.shards, and for a part that cannot be.
+    Returns {"fingerprint", "folder", "shards", "made", "there", "elsewhere" (being made by other processes),
+    "bytes"}. Killed, it goes on after the last CHUNK of the shard that it was in. wait: for shards that
+    others are making, instead of leaving them out. UserError as corpus.shards, and for a part that cannot be.
     """
     if not 0 <= part < parts:
         raise UserError(f"--shard {part}/{parts}: shards count from 0 to {parts - 1}")
@@ -61,9 +78,25 @@ def make(directory, model_config, params, *, part: int = 0, parts: int = 1, sour
     mark = fingerprint(model_config, params)
     folder = pathlib.Path(directory) / f"entropies-{mark}"
     folder.mkdir(exist_ok=True)
-    rundir.write_json(folder / "byte_lm.json", {"schema_version": SCHEMA_VERSION, "fingerprint": mark, "model": cfg.to_dict(model_config), "source": source,
-                                                "resolution": patching.RESOLUTION})
-    found = {"fingerprint": mark, "folder": str(folder), "shards": len(shards), "made": 0, "there": 0, "elsewhere": 0, "bytes": 0}
+    rundir.write_json(
+        folder / "entropy_model.json",
+        {
+            "schema_version": SCHEMA_VERSION,
+            "fingerprint": mark,
+            "model": cfg.to_dict(model_config),
+            "source": source,
+            "resolution": patching.RESOLUTION,
+        },
+    )
+    found = {
+        "fingerprint": mark,
+        "folder": str(folder),
+        "shards": len(shards),
+        "made": 0,
+        "there": 0,
+        "elsewhere": 0,
+        "bytes": 0,
+    }
     for shard in shards[part::parts]:
         if whole(folder, shard):
             found["there"] += 1
@@ -72,7 +105,10 @@ def make(directory, model_config, params, *, part: int = 0, parts: int = 1, sour
             with locks.held(folder / f".{shard.path.name}.lock", wait=wait):
                 if not whole(folder, shard):
                     _make(folder, shard, model_config, params)
-                    say(f"annotated {shard.path.name}: {shard.documents:,} documents, {shard.bytes / 1e6:,.1f} MB")
+                    say(
+                        f"annotated {shard.path.name}: {shard.documents:,} documents,"
+                        f" {shard.bytes / 1e6:,.1f} MB"
+                    )
             found["made"] += 1
             found["bytes"] += shard.bytes
         except locks.Busy:
@@ -82,9 +118,11 @@ def make(directory, model_config, params, *, part: int = 0, parts: int = 1, sour
 
 def _make(folder: pathlib.Path, shard: corpus.Shard, model_config, params) -> None:
     from array_record.python import array_record_module
+
     documents = corpus.Documents([shard])
     ends = np.cumsum(documents.lengths)
-    work = folder / f".{shard.path.name}.{shard.sha256[:12]}.chunks"  # of this text: another under its name begins anew
+    # of this text: another under its name begins anew
+    work = folder / f".{shard.path.name}.{shard.sha256[:12]}.chunks"
     work.mkdir(exist_ok=True)
     first, chunks = 0, []
     while first < len(documents):
@@ -94,7 +132,9 @@ def _make(folder: pathlib.Path, shard: corpus.Shard, model_config, params) -> No
     for first, last, path in chunks:
         size = int(documents.lengths[first:last].sum()) + last - first
         if _chunk(path, size) is None:
-            values = annotate.annotate(model_config, params, [documents[i] for i in range(first, last)], kept=rounded)
+            values = annotate.annotate(
+                model_config, params, [documents[i] for i in range(first, last)], kept=rounded
+            )
             part = path.with_suffix(".part")
             with part.open("wb") as file:
                 np.save(file, np.concatenate([v[:-1] for v in values]), allow_pickle=False)
@@ -106,8 +146,13 @@ def _make(folder: pathlib.Path, shard: corpus.Shard, model_config, params) -> No
         for piece in np.split(values, np.cumsum(documents.lengths[first:last] + 1)[:-1]):
             writer.write(piece.astype("<u2").tobytes())
     writer.close()
-    record = {"schema_version": SCHEMA_VERSION, "text_sha256": shard.sha256, "documents": shard.documents, "file_bytes": partial.stat().st_size,
-              "sha256": corpus.file_digest(partial)}
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "text_sha256": shard.sha256,
+        "documents": shard.documents,
+        "file_bytes": partial.stat().st_size,
+        "sha256": corpus.file_digest(partial),
+    }
     os.replace(partial, folder / shard.path.name)
     rundir.write_json(seal(folder, shard), record)
     for old in folder.glob(f".{shard.path.name}.*.chunks"):
@@ -133,36 +178,56 @@ def seal(folder: pathlib.Path, shard: corpus.Shard) -> pathlib.Path:
 
 
 def whole(folder: pathlib.Path, shard: corpus.Shard) -> bool:
-    """Whether the entropies of a shard are there, and of this very text. UserError where they are of another, or damaged."""
+    """Whether the entropies of a shard are there, and of this very text. UserError where they are of another,
+    or damaged."""
     record = rundir.read_json(seal(folder, shard))
     if record is None:
         return False
     path = folder / shard.path.name
     if record.get("text_sha256") != shard.sha256:
-        raise UserError(f"{path} has the entropies of other text than {shard.path}; remove {folder} and annotate again")
+        raise UserError(
+            f"{path} has the entropies of other text than {shard.path}; remove {folder} and annotate again"
+        )
     if not path.is_file() or path.stat().st_size != record.get("file_bytes"):
-        raise UserError(f"{path} is not what its seal says; remove {seal(folder, shard).name} there and annotate again")
+        raise UserError(
+            f"{path} is not what its seal says; remove {seal(folder, shard).name} there and annotate again"
+        )
     return True
 
 
 def verify(shard: corpus.Shard, mark: str) -> None:
     """UserError where a shard's entropies, if there are any, are not those that were written."""
     folder = folder_of(shard, mark)
-    if whole(folder, shard) and corpus.file_digest(folder / shard.path.name) != rundir.read_json(seal(folder, shard))["sha256"]:
-        raise UserError(f"{folder / shard.path.name} is damaged: its checksum is not its seal's; remove {seal(folder, shard).name} there and annotate again")
+    if (
+        whole(folder, shard)
+        and corpus.file_digest(folder / shard.path.name) != rundir.read_json(seal(folder, shard))["sha256"]
+    ):
+        raise UserError(
+            f"{folder / shard.path.name} is damaged: its checksum is not its seal's; remove"
+            f" {seal(folder, shard).name} there and annotate again"
+        )
 
 
 class Entropies:
-    """The entropies of documents (corpus.Documents), by the same numbers: [i] -> float32 nats [len + 2] over [BOS, bytes, EOS] (EOS: 0)."""
+    """The entropies of documents (corpus.Documents), by the same numbers: [i] -> float32 nats [len + 2] over
+    [BOS, bytes, EOS] (EOS: 0)."""
 
     def __init__(self, documents: corpus.Documents, mark: str):
         """UserError where a shard has none yet."""
         self.documents, self.mark = documents, mark
         lacking = [shard.path for shard in documents.shards if not whole(folder_of(shard, mark), shard)]
         if lacking:
-            raise UserError(f"{lacking[0].parent}: {len(lacking)} of {len(documents.shards)} shards have no entropies of {mark} yet ({lacking[0].name}, ...); "
-                            "bltjax data annotate makes them")
-        self._values = corpus.Documents([dataclasses.replace(shard, path=folder_of(shard, mark) / shard.path.name) for shard in documents.shards], indexed=False)
+            raise UserError(
+                f"{lacking[0].parent}: {len(lacking)} of {len(documents.shards)} shards have no entropies of"
+                f" {mark} yet ({lacking[0].name}, ...); bltjax data annotate makes them"
+            )
+        self._values = corpus.Documents(
+            [
+                dataclasses.replace(shard, path=folder_of(shard, mark) / shard.path.name)
+                for shard in documents.shards
+            ],
+            indexed=False,
+        )
 
     def __len__(self):
         return len(self.documents)
@@ -170,6 +235,9 @@ class Entropies:
     def __getitem__(self, number: int) -> np.ndarray:
         stored = np.frombuffer(self._values[number], "<u2")
         if len(stored) != self.documents.lengths[number] + 1:
-            raise UserError(f"{folder_of(self.documents.shards[0], self.mark)}: document {number} has {len(stored)} entropies, not {self.documents.lengths[number] + 1}: they, or the text's "
-                            "index, are damaged (bltjax data inspect --verify says which, and what to remove)")
+            raise UserError(
+                f"{folder_of(self.documents.shards[0], self.mark)}: document {number} has {len(stored)}"
+                f" entropies, not {self.documents.lengths[number] + 1}: they, or the text's index, are"
+                " damaged (bltjax data inspect --verify says which, and what to remove)"
+            )
         return np.append(nats(stored), np.float32(0))

@@ -1,4 +1,5 @@
-"""Bits per byte on whole documents (paper Eq. 18): nats of raw bytes over ln 2 times raw bytes, document by document."""
+"""Bits per byte on whole documents (paper Eq. 18): nats of raw bytes over ln 2 times raw bytes, document by
+document."""
 
 import functools
 import math
@@ -7,28 +8,33 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from bltjax.parallel import sharding
 from bltjax.data import feed
 from bltjax.models import loss
+from bltjax.parallel import sharding
 
 
 @functools.lru_cache(maxsize=8)
 def _scorer(model_config: FrozenConfigDict, mesh=None):
-    """Jitted (params, batch) -> float32 nats [B,T]; on a mesh the same on every device, so that every process can read them."""
+    """Jitted (params, batch) -> float32 nats [B,T]; on a mesh the same on every device, so that every process
+    can read them."""
+
     def score(params, batch):
         with sharding.active(mesh):
             return loss.nats_per_position(model_config, params, batch)
+
     everywhere = mesh and jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.jit(score, out_shardings=everywhere)
 
 
-def nats_by_document(model_config, params, windows, documents: int, is_eos, mesh=None) -> tuple[np.ndarray, np.ndarray]:
+def nats_by_document(
+    model_config, params, windows, documents: int, is_eos, mesh=None
+) -> tuple[np.ndarray, np.ndarray]:
     """Sums the nats of every scored position into its document.
 
-    windows yields (batch, score [B,T] bool, document [B,T] int, -1 where not scored); is_eos(batch) -> bool [B,T], the positions
-    whose target is the end of the document. Returns (nats of raw bytes, nats of EOS), float64 [documents] each.
-    mesh: where the parameters are; every process of it makes the same call and gets the same numbers.
-    """
+    windows yields (batch, score [B,T] bool, document [B,T] int, -1 where not scored); is_eos(batch) -> bool
+    [B,T], the positions whose target is the end of the document. Returns (nats of raw bytes, nats of EOS),
+    float64 [documents] each. mesh: where the parameters are; every process of it makes the same call and gets
+    the same numbers. """
     scorer = _scorer(FrozenConfigDict(model_config), mesh)
 
     def place(batch):
@@ -48,19 +54,29 @@ def nats_by_document(model_config, params, windows, documents: int, is_eos, mesh
 
 
 def summary(sizes, nats, eos_nats, patch_size: float) -> dict:
-    """What eval.json holds of one text: bits per byte over all documents, and the parts that bootstraps resample."""
-    return {"bpb": float(nats.sum() / (math.log(2) * sum(sizes))), "bytes": int(sum(sizes)), "eos_nats": float(eos_nats.sum()),
-            "patch_size": float(patch_size),
-            "documents": [{"bytes": int(b), "nats": float(n), "eos_nats": float(e)} for b, n, e in zip(sizes, nats, eos_nats)]}
+    """What eval.json holds of one text: bits per byte over all documents, and the parts that bootstraps
+    resample."""
+    return {
+        "bpb": float(nats.sum() / (math.log(2) * sum(sizes))),
+        "bytes": int(sum(sizes)),
+        "eos_nats": float(eos_nats.sum()),
+        "patch_size": float(patch_size),
+        "documents": [
+            {"bytes": int(b), "nats": float(n), "eos_nats": float(e)}
+            for b, n, e in zip(sizes, nats, eos_nats)
+        ],
+    }
 
 
 def first_documents(documents, limit: int) -> list[bytes]:
-    """Whole documents in the split's own (hash) order, up to `limit` bytes and at least one; 0 is all of them. Of documents at rest only
-    these are read."""
+    """Whole documents in the split's own (hash) order, up to `limit` bytes and at least one; 0 is all of
+    them. Of documents at rest only these are read."""
     if not limit:
         return list(documents)
     total, kept = 0, []
-    for number, size in enumerate(map(len, documents) if isinstance(documents, list) else documents.lengths.tolist()):
+    for number, size in enumerate(
+        map(len, documents) if isinstance(documents, list) else documents.lengths.tolist()
+    ):
         if kept and total + size > limit:
             continue
         kept.append(documents[number])

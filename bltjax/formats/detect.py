@@ -10,7 +10,8 @@ READERS = {"blt": huggingface.load, "llama": llama.load}  # by a config.json's m
 
 
 def of(folder: pathlib.Path) -> str:
-    """OURS, "original", "vectors" (an .npz file), or the model_type of a Hugging Face directory. UserError for anything else."""
+    """OURS, "original", "vectors" (an .npz file), or the model_type of a Hugging Face directory. UserError
+    for anything else."""
     if folder.is_file() and folder.suffix == ".npz":
         return "vectors"
     if not folder.is_dir():
@@ -19,12 +20,17 @@ def of(folder: pathlib.Path) -> str:
         return "original"
     path = folder / "config.json"
     if not path.exists():
-        raise UserError(f"{folder} is no run directory and no checkpoint: it has neither config.json nor params.json")
+        raise UserError(
+            f"{folder} is no run directory and no checkpoint: it has neither config.json nor params.json"
+        )
     found = huggingface.read_json(path)
     if "config" in found:
         return OURS
     if "model_type" not in found:
-        raise UserError(f"{path} is of no format that is known here: it has neither config (a run) nor model_type (Hugging Face) nor args (released)")
+        raise UserError(
+            f"{path} is of no format that is known here: it has neither config (a run) nor model_type"
+            " (Hugging Face) nor args (released)"
+        )
     if found["model_type"] not in READERS:
         raise UserError(f"{path} is of model_type {found['model_type']!r}; known: {', '.join(READERS)}")
     return found["model_type"]

@@ -1,4 +1,5 @@
-"""Hugging Face's Blt directories: config.json and safetensors, read and written. Facts of the format: transformers 5, models/blt."""
+"""Hugging Face's Blt directories: config.json and safetensors, read and written. Facts of the format:
+transformers 5, models/blt."""
 
 import json
 import pathlib
@@ -8,19 +9,22 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
-
-from bltjax.formats import safetensors
-
-from bltjax.patching import vocab
 from bltjax.errors import UserError
-from bltjax.formats import blt, imported, weights
+from bltjax.formats import blt, imported, safetensors, weights
+from bltjax.patching import vocab
 
-THETA, PATCHER_THETA, EPS, WINDOW = 500_000.0, 10_000.0, 1e-5, 512  # what transformers takes where a config.json is silent
+THETA, PATCHER_THETA, EPS, WINDOW = (
+    500_000.0,
+    10_000.0,
+    1e-5,
+    512,
+)  # what transformers takes where a config.json is silent
 SHARD = 4 * 2**30  # bytes of a file, about: a tensor is never cut
 
 
 class Read(NamedTuple):
     """What a config.json says."""
+
     model: ConfigDict
     patching: ConfigDict
     patcher: ConfigDict | None
@@ -48,13 +52,26 @@ def load(directory: pathlib.Path) -> imported.Imported:
     try:
         found = parse(config)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise UserError(f"{directory / 'config.json'} cannot be understood: {type(error).__name__}: {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"{directory / 'config.json'} cannot be understood: {type(error).__name__}:"
+            f" {' '.join(str(error).split())}"
+        ) from None
     places = blt.huggingface(blt.blt_places(found.model, found.ffn, found.cross_of))
-    patcher = blt.huggingface(blt.byte_lm_places(found.patcher, "patcher.")) if found.patcher is not None else []
+    patcher = (
+        blt.huggingface(blt.entropy_model_places(found.patcher, "patcher."))
+        if found.patcher is not None
+        else []
+    )
     weights.check(source, places + patcher, found.unread)
     origin = f"Hugging Face Blt directory {directory.name}"
-    run = cfg.run(directory.name, imported.family(found.patching.scheme), found.model, patching_=found.patching)
-    lm = imported.Imported(cfg.run("byte-lm", "byte-lm", found.patcher), origin, source, patcher) if patcher else None
+    run = cfg.run(
+        directory.name, imported.family(found.patching.scheme), found.model, patching_=found.patching
+    )
+    lm = (
+        imported.Imported(cfg.run("entropy-model", "entropy-model", found.patcher), origin, source, patcher)
+        if patcher
+        else None
+    )
     return imported.Imported(run, origin, source, places, lm)
 
 
@@ -64,45 +81,97 @@ def parse(config: dict) -> Read:
         raise UserError(f"config.json is of model_type {config.get('model_type')!r}, not 'blt'")
     parts = {name: config.get(f"{name}_config") or {} for name in ("encoder", "decoder", "global", "patcher")}
     encoder, decoder, latent = parts["encoder"], parts["decoder"], parts["global"]
-    width, heads, k = encoder.get("hidden_size", 1024), encoder.get("num_attention_heads", 16), config.get("cross_attn_k", 2)
+    width, heads, k = (
+        encoder.get("hidden_size", 1024),
+        encoder.get("num_attention_heads", 16),
+        config.get("cross_attn_k", 2),
+    )
     encoder_layers, decoder_layers = encoder.get("num_hidden_layers", 1), decoder.get("num_hidden_layers", 9)
     latent_width = latent.get("hidden_size", 2048)
     one("hidden_size of encoder and decoder", width, decoder.get("hidden_size", 1024))
     one("num_attention_heads of encoder and decoder", heads, decoder.get("num_attention_heads", 16))
     one("cross_attn_k", k, encoder.get("cross_attn_k", 2), decoder.get("cross_attn_k", 2))
     one("hidden_size_global", latent_width, decoder.get("hidden_size_global", 2048))
-    one("vocab_size", config.get("vocab_size", 260), encoder.get("vocab_size", 260), decoder.get("vocab_size", 260), vocab.SIZE)
+    one(
+        "vocab_size",
+        config.get("vocab_size", 260),
+        encoder.get("vocab_size", 260),
+        decoder.get("vocab_size", 260),
+        vocab.SIZE,
+    )
     for name in ("encoder", "decoder", "global"):
         plain(name, parts[name])
-    blt.whole(config, "cross_attn_k", "encoder_hash_byte_group_vocab", "encoder_hash_byte_group_nb_functions", "patch_size")
+    blt.whole(
+        config,
+        "cross_attn_k",
+        "encoder_hash_byte_group_vocab",
+        "encoder_hash_byte_group_nb_functions",
+        "patch_size",
+    )
     blt.whole(config, "local_attention_window_len", "max_patch_length", least=0)
-    eps = one("rms_norm_eps", *(parts[name].get("rms_norm_eps", EPS) for name in ("encoder", "decoder", "global")))
+    eps = one(
+        "rms_norm_eps", *(parts[name].get("rms_norm_eps", EPS) for name in ("encoder", "decoder", "global"))
+    )
     theta = one("rope_theta", *(rope_theta(parts[name], THETA) for name in ("encoder", "decoder", "global")))
-    ffn = {"local_encoder": encoder.get("intermediate_size") or int(8 * width / 3), "local_decoder": decoder.get("intermediate_size") or 2816}
+    ffn = {
+        "local_encoder": encoder.get("intermediate_size") or int(8 * width / 3),
+        "local_decoder": decoder.get("intermediate_size") or 2816,
+    }
     every = bool(encoder.get("cross_attn_all_layers", False))
-    model = cfg.blt_model("released", local_width=width, encoder_layers=encoder_layers, decoder_layers=decoder_layers, local_heads=heads,
-                          global_width=latent_width, global_layers=latent.get("num_hidden_layers", 25),
-                          global_heads=latent.get("num_attention_heads", 16), k=k, window=config.get("local_attention_window_len", WINDOW) or 0,
-                          ngram_rows=config.get("encoder_hash_byte_group_vocab", 500_002),
-                          ngram_sizes=tuple(config.get("encoder_hash_byte_group_size") or (3, 4, 5, 6, 7, 8)))
-    model = cfg.replace(model, **{
-        "local.ffn": max(ffn.values()), "latent.ffn": latent.get("intermediate_size") or 5632, "norm_eps": float(eps), "rope_theta": float(theta),
-        "cross.decoder": "all" if decoder.get("cross_attn_all_layers", True) else "first",
-        "ngrams.functions": config.get("encoder_hash_byte_group_nb_functions", 1)})
-    # With cross-attention in every encoder layer, this format pools anew in each: all but the last layer's are computed and forgotten.
+    model = cfg.blt_model(
+        "released",
+        local_width=width,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+        local_heads=heads,
+        global_width=latent_width,
+        global_layers=latent.get("num_hidden_layers", 25),
+        global_heads=latent.get("num_attention_heads", 16),
+        k=k,
+        window=config.get("local_attention_window_len", WINDOW) or 0,
+        ngram_rows=config.get("encoder_hash_byte_group_vocab", 500_002),
+        ngram_sizes=tuple(config.get("encoder_hash_byte_group_size") or (3, 4, 5, 6, 7, 8)),
+    )
+    model = cfg.replace(
+        model,
+        **{
+            "local.ffn": max(ffn.values()),
+            "latent.ffn": latent.get("intermediate_size") or 5632,
+            "norm_eps": float(eps),
+            "rope_theta": float(theta),
+            "cross.decoder": "all" if decoder.get("cross_attn_all_layers", True) else "first",
+            "ngrams.functions": config.get("encoder_hash_byte_group_nb_functions", 1),
+        },
+    )
+    # With cross-attention in every encoder layer, this format pools anew in each: all but the last layer's
+    # are computed and forgotten.
     last = encoder_layers - 1 if every else 0
-    unread = [place.name for i in range(encoder_layers if every else 0) if i != last
-              for place in blt.huggingface(blt.cross_places(f"local_encoder.cross_attn_layers.{i}.", ("",), (), width, heads))]
+    unread = [
+        place.name
+        for i in range(encoder_layers if every else 0)
+        if i != last
+        for place in blt.huggingface(
+            blt.cross_places(f"local_encoder.cross_attn_layers.{i}.", ("",), (), width, heads)
+        )
+    ]
     patcher = parse_patcher(parts["patcher"]) if config.get("patch_in_forward", True) else None
     return Read(model, parse_patching(config, patcher), patcher, ffn, last, unread)
 
 
 def parse_patcher(config: dict) -> ConfigDict:
     plain("patcher", config)
-    model = cfg.transformer("byte", vocab=config.get("vocab_size", 260), width=config.get("hidden_size", 768), layers=config.get("num_hidden_layers", 14),
-                            heads=config.get("num_attention_heads", 12), window=config.get("sliding_window", WINDOW) or 0,
-                            rope_theta=float(rope_theta(config, PATCHER_THETA)))
-    return cfg.replace(model, ffn=config.get("intermediate_size") or 2048, norm_eps=float(config.get("rms_norm_eps", EPS)))
+    model = cfg.transformer(
+        "byte",
+        vocab=config.get("vocab_size", 260),
+        width=config.get("hidden_size", 768),
+        layers=config.get("num_hidden_layers", 14),
+        heads=config.get("num_attention_heads", 12),
+        window=config.get("sliding_window", WINDOW) or 0,
+        rope_theta=float(rope_theta(config, PATCHER_THETA)),
+    )
+    return cfg.replace(
+        model, ffn=config.get("intermediate_size") or 2048, norm_eps=float(config.get("rms_norm_eps", EPS))
+    )
 
 
 def parse_patching(config: dict, patcher) -> ConfigDict:
@@ -120,20 +189,43 @@ def rope_theta(part: dict, default: float) -> float:
     """theta of a part's rotary positions. UserError for scaled ones."""
     rope = part.get("rope_parameters") or part.get("rope_scaling") or {}
     if rope.get("rope_type", "default") != "default":
-        raise UserError(f"rotary positions of type {rope['rope_type']!r} are not computed here; only 'default'")
+        raise UserError(
+            f"rotary positions of type {rope['rope_type']!r} are not computed here; only 'default'"
+        )
     return rope.get("rope_theta", part.get("rope_theta", default))
 
 
 def plain(name: str, part: dict) -> None:
     """UserError for a part whose layers differ from those here."""
-    blt.whole(part, "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size", "cross_attn_k",
-              "hidden_size_global", "vocab_size", what=f"{name}_config.")
+    blt.whole(
+        part,
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "intermediate_size",
+        "cross_attn_k",
+        "hidden_size_global",
+        "vocab_size",
+        what=f"{name}_config.",
+    )
     blt.whole(part, "sliding_window", least=0, what=f"{name}_config.")
     heads = part.get("num_attention_heads")
-    if part.get("head_dim") and heads and part.get("hidden_size") and part["head_dim"] != part["hidden_size"] // heads:
-        raise UserError(f"{name}_config: {heads} heads of {part['head_dim']} do not fit a width of {part['hidden_size']}")
+    if (
+        part.get("head_dim")
+        and heads
+        and part.get("hidden_size")
+        and part["head_dim"] != part["hidden_size"] // heads
+    ):
+        raise UserError(
+            f"{name}_config: {heads} heads of {part['head_dim']} do not fit a width of {part['hidden_size']}"
+        )
     if part.get("num_key_value_heads") not in (None, heads):
-        raise UserError(f"{name}_config has {part['num_key_value_heads']} key-value heads for {heads} heads; the two must be equal")
+        raise UserError(
+            f"{name}_config has {part['num_key_value_heads']} key-value heads for {heads} heads; the two must"
+            " be equal"
+        )
     if part.get("hidden_act", "silu") != "silu":
         raise UserError(f"{name}_config has hidden_act {part['hidden_act']!r}; only 'silu' is computed here")
 
@@ -141,23 +233,36 @@ def plain(name: str, part: dict) -> None:
 def one(what: str, *values):
     """The value that all share. UserError where they differ."""
     if any(value != values[0] for value in values):
-        raise UserError(f"config.json: {what} must be one value here, not {', '.join(map(str, dict.fromkeys(values)))}")
+        raise UserError(
+            f"config.json: {what} must be one value here, not {', '.join(map(str, dict.fromkeys(values)))}"
+        )
     return values[0]
 
 
-def save(config: ConfigDict, params: dict, byte_lm, out: pathlib.Path, loosely: bool = False) -> None:
-    """Writes a directory that transformers loads. byte_lm: (model config, params) or None.
+def save(config: ConfigDict, params: dict, entropy_model, out: pathlib.Path, loosely: bool = False) -> None:
+    """Writes a directory that transformers loads. entropy_model: (model config, params) or None.
 
-    Refuses what the format cannot express with a UserError that lists it; loosely: writes all the same what does not change shapes.
-    """
+    Refuses what the format cannot express with a UserError that lists it; loosely: writes all the same what
+    does not change shapes. """
     check_expressible(config, loosely)
     places = blt.huggingface(blt.blt_places(config.model))
     trees = [(place, params) for place in places]
-    if byte_lm:
-        trees += [(place, byte_lm[1]) for place in blt.huggingface(blt.byte_lm_places(byte_lm[0], "patcher."))]
+    if entropy_model:
+        trees += [
+            (place, entropy_model[1])
+            for place in blt.huggingface(blt.entropy_model_places(entropy_model[0], "patcher."))
+        ]
     with imported.appearing(out) as part:
         part.mkdir(parents=True)
-        (part / "config.json").write_text(json.dumps(to_config(config, byte_lm and byte_lm[0], params["encoder"]["embed"]["bytes"].dtype), indent=2) + "\n")
+        (part / "config.json").write_text(
+            json.dumps(
+                to_config(
+                    config, entropy_model and entropy_model[0], params["encoder"]["embed"]["bytes"].dtype
+                ),
+                indent=2,
+            )
+            + "\n"
+        )
         _write_tensors(part, trees)
 
 
@@ -165,8 +270,10 @@ def check_expressible(config: ConfigDict, loosely: bool = False) -> None:
     """UserError, with all that stands in the way, for a model that cannot be written."""
     lacking, fatal = inexpressible(config)
     if fatal or lacking and not loosely:
-        raise UserError(f"Hugging Face's Blt cannot express {'; '.join(fatal + lacking)}"
-                        + ("" if fatal else "; --loosely writes it all the same, with other results"))
+        raise UserError(
+            f"Hugging Face's Blt cannot express {'; '.join(fatal + lacking)}"
+            + ("" if fatal else "; --loosely writes it all the same, with other results")
+        )
 
 
 def inexpressible(config: ConfigDict) -> tuple[list[str], list[str]]:
@@ -174,16 +281,38 @@ def inexpressible(config: ConfigDict) -> tuple[list[str], list[str]]:
     m = config.model
     if m.kind != "blt":
         return [], [f"a model of kind {m.kind!r}"]
-    fatal = [] if m.cross.encoder != "none" and m.cross.decoder != "none" else ["a model without cross-attention"]
+    fatal = (
+        [] if m.cross.encoder != "none" and m.cross.decoder != "none" else ["a model without cross-attention"]
+    )
     fatal += [] if m.ngrams.sizes else ["a model without hash n-grams"]
-    fatal += [] if m.cross.heads == m.local.heads else [f"{m.cross.heads} heads of cross-attention beside {m.local.heads} local heads"]
-    fatal += [] if m.cross.encoder == "last" or m.local.encoder_layers == 1 else ["encoder cross-attention in every layer, each refining the last"]
-    lacking = [f"{what} (preset `{m.preset}`)" for what, differs in (
-        ("encoder keys and values from the block's input", m.cross.encoder_kv != "output"), ("pooled embeddings", m.cross.pool != "states"),
-        ("a single residual around cross-attention", not m.cross.doubled_residual), ("newest-first n-gram digits", m.ngrams.digits != "released"),
-        ("raw bytes in n-grams", m.ngrams.raw_bytes), ("omitted short n-grams", m.ngrams.short != "pad"), ("normalised n-grams", m.ngrams.normalise),
-        ("n-grams that start anew with a document", m.ngrams.reset), ("document masks in cross-attention", m.mask_encoder_documents)) if differs]
-    if config.patching.scheme != "entropy" and not (config.patching.scheme == "strided" and config.patching.size == 1):
+    fatal += (
+        []
+        if m.cross.heads == m.local.heads
+        else [f"{m.cross.heads} heads of cross-attention beside {m.local.heads} local heads"]
+    )
+    fatal += (
+        []
+        if m.cross.encoder == "last" or m.local.encoder_layers == 1
+        else ["encoder cross-attention in every layer, each refining the last"]
+    )
+    lacking = [
+        f"{what} (preset `{m.preset}`)"
+        for what, differs in (
+            ("encoder keys and values from the block's input", m.cross.encoder_kv != "output"),
+            ("pooled embeddings", m.cross.pool != "states"),
+            ("a single residual around cross-attention", not m.cross.doubled_residual),
+            ("newest-first n-gram digits", m.ngrams.digits != "released"),
+            ("raw bytes in n-grams", m.ngrams.raw_bytes),
+            ("omitted short n-grams", m.ngrams.short != "pad"),
+            ("normalised n-grams", m.ngrams.normalise),
+            ("n-grams that start anew with a document", m.ngrams.reset),
+            ("document masks in cross-attention", m.mask_encoder_documents),
+        )
+        if differs
+    ]
+    if config.patching.scheme != "entropy" and not (
+        config.patching.scheme == "strided" and config.patching.size == 1
+    ):
         lacking.append(f"{config.patching.scheme} patches")
     return lacking, fatal
 
@@ -193,26 +322,76 @@ def to_config(config: ConfigDict, patcher, dtype) -> dict:
     m, p = config.model, config.patching
     rope = lambda theta: {"rope_theta": theta, "rope_type": "default"}
     part = lambda kind, width, heads, layers, ffn, theta=m.rope_theta, eps=m.norm_eps, **more: {
-        "model_type": kind, "hidden_size": width, "num_attention_heads": heads, "num_key_value_heads": heads, "num_hidden_layers": layers,
-        "intermediate_size": ffn, "rms_norm_eps": eps, "rope_parameters": rope(theta), "hidden_act": "silu", "dropout": 0.0, **more}
+        "model_type": kind,
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "num_hidden_layers": layers,
+        "intermediate_size": ffn,
+        "rms_norm_eps": eps,
+        "rope_parameters": rope(theta),
+        "hidden_act": "silu",
+        "dropout": 0.0,
+        **more,
+    }
     window = m.local.window or None
     local = dict(vocab_size=m.vocab, cross_attn_k=m.cross.k, hidden_size_global=m.latent.width)
     written = {
-        "architectures": ["BltForCausalLM"], "model_type": "blt", "dtype": str(np.dtype(dtype)), "vocab_size": m.vocab, "cross_attn_k": m.cross.k,
-        "local_attention_window_len": window, "rope_parameters": rope(m.rope_theta), "use_cache": False, "tie_word_embeddings": False,
-        "bos_token_id": vocab.BOS, "eos_token_id": vocab.EOS, "pad_token_id": vocab.BOE,
-        "encoder_hash_byte_group_size": list(m.ngrams.sizes), "encoder_hash_byte_group_vocab": m.ngrams.rows,
-        "encoder_hash_byte_group_nb_functions": m.ngrams.functions, "patch_in_forward": patcher is not None, "patching_mode": "entropy",
-        "patch_size": max(1, round(p.size)), "patching_threshold": p.threshold if p.threshold == p.threshold else blt.THRESHOLD, "max_patch_length": p.max_length or None,
-        "encoder_config": part("blt_local_encoder", m.local.width, m.local.heads, m.local.encoder_layers, m.local.ffn, sliding_window=window,
-                               cross_attn_all_layers=False, **local),
-        "decoder_config": part("blt_local_decoder", m.local.width, m.local.heads, m.local.decoder_layers, m.local.ffn,
-                               cross_attn_all_layers=m.cross.decoder == "all", **local),
-        "global_config": part("blt_global_transformer", m.latent.width, m.latent.heads, m.latent.layers, m.latent.ffn),
+        "architectures": ["BltForCausalLM"],
+        "model_type": "blt",
+        "dtype": str(np.dtype(dtype)),
+        "vocab_size": m.vocab,
+        "cross_attn_k": m.cross.k,
+        "local_attention_window_len": window,
+        "rope_parameters": rope(m.rope_theta),
+        "use_cache": False,
+        "tie_word_embeddings": False,
+        "bos_token_id": vocab.BOS,
+        "eos_token_id": vocab.EOS,
+        "pad_token_id": vocab.BOE,
+        "encoder_hash_byte_group_size": list(m.ngrams.sizes),
+        "encoder_hash_byte_group_vocab": m.ngrams.rows,
+        "encoder_hash_byte_group_nb_functions": m.ngrams.functions,
+        "patch_in_forward": patcher is not None,
+        "patching_mode": "entropy",
+        "patch_size": max(1, round(p.size)),
+        "patching_threshold": p.threshold if p.threshold == p.threshold else blt.THRESHOLD,
+        "max_patch_length": p.max_length or None,
+        "encoder_config": part(
+            "blt_local_encoder",
+            m.local.width,
+            m.local.heads,
+            m.local.encoder_layers,
+            m.local.ffn,
+            sliding_window=window,
+            cross_attn_all_layers=False,
+            **local,
+        ),
+        "decoder_config": part(
+            "blt_local_decoder",
+            m.local.width,
+            m.local.heads,
+            m.local.decoder_layers,
+            m.local.ffn,
+            cross_attn_all_layers=m.cross.decoder == "all",
+            **local,
+        ),
+        "global_config": part(
+            "blt_global_transformer", m.latent.width, m.latent.heads, m.latent.layers, m.latent.ffn
+        ),
     }
     if patcher is not None:
-        written["patcher_config"] = part("blt_patcher", patcher.width, patcher.heads, patcher.layers, patcher.ffn, patcher.rope_theta, patcher.norm_eps,
-                                         vocab_size=patcher.vocab, sliding_window=patcher.window or None)
+        written["patcher_config"] = part(
+            "blt_patcher",
+            patcher.width,
+            patcher.heads,
+            patcher.layers,
+            patcher.ffn,
+            patcher.rope_theta,
+            patcher.norm_eps,
+            vocab_size=patcher.vocab,
+            sliding_window=patcher.window or None,
+        )
     return written
 
 
@@ -233,9 +412,18 @@ def _write_tensors(folder: pathlib.Path, trees: list) -> None:
         shards[-1].append(name)
         filled += size(name)
     rows = lambda name: (part for place, params in groups[name] for part in weights.theirs(place, params))
-    names = ["model.safetensors"] if len(shards) == 1 else [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    names = (
+        ["model.safetensors"]
+        if len(shards) == 1
+        else [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    )
     for file, shard in zip(names, shards):
-        safetensors.write(folder / file, {name: (dtypes[name], groups[name][0][0].shape) for name in shard}, rows)
+        safetensors.write(
+            folder / file, {name: (dtypes[name], groups[name][0][0].shape) for name in shard}, rows
+        )
     if len(shards) > 1:
-        index = {"metadata": {"total_size": sum(map(size, groups))}, "weight_map": {name: file for file, shard in zip(names, shards) for name in shard}}
+        index = {
+            "metadata": {"total_size": sum(map(size, groups))},
+            "weight_map": {name: file for file, shard in zip(names, shards) for name in shard},
+        }
         (folder / safetensors.INDEX).write_text(json.dumps(index, indent=2) + "\n")

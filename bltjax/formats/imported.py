@@ -1,8 +1,8 @@
-"""A model that was trained elsewhere: its config, parameters and entropy model in memory, and as a directory of ours.
+"""A model that was trained elsewhere: its config, parameters and entropy model in memory, and as a directory
+of ours.
 
-The directory is that of a run without its training: config.json, checkpoints/0, and byte_lm/, a directory of the same kind, if there is
-an entropy model. It appears whole or not at all.
-"""
+The directory is that of a run without its training: config.json, checkpoints/0, and entropy_model/, a
+directory of the same kind, if there is an entropy model. It appears whole or not at all. """
 
 import contextlib
 import dataclasses
@@ -12,23 +12,32 @@ import shutil
 import numpy as np
 from ml_collections import ConfigDict
 
-from bltjax.storage import locks, rundir
 from bltjax.errors import UserError
 from bltjax.formats import blt, weights
+from bltjax.storage import locks, rundir
 
-BYTE_LM, TOKENIZER = "byte_lm", "tokenizer.json"
-SCHEMES = {"entropy": "blt-entropy", "monotonic": "blt-entropy", "both": "blt-entropy", "space": "blt-space", "strided": "blt-strided", "bpe": "blt-bpe"}
+ENTROPY_MODEL, TOKENIZER = "entropy_model", "tokenizer.json"
+SCHEMES = {
+    "entropy": "blt-entropy",
+    "monotonic": "blt-entropy",
+    "both": "blt-entropy",
+    "space": "blt-space",
+    "strided": "blt-strided",
+    "bpe": "blt-bpe",
+}
 
 
 @dataclasses.dataclass
 class Imported:
-    """config: a run's. origin: what it was, in a few words. source, places: its tensors and where they belong, which were checked; nothing is
-    read before it is asked for. tokenizer: the path of its tokenizer.json."""
+    """config: a run's. origin: what it was, in a few words. source, places: its tensors and where they
+    belong, which were checked; nothing is read before it is asked for. tokenizer: the path of its
+    tokenizer.json."""
+
     config: ConfigDict
     origin: str
     source: object
     places: list
-    byte_lm: "Imported | None" = None
+    entropy_model: "Imported | None" = None
     tokenizer: pathlib.Path | None = None
 
     @property
@@ -43,8 +52,11 @@ class Imported:
     def sizes(self) -> dict:
         """{"parameters", "bytes", "dtypes"}."""
         shapes = [(int(np.prod(shape, dtype=np.int64)), dtype) for _, shape, dtype, _ in self.leaves()]
-        return {"parameters": sum(size for size, _ in shapes), "bytes": sum(size * dtype.itemsize for size, dtype in shapes),
-                "dtypes": sorted({str(dtype) for _, dtype in shapes})}
+        return {
+            "parameters": sum(size for size, _ in shapes),
+            "bytes": sum(size * dtype.itemsize for size, dtype in shapes),
+            "dtypes": sorted({str(dtype) for _, dtype in shapes}),
+        }
 
 
 def write(model: Imported, out: pathlib.Path) -> None:
@@ -55,7 +67,8 @@ def write(model: Imported, out: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def appearing(out: pathlib.Path):
-    """A path to write a directory to; it becomes `out` if the block ends well, and nothing is left of it otherwise. UserError where `out` is taken."""
+    """A path to write a directory to; it becomes `out` if the block ends well, and nothing is left of it
+    otherwise. UserError where `out` is taken."""
     out = pathlib.Path(out)
     part, lock = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.lock")
     try:
@@ -82,16 +95,20 @@ def check_free(out: pathlib.Path) -> None:
 
 def _write(model: Imported, folder: pathlib.Path) -> None:
     from bltjax.training import checkpoint  # orbax takes a second to import, and loading needs none of it
+
     folder.mkdir(parents=True)
     rundir.create(folder, model.config, "imported")
     rundir.amend(folder, imported={"from": model.origin, **model.sizes()})
     leaves = {"/".join(path): (shape, dtype, own) for path, shape, dtype, own in model.leaves()}
-    checkpoint.write_params(folder, {name: (dtype, shape) for name, (shape, dtype, _) in leaves.items()},
-                            lambda name: weights.parts(model.source, leaves[name][2], *leaves[name][:2]))
+    checkpoint.write_params(
+        folder,
+        {name: (dtype, shape) for name, (shape, dtype, _) in leaves.items()},
+        lambda name: weights.parts(model.source, leaves[name][2], *leaves[name][:2]),
+    )
     if model.tokenizer:
         shutil.copyfile(model.tokenizer, folder / TOKENIZER)
-    if model.byte_lm:
-        _write(model.byte_lm, folder / BYTE_LM)
+    if model.entropy_model:
+        _write(model.entropy_model, folder / ENTROPY_MODEL)
 
 
 def family(scheme: str) -> str:

@@ -1,20 +1,18 @@
-"""Directories of the released code: params.json with consolidated weights, and what it put on the Hub (config.json with "args").
+"""Directories of the released code: params.json with consolidated weights, and what it put on the Hub
+(config.json with "args").
 
-Weights are consolidated.pth or safetensors, by the released names. Which model it is, BLT or entropy model, the tensors say.
-"""
+Weights are consolidated.pth or safetensors, by the released names. Which model it is, BLT or entropy model,
+the tensors say. """
 
 import pathlib
 
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
-
-from bltjax.formats import safetensors
-
-from bltjax.patching import vocab
 from bltjax.errors import UserError
-from bltjax.formats import blt, consolidated, imported, weights
+from bltjax.formats import blt, consolidated, imported, safetensors, weights
 from bltjax.formats.huggingface import read_json
+from bltjax.patching import vocab
 
 CONFIGS = ("params.json", "config.json")
 ENTROPY_MODEL = "entropy_model"  # where the released folder has it: inside, or beside
@@ -23,28 +21,47 @@ LM_WINDOW, LM_THETA = 512, 10_000.0  # the released loader sets the one and neve
 
 def is_original(directory: pathlib.Path) -> bool:
     """Whether a directory is of this kind: params.json, or a config.json that holds "args"."""
-    return (directory / "params.json").exists() or (directory / "config.json").exists() and "args" in read_json(directory / "config.json")
+    return (
+        (directory / "params.json").exists()
+        or (directory / "config.json").exists()
+        and "args" in read_json(directory / "config.json")
+    )
 
 
 def load(directory: pathlib.Path) -> imported.Imported:
-    """The model of a directory, with the entropy model that lies in it or beside it. UserError for what does not fit."""
+    """The model of a directory, with the entropy model that lies in it or beside it. UserError for what does
+    not fit."""
     path = next(directory / name for name in CONFIGS if (directory / name).exists())
     source, found = open_weights(directory), read_json(path)
     try:
-        run, places = (_blt if "local_encoder.tok_embeddings.weight" in set(source) else _byte_lm)(directory.name, found, source)
+        run, places = (_blt if "local_encoder.tok_embeddings.weight" in set(source) else _entropy_model)(
+            directory.name, found, source
+        )
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise UserError(f"{path} cannot be understood: {type(error).__name__}: {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"{path} cannot be understood: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from None
     weights.check(source, places)
     model = imported.Imported(run, f"released checkpoint {directory.name}", source, places)
     if run.model.kind == "blt":
-        inside = [folder for folder in (directory / ENTROPY_MODEL, directory.parent / ENTROPY_MODEL) if (folder / "params.json").exists()]
-        model.byte_lm = load(inside[0]) if inside and inside[0].resolve() != directory.resolve() else None
+        inside = [
+            folder
+            for folder in (directory / ENTROPY_MODEL, directory.parent / ENTROPY_MODEL)
+            if (folder / "params.json").exists()
+        ]
+        model.entropy_model = (
+            load(inside[0]) if inside and inside[0].resolve() != directory.resolve() else None
+        )
     return model
 
 
 def open_weights(directory: pathlib.Path):
     """consolidated.pth (or the only .pth), else safetensors."""
-    paths = [directory / "consolidated.pth"] if (directory / "consolidated.pth").exists() else sorted(directory.glob("*.pth"))
+    paths = (
+        [directory / "consolidated.pth"]
+        if (directory / "consolidated.pth").exists()
+        else sorted(directory.glob("*.pth"))
+    )
     if len(paths) == 1:
         return consolidated.Archive(paths[0])
     if (directory / "consolidated.safetensors").exists():
@@ -61,13 +78,40 @@ def arguments(found: dict, part: str) -> dict:
 
 
 def _blt(name: str, found: dict, source):
-    a = blt.checked(arguments(found, "model"), "dim_global", "dim_local_encoder", "dim_local_decoder", "n_layers_global", "n_layers_local_encoder",
-                    "n_layers_local_decoder", "n_heads_global", "n_heads_local_encoder", "n_heads_local_decoder", "cross_attn_k")
-    blt.whole(a, "dim_global", "dim_local_encoder", "dim_local_decoder", "n_layers_global", "n_layers_local_encoder", "n_layers_local_decoder",
-              "n_heads_global", "n_heads_local_encoder", "n_heads_local_decoder", "cross_attn_k", "cross_attn_nheads", "encoder_hash_byte_group_vocab",
-              "encoder_hash_byte_group_nb_functions")
+    a = blt.checked(
+        arguments(found, "model"),
+        "dim_global",
+        "dim_local_encoder",
+        "dim_local_decoder",
+        "n_layers_global",
+        "n_layers_local_encoder",
+        "n_layers_local_decoder",
+        "n_heads_global",
+        "n_heads_local_encoder",
+        "n_heads_local_decoder",
+        "cross_attn_k",
+    )
+    blt.whole(
+        a,
+        "dim_global",
+        "dim_local_encoder",
+        "dim_local_decoder",
+        "n_layers_global",
+        "n_layers_local_encoder",
+        "n_layers_local_decoder",
+        "n_heads_global",
+        "n_heads_local_encoder",
+        "n_heads_local_decoder",
+        "cross_attn_k",
+        "cross_attn_nheads",
+        "encoder_hash_byte_group_vocab",
+        "encoder_hash_byte_group_nb_functions",
+    )
     blt.whole(a, "local_attention_window_len", "max_patch_length", least=0)
-    for left, right in (("dim_local_encoder", "dim_local_decoder"), ("n_heads_local_encoder", "n_heads_local_decoder")):
+    for left, right in (
+        ("dim_local_encoder", "dim_local_decoder"),
+        ("n_heads_local_encoder", "n_heads_local_decoder"),
+    ):
         if a[left] != a[right]:
             raise UserError(f"{left} is {a[left]} and {right} {a[right]}; the two must be equal here")
     for key in ("cross_attn_window_encoder", "cross_attn_window_decoder"):
@@ -76,41 +120,87 @@ def _blt(name: str, found: dict, source):
     for key in ("n_kv_heads", "n_kv_heads_global"):
         if a.get(key) not in (None, a["n_heads_global"]):
             raise UserError(f"{key} is {a[key]}: keys and values must have as many heads as queries here")
-    ffn = {part: blt.rows(source, f"{part}.layers.0.feed_forward.w1.weight") for part in ("local_encoder", "local_decoder")}
+    ffn = {
+        part: blt.rows(source, f"{part}.layers.0.feed_forward.w1.weight")
+        for part in ("local_encoder", "local_decoder")
+    }
     model = cfg.blt_model(
-        "released", local_width=a["dim_local_encoder"], encoder_layers=a["n_layers_local_encoder"], decoder_layers=a["n_layers_local_decoder"],
-        local_heads=a["n_heads_local_encoder"], global_width=a["dim_global"], global_layers=a["n_layers_global"], global_heads=a["n_heads_global"],
-        k=a["cross_attn_k"], cross_heads=a.get("cross_attn_nheads") or a["n_heads_local_encoder"], window=a.get("local_attention_window_len") or 0,
-        ngram_rows=a.get("encoder_hash_byte_group_vocab", 30_000), ngram_sizes=tuple(a.get("encoder_hash_byte_group_size") or ()))
-    model = cfg.replace(model, **{
-        "local.ffn": max(ffn.values()), "latent.ffn": blt.rows(source, "global_transformer.layers.0.feed_forward.w1.weight"),
-        "rope_theta": float(a.get("rope_theta", 10_000.0)), "norm_eps": float(a.get("norm_eps", 1e-5)),
-        "cross.encoder": "all" if a.get("cross_attn_all_layers_encoder") else "last",
-        "cross.decoder": "all" if a.get("cross_attn_all_layers_decoder") else "first",
-        "ngrams.functions": a.get("encoder_hash_byte_group_nb_functions", 3)})
+        "released",
+        local_width=a["dim_local_encoder"],
+        encoder_layers=a["n_layers_local_encoder"],
+        decoder_layers=a["n_layers_local_decoder"],
+        local_heads=a["n_heads_local_encoder"],
+        global_width=a["dim_global"],
+        global_layers=a["n_layers_global"],
+        global_heads=a["n_heads_global"],
+        k=a["cross_attn_k"],
+        cross_heads=a.get("cross_attn_nheads") or a["n_heads_local_encoder"],
+        window=a.get("local_attention_window_len") or 0,
+        ngram_rows=a.get("encoder_hash_byte_group_vocab", 30_000),
+        ngram_sizes=tuple(a.get("encoder_hash_byte_group_size") or ()),
+    )
+    model = cfg.replace(
+        model,
+        **{
+            "local.ffn": max(ffn.values()),
+            "latent.ffn": blt.rows(source, "global_transformer.layers.0.feed_forward.w1.weight"),
+            "rope_theta": float(a.get("rope_theta", 10_000.0)),
+            "norm_eps": float(a.get("norm_eps", 1e-5)),
+            "cross.encoder": "all" if a.get("cross_attn_all_layers_encoder") else "last",
+            "cross.decoder": "all" if a.get("cross_attn_all_layers_decoder") else "first",
+            "ngrams.functions": a.get("encoder_hash_byte_group_nb_functions", 3),
+        },
+    )
     patching = parse_patching(a)
-    return cfg.run(name, imported.family(patching.scheme), model, patching_=patching), blt.blt_places(model, ffn)
+    return cfg.run(name, imported.family(patching.scheme), model, patching_=patching), blt.blt_places(
+        model, ffn
+    )
 
 
-def _byte_lm(name: str, found: dict, source):
-    a = blt.checked(arguments(found, "entropy_model" if "entropy_model" in found else "model"), "dim", "n_layers", "n_heads")
+def _entropy_model(name: str, found: dict, source):
+    a = blt.checked(
+        arguments(found, "entropy_model" if "entropy_model" in found else "model"),
+        "dim",
+        "n_layers",
+        "n_heads",
+    )
     blt.whole(a, "dim", "n_layers", "n_heads")
-    model = cfg.transformer("byte", vocab=vocab.SIZE, width=a["dim"], layers=a["n_layers"], heads=a["n_heads"], window=LM_WINDOW, rope_theta=LM_THETA)
-    model = cfg.replace(model, ffn=blt.rows(source, "layers.0.feed_forward.w1.weight"), norm_eps=float(a.get("norm_eps", 1e-5)))
-    return cfg.run(name, "byte-lm", model), blt.byte_lm_places(model)
+    model = cfg.transformer(
+        "byte",
+        vocab=vocab.SIZE,
+        width=a["dim"],
+        layers=a["n_layers"],
+        heads=a["n_heads"],
+        window=LM_WINDOW,
+        rope_theta=LM_THETA,
+    )
+    model = cfg.replace(
+        model,
+        ffn=blt.rows(source, "layers.0.feed_forward.w1.weight"),
+        norm_eps=float(a.get("norm_eps", 1e-5)),
+    )
+    return cfg.run(name, "entropy-model", model), blt.entropy_model_places(model)
 
 
 def parse_patching(a: dict) -> ConfigDict:
     """How a released model's bytes become patches."""
-    mode, size, limit = a.get("patching_mode") or "entropy", a.get("patch_size") or 4.5, a.get("max_patch_length") or 0
+    mode, size, limit = (
+        a.get("patching_mode") or "entropy",
+        a.get("patch_size") or 4.5,
+        a.get("max_patch_length") or 0,
+    )
     threshold = float(blt.THRESHOLD if a.get("patching_threshold") is None else a["patching_threshold"])
     if mode == "entropy":
         if a.get("patching_threshold_add"):
-            return cfg.patching("both", size, threshold=threshold, delta=float(a["patching_threshold_add"]), max_length=limit)
+            return cfg.patching(
+                "both", size, threshold=threshold, delta=float(a["patching_threshold_add"]), max_length=limit
+            )
         if a.get("monotonicity"):
             return cfg.patching("monotonic", size, delta=threshold, max_length=limit)
         return cfg.patching("entropy", size, threshold=threshold, max_length=limit)
     schemes = {"space": "space", "static": "strided", "byte": "strided"}
     if mode not in schemes:
         raise UserError(f"patching_mode {mode!r} is not known here; {', '.join(('entropy', *schemes))} are")
-    return cfg.patching(schemes[mode], 1 if mode == "byte" else round(size) if mode == "static" else size, max_length=limit)
+    return cfg.patching(
+        schemes[mode], 1 if mode == "byte" else round(size) if mode == "static" else size, max_length=limit
+    )

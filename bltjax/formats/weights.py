@@ -1,4 +1,5 @@
-"""Tensors of a file as parameters of ours and back: one list of places says both ways which tensor is which part of which parameter."""
+"""Tensors of a file as parameters of ours and back: one list of places says both ways which tensor is which
+part of which parameter."""
 
 import functools
 from typing import Iterable, Iterator, NamedTuple
@@ -6,21 +7,25 @@ from typing import Iterable, Iterator, NamedTuple
 import jax
 import numpy as np
 
-from bltjax.formats import safetensors
 from bltjax.errors import UserError
+from bltjax.formats import safetensors
 
 SLICE = 64 * 2**20  # bytes of a table that are read or written at once
 
 
 class Place(NamedTuple):
-    """A tensor's place in a parameter tree. torch's linear weights are [out, in]; ours are [in, out], out in one axis or several."""
+    """A tensor's place in a parameter tree. torch's linear weights are [out, in]; ours are [in, out], out in
+    one axis or several."""
+
     name: str  # of the tensor
     shape: tuple[int, ...]  # of the tensor, or of its `rows`
     path: tuple[str, ...]  # of the parameter
     index: tuple = ()  # the part of the parameter
     linear: bool = False
     rows: tuple[int, int] | None = None  # only these of the tensor's first axis
-    heads: tuple[int, int] | None = None  # (heads of the tensor, heads of ours): keys and values of grouped queries are repeated
+    heads: tuple[int, int] | None = (
+        None  # (heads of the tensor, heads of ours): keys and values of grouped queries are repeated
+    )
     halves: bool = False  # rotary pairs are (i, i + K/2) in the tensor and (2i, 2i + 1) here
 
 
@@ -44,7 +49,8 @@ class Arrays:
 
 
 def check(source, places: Iterable[Place], ignored=()) -> None:
-    """UserError naming a tensor that is missing, misshapen, not of floats, or unknown. ignored: names that may be there and are not read."""
+    """UserError naming a tensor that is missing, misshapen, not of floats, or unknown. ignored: names that
+    may be there and are not read."""
     wanted = {}
     for place in places:
         rows, _ = wanted.get(place.name, (0, None))
@@ -63,7 +69,8 @@ def check(source, places: Iterable[Place], ignored=()) -> None:
 
 
 def read(source, places: list[Place], like) -> dict:
-    """A parameter tree of numpy arrays, each in the (widest) dtype of its tensors. like: the tree of shapes (models.init, abstractly).
+    """A parameter tree of numpy arrays, each in the (widest) dtype of its tensors. like: the tree of shapes
+    (models.init, abstractly).
 
     What no tensor fills is 0. Every tensor's shape was checked.
     """
@@ -72,7 +79,7 @@ def read(source, places: list[Place], like) -> dict:
         flat[path] = safetensors.aligned(shape, dtype)
         whole, at = flat[path].reshape(-1), 0
         for part in parts(source, own, shape, dtype):
-            whole[at:at + part.size] = part.reshape(-1)
+            whole[at : at + part.size] = part.reshape(-1)
             at += part.size
     return safetensors.nested(flat)
 
@@ -87,18 +94,22 @@ def leaves(source, places: list[Place], like) -> list[tuple]:
 
 
 def parts(source, places: list[Place], shape: tuple, dtype) -> Iterator[np.ndarray]:
-    """A parameter in pieces along its first axis, in order: layer by layer, tables by slices of rows. Nothing else of it is in memory.
+    """A parameter in pieces along its first axis, in order: layer by layer, tables by slices of rows. Nothing
+    else of it is in memory.
 
     UserError where a tensor holds NaN or infinity.
     """
     for part in _parts(source, places, shape, dtype):
         if not finite(part):
-            raise UserError(f"tensor {', '.join(dict.fromkeys(place.name for place in places[:3]))} holds NaN or infinity")
+            raise UserError(
+                f"tensor {', '.join(dict.fromkeys(place.name for place in places[:3]))} holds NaN or infinity"
+            )
         yield part
 
 
 def finite(x: np.ndarray) -> bool:
-    """Whether every number is. Of 16 bits by their exponents: bfloat16 is no number to numpy, and slow to ask."""
+    """Whether every number is. Of 16 bits by their exponents: bfloat16 is no number to numpy, and slow to
+    ask."""
     if x.dtype.itemsize != 2:
         return bool(np.isfinite(x).all())
     ones = np.uint16(0x7C00 if x.dtype == np.float16 else 0x7F80)
@@ -112,7 +123,10 @@ def _parts(source, places: list[Place], shape: tuple, dtype) -> Iterator[np.ndar
         if place.linear:
             yield ours(place, source.read(place.name)).astype(dtype).reshape(shape)
         else:
-            yield from (source.read(place.name, *cut).astype(dtype, copy=False) for cut in _slices(0, shape[0], shape[1:], dtype.itemsize))
+            yield from (
+                source.read(place.name, *cut).astype(dtype, copy=False)
+                for cut in _slices(0, shape[0], shape[1:], dtype.itemsize)
+            )
         return
     if isinstance(places[0].index[0], slice):  # several tensors side by side, in a parameter that is no stack
         yield _joined(source, places, shape, dtype)
@@ -123,7 +137,10 @@ def _parts(source, places: list[Place], shape: tuple, dtype) -> Iterator[np.ndar
         own = [place for place in places if place.index[0] == i]
         if len(own) == 1 and len(own[0].index) == 1 and not own[0].linear and len(shape) > 2:  # a table
             first, last = own[0].rows or (0, own[0].shape[0])
-            yield from (source.read(own[0].name, *cut).astype(dtype, copy=False) for cut in _slices(first, last, shape[2:], dtype.itemsize))
+            yield from (
+                source.read(own[0].name, *cut).astype(dtype, copy=False)
+                for cut in _slices(first, last, shape[2:], dtype.itemsize)
+            )
             continue
         yield _joined(source, [place._replace(index=place.index[1:]) for place in own], shape[1:], dtype)
 
@@ -169,4 +186,6 @@ def _slices(first: int, last: int, rest: tuple, itemsize: int):
 
 
 def _leaves(tree) -> list:
-    return [(tuple(key.key for key in path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    return [
+        (tuple(key.key for key in path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    ]

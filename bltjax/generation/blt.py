@@ -1,9 +1,10 @@
-"""A BLT that goes on where it was: encoder and decoder by bytes, the global model by patches, only when one closes.
+"""A BLT that goes on where it was: encoder and decoder by bytes, the global model by patches, only when one
+closes.
 
-After byte t the patcher says whether t + 1 opens a patch. If so the patch of t closes: its bytes are pooled, it goes through the global model
-at the next position there, and its latent is what the decoder reads from t on; else the decoder goes on with the latent it has.
-What comes in at once may be one byte, a piece of a prompt, or a draft; patches that close in it go through the global model GROUP at a time.
-"""
+After byte t the patcher says whether t + 1 opens a patch. If so the patch of t closes: its bytes are pooled,
+it goes through the global model at the next position there, and its latent is what the decoder reads from t
+on; else the decoder goes on with the latent it has. What comes in at once may be one byte, a piece of a
+prompt, or a draft; patches that close in it go through the global model GROUP at a time. """
 
 import dataclasses
 from typing import NamedTuple
@@ -12,11 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from bltjax import patching
-
-from bltjax.patching import hashing
-from bltjax.generation import lm as lms
 from bltjax.generation import kv_cache
+from bltjax.generation import lm as lms
 from bltjax.models.layers import rms_norm
+from bltjax.patching import hashing
 
 GROUP = 32  # patches of a row that go through the global model together, where several close
 ROOM = 64  # slots of the global model's rings are a multiple of this
@@ -35,43 +35,58 @@ class State(NamedTuple):
     patches_B: jax.Array  # closed
     opened_B: jax.Array  # where the open patch starts
     latent: tuple
-    read: tuple  # of the last closed patch, what the decoder reads: [B,k,2,C] of each cross-attention, or one [B,D]
+    # of the last closed patch, what the decoder reads: [B,k,2,C] of each cross-attention, or one [B,D]
+    read: tuple
     decoder: tuple
     passes: dict  # int32 []: how often each module's weights were read; "patches", "bytes": summed over rows
 
 
 class Trail(NamedTuple):
     """What a state would be after each of the ids that came in last."""
+
     progress: patching.Progress
-    lm: jax.Array | None  # the byte LM's
+    lm: jax.Array | None  # the entropy model's
     closed_BxC: jax.Array  # patches closed until here
     opened_BxC: jax.Array
-    read: tuple  # as in State, [B,1+C,...]: of the patch that was closed before, and of those that closed here
+    read: (
+        tuple  # as in State, [B,1+C,...]: of the patch that was closed before, and of those that closed here
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class BLT:
-    """config: a frozen blt_model. patching: a frozen patching config. byte_lm: the frozen config of the model that gives entropies, or None.
-    capacity: bytes at most. patches: at most, before `grown`. most: bytes that may come at once."""
+    """config: a frozen blt_model. patching: a frozen patching config. entropy_model: the frozen config of the
+    model that gives entropies, or None. capacity: bytes at most. patches: at most, before `grown`. most:
+    bytes that may come at once."""
+
     config: object
     patching: object
-    byte_lm: object
+    entropy_model: object
     capacity: int
     patches: int
     most: int
 
     @property
     def lm(self) -> lms.LM | None:
-        return lms.LM(self.byte_lm, self.capacity, self.most) if self.byte_lm is not None else None
+        return (
+            lms.LM(self.entropy_model, self.capacity, self.most) if self.entropy_model is not None else None
+        )
 
     def prepare(self, params, lm_params=None):
         """Parameters as these functions want them."""
         c, dtype = self.config, self.config.dtype
         e, g, d = params["encoder"], params["latent"], params["decoder"]
         every = c.cross.decoder == "all"
-        found = {"lm": self.lm.prepare(lm_params) if self.lm else None, "embed": e["embed"], "encoder": kv_cache.stacked(e["blocks"], dtype),
-                 "latent": kv_cache.stacked(g["blocks"], dtype), "latents": kv_cache.matrix(d["latents"]["kernel"], dtype), "norm": d["norm"]["scale"],
-                 "decoder": kv_cache.stacked(d["layers"]["block"] if every else d["blocks"], dtype), "head": kv_cache.matrix(d["head"]["kernel"], dtype)}
+        found = {
+            "lm": self.lm.prepare(lm_params) if self.lm else None,
+            "embed": e["embed"],
+            "encoder": kv_cache.stacked(e["blocks"], dtype),
+            "latent": kv_cache.stacked(g["blocks"], dtype),
+            "latents": kv_cache.matrix(d["latents"]["kernel"], dtype),
+            "norm": d["norm"]["scale"],
+            "decoder": kv_cache.stacked(d["layers"]["block"] if every else d["blocks"], dtype),
+            "head": kv_cache.matrix(d["head"]["kernel"], dtype),
+        }
         if "project" in g:
             found["project"] = kv_cache.matrix(g["project"]["kernel"], dtype)
         if c.cross.encoder != "none":
@@ -92,11 +107,20 @@ class BLT:
         keys = {"none": 0, "last": 1, "all": l.encoder_layers}[c.cross.encoder]
         reads = {"none": 0, "first": 1, "all": l.decoder_layers}[c.cross.decoder]
         return State(
-            jnp.zeros((B,), jnp.int32), jnp.zeros((B, self.capacity), jnp.int32), patching.begin(B), self.lm.begin(B) if self.lm else None,
-            local(l.encoder_layers), zeros(self.capacity, l.width), tuple(zeros(self.capacity, 2, inner) for _ in range(keys)),
-            jnp.zeros((B,), jnp.int32), jnp.zeros((B,), jnp.int32), kv_cache.begin(g.layers, B, g.heads, g.width // g.heads, self.patches, c.dtype),
-            tuple(zeros(c.cross.k, 2, inner) for _ in range(reads)) or (zeros(l.width),), local(l.decoder_layers),
-            {name: jnp.int32(0) for name in ("lm", "encoder", "global", "decoder", "patches", "bytes")})
+            jnp.zeros((B,), jnp.int32),
+            jnp.zeros((B, self.capacity), jnp.int32),
+            patching.begin(B),
+            self.lm.begin(B) if self.lm else None,
+            local(l.encoder_layers),
+            zeros(self.capacity, l.width),
+            tuple(zeros(self.capacity, 2, inner) for _ in range(keys)),
+            jnp.zeros((B,), jnp.int32),
+            jnp.zeros((B,), jnp.int32),
+            kv_cache.begin(g.layers, B, g.heads, g.width // g.heads, self.patches, c.dtype),
+            tuple(zeros(c.cross.k, 2, inner) for _ in range(reads)) or (zeros(l.width),),
+            local(l.decoder_layers),
+            {name: jnp.int32(0) for name in ("lm", "encoder", "global", "decoder", "patches", "bytes")},
+        )
 
     def grown(self, state: State) -> tuple["BLT", State]:
         """The same with room for more patches."""
@@ -108,7 +132,8 @@ class BLT:
         return jnp.max(state.patches_B) + C > self.patches
 
     def forward(self, params, state: State, ids_BxC, count_B):
-        """(float32 logits [B,C,V] of the next byte, state with rings and buffers written, Trail): `commit` moves on by what is kept of them."""
+        """(float32 logits [B,C,V] of the next byte, state with rings and buffers written, Trail): `commit`
+        moves on by what is kept of them."""
         where = kv_cache.at(state.n_B, count_B, ids_BxC.shape[1])
         lm, found, first = state.lm, None, None
         if self.lm:
@@ -119,28 +144,43 @@ class BLT:
         closes = next_BxC & where.valid_BxC
         state, trail = self._close(params, state, progress, closes, where)
         index_BxC = trail.closed_BxC
-        logits, decoder = self._decode(params, state.decoder, x, [_own(r, index_BxC) for r in trail.read], where)
-        return logits, state._replace(decoder=decoder, passes=_add(state.passes, lm=int(bool(self.lm)), decoder=1)), trail._replace(lm=first)
+        logits, decoder = self._decode(
+            params, state.decoder, x, [_own(r, index_BxC) for r in trail.read], where
+        )
+        return (
+            logits,
+            state._replace(decoder=decoder, passes=_add(state.passes, lm=int(bool(self.lm)), decoder=1)),
+            trail._replace(lm=first),
+        )
 
     def commit(self, state: State, trail: Trail, kept_B) -> State:
         """The state after the first `kept` of the ids that came in last."""
         last = jnp.maximum(kept_B - 1, 0)
-        pick = lambda new_BxC, old_B: jnp.where(kept_B > 0, jnp.take_along_axis(new_BxC, last[:, None], axis=1)[:, 0], old_B)
+        pick = lambda new_BxC, old_B: jnp.where(
+            kept_B > 0, jnp.take_along_axis(new_BxC, last[:, None], axis=1)[:, 0], old_B
+        )
         closed = pick(trail.closed_BxC, jnp.zeros_like(kept_B))
         read = tuple(_own(r, closed[:, None])[:, 0] for r in trail.read)
         lm = self.lm.commit(state.lm, trail.lm, kept_B) if self.lm else None
         return state._replace(
-            n_B=state.n_B + kept_B, lm=lm, progress=jax.tree.map(pick, trail.progress, state.progress), patches_B=state.patches_B + closed,
-            opened_B=pick(trail.opened_BxC, state.opened_B), read=read,
-            passes=_add(state.passes, patches=jnp.sum(closed), bytes=jnp.sum(kept_B)))
+            n_B=state.n_B + kept_B,
+            lm=lm,
+            progress=jax.tree.map(pick, trail.progress, state.progress),
+            patches_B=state.patches_B + closed,
+            opened_B=pick(trail.opened_BxC, state.opened_B),
+            read=read,
+            passes=_add(state.passes, patches=jnp.sum(closed), bytes=jnp.sum(kept_B)),
+        )
 
     def draft(self, params, state: State, ids_Bx1, count_B):
-        """(logits [B,1,V], state): one byte further by encoder and decoder alone, with the latent that there is. The next `forward` from where
-        the rows really stand writes over what this one wrote."""
+        """(logits [B,1,V], state): one byte further by encoder and decoder alone, with the latent that there
+        is. The next `forward` from where the rows really stand writes over what this one wrote."""
         where = kv_cache.at(state.n_B, count_B, 1)
         x, state = self._encode(params, state, ids_Bx1, where)
         logits, decoder = self._decode(params, state.decoder, x, [r[:, None] for r in state.read], where)
-        return logits, state._replace(decoder=decoder, n_B=state.n_B + count_B, passes=_add(state.passes, decoder=1))
+        return logits, state._replace(
+            decoder=decoder, n_B=state.n_B + count_B, passes=_add(state.passes, decoder=1)
+        )
 
     def _encode(self, params, state: State, ids_BxC, where):
         """Byte states [B,C,D]; what patches will pool and attend to is kept."""
@@ -148,7 +188,17 @@ class BLT:
         ids_BxT = kv_cache.put(state.ids_BxT, ids_BxC, where)
         embedded = self._embed(params["embed"], ids_BxT, ids_BxC, where)
         rope = kv_cache.rope(self.capacity, l.width, l.heads, c.rope_theta)
-        x, encoder, sources = kv_cache.extend(params["encoder"], state.encoder, embedded, where, l.heads, l.window, c.norm_eps, rope, c.cross.encoder_kv)
+        x, encoder, sources = kv_cache.extend(
+            params["encoder"],
+            state.encoder,
+            embedded,
+            where,
+            l.heads,
+            l.window,
+            c.norm_eps,
+            rope,
+            c.cross.encoder_kv,
+        )
         every = c.cross.encoder == "all"
         pooled = embedded
         if c.cross.encoder == "none":
@@ -158,10 +208,19 @@ class BLT:
             pooled = after[0 if every else -1]
         keys = state.keys
         if c.cross.encoder != "none":
-            keys = tuple(kv_cache.put(buffer, _kv(cross, source, c.norm_eps), where)
-                         for buffer, cross, source in zip(keys, params["patch_cross"], sources if every else sources[-1:], strict=True))
-        return x, state._replace(ids_BxT=ids_BxT, encoder=encoder, pooled_BxTxD=kv_cache.put(state.pooled_BxTxD, pooled, where), keys=keys,
-                                 passes=_add(state.passes, encoder=1))
+            keys = tuple(
+                kv_cache.put(buffer, _kv(cross, source, c.norm_eps), where)
+                for buffer, cross, source in zip(
+                    keys, params["patch_cross"], sources if every else sources[-1:], strict=True
+                )
+            )
+        return x, state._replace(
+            ids_BxT=ids_BxT,
+            encoder=encoder,
+            pooled_BxTxD=kv_cache.put(state.pooled_BxTxD, pooled, where),
+            keys=keys,
+            passes=_add(state.passes, encoder=1),
+        )
 
     def _embed(self, embed, ids_BxT, ids_BxC, where):
         """Byte embedding plus hash n-grams, which see the bytes before."""
@@ -171,9 +230,16 @@ class BLT:
             return x.astype(c.dtype)
         back = max(n.sizes) - 1
         at = where.positions_BxC[:, :1] + jnp.arange(-back, ids_BxC.shape[1], dtype=jnp.int32)[None]
-        window = jnp.where(at >= 0, jnp.take_along_axis(ids_BxT, jnp.clip(at, 0, ids_BxT.shape[1] - 1), axis=1), 0)
-        there = (at >= 0).astype(jnp.int32)  # a document begins at position 0, and what is before it is none of its symbols
-        hashes = [hashing.ngram_hashes(window, n.sizes, n.rows, f, n.digits, doc_ids=there, raw_bytes=n.raw_bytes) for f in range(n.functions)]
+        window = jnp.where(
+            at >= 0, jnp.take_along_axis(ids_BxT, jnp.clip(at, 0, ids_BxT.shape[1] - 1), axis=1), 0
+        )
+        there = (at >= 0).astype(
+            jnp.int32
+        )  # a document begins at position 0, and what is before it is none of its symbols
+        hashes = [
+            hashing.ngram_hashes(window, n.sizes, n.rows, f, n.digits, doc_ids=there, raw_bytes=n.raw_bytes)
+            for f in range(n.functions)
+        ]
         ids_BxSxC = jnp.concatenate(hashes, axis=1)[:, :, back:]
         tables = embed["ngrams"]
         S, R, D = tables.shape
@@ -193,17 +259,37 @@ class BLT:
         many_B, group = closed[:, -1], min(GROUP, C)
         padded = -(-C // group) * group
         rows = jnp.arange(B, dtype=jnp.int32)[:, None]
-        ends = jnp.zeros((B, padded), jnp.int32).at[rows, jnp.where(closes_BxC, closed - 1, padded)].set(where.positions_BxC, mode="drop")
+        ends = (
+            jnp.zeros((B, padded), jnp.int32)
+            .at[rows, jnp.where(closes_BxC, closed - 1, padded)]
+            .set(where.positions_BxC, mode="drop")
+        )
         starts = jnp.concatenate([state.opened_B[:, None], ends[:, :-1] + 1], axis=1)
-        opened = jnp.max(jnp.where(jnp.tril(jnp.ones((C, C), bool))[None] & closes_BxC[:, None], where.positions_BxC[:, None] + 1, state.opened_B[:, None, None]), axis=2)
+        opened = jnp.max(
+            jnp.where(
+                jnp.tril(jnp.ones((C, C), bool))[None] & closes_BxC[:, None],
+                where.positions_BxC[:, None] + 1,
+                state.opened_B[:, None, None],
+            ),
+            axis=2,
+        )
         rope = kv_cache.rope(self.patches, g.width, g.heads, g.rope_theta or c.rope_theta, g.rope_scaling)
-        read = tuple(jnp.concatenate([r[:, None], jnp.zeros((B, padded, *r.shape[1:]), r.dtype)], axis=1) for r in state.read)
+        read = tuple(
+            jnp.concatenate([r[:, None], jnp.zeros((B, padded, *r.shape[1:]), r.dtype)], axis=1)
+            for r in state.read
+        )
 
         def body(carry):
             turn, latent, read = carry
             cut = lambda x: jax.lax.dynamic_slice_in_dim(x, turn * group, group, axis=1)
             count_B = jnp.clip(many_B - turn * group, 0, group)
-            x = self._pool(params, state, cut(starts), cut(ends), jnp.arange(group, dtype=jnp.int32)[None] < count_B[:, None])
+            x = self._pool(
+                params,
+                state,
+                cut(starts),
+                cut(ends),
+                jnp.arange(group, dtype=jnp.int32)[None] < count_B[:, None],
+            )
             x = x @ params["project"] if "project" in params else x
             here = kv_cache.at(state.patches_B + turn * group, count_B, group)
             x, latent, _ = kv_cache.extend(params["latent"], latent, x, here, g.heads, 0, c.norm_eps, rope)
@@ -213,10 +299,21 @@ class BLT:
             else:
                 x = x.reshape(B, group, c.cross.k, -1)
                 new = tuple(_kv(cross, x, c.norm_eps) for cross in params["byte_cross"])
-            return turn + 1, latent, tuple(jax.lax.dynamic_update_slice_in_dim(r, one, 1 + turn * group, axis=1) for r, one in zip(read, new))
+            return (
+                turn + 1,
+                latent,
+                tuple(
+                    jax.lax.dynamic_update_slice_in_dim(r, one, 1 + turn * group, axis=1)
+                    for r, one in zip(read, new)
+                ),
+            )
 
-        turns, latent, read = jax.lax.while_loop(lambda carry: jnp.any(many_B > carry[0] * group), body, (jnp.int32(0), state.latent, read))
-        return state._replace(latent=latent, passes=_add(state.passes, **{"global": turns})), Trail(progress, None, closed, opened, read)
+        turns, latent, read = jax.lax.while_loop(
+            lambda carry: jnp.any(many_B > carry[0] * group), body, (jnp.int32(0), state.latent, read)
+        )
+        return state._replace(latent=latent, passes=_add(state.passes, **{"global": turns})), Trail(
+            progress, None, closed, opened, read
+        )
 
     def _pool(self, params, state: State, starts_BxQ, ends_BxQ, real_BxQ):
         """Patch vectors [B,Q,*] of bytes starts..ends, PIECE bytes a turn."""
@@ -249,22 +346,40 @@ class BLT:
                 top, total, out = carry
                 kv, here = piece(buffer, i)  # [B,Q,W,2,C]
                 kv = kv.reshape(B, Q, PIECE, 2, H, -1)
-                scores = jnp.stack([jnp.einsum("BQHC,BQWHC->BQWH", one, kv[:, :, :, 0], preferred_element_type=jnp.float32) for one in q], axis=3)
+                scores = jnp.stack(
+                    [
+                        jnp.einsum(
+                            "BQHC,BQWHC->BQWH", one, kv[:, :, :, 0], preferred_element_type=jnp.float32
+                        )
+                        for one in q
+                    ],
+                    axis=3,
+                )
                 scores = jnp.where(here[..., None, None], scores, LOWEST)
                 new = jnp.maximum(top, jnp.max(scores, axis=2))
                 weights, fade = jnp.exp(scores - new[:, :, None]), jnp.exp(top - new)
-                seen = jnp.stack([jnp.einsum("BQWH,BQWHC->BQHC", weights[:, :, :, i], kv[:, :, :, 1].astype(jnp.float32))
-                                  for i in range(c.cross.k)], axis=2).reshape(out.shape)
+                seen = jnp.stack(
+                    [
+                        jnp.einsum(
+                            "BQWH,BQWHC->BQHC", weights[:, :, :, i], kv[:, :, :, 1].astype(jnp.float32)
+                        )
+                        for i in range(c.cross.k)
+                    ],
+                    axis=2,
+                ).reshape(out.shape)
                 return new, total * fade + jnp.sum(weights, axis=2), out * _per_head(fade, inner) + seen
 
             zero = jnp.zeros((B, Q, c.cross.k, H), jnp.float32)
-            _, total, out = jax.lax.fori_loop(0, turns, turn, (zero + LOWEST, zero, jnp.zeros((B, Q, c.cross.k, inner), jnp.float32)))
+            _, total, out = jax.lax.fori_loop(
+                0, turns, turn, (zero + LOWEST, zero, jnp.zeros((B, Q, c.cross.k, inner), jnp.float32))
+            )
             o = _each((out / _per_head(total, inner)).astype(c.dtype), cross["out"])
             patches = (2 * patches if c.cross.doubled_residual else patches) + o
         return patches.reshape(B, Q, -1)
 
     def _decode(self, params, decoder, x, read, where):
-        """(logits, rings). read: what each byte reads, [B,C,k,2,inner] of each cross-attention, or [[B,C,D]]."""
+        """(logits, rings). read: what each byte reads, [B,C,k,2,inner] of each cross-attention, or
+        [[B,C,D]]."""
         c, l = self.config, self.config.local
         rope = kv_cache.rope(self.capacity, l.width, l.heads, c.rope_theta)
         kept = []
@@ -275,28 +390,36 @@ class BLT:
                 x = self._read(params["byte_cross"][i], x, read[i])
             x, [ring], _ = kv_cache.extend([layer], [ring], x, where, l.heads, l.window, c.norm_eps, rope)
             kept.append(ring)
-        logits = jnp.matmul(rms_norm(x, params["norm"], c.norm_eps), params["head"], preferred_element_type=jnp.float32)
+        logits = jnp.matmul(
+            rms_norm(x, params["norm"], c.norm_eps), params["head"], preferred_element_type=jnp.float32
+        )
         return logits, tuple(kept)
 
     def _read(self, cross, x_BxCxD, kv_BxCxkx2xI):
         c, H = self.config, self.config.cross.heads
         q = rms_norm(x_BxCxD, cross["norm_q"], c.norm_eps) @ cross["q"]
         inner = q.shape[-1]
-        scores = _head_sums((q * jnp.asarray((inner // H) ** -0.5, q.dtype))[:, :, None] * kv_BxCxkx2xI[:, :, :, 0], H)
+        scores = _head_sums(
+            (q * jnp.asarray((inner // H) ** -0.5, q.dtype))[:, :, None] * kv_BxCxkx2xI[:, :, :, 0], H
+        )
         weights = _per_head(jax.nn.softmax(scores, axis=2), inner).astype(c.dtype)
         o = jnp.sum(weights * kv_BxCxkx2xI[:, :, :, 1], axis=2) @ cross["out"]
         return (2 * x_BxCxD if c.cross.doubled_residual else x_BxCxD) + o
 
 
 def room(patches: int) -> int:
-    """Slots for so many patches: attention reads all that there are, used or not, so that they are few more than needed."""
+    """Slots for so many patches: attention reads all that there are, used or not, so that they are few more
+    than needed."""
     step = max(ROOM, 1 << max(0, patches.bit_length() - 6))  # a thirtieth or so of what is needed
     return -(-patches // step) * step
 
 
 def _cross(stack: dict, i: int, dtype) -> dict:
-    return {"norm_q": stack["norm_q"]["scale"][i].astype(jnp.float32), "norm_kv": stack["norm_kv"]["scale"][i].astype(jnp.float32),
-            **{name: kv_cache.matrix(stack[name]["kernel"][i], dtype) for name in ("q", "kv", "out")}}
+    return {
+        "norm_q": stack["norm_q"]["scale"][i].astype(jnp.float32),
+        "norm_kv": stack["norm_kv"]["scale"][i].astype(jnp.float32),
+        **{name: kv_cache.matrix(stack[name]["kernel"][i], dtype) for name in ("q", "kv", "out")},
+    }
 
 
 def _kv(cross: dict, source, eps: float):
@@ -306,8 +429,8 @@ def _kv(cross: dict, source, eps: float):
 
 
 def _each(x, matrix):
-    """x @ matrix, of a patch's k vectors one after the other: XLA's CPU backend hands a few rows at once to a library whose threads take ten
-    times as long to wake up as such a product takes."""
+    """x @ matrix, of a patch's k vectors one after the other: XLA's CPU backend hands a few rows at once to a
+    library whose threads take ten times as long to wake up as such a product takes."""
     return x @ matrix if x.ndim < 4 else jnp.stack([x[:, :, i] @ matrix for i in range(x.shape[2])], axis=2)
 
 

@@ -1,4 +1,5 @@
-"""From prompts to bytes: a model's engine, its parameters as the engine wants them, and the loops of decode.py in slices."""
+"""From prompts to bytes: a model's engine, its parameters as the engine wants them, and the loops of
+decode.py in slices."""
 
 import codecs
 import dataclasses
@@ -13,11 +14,10 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from bltjax import patching
-
-from bltjax.patching import vocab
 from bltjax.errors import UserError
 from bltjax.generation import blt, decode, lm, sampling
 from bltjax.models.buckets import bucket
+from bltjax.patching import vocab
 
 LONGEST_COUNTED = 65_536  # bytes of a prompt whose patches are counted ahead
 LONGEST = 10_000_000  # new bytes at most: room for their ids is made at the start
@@ -26,8 +26,10 @@ SLICE = 32  # steps between looks at what came out, where somebody waits for it
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to go on. temperature 0: greedily. top_k 0, top_p 1: no limit. seed: row i of a batch draws with (seed, i). stop: bytes (or text) at
-    whose first occurrence a row ends, before them. draft: BLT-S drafts of so many bytes (greedy BLT only; 0: none)."""
+    """How to go on. temperature 0: greedily. top_k 0, top_p 1: no limit. seed: row i of a batch draws with
+    (seed, i). stop: bytes (or text) at whose first occurrence a row ends, before them. draft: BLT-S drafts of
+    so many bytes (greedy BLT only; 0: none). """
+
     max_new_bytes: int = 256
     temperature: float = 0.0
     top_k: int = 0
@@ -38,23 +40,38 @@ class Options:
 
     def check(self) -> None:
         """UserError for what cannot be."""
-        for name, least, most in (("max_new_bytes", 0, LONGEST), ("top_k", 0, 2**31 - 1), ("draft", 0, 256), ("seed", 0, 2**32 - 1)):
+        for name, least, most in (
+            ("max_new_bytes", 0, LONGEST),
+            ("top_k", 0, 2**31 - 1),
+            ("draft", 0, 256),
+            ("seed", 0, 2**32 - 1),
+        ):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, np.integer))
+                or not least <= value <= most
+            ):
                 raise UserError(f"{name} is {value!r}; it must be a whole number from {least} to {most:,}")
-        for name, fits, must in (("temperature", lambda x: 0 <= x < math.inf, "0 (greedy) or more"), ("top_p", lambda x: 0 < x <= 1, "above 0 and up to 1")):
+        for name, fits, must in (
+            ("temperature", lambda x: 0 <= x < math.inf, "0 (greedy) or more"),
+            ("top_p", lambda x: 0 < x <= 1, "above 0 and up to 1"),
+        ):
             value = getattr(self, name)
             if not isinstance(value, (int, float, np.number)) or not fits(value):
                 raise UserError(f"{name} is {value!r}; it must be {must}")
         if self.draft and self.temperature:
             raise UserError(f"draft is {self.draft}; it goes with temperature 0 alone")
-        if not isinstance(self.stop, (tuple, list)) or any(not isinstance(s, (str, bytes)) or not s for s in self.stop):
+        if not isinstance(self.stop, (tuple, list)) or any(
+            not isinstance(s, (str, bytes)) or not s for s in self.stop
+        ):
             raise UserError(f"stop is {self.stop!r}; it must be a list of texts that are not empty")
 
 
 @dataclasses.dataclass
 class Generated:
     """new: the bytes that follow each prompt. finished: rows that ended by EOS or a stop string."""
+
     new: list[bytes]
     finished: list[bool]
     seconds: float
@@ -66,23 +83,44 @@ class Generated:
     unit: str = "byte"  # or token: what "bytes" of passes counts
 
     def facts(self) -> dict:
-        """Numbers to print: bytes/s, patches, passes of the global model per byte, estimated weight traffic in bytes per byte, prompts included."""
+        """Numbers to print: bytes/s, patches, passes of the global model per byte, estimated weight traffic
+        in bytes per byte, prompts included."""
         new, done = sum(map(len, self.new)), max(1, self.passes.get("bytes", 0))
         traffic = sum(self.passes.get(name, 0) * size for name, size in self.weight_bytes.items())
-        return {"new_bytes": new, "prompt_bytes": self.prompt_bytes, "seconds": self.seconds, "bytes_per_s": new / self.seconds if self.seconds else 0.0,
-                "patches": self.passes.get("patches", 0), "global_passes": self.passes.get("global", 0),
-                "global_passes_per_byte": self.passes.get("global", 0) / done, "passes": self.passes, "weight_bytes": traffic,
-                "weight_bytes_per_byte": traffic / done, "drafted": self.drafted, "agreed": self.agreed}
+        return {
+            "new_bytes": new,
+            "prompt_bytes": self.prompt_bytes,
+            "seconds": self.seconds,
+            "bytes_per_s": new / self.seconds if self.seconds else 0.0,
+            "patches": self.passes.get("patches", 0),
+            "global_passes": self.passes.get("global", 0),
+            "global_passes_per_byte": self.passes.get("global", 0) / done,
+            "passes": self.passes,
+            "weight_bytes": traffic,
+            "weight_bytes_per_byte": traffic / done,
+            "drafted": self.drafted,
+            "agreed": self.agreed,
+        }
 
     def text(self) -> str:
         """The facts in two lines."""
         f = self.facts()
-        line = f"{f['new_bytes']} bytes in {f['seconds']:.2f} s, {f['bytes_per_s']:.1f} bytes/s (compilation included, where there was one)"
+        line = (
+            f"{f['new_bytes']} bytes in {f['seconds']:.2f} s, {f['bytes_per_s']:.1f} bytes/s (compilation"
+            " included, where there was one)"
+        )
         if not f["passes"]:
             return line
         drafts = f"; {f['agreed']} of {f['drafted']} drafted bytes were right" if f["drafted"] else ""
-        patches = f"{f['patches']} patches, {f['global_passes_per_byte']:.3f} passes of the global model a byte, " if f["patches"] else ""
-        return f"{line}\n{patches}about {f['weight_bytes_per_byte'] / 1e6:.3g} MB of weights read a {self.unit} (prompts included){drafts}"
+        patches = (
+            f"{f['patches']} patches, {f['global_passes_per_byte']:.3f} passes of the global model a byte, "
+            if f["patches"]
+            else ""
+        )
+        return (
+            f"{line}\n{patches}about {f['weight_bytes_per_byte'] / 1e6:.3g} MB of weights read a {self.unit}"
+            f" (prompts included){drafts}"
+        )
 
 
 class Generator:
@@ -93,18 +131,30 @@ class Generator:
         self.kind = config.model.kind
         scheme = config.patching.scheme
         if self.kind == "blt" and scheme == "bpe":
-            raise UserError(f"{model.folder}: BPE patches depend on bytes that are not there yet, so that nothing can be generated with them")
-        self.byte_lm = model.byte_lm if self.kind == "blt" and scheme in patching.NEEDS_ENTROPIES else None
-        if self.byte_lm is not None and any(math.isnan(config.patching[key]) for key in patching.THRESHOLDS[scheme]):
-            raise UserError(f"{model.folder}: {scheme} patches have no threshold; calibrate one (bltjax data calibrate)")
+            raise UserError(
+                f"{model.folder}: BPE patches depend on bytes that are not there yet, so that nothing can be"
+                " generated with them"
+            )
+        self.entropy_model = (
+            model.entropy_model if self.kind == "blt" and scheme in patching.NEEDS_ENTROPIES else None
+        )
+        if self.entropy_model is not None and any(
+            math.isnan(config.patching[key]) for key in patching.THRESHOLDS[scheme]
+        ):
+            raise UserError(
+                f"{model.folder}: {scheme} patches have no threshold; calibrate one (bltjax data calibrate)"
+            )
         ends = {model.tokenizer.eos, *config.tokenizer.ends} if self.kind == "token" else {vocab.EOS}
         self.ends = jnp.asarray(sorted(ends), jnp.int32)
         barred = np.arange(config.model.vocab) < vocab.OFFSET
         if self.kind == "token":  # a model's vocabulary may be filled up beyond its tokenizer's
             if model.tokenizer.vocab > config.model.vocab:
-                raise UserError(f"{model.folder}: the tokenizer has {model.tokenizer.vocab:,} entries, the model {config.model.vocab:,}")
+                raise UserError(
+                    f"{model.folder}: the tokenizer has {model.tokenizer.vocab:,} entries, the model"
+                    f" {config.model.vocab:,}"
+                )
             barred = np.ones(config.model.vocab, bool)
-            barred[:model.tokenizer.vocab] = model.tokenizer.byte_counts == 0
+            barred[: model.tokenizer.vocab] = model.tokenizer.byte_counts == 0
         barred[sorted(ends)] = False
         self.barred = jnp.asarray(barred)
         self.last = None  # what the last `stream` came to
@@ -115,30 +165,50 @@ class Generator:
         engine = self.engine(decode.PIECE, 1, 0)
         if self.kind != "blt":
             return engine.prepare(self.model.params)
-        return engine.prepare(self.model.params, self.byte_lm.params if self.byte_lm is not None else None)
+        return engine.prepare(
+            self.model.params, self.entropy_model.params if self.entropy_model is not None else None
+        )
 
     def engine(self, capacity: int, patches: int, draft: int):
         most = max(decode.PIECE, draft + 1)
         config = FrozenConfigDict(self.model.config.model)
         if self.kind != "blt":
             return lm.LM(config, capacity, most)
-        return blt.BLT(config, FrozenConfigDict(self.model.config.patching), FrozenConfigDict(self.byte_lm.config.model) if self.byte_lm is not None else None,
-                       capacity, patches, most)
+        return blt.BLT(
+            config,
+            FrozenConfigDict(self.model.config.patching),
+            FrozenConfigDict(self.entropy_model.config.model) if self.entropy_model is not None else None,
+            capacity,
+            patches,
+            most,
+        )
 
     def weight_bytes(self) -> dict:
         """Bytes of weights that a pass of each module reads; look-up tables are read a few rows at a time."""
-        size = lambda *names: sum(leaf.nbytes for name in names for leaf in jax.tree.leaves(self.params.get(name, ())))
+        size = lambda *names: sum(
+            leaf.nbytes for name in names for leaf in jax.tree.leaves(self.params.get(name, ()))
+        )
         if self.kind != "blt":
             return {"decoder": size("layers", "head")}
-        found = {"encoder": size("encoder"), "global": size("pool", "patch_cross", "project", "latent", "latents"), "decoder": size("decoder", "byte_cross", "head")}
-        if self.byte_lm is not None:
-            found["lm"] = sum(leaf.nbytes for name in ("layers", "head") for leaf in jax.tree.leaves(self.params["lm"][name]))
+        found = {
+            "encoder": size("encoder"),
+            "global": size("pool", "patch_cross", "project", "latent", "latents"),
+            "decoder": size("decoder", "byte_cross", "head"),
+        }
+        if self.entropy_model is not None:
+            found["lm"] = sum(
+                leaf.nbytes
+                for name in ("layers", "head")
+                for leaf in jax.tree.leaves(self.params["lm"][name])
+            )
         return found
 
     def generate(self, prompts, options: Options = Options()) -> Generated:
         """All prompts in one batch. UserError for options that cannot be."""
         last = None
-        for last in self.slices(prompts, options, SLICE if options.stop or self.kind == "token" else options.max_new_bytes):
+        for last in self.slices(
+            prompts, options, SLICE if options.stop or self.kind == "token" else options.max_new_bytes
+        ):
             pass
         return last
 
@@ -149,7 +219,11 @@ class Generator:
             self.last = result
             end = len(result.new[0])
             if options.stop and not result.finished[0]:  # a stop string may have begun
-                end -= max(n for n in range(max(map(len, _bytes(options.stop)))) if n == 0 or any(s.startswith(result.new[0][end - n:]) for s in _bytes(options.stop)))
+                end -= max(
+                    n
+                    for n in range(max(map(len, _bytes(options.stop))))
+                    if n == 0 or any(s.startswith(result.new[0][end - n :]) for s in _bytes(options.stop))
+                )
             if end > given:
                 yield result.new[0][given:end]
                 given = end
@@ -177,7 +251,7 @@ class Generator:
         lengths = np.array([len(x) for x in ids] + [1] * (B - len(ids)), np.int32)
         rows = np.zeros((B, capacity), np.int32)
         for row, x in zip(rows, ids):
-            row[:len(x)] = x
+            row[: len(x)] = x
         done = np.arange(B) >= len(ids)
         loop = decode.begin(engine, rows, lengths + options.max_new_bytes, done)
         length_B = jnp.asarray(lengths)
@@ -186,25 +260,50 @@ class Generator:
             if not np.any(np.asarray(loop.n_B) < lengths):
                 break
             engine, loop = self._grown(engine, loop)
-        rule = sampling.Rule(jnp.float32(options.temperature or 1.0), jnp.int32(options.top_k), jnp.float32(options.top_p))
+        rule = sampling.Rule(
+            jnp.float32(options.temperature or 1.0), jnp.int32(options.top_k), jnp.float32(options.top_p)
+        )
         keys = sampling.keys(np.uint32(options.seed), B)
         ended = [False] * len(ids)
         while True:
             if options.draft:
-                loop = decode.speculate(engine, options.draft, self.params, loop, jnp.int32(max(1, steps)), self.ends, self.barred)
+                loop = decode.speculate(
+                    engine, options.draft, self.params, loop, jnp.int32(max(1, steps)), self.ends, self.barred
+                )
             else:
-                loop = decode.follow(engine, options.temperature == 0, self.params, loop, jnp.int32(max(1, steps)), self.ends, self.barred, rule, keys)
+                loop = decode.follow(
+                    engine,
+                    options.temperature == 0,
+                    self.params,
+                    loop,
+                    jnp.int32(max(1, steps)),
+                    self.ends,
+                    self.barred,
+                    rule,
+                    keys,
+                )
             ids_BxT, n_B, done_B = (np.array(x) for x in (loop.ids_BxT, loop.n_B, loop.done_B))
             new = []
             for i in range(len(ids)):
-                text = self._text(ids_BxT[i, lengths[i]:n_B[i]])
+                text = self._text(ids_BxT[i, lengths[i] : n_B[i]])
                 cut = min((at for at in (text.find(s) for s in stops) if at >= 0), default=-1)
-                ended[i] = bool(ended[i] or cut >= 0 or done_B[i] and n_B[i] < lengths[i] + options.max_new_bytes)
+                ended[i] = bool(
+                    ended[i] or cut >= 0 or done_B[i] and n_B[i] < lengths[i] + options.max_new_bytes
+                )
                 done_B[i] |= cut >= 0 or len(text) >= options.max_new_bytes
-                new.append(text[:cut] if cut >= 0 else text[:options.max_new_bytes])
+                new.append(text[:cut] if cut >= 0 else text[: options.max_new_bytes])
             finished = bool(done_B.all())
-            yield Generated(new, list(ended), time.perf_counter() - began, sum(map(len, prompts)), self._passes(loop), self.weight_bytes(),
-                            int(loop.drafted), int(loop.agreed), "token" if self.kind == "token" else "byte")
+            yield Generated(
+                new,
+                list(ended),
+                time.perf_counter() - began,
+                sum(map(len, prompts)),
+                self._passes(loop),
+                self.weight_bytes(),
+                int(loop.drafted),
+                int(loop.agreed),
+                "token" if self.kind == "token" else "byte",
+            )
             if finished:
                 return
             if isinstance(engine, blt.BLT) and bool(engine.full(loop.state, options.draft + 1)):
@@ -216,13 +315,22 @@ class Generator:
         return engine, loop._replace(state=state)
 
     def _patches(self, prompts: list[bytes], options: Options) -> int:
-        """Room for the patches of the prompts, counted, and for as many of what follows as those prompts let expect. Too few is no harm: there
-        will be more room, and another compilation."""
+        """Room for the patches of the prompts, counted, and for as many of what follows as those prompts let
+        expect. Too few is no harm: there will be more room, and another compilation."""
         if self.kind != "blt":
             return 0
-        counts = [len(self.model.patch(p[:LONGEST_COUNTED])) * max(1, len(p) / LONGEST_COUNTED) if p else 0 for p in prompts]
+        counts = [
+            len(self.model.patch(p[:LONGEST_COUNTED])) * max(1, len(p) / LONGEST_COUNTED) if p else 0
+            for p in prompts
+        ]
         share = max([count / len(p) for count, p in zip(counts, prompts) if p], default=0.25)
-        return blt.room(int(max(counts) + 2 + max(decode.PIECE, 1.2 * max(share, 0.125) * options.max_new_bytes + options.draft + 1)))
+        return blt.room(
+            int(
+                max(counts)
+                + 2
+                + max(decode.PIECE, 1.2 * max(share, 0.125) * options.max_new_bytes + options.draft + 1)
+            )
+        )
 
     def _passes(self, loop) -> dict:
         if self.kind == "blt":

@@ -1,9 +1,10 @@
-"""Transformer stacks that go on where they were: keys and values of earlier positions are kept in rings, C new positions come in at once.
+"""Transformer stacks that go on where they were: keys and values of earlier positions are kept in rings, C
+new positions come in at once.
 
-Position p lies in slot p mod R of a layer's ring. A windowed layer keeps its window and what one call may add, an unwindowed one has a
-slot for every position. Rows of a batch stand at positions of their own. What was written and then not kept (drafts that were wrong) is
-simply written over: a slot counts by the position that it should hold, and R leaves room for the difference.
-"""
+Position p lies in slot p mod R of a layer's ring. A windowed layer keeps its window and what one call may
+add, an unwindowed one has a slot for every position. Rows of a batch stand at positions of their own. What
+was written and then not kept (drafts that were wrong) is simply written over: a slot counts by the position
+that it should hold, and R leaves room for the difference. """
 
 import math
 import os
@@ -17,17 +18,20 @@ from bltjax.models.layers import gated, rms_norm, rope_table, rotate
 
 
 class Ring(NamedTuple):
-    """Keys and values of one layer; N is B·H. Keys lie with positions last: the product with a query is a sum of rows then.
+    """Keys and values of one layer; N is B·H. Keys lie with positions last: the product with a query is a sum
+    of rows then.
 
-    Of all shapes this is the one that products read as it is. In any other, XLA's CPU backend writes a ring twice, for the product and for
-    the next step, each into a copy of it all: 3.3 ms instead of 0.6 a step of six layers with 2048 slots.
-    """
+    Of all shapes this is the one that products read as it is. In any other, XLA's CPU backend writes a ring
+    twice, for the product and for the next step, each into a copy of it all: 3.3 ms instead of 0.6 a step of
+    six layers with 2048 slots. """
+
     k_NxKxR: jax.Array
     v_NxRxK: jax.Array
 
 
 class At(NamedTuple):
     """Where C new positions of each row stand; those from `count` on are nothing."""
+
     positions_BxC: jax.Array
     valid_BxC: jax.Array
     end_B: jax.Array  # positions there will be
@@ -41,7 +45,10 @@ def at(n_B, count_B, C: int) -> At:
 
 def begin(layers: int, B: int, heads: int, head_dim: int, slots: int, dtype) -> tuple[Ring, ...]:
     """Empty rings."""
-    return tuple(Ring(jnp.zeros((B * heads, head_dim, slots), dtype), jnp.zeros((B * heads, slots, head_dim), dtype)) for _ in range(layers))
+    return tuple(
+        Ring(jnp.zeros((B * heads, head_dim, slots), dtype), jnp.zeros((B * heads, slots, head_dim), dtype))
+        for _ in range(layers)
+    )
 
 
 def slots(window: int, capacity: int, most: int) -> int:
@@ -56,12 +63,15 @@ def grown(rings: tuple[Ring, ...], slots: int) -> tuple[Ring, ...]:
 
 
 def put(buffer_BxTx, values_BxCx, where: At):
-    """values at their positions in a buffer [B,T,...]. One row and one position: written in place, no scatter."""
+    """values at their positions in a buffer [B,T,...]. One row and one position: written in place, no
+    scatter."""
     values = values_BxCx.astype(buffer_BxTx.dtype)
     if values.shape[:2] == (1, 1):
         return jax.lax.dynamic_update_slice_in_dim(buffer_BxTx, values, where.positions_BxC[0, 0], axis=1)
     rows = jnp.arange(values.shape[0], dtype=jnp.int32)[:, None]
-    return buffer_BxTx.at[rows, jnp.where(where.valid_BxC, where.positions_BxC, buffer_BxTx.shape[1])].set(values, mode="drop")
+    return buffer_BxTx.at[rows, jnp.where(where.valid_BxC, where.positions_BxC, buffer_BxTx.shape[1])].set(
+        values, mode="drop"
+    )
 
 
 def written(ring: Ring, k_BxCxHxK, v_BxCxHxK, where: At) -> Ring:
@@ -71,15 +81,21 @@ def written(ring: Ring, k_BxCxHxK, v_BxCxHxK, where: At) -> Ring:
     slot_BxC = where.positions_BxC % R
     if (B, C) == (1, 1):
         slot = slot_BxC[0, 0]
-        return Ring(jax.lax.dynamic_update_slice_in_dim(ring.k_NxKxR, k_BxCxHxK[0, 0][:, :, None], slot, axis=2),
-                    jax.lax.dynamic_update_slice_in_dim(ring.v_NxRxK, v_BxCxHxK[0, 0][:, None, :], slot, axis=1))
+        return Ring(
+            jax.lax.dynamic_update_slice_in_dim(ring.k_NxKxR, k_BxCxHxK[0, 0][:, :, None], slot, axis=2),
+            jax.lax.dynamic_update_slice_in_dim(ring.v_NxRxK, v_BxCxHxK[0, 0][:, None, :], slot, axis=1),
+        )
     slot_BxCx1 = jnp.where(where.valid_BxC, slot_BxC, R)[:, :, None]
     N_BxCxH = (jnp.arange(B, dtype=jnp.int32)[:, None] * H + jnp.arange(H, dtype=jnp.int32)[None])[:, None]
-    return Ring(ring.k_NxKxR.at[N_BxCxH, :, slot_BxCx1].set(k_BxCxHxK, mode="drop"), ring.v_NxRxK.at[N_BxCxH, slot_BxCx1].set(v_BxCxHxK, mode="drop"))
+    return Ring(
+        ring.k_NxKxR.at[N_BxCxH, :, slot_BxCx1].set(k_BxCxHxK, mode="drop"),
+        ring.v_NxRxK.at[N_BxCxH, slot_BxCx1].set(v_BxCxHxK, mode="drop"),
+    )
 
 
 def seen(where: At, R: int, window: int, first_BxC=None):
-    """What to add to scores, float32 [B,1,C,R]: 0 where a new position sees the slot's. first: positions before which nothing is seen."""
+    """What to add to scores, float32 [B,1,C,R]: 0 where a new position sees the slot's. first: positions
+    before which nothing is seen."""
     last = where.end_B[:, None] - 1
     held_BxR = last - (last - jnp.arange(R, dtype=jnp.int32)[None]) % R
     distance = where.positions_BxC[:, :, None] - held_BxR[:, None]
@@ -92,15 +108,35 @@ def seen(where: At, R: int, window: int, first_BxC=None):
 def attend(q_BxCxHxK, ring: Ring, mask):
     """[B,C,H·K]: softmax over a ring's slots, in float32. mask: of `seen`."""
     B, C, H, K = q_BxCxHxK.shape
-    q_NxCxK = (q_BxCxHxK * jnp.asarray(K ** -0.5, q_BxCxHxK.dtype)).swapaxes(1, 2).reshape(B * H, C, K)
+    q_NxCxK = (q_BxCxHxK * jnp.asarray(K**-0.5, q_BxCxHxK.dtype)).swapaxes(1, 2).reshape(B * H, C, K)
     scores = jnp.einsum("NCK,NKR->NCR", q_NxCxK, ring.k_NxKxR, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(scores.reshape(B, H, C, -1) + mask, axis=-1).reshape(scores.shape).astype(ring.v_NxRxK.dtype)
-    return jnp.einsum("NCR,NRK->NCK", weights, ring.v_NxRxK).reshape(B, H, C, K).swapaxes(1, 2).reshape(B, C, H * K)
+    weights = (
+        jax.nn.softmax(scores.reshape(B, H, C, -1) + mask, axis=-1)
+        .reshape(scores.shape)
+        .astype(ring.v_NxRxK.dtype)
+    )
+    return (
+        jnp.einsum("NCR,NRK->NCK", weights, ring.v_NxRxK)
+        .reshape(B, H, C, K)
+        .swapaxes(1, 2)
+        .reshape(B, C, H * K)
+    )
 
 
-def extend(layers, rings, x_BxCxD, where: At, heads: int, window: int, eps: float, rope, emit: str = "", first_BxC=None):
-    """(x after the layers, rings, what each layer emits): C more positions of every row. layers: of `stacked`. emit: "" | "input" | "output".
-    first: as in `seen`."""
+def extend(
+    layers,
+    rings,
+    x_BxCxD,
+    where: At,
+    heads: int,
+    window: int,
+    eps: float,
+    rope,
+    emit: str = "",
+    first_BxC=None,
+):
+    """(x after the layers, rings, what each layer emits): C more positions of every row. layers: of
+    `stacked`. emit: "" | "input" | "output". first: as in `seen`."""
     emitted, kept = [], []
     mask = seen(where, rings[0].k_NxKxR.shape[2], window, first_BxC)
     cos, sin = (jnp.asarray(table).at[where.positions_BxC].get(mode="clip")[:, :, None] for table in rope)
@@ -125,11 +161,20 @@ def rope(length: int, width: int, heads: int, theta: float, scaling=()):
 
 def stacked(blocks: dict, dtype) -> list[dict]:
     """A stack's parameters layer by layer: norms, and kernels in `blocks`, in the compute dtype."""
-    flat = {"qkv": blocks["attention"]["qkv"]["kernel"], "out": blocks["attention"]["out"]["kernel"], "gate_up": blocks["ffn"]["gate_up"]["kernel"],
-            "down": blocks["ffn"]["down"]["kernel"]}
+    flat = {
+        "qkv": blocks["attention"]["qkv"]["kernel"],
+        "out": blocks["attention"]["out"]["kernel"],
+        "gate_up": blocks["ffn"]["gate_up"]["kernel"],
+        "down": blocks["ffn"]["down"]["kernel"],
+    }
     norms = {name: blocks[name]["scale"].astype(jnp.float32) for name in ("attention_norm", "ffn_norm")}
-    return [{**{name: x[i] for name, x in norms.items()}, **{name: cut(matrix(x[i], dtype)) for name, x in flat.items()}}
-            for i in range(flat["qkv"].shape[0])]
+    return [
+        {
+            **{name: x[i] for name, x in norms.items()},
+            **{name: cut(matrix(x[i], dtype)) for name, x in flat.items()},
+        }
+        for i in range(flat["qkv"].shape[0])
+    ]
 
 
 def matrix(kernel, dtype):
@@ -138,15 +183,20 @@ def matrix(kernel, dtype):
 
 
 def cut(kernel_DxF):
-    """A kernel's columns in blocks, [n, D, F/n], as `product` wants them: one for each core of a CPU, up to four."""
+    """A kernel's columns in blocks, [n, D, F/n], as `product` wants them: one for each core of a CPU, up to
+    four."""
     D, F = kernel_DxF.shape
-    n = math.gcd(F, 1 << min(os.cpu_count() or 1, 4).bit_length() - 1) if jax.default_backend() == "cpu" else 1
+    n = (
+        math.gcd(F, 1 << min(os.cpu_count() or 1, 4).bit_length() - 1)
+        if jax.default_backend() == "cpu"
+        else 1
+    )
     return kernel_DxF.reshape(D, n, F // n).swapaxes(0, 1)
 
 
 def product(x_BxCxD, kernel_nxDxF):
-    """x @ kernel. XLA's CPU backend multiplies a vector with one matrix on one core, with a batch of matrices on all of them: a step, which
-    mostly reads weights, takes two thirds of the time."""
+    """x @ kernel. XLA's CPU backend multiplies a vector with one matrix on one core, with a batch of matrices
+    on all of them: a step, which mostly reads weights, takes two thirds of the time."""
     n, D, F = kernel_nxDxF.shape
     if n == 1:
         return x_BxCxD @ kernel_nxDxF[0]

@@ -1,4 +1,4 @@
-"""Token and byte LMs that go on where they were."""
+"""Token and entropy models that go on where they were."""
 
 import dataclasses
 from typing import NamedTuple
@@ -6,20 +6,24 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bltjax.patching import vocab
 from bltjax.generation import kv_cache
 from bltjax.models.layers import rms_norm
+from bltjax.patching import vocab
 
 
 class State(NamedTuple):
     n_B: jax.Array  # positions done
     rings: tuple
-    line_B: jax.Array  # the first position that is seen: of the last newline, where a model begins anew at them; else 0
+    line_B: (
+        jax.Array
+    )  # the first position that is seen: of the last newline, where a model begins anew at them; else 0
 
 
 @dataclasses.dataclass(frozen=True)
 class LM:
-    """config: a frozen transformer config. capacity: positions at most; most: positions that may come at once."""
+    """config: a frozen transformer config. capacity: positions at most; most: positions that may come at
+    once."""
+
     config: object
     capacity: int
     most: int
@@ -27,8 +31,12 @@ class LM:
     def prepare(self, params):
         """Parameters as these functions want them."""
         dtype = self.config.dtype
-        return {"embed": params["embed"], "layers": kv_cache.stacked(params["blocks"], dtype), "norm": params["norm"]["scale"],
-                "head": kv_cache.matrix(params["head"]["kernel"], dtype)}
+        return {
+            "embed": params["embed"],
+            "layers": kv_cache.stacked(params["blocks"], dtype),
+            "norm": params["norm"]["scale"],
+            "head": kv_cache.matrix(params["head"]["kernel"], dtype),
+        }
 
     def begin(self, B: int) -> State:
         c = self.config
@@ -37,16 +45,31 @@ class LM:
         return State(zeros, kv_cache.begin(c.layers, B, c.heads, c.width // c.heads, R, c.dtype), zeros)
 
     def forward(self, params, state: State, ids_BxC, count_B):
-        """(float32 logits [B,C,V], state with the rings written; `commit` moves it on, the first position that each of the new ones sees)."""
+        """(float32 logits [B,C,V], state with the rings written; `commit` moves it on, the first position
+        that each of the new ones sees)."""
         c = self.config
         where = kv_cache.at(state.n_B, count_B, ids_BxC.shape[1])
         x = params["embed"].at[ids_BxC].get(mode="clip").astype(c.dtype)
         rope = kv_cache.rope(self.capacity, c.width, c.heads, c.rope_theta, c.rope_scaling)
         first_BxC = jnp.broadcast_to(state.line_B[:, None], ids_BxC.shape)
         if c.reset:
-            first_BxC = jax.lax.cummax(jnp.where(ids_BxC == vocab.NEWLINE, where.positions_BxC, first_BxC), axis=1)
-        x, kept, _ = kv_cache.extend(params["layers"], state.rings, x, where, c.heads, c.window, c.norm_eps, rope, first_BxC=first_BxC if c.reset else None)
-        logits = jnp.matmul(rms_norm(x, params["norm"], c.norm_eps), params["head"], preferred_element_type=jnp.float32)
+            first_BxC = jax.lax.cummax(
+                jnp.where(ids_BxC == vocab.NEWLINE, where.positions_BxC, first_BxC), axis=1
+            )
+        x, kept, _ = kv_cache.extend(
+            params["layers"],
+            state.rings,
+            x,
+            where,
+            c.heads,
+            c.window,
+            c.norm_eps,
+            rope,
+            first_BxC=first_BxC if c.reset else None,
+        )
+        logits = jnp.matmul(
+            rms_norm(x, params["norm"], c.norm_eps), params["head"], preferred_element_type=jnp.float32
+        )
         return logits, state._replace(rings=kept), first_BxC
 
     def commit(self, state: State, first_BxC, kept_B) -> State:

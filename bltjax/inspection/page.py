@@ -1,4 +1,5 @@
-"""A text's patches as one HTML page without anything outside it: a bar of entropy for each byte, the threshold, patches in colour."""
+"""A text's patches as one HTML page without anything outside it: a bar of entropy for each byte, the
+threshold, patches in colour."""
 
 import html
 import pathlib
@@ -14,7 +15,8 @@ overflow-wrap:anywhere}.bars{overflow-x:auto;border:1px solid #ddd;padding:8px}s
 
 
 def write(path: pathlib.Path, result: dict) -> None:
-    """result: of inspect_patches.of_text. UserError where the page cannot be written, or the text is too long for one."""
+    """result: of inspect_patches.of_text. UserError where the page cannot be written, or the text is too long
+    for one."""
     if result["bytes"] > MOST:
         raise UserError(f"--page shows at most {MOST} bytes, not {result['bytes']}")
     try:
@@ -25,12 +27,29 @@ def write(path: pathlib.Path, result: dict) -> None:
 
 def page(result: dict) -> str:
     """The page's HTML."""
-    rule = ", ".join(f"{key} {value:.4g}{' nats' if key in ('threshold', 'delta') else ''}" for key, value in result["rule"].items())
-    title = f"{result['scheme']} patches: {result['bytes']} bytes, {len(result['patches'])} patches, {result['mean']:.2f} bytes each"
-    colored = "".join(f'<span style="background:{COLORS[i % len(COLORS)]}">{html.escape(p)}</span>' for i, p in enumerate(result["patches"]))
-    bars = f'<div class="bars">{_bars(result)}</div><p>Height: entropy of the byte under the bar, before it was seen, in nats.</p>' if result["entropies"] else ""
-    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style></head><body>'
-            f'<h1>{html.escape(title)}</h1><p>{html.escape(rule)}</p>{bars}<p class="text">{colored}</p></body></html>\n')
+    rule = ", ".join(
+        f"{key} {value:.4g}{' nats' if key in ('threshold', 'delta') else ''}"
+        for key, value in result["rule"].items()
+    )
+    title = (
+        f"{result['scheme']} patches: {result['bytes']} bytes, {len(result['patches'])} patches,"
+        f" {result['mean']:.2f} bytes each"
+    )
+    colored = "".join(
+        f'<span style="background:{COLORS[i % len(COLORS)]}">{html.escape(p)}</span>'
+        for i, p in enumerate(result["patches"])
+    )
+    bars = (
+        f'<div class="bars">{_bars(result)}</div><p>Height: entropy of the byte under the bar, before it was'
+        " seen, in nats.</p>"
+        if result["entropies"]
+        else ""
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta'
+        f' charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1><p>{html.escape(rule)}</p>{bars}<p'
+        f' class="text">{colored}</p></body></html>\n'
+    )
 
 
 def _bars(result: dict) -> str:
@@ -41,20 +60,29 @@ def _bars(result: dict) -> str:
     shown = _byte_texts(result)
     for number, length in enumerate(lengths):
         color = COLORS[number % len(COLORS)]
-        parts.append(f'<rect x="{at * BAR}" y="0" width="{length * BAR}" height="{HEIGHT + 20}" fill="{color}" opacity="0.5"/>')
+        parts.append(
+            f'<rect x="{at * BAR}" y="0" width="{length * BAR}" height="{HEIGHT + 20}" fill="{color}"'
+            ' opacity="0.5"/>'
+        )
         for i in range(at, at + length):
             height = HEIGHT * entropies[i] / highest
-            parts.append(f'<rect x="{i * BAR + 2}" y="{HEIGHT - height:.1f}" width="{BAR - 4}" height="{height:.1f}" fill="#456"><title>{entropies[i]:.3f} nats</title></rect>'
-                         f'<text x="{i * BAR + BAR / 2}" y="{HEIGHT + 14}" text-anchor="middle">{html.escape(shown[i])}</text>')
+            parts.append(
+                f'<rect x="{i * BAR + 2}" y="{HEIGHT - height:.1f}" width="{BAR - 4}" height="{height:.1f}"'
+                f' fill="#456"><title>{entropies[i]:.3f} nats</title></rect><text x="{i * BAR + BAR / 2}"'
+                f' y="{HEIGHT + 14}" text-anchor="middle">{html.escape(shown[i])}</text>'
+            )
         at += length
     if threshold is not None:
         y = HEIGHT - HEIGHT * threshold / highest
-        parts.append(f'<line x1="0" x2="{at * BAR}" y1="{y:.1f}" y2="{y:.1f}" stroke="#c00" stroke-dasharray="4 3"/>')
+        parts.append(
+            f'<line x1="0" x2="{at * BAR}" y1="{y:.1f}" y2="{y:.1f}" stroke="#c00" stroke-dasharray="4 3"/>'
+        )
     return f'<svg width="{at * BAR}" height="{HEIGHT + 22}" role="img">{"".join(parts)}</svg>'
 
 
 def _byte_texts(result: dict) -> list[str]:
-    """What stands under each bar: the character at its first byte, a dot at the others of it, hex for what prints nothing."""
+    """What stands under each bar: the character at its first byte, a dot at the others of it, hex for what
+    prints nothing."""
     out = []
     for patch, length in zip(result["patches"], result["lengths"]):
         data = patch.encode()
@@ -62,5 +90,7 @@ def _byte_texts(result: dict) -> list[str]:
             out += ["·"] * length
             continue
         for character in patch:
-            out += [MARKS.get(character, character if character.isprintable() else "·")] + ["·"] * (len(character.encode()) - 1)
+            out += [MARKS.get(character, character if character.isprintable() else "·")] + ["·"] * (
+                len(character.encode()) - 1
+            )
     return out

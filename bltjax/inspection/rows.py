@@ -1,16 +1,16 @@
-"""`bltjax data inspect`: what a prepared data set holds, or the rows that a run trains on, as text with its patches marked."""
+"""`bltjax data inspect`: what a prepared data set holds, or the rows that a run trains on, as text with its
+patches marked."""
 
 import pathlib
 
 import numpy as np
 
-from bltjax.patching import vocab
-
-from bltjax.storage import rundir
 from bltjax.data import corpus
 from bltjax.entropy import curves, store
 from bltjax.errors import UserError
 from bltjax.inspection.patches import SPACE_MARKS
+from bltjax.patching import vocab
+from bltjax.storage import rundir
 
 SHOWN = 12  # groups
 QUANTILES = (0, 0.1, 0.5, 0.9, 1)
@@ -31,7 +31,8 @@ def of(path: pathlib.Path, step: int = 0, rows: int = 2, verify: bool = False) -
 
 
 def of_data(directory: pathlib.Path, verify: bool = False) -> dict:
-    """{"splits": {name: {"documents", "bytes", "shards", "lengths", "groups"}}, "counts", "fingerprints", "entropies": {whose: of how many shards}, "verified"}."""
+    """{"splits": {name: {"documents", "bytes", "shards", "lengths", "groups"}}, "counts", "fingerprints",
+    "entropies": {whose: of how many shards}, "verified"}."""
     manifests, shards = corpus.manifests(directory), corpus.shards(directory)
     if verify:
         for shard in shards:
@@ -44,31 +45,72 @@ def of_data(directory: pathlib.Path, verify: bool = False) -> dict:
         own = [shard for shard in shards if shard.split == split]
         documents = corpus.Documents(own)
         sizes = np.bincount(documents.groups, weights=documents.lengths, minlength=len(documents.group_names))
-        groups = sorted(((documents.group_names[i], int(size)) for i, size in enumerate(sizes)), key=lambda item: -item[1])
+        groups = sorted(
+            ((documents.group_names[i], int(size)) for i, size in enumerate(sizes)), key=lambda item: -item[1]
+        )
         lengths = np.quantile(documents.lengths, QUANTILES).astype(int).tolist() if len(documents) else []
-        splits[split] = {"documents": len(documents), "bytes": int(documents.lengths.sum()), "shards": len(own), "lengths": lengths, "groups": {name: size for name, size in groups if size}}
+        splits[split] = {
+            "documents": len(documents),
+            "bytes": int(documents.lengths.sum()),
+            "shards": len(own),
+            "lengths": lengths,
+            "groups": {name: size for name, size in groups if size},
+        }
     counts = {key: sum(m["counts"][key] for m in manifests) for key in manifests[0]["counts"]}
-    return {"data": str(directory), "parts": len(manifests), "settings": manifests[0]["settings"], "fingerprints": [m["fingerprint"] for m in manifests],
-            "splits": splits, "counts": counts, "entropies": {mark: sum(store.whole(store.folder_of(shard, mark), shard) for shard in shards) for mark in curves.marks(directory)},
-            "shards": len(shards), "verified": verify}
+    return {
+        "data": str(directory),
+        "parts": len(manifests),
+        "settings": manifests[0]["settings"],
+        "fingerprints": [m["fingerprint"] for m in manifests],
+        "splits": splits,
+        "counts": counts,
+        "entropies": {
+            mark: sum(store.whole(store.folder_of(shard, mark), shard) for shard in shards)
+            for mark in curves.marks(directory)
+        },
+        "shards": len(shards),
+        "verified": verify,
+    }
 
 
 def of_run(run_dir: pathlib.Path, step: int, rows: int) -> dict:
-    """{"run", "step", "steps", "rows": [{"segments": [[patches as text]], "slots", "patches", "slots_used", "patches_used"}], and what was planned}."""
+    """{"run", "step", "steps", "rows": [{"segments": [[patches as text]], "slots", "patches", "slots_used",
+    "patches_used"}], and what was planned}."""
     from bltjax.run import execute
+
     if step < 0 or rows < 1:
         raise UserError(f"--step {step} --rows {rows}: a step is 0 or more, rows are 1 or more")
     prepared = execute.prepare(run_dir, rundir.load_config(run_dir))
     if step >= prepared.steps:
         raise UserError(f"--step {step}: the run has steps 0 to {prepared.steps - 1}")
     batch = prepared.rows.batch(step, np.arange(min(rows, prepared.rows.rows)))
-    shown = [row({name: value[i] for name, value in batch.items()}, prepared.tokenizer) for i in range(len(batch["doc_ids"]))]
-    keep = ("steps", "train_bytes", "patch_size", "threshold", "delta", "packing_efficiency", "epochs", "row_slots", "row_patches", "rows")
-    return {"run": str(run_dir), "step": step, "planned": {key: prepared.planned[key] for key in keep}, "rows": shown}
+    shown = [
+        row({name: value[i] for name, value in batch.items()}, prepared.tokenizer)
+        for i in range(len(batch["doc_ids"]))
+    ]
+    keep = (
+        "steps",
+        "train_bytes",
+        "patch_size",
+        "threshold",
+        "delta",
+        "packing_efficiency",
+        "epochs",
+        "row_slots",
+        "row_patches",
+        "rows",
+    )
+    return {
+        "run": str(run_dir),
+        "step": step,
+        "planned": {key: prepared.planned[key] for key in keep},
+        "rows": shown,
+    }
 
 
 def row(batch: dict, tokenizer=None) -> dict:
-    """One row of a batch as text: segments of patches (of a token row, tokens; of a byte LM's, one piece)."""
+    """One row of a batch as text: segments of patches (of a token row, tokens; of an entropy model's, one
+    piece)."""
     docs = batch["doc_ids"]
     tokens = "tokens" in batch
     ids = batch["tokens" if tokens else "bytes"]
@@ -84,7 +126,10 @@ def row(batch: dict, tokenizer=None) -> dict:
         segments.append([piece.decode("utf-8", "backslashreplace") for piece in pieces])
     found = {"segments": segments, "slots": len(docs), "slots_used": int((docs > 0).sum())}
     if "patch_doc_ids" in batch:
-        found |= {"patches": len(batch["patch_doc_ids"]), "patches_used": int((batch["patch_doc_ids"] > 0).sum())}
+        found |= {
+            "patches": len(batch["patch_doc_ids"]),
+            "patches_used": int((batch["patch_doc_ids"] > 0).sum()),
+        }
     return found
 
 
@@ -94,16 +139,35 @@ def text(found: dict) -> str:
 
 def _data_text(found: dict) -> str:
     counts = found["counts"]
-    lines = [f"{found['data']}: {found['parts']} part(s) of {found['settings']['source']}, fingerprints {', '.join(found['fingerprints'][:8])}"]
+    lines = [
+        f"{found['data']}: {found['parts']} part(s) of {found['settings']['source']}, fingerprints"
+        f" {', '.join(found['fingerprints'][:8])}"
+    ]
     for split, facts in found["splits"].items():
-        lines.append(f"{split:<9} {facts['documents']:>12,} documents {facts['bytes']:>16,} bytes in {facts['shards']} shards")
+        lines.append(
+            f"{split:<9} {facts['documents']:>12,} documents {facts['bytes']:>16,} bytes in {facts['shards']}"
+            " shards"
+        )
         if facts["documents"]:
-            lines.append(f"          lengths: least {facts['lengths'][0]:,}, 10% {facts['lengths'][1]:,}, half {facts['lengths'][2]:,}, 90% {facts['lengths'][3]:,}, "
-                         f"most {facts['lengths'][4]:,}")
-            shares = [f"{name or '-'} {size / facts['bytes']:.1%}" for name, size in list(facts["groups"].items())[:SHOWN]]
-            lines.append(f"          groups: {', '.join(shares)}{' and more' if len(facts['groups']) > SHOWN else ''}")
-    lines.append(f"left out: {counts['short']:,} too short, {counts['duplicates']:,} copies, {counts['near_held_out']:,} nearly held-out text")
-    marks = [mark if count == found["shards"] else f"{mark} (of {count} of {found['shards']} shards)" for mark, count in found["entropies"].items()]
+            lines.append(
+                f"          lengths: least {facts['lengths'][0]:,}, 10% {facts['lengths'][1]:,}, half"
+                f" {facts['lengths'][2]:,}, 90% {facts['lengths'][3]:,}, most {facts['lengths'][4]:,}"
+            )
+            shares = [
+                f"{name or '-'} {size / facts['bytes']:.1%}"
+                for name, size in list(facts["groups"].items())[:SHOWN]
+            ]
+            lines.append(
+                f"          groups: {', '.join(shares)}{' and more' if len(facts['groups']) > SHOWN else ''}"
+            )
+    lines.append(
+        f"left out: {counts['short']:,} too short, {counts['duplicates']:,} copies, {counts['near_copies']:,}"
+        " nearly test text"
+    )
+    marks = [
+        mark if count == found["shards"] else f"{mark} (of {count} of {found['shards']} shards)"
+        for mark, count in found["entropies"].items()
+    ]
     lines.append(f"entropies: {', '.join(marks) or 'none yet'}")
     if found["verified"]:
         lines.append("checksums: all as they were written")
@@ -114,10 +178,17 @@ def _run_text(found: dict) -> str:
     planned, lines = found["planned"], []
     for number, one in enumerate(found["rows"]):
         patches = f", {one['patches_used']:,} of {one['patches']:,} patches" if "patches" in one else ""
-        lines.append(f"--- step {found['step']} row {number}: {one['slots_used']:,} of {one['slots']:,} slots{patches}, {len(one['segments'])} segment(s)")
+        lines.append(
+            f"--- step {found['step']} row {number}: {one['slots_used']:,} of {one['slots']:,}"
+            f" slots{patches}, {len(one['segments'])} segment(s)"
+        )
         for segment in one["segments"]:
             lines.append("|".join(piece.translate(str.maketrans(SPACE_MARKS)) for piece in segment))
     used = planned["packing_efficiency"]
-    lines.append(f"--- all {planned['steps']:,} steps: {planned['train_bytes']:,} bytes, {planned['epochs']:.2f} epochs, {planned['patch_size']:.3f} bytes a patch or token; "
-                 f"{used['bytes']:.1%} of slots" + (f" and {used['patches']:.1%} of patches" if used["patches"] else "") + " used")
+    lines.append(
+        f"--- all {planned['steps']:,} steps: {planned['train_bytes']:,} bytes, {planned['epochs']:.2f}"
+        f" epochs, {planned['patch_size']:.3f} bytes a patch or token; {used['bytes']:.1%} of slots"
+        + (f" and {used['patches']:.1%} of patches" if used["patches"] else "")
+        + " used"
+    )
     return "\n".join(lines)

@@ -15,14 +15,19 @@ ARRAYS = ("bytes", "patch_ids", "latent_ids", "doc_ids", "patch_doc_ids")
 
 class BLT(nn.Module):
     """config: `bltjax.config.blt_model`."""
+
     config: object
 
     @nn.compact
     def __call__(self, bytes_BxT, patch_ids_BxT, latent_ids_BxT, doc_ids_BxT, patch_doc_ids_BxP):
         """int32 arrays of a BLT batch -> float32 logits [B,T,V]. The arrays are obeyed as given."""
-        states_BxTxD, patches = Encoder(self.config, name="encoder")(bytes_BxT, patch_ids_BxT, doc_ids_BxT, patch_doc_ids_BxP)
+        states_BxTxD, patches = Encoder(self.config, name="encoder")(
+            bytes_BxT, patch_ids_BxT, doc_ids_BxT, patch_doc_ids_BxP
+        )
         latents_BxPxG = GlobalModel(self.config, name="latent")(patches, patch_doc_ids_BxP)
-        return Decoder(self.config, name="decoder")(states_BxTxD, latents_BxPxG, latent_ids_BxT, doc_ids_BxT, patch_doc_ids_BxP)
+        return Decoder(self.config, name="decoder")(
+            states_BxTxD, latents_BxPxG, latent_ids_BxT, doc_ids_BxT, patch_doc_ids_BxP
+        )
 
 
 def module(config):

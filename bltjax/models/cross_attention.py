@@ -1,15 +1,17 @@
-"""Cross-attention between bytes and the patches that hold them, O(T): one dispatch function each way, one dense reference.
+"""Cross-attention between bytes and the patches that hold them, O(T): one dispatch function each way, one
+dense reference.
 
-On TPU both are kernels of block-local products (staircase.py): compiled for a v5p chip, forward and gradient of one row of the 8B
-move 0.5 GB each way, where segment operations move 6.3 GB (encoder) and 4.2 GB (decoder) and leave scatters, a splash kernel 5.9 and
-6.1 GB, dense attention 50 GB (benchmarks/cross_attention_tpu.py). Elsewhere, segment operations and look-ups:
+On TPU both are kernels of block-local products (staircase.py): compiled for a v5p chip, forward and gradient
+of one row of the 8B move 0.5 GB each way, where segment operations move 6.3 GB (encoder) and 4.2 GB (decoder)
+and leave scatters, a splash kernel 5.9 and 6.1 GB, dense attention 50 GB (benchmarks/cross_attention_tpu.py).
+Elsewhere, segment operations and look-ups:
 
-Each byte has one patch, so that the encoder's attention is a softmax within contiguous segments and the decoder's a look-up of
-the k latents of a byte's patch: nothing of size T x P is ever made. Heads stay side by side in the last axis (H·K wide); a sum
-over each head, and its opposite, are products with a matrix of ones and zeros. Of ways to say the same this is the one that XLA's
-CPU backend runs fast: forward and gradient of one decoder layer at T 4096, width 128, k 2 take 4 ms, where a reduction over an
-axis of k and one over an axis of K took 44.
-"""
+Each byte has one patch, so that the encoder's attention is a softmax within contiguous segments and the
+decoder's a look-up of the k latents of a byte's patch: nothing of size T x P is ever made. Heads stay side by
+side in the last axis (H·K wide); a sum over each head, and its opposite, are products with a matrix of ones
+and zeros. Of ways to say the same this is the one that XLA's CPU backend runs fast: forward and gradient of
+one decoder layer at T 4096, width 128, k 2 take 4 ms, where a reduction over an axis of k and one over an
+axis of K took 44. """
 
 import functools
 
@@ -18,30 +20,40 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from bltjax.parallel import sharding
-from bltjax.models.layers import Linear, RMSNorm
 from bltjax.models.kernels.segments import collect, maximum, spread
+from bltjax.models.layers import Linear, RMSNorm
+from bltjax.parallel import sharding
 
 
 def patches_from_bytes(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads: int, implementation: str = "auto"):
     """Every query of a patch attends to the bytes of its own patch: [B,P,k,C]. Without bytes it gets 0.
 
-    C = heads · K. patch_ids: nondecreasing, P where a byte belongs to no patch. Softmax in float32. implementation: "reference"
-    (dense), "segments", "blocks" (TPU) or "auto": "blocks" where the platform being traced for is TPU. Arrays are one device's own.
-    """
+    C = heads · K. patch_ids: nondecreasing, P where a byte belongs to no patch. Softmax in float32.
+    implementation: "reference" (dense), "segments", "blocks" (TPU) or "auto": "blocks" where the platform
+    being traced for is TPU. Arrays are one device's own. """
     B, P, k, C = q_BxPxkxC.shape
     if implementation == "auto" and sharding.platform() == "tpu":
         implementation = "blocks"
     if implementation == "blocks":
-        from bltjax.models.kernels import patch_attention_tpu_encoder  # Pallas takes a second to import, and most processes need none of it
-        return patch_attention_tpu_encoder.patches_from_bytes(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads)
+        from bltjax.models.kernels import (
+            patch_attention_tpu_encoder,
+        )  # Pallas takes a second to import, and most processes need none of it
+
+        return patch_attention_tpu_encoder.patches_from_bytes(
+            q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads
+        )
     if implementation == "reference":
         seen = patch_ids_BxT[:, None, :] == jnp.arange(P, dtype=jnp.int32)[None, :, None]
-        return dense(q_BxPxkxC.reshape(B, P * k, C), k_BxTxC, v_BxTxC, jnp.repeat(seen, k, axis=1), heads).reshape(B, P, k, C)
-    scores = jnp.concatenate([head_sums(spread(q_BxPxkxC[:, :, j], patch_ids_BxT) * k_BxTxC, heads) for j in range(k)], -1)
+        return dense(
+            q_BxPxkxC.reshape(B, P * k, C), k_BxTxC, v_BxTxC, jnp.repeat(seen, k, axis=1), heads
+        ).reshape(B, P, k, C)
+    scores = jnp.concatenate(
+        [head_sums(spread(q_BxPxkxC[:, :, j], patch_ids_BxT) * k_BxTxC, heads) for j in range(k)], -1
+    )
     scores = scores * (C // heads) ** -0.5
     most = jax.lax.stop_gradient(spread(maximum(scores, patch_ids_BxT, P), patch_ids_BxT))
-    # A byte of no patch gets weight 0 and a patch without bytes divides by 1: 0 / 0 would be a NaN gradient behind any mask.
+    # A byte of no patch gets weight 0 and a patch without bytes divides by 1: 0 / 0 would be a NaN gradient
+    # behind any mask.
     weights = jnp.where((patch_ids_BxT < P)[..., None], jnp.exp(scores - most), 0)
     total = collect(weights, patch_ids_BxT, P)
     share = 1 / jnp.where(total > 0, total, 1)
@@ -53,26 +65,44 @@ def patches_from_bytes(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads: int, i
     return jnp.stack(outs, axis=2).astype(v_BxTxC.dtype)
 
 
-def bytes_from_patches(q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads: int, implementation: str = "auto"):
-    """Every byte attends to the k latents of the patch that it reads: [B,T,C]. A byte that reads none (id P) gets 0.
+def bytes_from_patches(
+    q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads: int, implementation: str = "auto"
+):
+    """Every byte attends to the k latents of the patch that it reads: [B,T,C]. A byte that reads none (id P)
+    gets 0.
 
-    C = heads · K. latent_ids: nondecreasing. Softmax in float32. implementation: "reference" (dense), "gather", "blocks" (TPU) or
-    "auto": "blocks" where the platform being traced for is TPU. Arrays are one device's own.
-    """
+    C = heads · K. latent_ids: nondecreasing. Softmax in float32. implementation: "reference" (dense),
+    "gather", "blocks" (TPU) or "auto": "blocks" where the platform being traced for is TPU. Arrays are one
+    device's own. """
     B, P, k, C = k_BxPxkxC.shape
     if implementation == "auto" and sharding.platform() == "tpu":
         implementation = "blocks"
     if implementation == "blocks":
         from bltjax.models.kernels import patch_attention_tpu_decoder
-        return patch_attention_tpu_decoder.bytes_from_patches(q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads)
+
+        return patch_attention_tpu_decoder.bytes_from_patches(
+            q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads
+        )
     if implementation == "reference":
         seen = latent_ids_BxT[:, :, None] == jnp.arange(P, dtype=jnp.int32)[None, None, :]
-        return dense(q_BxTxC, k_BxPxkxC.reshape(B, P * k, C), v_BxPxkxC.reshape(B, P * k, C), jnp.repeat(seen, k, axis=2), heads)
-    scores = [head_sums(q_BxTxC * spread(k_BxPxkxC[:, :, j], latent_ids_BxT), heads) * (C // heads) ** -0.5 for j in range(k)]
+        return dense(
+            q_BxTxC,
+            k_BxPxkxC.reshape(B, P * k, C),
+            v_BxPxkxC.reshape(B, P * k, C),
+            jnp.repeat(seen, k, axis=2),
+            heads,
+        )
+    scores = [
+        head_sums(q_BxTxC * spread(k_BxPxkxC[:, :, j], latent_ids_BxT), heads) * (C // heads) ** -0.5
+        for j in range(k)
+    ]
     most = jax.lax.stop_gradient(functools.reduce(jnp.maximum, scores))
     weights = [jnp.exp(score - most) for score in scores]
     total = sum(weights)
-    return sum(per_head(weights[j] / total, C).astype(v_BxPxkxC.dtype) * spread(v_BxPxkxC[:, :, j], latent_ids_BxT) for j in range(k))
+    return sum(
+        per_head(weights[j] / total, C).astype(v_BxPxkxC.dtype) * spread(v_BxPxkxC[:, :, j], latent_ids_BxT)
+        for j in range(k)
+    )
 
 
 def _membership(heads: int, C: int, dtype):
@@ -99,11 +129,13 @@ def dense(q_BxQxC, k_BxSxC, v_BxSxC, seen_BxQxS, heads: int):
 
 
 class CrossAttention(nn.Module):
-    """Pre-norm cross-attention without positions; the residual is added once, or twice in `released` (paper Eq. 5-8).
+    """Pre-norm cross-attention without positions; the residual is added once, or twice in `released` (paper
+    Eq. 5-8).
 
-    attend: `patches_from_bytes` (x is [B,P,k,D], source [B,T,D]) or `bytes_from_patches` (x is [B,T,D], source [B,P,k,D]).
-    Heads that do not divide the width have a head dimension rounded down (400M of Table 10: 10 heads, width 768).
-    """
+    attend: `patches_from_bytes` (x is [B,P,k,D], source [B,T,D]) or `bytes_from_patches` (x is [B,T,D],
+    source [B,P,k,D]). Heads that do not divide the width have a head dimension rounded down (400M of Table
+    10: 10 heads, width 768). """
+
     attend: object
     heads: int
     doubled_residual: bool
@@ -119,6 +151,8 @@ class CrossAttention(nn.Module):
         k, v = kv[..., 0, :], kv[..., 1, :]
         attend = functools.partial(self.attend, heads=self.heads // sharding.parts("model"))
         own_heads = lambda x: P(sharding.BATCH, *(None,) * (x.ndim - 2), "model")
-        o = sharding.local(attend, (own_heads(q), own_heads(k), own_heads(v), P(sharding.BATCH)), own_heads(q))(q, k, v, ids_BxT)
-        o = sharding.rows(Linear((width,), self.dtype, std=width ** -0.5, name="out")(o))
+        o = sharding.local(
+            attend, (own_heads(q), own_heads(k), own_heads(v), P(sharding.BATCH)), own_heads(q)
+        )(q, k, v, ids_BxT)
+        o = sharding.rows(Linear((width,), self.dtype, std=width**-0.5, name="out")(o))
         return (2 * x if self.doubled_residual else x) + o

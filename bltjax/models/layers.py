@@ -1,8 +1,8 @@
-"""What every transformer here is made of: RMSNorm, rotary positions, SwiGLU, the pre-norm block, and stacks of layers.
+"""What every transformer here is made of: RMSNorm, rotary positions, SwiGLU, the pre-norm block, and stacks
+of layers.
 
-Parameters are float32 and plain arrays; a module casts them to its compute dtype where it uses them. Norms, softmax and logits
-are float32. Dimensions as in bltjax/config.py.
-"""
+Parameters are float32 and plain arrays; a module casts them to its compute dtype where it uses them. Norms,
+softmax and logits are float32. Dimensions as in bltjax/config.py. """
 
 import functools
 
@@ -12,18 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from bltjax.parallel import sharding
 from bltjax.models.kernels.attention import self_attention
+from bltjax.parallel import sharding
 
 
 def normal(std: float):
-    """Initializer of a weight: its standard deviation everywhere, which `models.init` multiplies by truncated normals."""
+    """Initializer of a weight: its standard deviation everywhere, which `models.init` multiplies by truncated
+    normals."""
     return nn.initializers.constant(std)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def rms_norm(x, scale, eps: float):
-    """x / rms(x) * scale over the last axis, in float32, returned in x's dtype. Keeps nothing but x for its gradient."""
+    """x / rms(x) * scale over the last axis, in float32, returned in x's dtype. Keeps nothing but x for its
+    gradient."""
     return _rms_norm_forward(x, scale, eps)[0]
 
 
@@ -50,14 +52,15 @@ rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def matmul(x, kernel, dtype: str, out: str, layout=None):
-    """x [..., D] times a float32 kernel [D, *F] in `dtype`, returned as `out`; the kernel's gradient is float32.
+    """x [..., D] times a float32 kernel [D, *F] in `dtype`, returned as `out`; the kernel's gradient is
+    float32.
 
-    layout: (cut, whole), on a mesh (sharding.layout). The kernel is then gathered here, in `dtype`, once forward and once more
-    backward, so that no gathered weight is ever kept; its gradient goes back cut, in float32, by one reduce-scatter.
+    layout: (cut, whole), on a mesh (sharding.layout). The kernel is then gathered here, in `dtype`, once
+    forward and once more backward, so that no gathered weight is ever kept; its gradient goes back cut, in
+    float32, by one reduce-scatter.
 
-    Its gradient is JAX's own, but for the order of the product that gives the kernel's: XLA's CPU backend is up to five times
-    slower where that product's long side does not come out last.
-    """
+    Its gradient is JAX's own, but for the order of the product that gives the kernel's: XLA's CPU backend is
+    up to five times slower where that product's long side does not come out last. """
     return _product(x.astype(dtype), _whole(kernel, dtype, layout), out)
 
 
@@ -80,9 +83,16 @@ def _matmul_backward(dtype, out, layout, kept, g):
     g = g.astype(dtype)
     if layout is None:
         return _flat_backward(x, kernel.reshape(kernel.shape[0], -1).astype(dtype), g, kernel.shape)
-    outer, rows = tuple(range(x.ndim - 1, g.ndim)), tuple(range(x.ndim - 1))  # F of g, and what the kernel's gradient is summed over
-    to_x = jax.lax.dot_general(g, _whole(kernel, dtype, layout), ((outer, tuple(range(1, kernel.ndim))), ((), ())))
-    to_kernel = jax.lax.dot_general(x.astype(dtype), g, ((rows, rows), ((), ())), preferred_element_type=jnp.float32)
+    outer, rows = (
+        tuple(range(x.ndim - 1, g.ndim)),
+        tuple(range(x.ndim - 1)),
+    )  # F of g, and what the kernel's gradient is summed over
+    to_x = jax.lax.dot_general(
+        g, _whole(kernel, dtype, layout), ((outer, tuple(range(1, kernel.ndim))), ((), ()))
+    )
+    to_kernel = jax.lax.dot_general(
+        x.astype(dtype), g, ((rows, rows), ((), ())), preferred_element_type=jnp.float32
+    )
     return to_x.astype(x.dtype), jax.lax.with_sharding_constraint(to_kernel, layout[0])
 
 
@@ -102,6 +112,7 @@ matmul.defvjp(_matmul_forward, _matmul_backward)
 
 class RMSNorm(nn.Module):
     """RMS norm with a learned scale over the last axis."""
+
     eps: float
 
     @nn.compact
@@ -110,7 +121,9 @@ class RMSNorm(nn.Module):
 
 
 class Linear(nn.Module):
-    """Bias-free map of the last axis to `shape` (more than one axis: several maps of one input in one product)."""
+    """Bias-free map of the last axis to `shape` (more than one axis: several maps of one input in one
+    product)."""
+
     shape: tuple
     dtype: str
     std: float | None = None  # default: input width ** -0.5
@@ -119,20 +132,29 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x):
         width = x.shape[-1]
-        kernel = self.param("kernel", normal(self.std or width ** -0.5), (width, *self.shape))
-        return matmul(x, kernel, self.dtype, self.out or self.dtype, sharding.layout((*self.path, "kernel"), kernel.shape))
+        kernel = self.param("kernel", normal(self.std or width**-0.5), (width, *self.shape))
+        return matmul(
+            x,
+            kernel,
+            self.dtype,
+            self.out or self.dtype,
+            sharding.layout((*self.path, "kernel"), kernel.shape),
+        )
 
 
 def rope_table(length: int, head_dim: int, theta: float, scaling=()):
-    """Rotary tables, float32 [length, head_dim] twice: cos and signed sin of position * theta ** (-2i / head_dim), each twice a pair.
+    """Rotary tables, float32 [length, head_dim] twice: cos and signed sin of position * theta ** (-2i /
+    head_dim), each twice a pair.
 
-    scaling: () or Llama 3.1's (factor, low, high, original length): frequencies that turn less than `low` times in the original length
-    are divided by factor, those that turn more than `high` times are kept, and between them there is a straight line.
-    Computed on the host, once per program: a cosine takes a CPU longer than all else that is done to an element of a query. Frequencies are
-    float32, as in the released code, but angles are not: rounded to float32, those of positions 4,000 and 4,001 differ by something else
-    than those of 0 and 1 (by 2e-4), and a document read in windows would get other entropies than in one pass.
-    """
-    frequency = np.float32(1) / np.float32(theta) ** (np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim))
+    scaling: () or Llama 3.1's (factor, low, high, original length): frequencies that turn less than `low`
+    times in the original length are divided by factor, those that turn more than `high` times are kept, and
+    between them there is a straight line. Computed on the host, once per program: a cosine takes a CPU longer
+    than all else that is done to an element of a query. Frequencies are float32, as in the released code, but
+    angles are not: rounded to float32, those of positions 4,000 and 4,001 differ by something else than those
+    of 0 and 1 (by 2e-4), and a document read in windows would get other entropies than in one pass. """
+    frequency = np.float32(1) / np.float32(theta) ** (
+        np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    )
     if scaling:
         factor, low, high, original = scaling
         kept = np.clip((original * frequency / (2 * np.pi) - low) / (high - low), 0, 1).astype(np.float32)
@@ -143,7 +165,8 @@ def rope_table(length: int, head_dim: int, theta: float, scaling=()):
 
 
 def rotate(x, cos, sin):
-    """Rotary positions: the pairs are (2i, 2i + 1), as in the released weights; float32 inside. cos, signed sin: shaped to broadcast."""
+    """Rotary positions: the pairs are (2i, 2i + 1), as in the released weights; float32 inside. cos, signed
+    sin: shaped to broadcast."""
     wide = x.astype(jnp.float32)
     other = wide.reshape(*x.shape[:-1], -1, 2)[..., ::-1].reshape(x.shape)
     return (wide * cos + other * sin).astype(x.dtype)
@@ -153,9 +176,9 @@ def rotate(x, cos, sin):
 def heads(qkv_BxTx3xHxK, rope):
     """q and k with rotary positions, and v, each [B,H,T,K].
 
-    Its gradient is written in one pass instead of three padded sums. The barriers part transpositions from what surrounds them:
-    XLA's CPU backend would fuse both into one loop that walks memory the wrong way (ten times slower).
-    """
+    Its gradient is written in one pass instead of three padded sums. The barriers part transpositions from
+    what surrounds them: XLA's CPU backend would fuse both into one loop that walks memory the wrong way (ten
+    times slower). """
     q, k, v = qkv_BxTx3xHxK.transpose(2, 0, 3, 1, 4)
     cos, sin = (part[None, None] for part in rope)
     return _apart((rotate(q, cos, sin), rotate(k, cos, sin), v))
@@ -175,7 +198,9 @@ heads.defvjp(lambda qkv, rope: (heads(qkv, rope), rope), _heads_backward)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with rotary positions, within documents and, if `window`, within the last `window` positions."""
+    """Multi-head self-attention with rotary positions, within documents and, if `window`, within the last
+    `window` positions."""
+
     heads: int
     window: int
     dtype: str
@@ -183,13 +208,21 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x_BxTxD, doc_ids_BxT, rope):
         B, T, D = x_BxTxD.shape
-        inner = self.heads * (D // self.heads)  # heads that do not divide the width are rounded down, as in released code
+        inner = self.heads * (
+            D // self.heads
+        )  # heads that do not divide the width are rounded down, as in released code
         qkv = Linear((3, inner), self.dtype, name="qkv")(x_BxTxD)
         q, k, v = heads(qkv.reshape(B, T, 3, self.heads, D // self.heads), rope)
         own_heads = P(sharding.BATCH, "model")
-        attend = sharding.local(functools.partial(self_attention, window=self.window), (own_heads,) * 3 + (P(sharding.BATCH),), own_heads)
+        attend = sharding.local(
+            functools.partial(self_attention, window=self.window),
+            (own_heads,) * 3 + (P(sharding.BATCH),),
+            own_heads,
+        )
         y_BxHxTxK = attend(q, k, v, doc_ids_BxT)
-        return Linear((D,), self.dtype, std=D ** -0.5, name="out")(y_BxHxTxK.swapaxes(1, 2).reshape(B, T, inner))
+        return Linear((D,), self.dtype, std=D**-0.5, name="out")(
+            y_BxHxTxK.swapaxes(1, 2).reshape(B, T, inner)
+        )
 
 
 @jax.custom_vjp
@@ -209,6 +242,7 @@ gated.defvjp(lambda gate_up: (gated(gate_up), gate_up), _gated_backward)
 
 class SwiGLU(nn.Module):
     """W2(silu(W1 x) * W3 x)."""
+
     ffn: int
     dtype: str
 
@@ -219,10 +253,12 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm Llama block: x + attention(norm x), then x + ffn(norm x). Shaped for `stack`: returns (x, what each layer emits).
+    """Pre-norm Llama block: x + attention(norm x), then x + ffn(norm x). Shaped for `stack`: returns (x, what
+    each layer emits).
 
     emit: "" for nothing, or the block's "input" or "output".
     """
+
     heads: int
     ffn: int
     window: int
@@ -233,7 +269,9 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x_BxTxD, doc_ids_BxT, rope):
         attention = SelfAttention(self.heads, self.window, self.dtype, name="attention")
-        x = x_BxTxD + sharding.rows(attention(RMSNorm(self.eps, name="attention_norm")(x_BxTxD), doc_ids_BxT, rope))
+        x = x_BxTxD + sharding.rows(
+            attention(RMSNorm(self.eps, name="attention_norm")(x_BxTxD), doc_ids_BxT, rope)
+        )
         x = x + sharding.rows(SwiGLU(self.ffn, self.dtype, name="ffn")(RMSNorm(self.eps, name="ffn_norm")(x)))
         return x, {"": None, "input": x_BxTxD, "output": x}[self.emit]
 
@@ -245,17 +283,27 @@ REMAT = {
 }
 
 
-UNROLLED = 12  # a shorter stack is never a loop: XLA compiles it as fast (equal layers share kernels), and it runs up to a fifth faster
+# a shorter stack is never a loop: XLA compiles it as fast (equal layers share kernels), and it runs up to a
+# fifth faster
+UNROLLED = 12
 
 
 def stack(module, length: int, config, in_axes=(nn.broadcast, nn.broadcast)):
-    """`length` layers of `module` over a carry, parameters stacked on a leading axis. in_axes: of the arguments behind the carry,
-    nn.broadcast where every layer gets the same.
+    """`length` layers of `module` over a carry, parameters stacked on a leading axis. in_axes: of the
+    arguments behind the carry, nn.broadcast where every layer gets the same.
 
-    config.scan False unrolls any stack and keeps the layout, so that a compiled program shows every layer's operations.
-    """
-    loop = config.scan and length > (UNROLLED if sharding.current() is None else 1)  # a mesh's programs are large: compile a layer once
+    config.scan False unrolls any stack and keeps the layout, so that a compiled program shows every layer's
+    operations. """
+    loop = config.scan and length > (
+        UNROLLED if sharding.current() is None else 1
+    )  # a mesh's programs are large: compile a layer once
     if REMAT[config.remat]:
         module = nn.remat(module, policy=REMAT[config.remat], prevent_cse=not loop)
-    return nn.scan(module, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=in_axes, length=length,
-                   unroll=1 if loop else length)
+    return nn.scan(
+        module,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=in_axes,
+        length=length,
+        unroll=1 if loop else length,
+    )

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from bltjax.patching import vocab
 from bltjax.models import logits
+from bltjax.patching import vocab
 
 
 def nats_per_position(model_config, params, batch):
@@ -17,8 +17,9 @@ def nats_per_position(model_config, params, batch):
 
 
 def nats(model_config, params, batch) -> dict:
-    """Sums over the batch, float32 scalars: loss and targets (all targets), byte_nats and bytes (targets that stand for raw bytes,
-    and how many bytes they stand for), eos_nats and eos (the others: ends of documents)."""
+    """Sums over the batch, float32 scalars: loss and targets (all targets), byte_nats and bytes (targets that
+    stand for raw bytes, and how many bytes they stand for), eos_nats and eos (the others: ends of
+    documents)."""
     each = nats_per_position(model_config, params, batch)
     kept = batch["loss_mask"] > 0
     if model_config.kind == "token":
@@ -28,5 +29,11 @@ def nats(model_config, params, batch) -> dict:
         raw = kept & (batch["targets"] >= vocab.OFFSET)
         bytes_each = raw
     total = lambda x: jnp.sum(x, dtype=jnp.float32)
-    return dict(loss=total(each), targets=total(kept), byte_nats=total(jnp.where(raw, each, 0.0)), bytes=total(bytes_each),
-                eos_nats=total(jnp.where(raw, 0.0, each)), eos=total(kept & ~raw))
+    return dict(
+        loss=total(each),
+        targets=total(kept),
+        byte_nats=total(jnp.where(raw, each, 0.0)),
+        bytes=total(bytes_each),
+        eos_nats=total(jnp.where(raw, 0.0, each)),
+        eos=total(kept & ~raw),
+    )

@@ -1,4 +1,4 @@
-"""The byte LM whose next-byte entropies decide where patches start (paper section 4.2)."""
+"""The entropy model whose next-byte entropies decide where patches start (paper section 4.2)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,15 +1,17 @@
-"""A plain Llama-style decoder: the BPE baseline, and (in byte_lm.py) the byte LM that supplies entropies."""
+"""A plain Llama-style decoder: the BPE baseline, and (in entropy_model.py) the entropy model that supplies
+entropies."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from bltjax.patching import vocab
-from bltjax.models.layers import Block, Linear, RMSNorm, normal, rope_table, stack
 from bltjax.models.kernels.hash_lookup import lookup
+from bltjax.models.layers import Block, Linear, RMSNorm, normal, rope_table, stack
+from bltjax.patching import vocab
 
 
 class Transformer(nn.Module):
     """Embedding, blocks, norm, head. config: `bltjax.config.transformer`."""
+
     config: object
 
     @nn.compact
@@ -18,7 +20,7 @@ class Transformer(nn.Module):
         c = self.config
         if c.reset:
             doc_ids_BxN = byte_lines(ids_BxN, doc_ids_BxN)
-        table = self.param("embed", normal(c.width ** -0.5), (c.vocab, c.width))
+        table = self.param("embed", normal(c.width**-0.5), (c.vocab, c.width))
         x = lookup(table[None], ids_BxN[:, None], c.dtype, (*self.path, "embed"))
         rope = rope_table(ids_BxN.shape[1], c.width // c.heads, c.rope_theta, c.rope_scaling)
         blocks = stack(Block, c.layers, c)
@@ -28,7 +30,8 @@ class Transformer(nn.Module):
 
 
 def byte_lines(ids, doc_ids):
-    """Document ids int32 [B,T] that a newline raises as well: what follows it, itself included, is a document of its own. Padding stays 0."""
+    """Document ids int32 [B,T] that a newline raises as well: what follows it, itself included, is a document
+    of its own. Padding stays 0."""
     lines = jnp.cumsum(ids == vocab.NEWLINE, axis=-1, dtype=jnp.int32)
     return jnp.where(doc_ids > 0, doc_ids + lines, 0)
 

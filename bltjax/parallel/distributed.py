@@ -1,13 +1,13 @@
 """Several processes as one run: how they find one another, what they agree on, and how they end.
 
-JAX's runtime (jax.distributed) joins them, watches their heartbeats, and aborts all that are left when one is gone; each then exits
-non-zero without running another line of ours, and the run is started again from its last checkpoint. What processes tell one
-another on the host goes over that runtime's key-value store: it needs no device, waits as long as it takes, and ends with the runtime.
+JAX's runtime (jax.distributed) joins them, watches their heartbeats, and aborts all that are left when one is
+gone; each then exits non-zero without running another line of ours, and the run is started again from its
+last checkpoint. What processes tell one another on the host goes over that runtime's key-value store: it
+needs no device, waits as long as it takes, and ends with the runtime.
 
-A run's `mesh` says whom it concerns: without one a run is this process's own (a byte LM that one of several processes trains for
-all, say), and with one it belongs to every process. Calls that name a mesh are made by all its processes, in the same order, in
-the main thread.
-"""
+A run's `mesh` says whom it concerns: without one a run is this process's own (an entropy model that one of
+several processes trains for all, say), and with one it belongs to every process. Calls that name a mesh are
+made by all its processes, in the same order, in the main thread. """
 
 import contextlib
 import itertools
@@ -24,58 +24,89 @@ HEARTBEAT = 30  # seconds without a sign of life after which a process counts as
 LONGEST = 24 * 3600  # seconds that either may be
 MOST_PROCESSES, MOST_DEVICES = 65_536, 1_024  # devices: of CPUs
 TIMEOUT = 300  # seconds that processes may take to find one another
-WAIT_MS = 7 * 24 * 3600 * 1000  # for one another, once joined: a process that is gone ends the wait, a slow one must not
+# for one another, once joined: a process that is gone ends the wait, a slow one must not
+WAIT_MS = 7 * 24 * 3600 * 1000
 
 _heartbeat = HEARTBEAT
-_numbers = itertools.count()  # of what was said: the same in every process, since they all say it in the same order
+# of what was said: the same in every process, since they all say it in the same order
+_numbers = itertools.count()
 
 
-def start(coordinator: str = "", processes: int = 0, process: int = -1, *, heartbeat: int = HEARTBEAT,
-          timeout: int = TIMEOUT) -> str:
-    """Joins this process to the others of its run; before any device is asked for. Returns by what, in a few words, or "" if it is alone.
+def start(
+    coordinator: str = "",
+    processes: int = 0,
+    process: int = -1,
+    *,
+    heartbeat: int = HEARTBEAT,
+    timeout: int = TIMEOUT,
+) -> str:
+    """Joins this process to the others of its run; before any device is asked for. Returns by what, in a few
+    words, or "" if it is alone.
 
-    coordinator ("HOST:PORT" of process 0), processes and process (0-based) belong together. Without them the environment is asked
-    what JAX itself knows (Slurm, GKE, TPU VM, Kubernetes, Open MPI); processes=1 alone: no others, whatever it says.
-    heartbeat: seconds after which a silent process is taken for dead; timeout: seconds to find one another. UserError for flags that
-    cannot be. Processes that do not come together in time end with status 2 and one line, from a thread: nothing else has begun.
-    """
+    coordinator ("HOST:PORT" of process 0), processes and process (0-based) belong together. Without them the
+    environment is asked what JAX itself knows (Slurm, GKE, TPU VM, Kubernetes, Open MPI); processes=1 alone:
+    no others, whatever it says. heartbeat: seconds after which a silent process is taken for dead; timeout:
+    seconds to find one another. UserError for flags that cannot be. Processes that do not come together in
+    time end with status 2 and one line, from a thread: nothing else has begun. """
     global _heartbeat
     check(coordinator, processes, process, heartbeat, timeout)
     if processes == 1:
         return ""
     if coordinator:
-        name, whom = "flags", dict(coordinator_address=coordinator, num_processes=processes, process_id=process,
-                                   cluster_detection_method="deactivate")
+        name, whom = (
+            "flags",
+            dict(
+                coordinator_address=coordinator,
+                num_processes=processes,
+                process_id=process,
+                cluster_detection_method="deactivate",
+            ),
+        )
     else:
         found = _detected()
         if not found:
             return ""
         (name, processes, process), whom = found, {}
     import jax
+
     if process == 0:
         if coordinator:
             _check_free(coordinator)
-        late = f"not all of {processes} processes joined within {timeout} s; start the others too, with the same --coordinator"
+        late = (
+            f"not all of {processes} processes joined within {timeout} s; start the others too, with the same"
+            " --coordinator"
+        )
     else:
-        late = (f"the coordinator at {coordinator or 'the address that ' + name + ' gives'} did not answer within {timeout} s; "
-                "is process 0 running there?")
+        late = (
+            f"the coordinator at {coordinator or 'the address that ' + name + ' gives'} did not answer within"
+            f" {timeout} s; is process 0 running there?"
+        )
     give_up = threading.Timer(timeout, _end_with_line, [late])  # JAX's own timeout aborts with a stack of C++
     give_up.daemon = True
     give_up.start()
     _heartbeat = heartbeat
     try:
-        jax.distributed.initialize(initialization_timeout=timeout + 60, heartbeat_timeout_seconds=heartbeat,
-                                   shutdown_timeout_seconds=heartbeat, **whom)
-    except Exception as error:  # an address in use, a cluster's server that does not answer, ...: whichever, the line says it
+        jax.distributed.initialize(
+            initialization_timeout=timeout + 60,
+            heartbeat_timeout_seconds=heartbeat,
+            shutdown_timeout_seconds=heartbeat,
+            **whom,
+        )
+    except (
+        Exception
+    ) as error:  # an address in use, a cluster's server that does not answer, ...: whichever, the line says it
         perhaps = "; is the coordinator's port in use?" if process == 0 else ""
-        raise UserError(f"process {process} of {processes} ({name}) could not join: {_first_line(error)}{perhaps}") from None
+        raise UserError(
+            f"process {process} of {processes} ({name}) could not join: {_first_line(error)}{perhaps}"
+        ) from None
     finally:
         give_up.cancel()
     return f"process {process} of {processes}, by {name}"
 
 
 def _check_free(coordinator: str) -> None:
-    """UserError where something listens on the coordinator's port: two servers would share it, or gRPC would crash."""
+    """UserError where something listens on the coordinator's port: two servers would share it, or gRPC would
+    crash."""
     port = int(coordinator.rpartition(":")[2])
     family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
     with socket.socket(family) as trial:
@@ -83,70 +114,100 @@ def _check_free(coordinator: str) -> None:
         try:
             trial.bind(("", port))
         except OSError as error:
-            raise UserError(f"--coordinator {coordinator}: port {port} cannot be used here ({error.strerror}); is another process 0 running?") from None
+            raise UserError(
+                f"--coordinator {coordinator}: port {port} cannot be used here ({error.strerror}); is another"
+                " process 0 running?"
+            ) from None
 
 
 def check(coordinator: str, processes: int, process: int, heartbeat: int, timeout: int) -> None:
     """UserError for flags that no set of processes can have."""
     if not (1 <= heartbeat <= LONGEST and 1 <= timeout <= LONGEST):
-        raise UserError(f"--heartbeat and --start-timeout are whole seconds, 1 to {LONGEST}, not {heartbeat} and {timeout}")
+        raise UserError(
+            f"--heartbeat and --start-timeout are whole seconds, 1 to {LONGEST}, not {heartbeat} and"
+            f" {timeout}"
+        )
     if processes == 1 and not coordinator and process in (-1, 0):
         return
     if 0 < processes <= process:
-        raise UserError(f"--process is {process}; with --processes {processes} it is one of 0 to {processes - 1}")
+        raise UserError(
+            f"--process is {process}; with --processes {processes} it is one of 0 to {processes - 1}"
+        )
     given = {"--coordinator": bool(coordinator), "--processes": processes != 0, "--process": process != -1}
     missing = [flag for flag, there in given.items() if not there]
     if len(missing) == len(given):
         return
     if missing:
-        raise UserError(f"--coordinator, --processes and --process belong together; missing: {', '.join(missing)}")
+        raise UserError(
+            f"--coordinator, --processes and --process belong together; missing: {', '.join(missing)}"
+        )
     if not 1 <= processes <= MOST_PROCESSES:
         raise UserError(f"--processes is {processes}; it must be 1 to {MOST_PROCESSES}")
     if not 0 <= process < processes:
-        raise UserError(f"--process is {process}; with --processes {processes} it is one of 0 to {processes - 1}")
+        raise UserError(
+            f"--process is {process}; with --processes {processes} it is one of 0 to {processes - 1}"
+        )
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise UserError(f"--coordinator is HOST:PORT of process 0, with a port of 1 to 65535, not {coordinator!r}")
+        raise UserError(
+            f"--coordinator is HOST:PORT of process 0, with a port of 1 to 65535, not {coordinator!r}"
+        )
 
 
 def _detected():
-    """(name, processes, process) of the cluster around this process as JAX sees it; None if there is none, or no others in it."""
+    """(name, processes, process) of the cluster around this process as JAX sees it; None if there is none, or
+    no others in it."""
     from jax._src.clusters import ClusterEnv  # what jax.distributed.initialize asks; it has no public name
+
     for kind in ClusterEnv._cluster_types:
-        if kind.opt_in_only_method or kind.name == "k8s" and "JOB_COMPLETION_INDEX" not in os.environ:  # a pod that is no part of a job
+        if (
+            kind.opt_in_only_method or kind.name == "k8s" and "JOB_COMPLETION_INDEX" not in os.environ
+        ):  # a pod that is no part of a job
             continue
         try:
             if kind.is_env_present():
                 count = kind.get_process_count()
                 return (kind.name, count, kind.get_process_id()) if count > 1 else None
         except Exception as error:
-            raise UserError(f"this looks like a process of a {kind.name} cluster, but {_first_line(error)}; say --processes 1, or "
-                            "--coordinator, --processes and --process") from None
+            raise UserError(
+                f"this looks like a process of a {kind.name} cluster, but {_first_line(error)}; say"
+                " --processes 1, or --coordinator, --processes and --process"
+            ) from None
     return None
 
 
 def use_cpu_devices(count: int) -> None:
-    """This process has so many CPU devices (0: as many as JAX makes). Before any device is asked for; `on_cpu` checks afterwards."""
+    """This process has so many CPU devices (0: as many as JAX makes). Before any device is asked for;
+    `on_cpu` checks afterwards."""
     if not 0 <= count <= MOST_DEVICES:
         raise UserError(f"--devices is {count}; it must be 1 to {MOST_DEVICES}")
     if count:
         import jax
+
         jax.config.update("jax_num_cpu_devices", count)
 
 
 def mesh(shape: tuple[int, int, int] | None, devices: int = 0):
-    """The run's mesh: of that shape; None: `sharding.usual_shape`, and no mesh at all where there is one device.
+    """The run's mesh: of that shape; None: `sharding.usual_shape`, and no mesh at all where there is one
+    device.
 
-    devices: what `use_cpu_devices` was asked for. UserError if the shape needs another number of devices than there are.
-    """
+    devices: what `use_cpu_devices` was asked for. UserError if the shape needs another number of devices than
+    there are. """
     import jax
+
     from bltjax.parallel import sharding
+
     if devices and jax.default_backend() != "cpu":
-        raise UserError(f"--devices is for CPUs; here JAX runs on {jax.default_backend()}, whose devices are counted by themselves")
+        raise UserError(
+            f"--devices is for CPUs; here JAX runs on {jax.default_backend()}, whose devices are counted by"
+            " themselves"
+        )
     if shape is None and jax.device_count() == 1:
         return None
     slices = len({getattr(device, "slice_index", 0) for device in jax.devices()})
-    return sharding.make_mesh(shape or sharding.usual_shape(jax.default_backend(), jax.device_count(), slices))
+    return sharding.make_mesh(
+        shape or sharding.usual_shape(jax.default_backend(), jax.device_count(), slices)
+    )
 
 
 def joined() -> bool:
@@ -154,6 +215,7 @@ def joined() -> bool:
     if "jax" not in sys.modules:
         return False
     import jax
+
     return jax.distributed.is_initialized()
 
 
@@ -163,7 +225,8 @@ def shared(mesh) -> bool:
 
 
 def first(mesh) -> bool:
-    """Whether this process writes what the run has only one of: all files but its part of the checkpoints, and the progress bar."""
+    """Whether this process writes what the run has only one of: all files but its part of the checkpoints,
+    and the progress bar."""
     return place(mesh)[0] == 0
 
 
@@ -172,6 +235,7 @@ def place(mesh) -> tuple[int, int]:
     if not shared(mesh):
         return 0, 1
     import jax
+
     return jax.process_index(), jax.process_count()
 
 
@@ -201,33 +265,42 @@ def barrier(mesh) -> None:
 
 
 def agree(mesh, settings: dict) -> None:
-    """UserError, the same line in all processes, unless they all have the same settings: {name: JSON value}."""
+    """UserError, the same line in all processes, unless they all have the same settings: {name: JSON
+    value}."""
     if not shared(mesh):
         return
     import jax
+
     key = f"bltjax/agree/{next(_numbers)}"
     _client().key_value_set(f"{key}/{jax.process_index()}", json.dumps(settings))
     barrier(mesh)
 
     def compare():
-        said = {int(name.rpartition("/")[2]): json.loads(text) for name, text in _client().key_value_dir_get(key)}
+        said = {
+            int(name.rpartition("/")[2]): json.loads(text) for name, text in _client().key_value_dir_get(key)
+        }
         for number, theirs in sorted(said.items()):
             for name in sorted(theirs.keys() | said[0].keys()):
                 if json.dumps(theirs.get(name)) != json.dumps(said[0].get(name)):  # as text: nan is nan
-                    raise UserError(f"process {number} was started otherwise than process 0: {name} is {theirs.get(name)!r} there, "
-                                    f"{said[0].get(name)!r} in process 0")
+                    raise UserError(
+                        f"process {number} was started otherwise than process 0: {name} is"
+                        f" {theirs.get(name)!r} there, {said[0].get(name)!r} in process 0"
+                    )
+
     once(mesh, compare)
 
 
 def leave(code: int, wait: bool = True) -> None:
-    """The end of this process, which is about to exit with `code`: lets the others end too before the connection closes.
+    """The end of this process, which is about to exit with `code`: lets the others end too before the
+    connection closes.
 
-    wait=False, or others that do not come within a heartbeat of a failure: exits here and now. The others cannot go on without it,
-    and what would run at the interpreter's end could wait for them. Alone: does nothing.
-    """
+    wait=False, or others that do not come within a heartbeat of a failure: exits here and now. The others
+    cannot go on without it, and what would run at the interpreter's end could wait for them. Alone: does
+    nothing. """
     if not joined():
         return
     import jax
+
     sys.stdout.flush()
     sys.stderr.flush()
     if not wait:
@@ -240,14 +313,19 @@ def leave(code: int, wait: bool = True) -> None:
 
 
 def lost(error: BaseException) -> str:
-    """The line for an error that is nobody's input: most often the first sign that another process is gone."""
+    """The line for an error that is nobody's input: most often the first sign that another process is
+    gone."""
     import jax
-    return (f"process {jax.process_index()} of {jax.process_count()} cannot go on, perhaps because another one is gone "
-            f"({_first_line(error)}); start all of them again to resume from the last checkpoint")
+
+    return (
+        f"process {jax.process_index()} of {jax.process_count()} cannot go on, perhaps because another one is"
+        f" gone ({_first_line(error)}); start all of them again to resume from the last checkpoint"
+    )
 
 
 def _client():
     from jax._src import distributed  # orbax talks to it the same way; it has no public name
+
     return distributed.global_state.client
 
 

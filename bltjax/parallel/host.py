@@ -1,20 +1,22 @@
 """What a process takes of its machine: cores, memory that it keeps, compiled programs that it finds again.
 
-XLA's CPU backend allocates a program's temporaries anew at each call. Blocks beyond 32 MB come from the kernel page by page, zeroed,
-and go back when the call ends: of a training step with 230 MB of temporaries that was a quarter of the time.
-"""
+XLA's CPU backend allocates a program's temporaries anew at each call. Blocks beyond 32 MB come from the
+kernel page by page, zeroed, and go back when the call ends: of a training step with 230 MB of temporaries
+that was a quarter of the time. """
 
 import ctypes
 import os
 import pathlib
 import sys
 
-# glibc's mallopt parameters: no mmap for large blocks, never trim the heap, one heap for all threads (mallopt(3)).
+# glibc's mallopt parameters: no mmap for large blocks, never trim the heap, one heap for all threads
+# (mallopt(3)).
 _PARAMETERS = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_ARENA_MAX": (-8, 1)}
 
 
 def keep_memory() -> bool:
-    """Ask glibc to keep freed memory for the process; call it before the first large allocation. False where there is no glibc."""
+    """Ask glibc to keep freed memory for the process; call it before the first large allocation. False where
+    there is no glibc."""
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -23,21 +25,28 @@ def keep_memory() -> bool:
 
 def cores() -> list[int]:
     """The cores this process may use."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    return (
+        sorted(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else list(range(os.cpu_count() or 1))
+    )
 
 
 def ready() -> None:
-    """What a process that trains does before its first computation: keep its memory, and its compiled programs."""
+    """What a process that trains does before its first computation: keep its memory, and its compiled
+    programs."""
     keep_memory()
     keep_compiled_programs()
 
 
 def keep_compiled_programs() -> None:
-    """Compiled programs are kept between processes, under the user's cache folder: a resumed run does not compile again.
+    """Compiled programs are kept between processes, under the user's cache folder: a resumed run does not
+    compile again.
 
     A run's numbers do not depend on it.
     """
     import jax
+
     if jax.config.jax_compilation_cache_dir is None:
         base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(base / "bltjax" / f"xla-{jax.__version__}"))

@@ -1,12 +1,13 @@
-"""Where every array lives on a mesh of devices: three axes, and one table from parameter path to the axes its dimensions are cut over.
+"""Where every array lives on a mesh of devices: three axes, and one table from parameter path to the axes its
+dimensions are cut over.
 
     replica   copies of the weights, at least one a slice (DCN between slices); gradients are summed over them
     data      rows of a batch; parameters and optimizer state are cut over it too and gathered where they are used (FSDP)
     model     heads, feed-forward columns and vocabulary (tensor parallel)
 
-Always all three; size 1 is allowed. `active(mesh)` is entered inside the function that is traced: the models ask this file for
-layouts and say nothing of devices themselves, so that without a mesh the same code is the unsharded program.
-"""
+Always all three; size 1 is allowed. `active(mesh)` is entered inside the function that is traced: the models
+ask this file for layouts and say nothing of devices themselves, so that without a mesh the same code is the
+unsharded program. """
 
 import contextlib
 import contextvars
@@ -15,7 +16,8 @@ import re
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from bltjax.errors import UserError
 
@@ -27,10 +29,14 @@ _platform: contextvars.ContextVar = contextvars.ContextVar("platform", default=N
 
 
 def parse_mesh(text: str) -> tuple[int, int, int]:
-    """(replica, data, model) of "8", "4x2" (data x model) or "2x2x2" (replica x data x model). Other text: UserError."""
+    """(replica, data, model) of "8", "4x2" (data x model) or "2x2x2" (replica x data x model). Other text:
+    UserError."""
     sizes = text.lower().split("x")
     if not 1 <= len(sizes) <= 3 or not all(size.isdecimal() and int(size) >= 1 for size in sizes):
-        raise UserError(f"a mesh is DATA, DATAxMODEL or REPLICAxDATAxMODEL in whole numbers, such as 8, 4x2 or 2x2x2, not {text!r}")
+        raise UserError(
+            "a mesh is DATA, DATAxMODEL or REPLICAxDATAxMODEL in whole numbers, such as 8, 4x2 or 2x2x2, not"
+            f" {text!r}"
+        )
     sizes = [int(size) for size in sizes]
     return tuple({1: [1, *sizes, 1], 2: [1, *sizes], 3: sizes}[len(sizes)])
 
@@ -39,30 +45,45 @@ SMALL_SLICE = 8  # devices
 
 
 def usual_shape(platform: str, devices: int, slices: int = 1) -> tuple[int, int, int]:
-    """(replica, data, model) where nobody says otherwise: FSDP over each slice; on TPU slices of more than a host or two, over its halves.
+    """(replica, data, model) where nobody says otherwise: FSDP over each slice; on TPU slices of more than a
+    host or two, over its halves.
 
-    Along an axis that is a whole slice of 16 chips or more, XLA:TPU writes a reduce-scatter as an all-reduce of the whole gradient, and on a
-    3D torus of 64 an all-gather too (libtpu 0.0.42; flags that cure it are not supported on every chip and warn of wrong results). Over half
-    a slice it gathers and scatters. Two copies move no more: what the halves then sum is a shard. docs/results/compile has the numbers."""
+    Along an axis that is a whole slice of 16 chips or more, XLA:TPU writes a reduce-scatter as an all-reduce
+    of the whole gradient, and on a 3D torus of 64 an all-gather too (libtpu 0.0.42; flags that cure it are
+    not supported on every chip and warn of wrong results). Over half a slice it gathers and scatters. Two
+    copies move no more: what the halves then sum is a shard. docs/results/compile has the numbers. """
     each = devices // slices
     halves = 2 if platform == "tpu" and each > SMALL_SLICE and each % 2 == 0 else 1
     return slices * halves, each // halves, 1
 
 
 def make_mesh(shape: tuple[int, int, int], devices=None) -> Mesh:
-    """A mesh of (replica, data, model) devices, neighbours on the innermost axis. devices: default all. Not that many: UserError."""
+    """A mesh of (replica, data, model) devices, neighbours on the innermost axis. devices: default all. Not
+    that many: UserError."""
     devices = list(jax.devices() if devices is None else devices)
     if math.prod(shape) != len(devices):
-        raise UserError(f"a mesh of {'x'.join(map(str, shape))} needs {math.prod(shape)} devices; there are {len(devices)}")
+        raise UserError(
+            f"a mesh of {'x'.join(map(str, shape))} needs {math.prod(shape)} devices; there are"
+            f" {len(devices)}"
+        )
     if devices[0].platform == "tpu":
         from jax.experimental import mesh_utils
+
         slices = len({getattr(device, "slice_index", 0) for device in devices})
         if shape[0] % slices:
-            raise UserError(f"a mesh of {'x'.join(map(str, shape))} over {slices} slices: replica must be a multiple of {slices}")
+            raise UserError(
+                f"a mesh of {'x'.join(map(str, shape))} over {slices} slices: replica must be a multiple of"
+                f" {slices}"
+            )
         inside = (shape[0] // slices, *shape[1:])
         try:  # neighbours on the torus; slices apart on `replica`
             if slices > 1:
-                return Mesh(mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices, allow_split_physical_axes=True), AXES)
+                return Mesh(
+                    mesh_utils.create_hybrid_device_mesh(
+                        inside, (slices, 1, 1), devices, allow_split_physical_axes=True
+                    ),
+                    AXES,
+                )
             return Mesh(mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True), AXES)
         except (NotImplementedError, ValueError, AssertionError):  # a torus that the helper does not know
             pass
@@ -94,18 +115,23 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(BATCH))
 
 
-# Path of a parameter (its end) -> the mesh axis that each dimension is cut over. The first line that matches counts; a path that none
-# matches is an error, and so is an axis that does not divide its dimension, unless it is marked "?": then the dimension stays whole.
-# A stack's parameters have a leading axis of layers, which is never cut; kernels of several maps are listed with their middle axis. What is cut over "data" is gathered where it is used, but for
-# look-up tables: those stay where they are and the ids travel (models/lookup.py).
+# Path of a parameter (its end) -> the mesh axis that each dimension is cut over. The first line that matches
+# counts; a path that none matches is an error, and so is an axis that does not divide its dimension, unless
+# it is marked "?": then the dimension stays whole. A stack's parameters have a leading axis of layers, which
+# is never cut; kernels of several maps are listed with their middle axis. What is cut over "data" is gathered
+# where it is used, but for look-up tables: those stay where they are and the ids travel (models/lookup.py).
 TABLE = (
     (r"ngrams", (None, "data", ("replica", "model"))),  # tables, rows, features
     (r"embed/bytes", (None, "data")),  # 260 rows: gathered like any weight
     (r"embed", ("data?", ("replica?", "model?"))),  # of tokens: looked up like n-grams
     (r"(norm|norm_q|norm_kv|attention_norm|ffn_norm)/scale", (None,)),
-    (r"(attention/qkv|ffn/gate_up|kv)/kernel", ("data", None, "model")),  # columns: heads, or feed-forward features
+    (
+        r"(attention/qkv|ffn/gate_up|kv)/kernel",
+        ("data", None, "model"),
+    ),  # columns: heads, or feed-forward features
     (r"(attention|cross)/q/kernel", ("data", "model")),
-    # Rows: sums over "model" follow. A large one is cut over data along its rows too: XLA:TPU scatters no gradient along its last axis.
+    # Rows: sums over "model" follow. A large one is cut over data along its rows too: XLA:TPU scatters no
+    # gradient along its last axis.
     (r"ffn/down/kernel", (("model", "data"), None)),
     (r"(attention|cross)/out/kernel", ("model", "data")),
     (r"head/kernel", ("data", "model?")),
@@ -114,9 +140,11 @@ TABLE = (
 
 
 def spec(path: str, shape: tuple[int, ...], sizes) -> P:
-    """The table's answer for one parameter: path such as "latent/blocks/ffn/down/kernel", sizes {axis: devices}.
+    """The table's answer for one parameter: path such as "latent/blocks/ffn/down/kernel", sizes {axis:
+    devices}.
 
-    Raises UserError for a path that the table does not know, an axis named twice, and a dimension that its axis does not divide."""
+    Raises UserError for a path that the table does not know, an axis named twice, and a dimension that its
+    axis does not divide. """
     for pattern, axes in TABLE:
         if re.search(rf"(^|/)({pattern})$", path):
             break
@@ -136,7 +164,10 @@ def spec(path: str, shape: tuple[int, ...], sizes) -> P:
             if dim % parts:
                 if optional:
                     continue
-                raise UserError(f"a mesh with {axis}={sizes[axis]} cannot cut the parameter {path}: {dim} is no multiple of {parts}")
+                raise UserError(
+                    f"a mesh with {axis}={sizes[axis]} cannot cut the parameter {path}: {dim} is no multiple"
+                    f" of {parts}"
+                )
             kept.append(axis)
         used += kept
         cuts.append(tuple(kept) if len(kept) > 1 else kept[0] if kept else None)
@@ -146,18 +177,23 @@ def spec(path: str, shape: tuple[int, ...], sizes) -> P:
 
 
 def parameter_path(path) -> str:
-    """Of a leaf of parameters or of optimizer state (whose moments are trees like the parameters): the names, joined by "/"."""
+    """Of a leaf of parameters or of optimizer state (whose moments are trees like the parameters): the names,
+    joined by "/"."""
     return "/".join(key.key for key in path if isinstance(key, jax.tree_util.DictKey))
 
 
 def state_shardings(mesh: Mesh, like):
-    """A tree of NamedSharding for a tree of parameters or a whole TrainState (arrays or shapes). Scalars are on every device."""
+    """A tree of NamedSharding for a tree of parameters or a whole TrainState (arrays or shapes). Scalars are
+    on every device."""
+
     def one(path, leaf):
         return NamedSharding(mesh, spec(parameter_path(path), leaf.shape, mesh.shape) if leaf.ndim else P())
+
     return jax.tree_util.tree_map_with_path(one, like)
 
 
 # What the models ask while they are traced. Without a mesh all of it does nothing.
+
 
 def rows(x):
     """x with its first axis, rows of a batch, cut over replica and data, and everything else whole."""
@@ -165,7 +201,8 @@ def rows(x):
 
 
 def layout(path: tuple[str, ...], shape: tuple[int, ...]):
-    """(cut, whole): NamedSharding of a parameter as it is kept, and gathered over `data` as it is used. None without a mesh."""
+    """(cut, whole): NamedSharding of a parameter as it is kept, and gathered over `data` as it is used. None
+    without a mesh."""
     mesh = current()
     if mesh is None:
         return None
@@ -174,7 +211,9 @@ def layout(path: tuple[str, ...], shape: tuple[int, ...]):
 
 
 def _without_data(axis):
-    return None if axis == "data" else tuple(a for a in axis if a != "data") if isinstance(axis, tuple) else axis
+    return (
+        None if axis == "data" else tuple(a for a in axis if a != "data") if isinstance(axis, tuple) else axis
+    )
 
 
 def gathered(x, path: tuple[str, ...]):
@@ -184,7 +223,8 @@ def gathered(x, path: tuple[str, ...]):
 
 
 def local(function, in_specs, out_specs):
-    """The function as each device runs it on its own part of the arrays. Entries of the specs are axes, or BATCH."""
+    """The function as each device runs it on its own part of the arrays. Entries of the specs are axes, or
+    BATCH."""
     mesh = current()
     if mesh is None:
         return function
@@ -192,6 +232,7 @@ def local(function, in_specs, out_specs):
     def own(*arrays):
         with active(None):
             return function(*arrays)
+
     return jax.shard_map(own, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
@@ -206,17 +247,28 @@ def parts(axis: str) -> int:
 
 
 def check(config, shape: tuple[int, int, int]) -> None:
-    """UserError, in one line, if a run (`config.run`) cannot be cut over a mesh of this shape. Nothing is computed."""
+    """UserError, in one line, if a run (`config.run`) cannot be cut over a mesh of this shape. Nothing is
+    computed."""
     from bltjax import models
+
     sizes = dict(zip(AXES, shape))
     model, where = config.model, "x".join(map(str, shape))
-    stacks = {"model.local": model.local, "model.latent": model.latent, "model.cross": model.cross} if model.kind == "blt" else {"model": model}
+    stacks = (
+        {"model.local": model.local, "model.latent": model.latent, "model.cross": model.cross}
+        if model.kind == "blt"
+        else {"model": model}
+    )
     for name, stack in stacks.items():
         if stack.heads % sizes["model"]:
-            raise UserError(f"run {config.name}: a mesh of {where} has model={sizes['model']}, which does not divide {name}.heads ({stack.heads})")
+            raise UserError(
+                f"run {config.name}: a mesh of {where} has model={sizes['model']}, which does not divide"
+                f" {name}.heads ({stack.heads})"
+            )
     if config.data.rows % (sizes["replica"] * sizes["data"] * config.train.accumulate):
-        raise UserError(f"run {config.name}: {config.data.rows} rows (data.rows) cannot be cut over replica x data = "
-                        f"{sizes['replica'] * sizes['data']} devices and {config.train.accumulate} microbatches")
+        raise UserError(
+            f"run {config.name}: {config.data.rows} rows (data.rows) cannot be cut over replica x data = "
+            f"{sizes['replica'] * sizes['data']} devices and {config.train.accumulate} microbatches"
+        )
     shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
         try:

@@ -1,12 +1,13 @@
 """Where patches start: every scheme but BPE as one vectorised, incremental function of a document's ids.
 
-Position p of a document [BOS, bytes, EOS] starts a patch or not by what came before p alone (x_0..x_{p-1} and the entropies
-e_0..e_{p-1}, where e_i is the entropy of the prediction of x_{i+1}): the segmentation of a prefix is the prefix of the
-segmentation. BPE is the exception; its boundaries come from a tokenizer's byte counts (`bpe_starts`).
+Position p of a document [BOS, bytes, EOS] starts a patch or not by what came before p alone (x_0..x_{p-1} and
+the entropies e_0..e_{p-1}, where e_i is the entropy of the prediction of x_{i+1}): the segmentation of a
+prefix is the prefix of the segmentation. BPE is the exception; its boundaries come from a tokenizer's byte
+counts (`bpe_starts`).
 
-The rules are the released ones (paper section 2.1-2.3 and its code): BOS is a patch of its own, position 1 always starts one.
-Everything runs on numpy arrays on the host and on jax arrays, under `jax.jit` too, with the same result.
-"""
+The rules are the released ones (paper section 2.1-2.3 and its code): BOS is a patch of its own, position 1
+always starts one. Everything runs on numpy arrays on the host and on jax arrays, under `jax.jit` too, with
+the same result. """
 
 import math
 from typing import NamedTuple
@@ -15,21 +16,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bltjax.patching import vocab
 from bltjax.errors import UserError
+from bltjax.patching import vocab
 
-THRESHOLDS = {"entropy": ("threshold",), "monotonic": ("delta",), "both": ("threshold", "delta")}  # what each compares entropies with
+THRESHOLDS = {
+    "entropy": ("threshold",),
+    "monotonic": ("delta",),
+    "both": ("threshold", "delta"),
+}  # what each compares entropies with
 NEEDS_ENTROPIES = tuple(THRESHOLDS)
 RESOLUTION = 2.0**-13  # nats: entropies of a vocabulary of 260 fit 16 bits (data/entropies at rest)
 SCHEMES = ("strided", "space", "entropy", "monotonic", "both", "random")
 
 
-def starts(ids, scheme, *, entropies=None, threshold=None, delta=None, max_length=None, stride=None, mean=None, seed=None,
-           include_next=False, bos_alone=True, resolution=None, xp=None):
+def starts(
+    ids,
+    scheme,
+    *,
+    entropies=None,
+    threshold=None,
+    delta=None,
+    max_length=None,
+    stride=None,
+    mean=None,
+    seed=None,
+    include_next=False,
+    bos_alone=True,
+    resolution=None,
+    xp=None,
+):
     """True where a patch starts, bool [..., N + include_next].
 
-    ids: int [..., N], one document (or the beginning of one) along the last axis, BOS first; leading axes are independent.
-    scheme: one of SCHEMES and what it needs:
+    ids: int [..., N], one document (or the beginning of one) along the last axis, BOS first; leading axes are
+    independent. scheme: one of SCHEMES and what it needs:
       strided    stride: [1, k, k, ...]; bos_alone=False gives the released [k, k, ...], which leaks into a model's first patch
       space      nothing: a patch starts after the first of a run of bytes that are no letter, digit or UTF-8 continuation
       entropy    entropies > threshold (nats, strict)
@@ -37,12 +56,11 @@ def starts(ids, scheme, *, entropies=None, threshold=None, delta=None, max_lengt
       both       entropies > threshold and rise > delta
       random     a coin of probability 1 / mean that is a hash of (seed, position, prefix)
     entropies: float [..., N] in nats, compared as float32; the last is read only with include_next.
-    max_length: longer patches are cut into pieces of so many bytes; None or 0: no limit.
-    include_next: decide for the byte that comes after the last, too.
-    resolution: entropies are rounded to multiples of it (`rounded`) before they are compared; None or 0: they are not.
-    xp: numpy or jax.numpy; None: jax.numpy where an input is a jax array.
-    Raises UserError on an unknown scheme and on missing or impossible values (of traced inputs only shapes are checked).
-    """
+    max_length: longer patches are cut into pieces of so many bytes; None or 0: no limit. include_next: decide
+    for the byte that comes after the last, too. resolution: entropies are rounded to multiples of it
+    (`rounded`) before they are compared; None or 0: they are not. xp: numpy or jax.numpy; None: jax.numpy
+    where an input is a jax array. Raises UserError on an unknown scheme and on missing or impossible values
+    (of traced inputs only shapes are checked). """
     xp = xp or (jnp if isinstance(ids, jax.Array) or isinstance(entropies, jax.Array) else np)
     ids = xp.asarray(ids)
     if ids.ndim < 1 or (ids.size and not xp.issubdtype(ids.dtype, xp.integer)):
@@ -70,26 +88,34 @@ def starts(ids, scheme, *, entropies=None, threshold=None, delta=None, max_lengt
             threshold = _number("delta", threshold if delta is None else delta)
         else:
             threshold = _number("threshold", threshold)
-        values = scores(scheme, rounded(_entropies(ids, entropies, xp), resolution or 0, xp), delta=delta, xp=xp)
+        values = scores(
+            scheme, rounded(_entropies(ids, entropies, xp), resolution or 0, xp), delta=delta, xp=xp
+        )
         natural = forced | (values > threshold)
         if scheme != "entropy":
-            natural = natural | (position == 2)  # the released mask opens with True where the first rise is unknown
+            natural = natural | (
+                position == 2
+            )  # the released mask opens with True where the first rise is unknown
     if limit:
         natural = natural | ((position - _running_max(xp.where(natural, position, 0), xp)) % limit == 0)
-    return natural[..., :n + bool(include_next)]
+    return natural[..., : n + bool(include_next)]
 
 
 def rounded(entropies, resolution: float, xp=np):
     """Entropies at the nearest multiple of the resolution (nats), float32; 0: as they are.
 
-    What is stored ahead of training is rounded, so that live patching rounds too: then both cut at the same places, wherever two ways of
-    computing an entropy differ in its last bits only. RESOLUTION is a power of two, so that multiples and their differences are exact.
-    """
-    return xp.round(entropies * np.float32(1 / resolution)) * np.float32(resolution) if resolution else entropies
+    What is stored ahead of training is rounded, so that live patching rounds too: then both cut at the same
+    places, wherever two ways of computing an entropy differ in its last bits only. RESOLUTION is a power of
+    two, so that multiples and their differences are exact. """
+    return (
+        xp.round(entropies * np.float32(1 / resolution)) * np.float32(resolution) if resolution else entropies
+    )
 
 
 class Progress(NamedTuple):
-    """What a patcher remembers of the ids before, for each row (or, from `advance`, after each of the ids that came in)."""
+    """What a patcher remembers of the ids before, for each row (or, from `advance`, after each of the ids
+    that came in)."""
+
     n: jax.Array  # int32: ids so far
     id: jax.Array  # int32: the last
     entropy: jax.Array  # float32: the last
@@ -104,7 +130,8 @@ def begin(B: int) -> Progress:
 
 
 def advance(config, progress: Progress, ids, entropies=None):
-    """(bool [B,C]: whether the id after each of these starts a patch; Progress after each, [B,C]). `starts` of it all, C ids at a time.
+    """(bool [B,C]: whether the id after each of these starts a patch; Progress after each, [B,C]). `starts`
+    of it all, C ids at a time.
 
     config: a patching config. ids: int32 [B,C] that come next; entropies: nats [B,C].
     """
@@ -112,7 +139,9 @@ def advance(config, progress: Progress, ids, entropies=None):
     at = progress.n[:, None] + jnp.arange(C, dtype=jnp.int32)[None]
     position = at + 1  # of the id that comes after
     before = jnp.concatenate([progress.id[:, None], ids[:, :-1]], axis=1)
-    entropies = jnp.zeros(ids.shape, jnp.float32) if entropies is None else rounded(entropies, config.resolution, jnp)
+    entropies = (
+        jnp.zeros(ids.shape, jnp.float32) if entropies is None else rounded(entropies, config.resolution, jnp)
+    )
     rise = entropies - jnp.concatenate([progress.entropy[:, None], entropies[:, :-1]], axis=1)
     prefix = progress.prefix[:, None] + jnp.cumsum(_symbols(ids, at, jnp), axis=-1, dtype=jnp.uint32)
     forced = position < 2
@@ -127,7 +156,11 @@ def advance(config, progress: Progress, ids, entropies=None):
     elif scheme == "monotonic":
         natural = forced | (position == 2) | (rise > config.delta)
     elif scheme == "both":
-        natural = forced | (position == 2) | ((position >= 4) & (entropies > config.threshold) & (rise > config.delta))
+        natural = (
+            forced
+            | (position == 2)
+            | ((position >= 4) & (entropies > config.threshold) & (rise > config.delta))
+        )
     else:
         raise UserError(f"{scheme} patches cannot be made byte by byte; {', '.join(SCHEMES)} can")
     last = jnp.maximum(_running_max(jnp.where(natural, position, 0), jnp), progress.natural[:, None])
@@ -135,25 +168,53 @@ def advance(config, progress: Progress, ids, entropies=None):
     return start, Progress(position, ids, entropies, last, prefix)
 
 
-def lengths(ids, scheme, *, entropies=None, threshold=None, delta=None, max_length=None, stride=None, mean=None, seed=None,
-            include_next=True, bos_alone=True, resolution=None) -> list[int]:
-    """Patch lengths of one row of ids [N], summing to N + include_next (the released models' convention is N + 1). See `starts`."""
+def lengths(
+    ids,
+    scheme,
+    *,
+    entropies=None,
+    threshold=None,
+    delta=None,
+    max_length=None,
+    stride=None,
+    mean=None,
+    seed=None,
+    include_next=True,
+    bos_alone=True,
+    resolution=None,
+) -> list[int]:
+    """Patch lengths of one row of ids [N], summing to N + include_next (the released models' convention is N
+    + 1). See `starts`."""
     ids = np.asarray(ids)
     if ids.ndim != 1:
         raise UserError(f"ids must be one row [N], not of shape {list(ids.shape)}")
     entropies = None if entropies is None else np.asarray(entropies)
-    mask = starts(ids.astype(np.int32) if not ids.size else ids, scheme, entropies=entropies, threshold=threshold, delta=delta,
-                  max_length=max_length, stride=stride, mean=mean, seed=seed, include_next=include_next, bos_alone=bos_alone, resolution=resolution, xp=np)
+    mask = starts(
+        ids.astype(np.int32) if not ids.size else ids,
+        scheme,
+        entropies=entropies,
+        threshold=threshold,
+        delta=delta,
+        max_length=max_length,
+        stride=stride,
+        mean=mean,
+        seed=seed,
+        include_next=include_next,
+        bos_alone=bos_alone,
+        resolution=resolution,
+        xp=np,
+    )
     return np.diff(np.append(np.flatnonzero(mask), mask.size)).tolist()
 
 
 def scores(scheme, entropies, *, threshold=None, delta=None, xp=None):
-    """What an entropy scheme compares with its threshold, float32 [..., N + 1]: p starts a patch iff scores[p] > threshold (or is forced).
+    """What an entropy scheme compares with its threshold, float32 [..., N + 1]: p starts a patch iff
+    scores[p] > threshold (or is forced).
 
-    entropies: float [..., N]. -inf where only force makes a start (p < 2; p = 2 but for entropy) or another condition rules it out.
-    both: with delta (nats) given the score is the entropy where the rise exceeds delta; with threshold given instead, the
-    rise where the entropy exceeds the threshold: the same rule, with the other of its two numbers left open.
-    """
+    entropies: float [..., N]. -inf where only force makes a start (p < 2; p = 2 but for entropy) or another
+    condition rules it out. both: with delta (nats) given the score is the entropy where the rise exceeds
+    delta; with threshold given instead, the rise where the entropy exceeds the threshold: the same rule, with
+    the other of its two numbers left open. """
     xp = xp or (jnp if isinstance(entropies, jax.Array) else np)
     entropies = xp.asarray(entropies, xp.float32)
     before = _after_each(entropies, -xp.inf, xp)  # before[p] is e_{p-1}
@@ -167,21 +228,25 @@ def scores(scheme, entropies, *, threshold=None, delta=None, xp=None):
         return xp.where(position >= 3, rise, -xp.inf)
     if scheme != "both":
         raise UserError(f"{scheme!r} patches have no threshold; allowed: entropy, monotonic, both")
-    # Position 3 never starts: the released rule bars a start next to the forced one at 2, and next to no other.
+    # Position 3 never starts: the released rule bars a start next to the forced one at 2, and next to no
+    # other.
     if threshold is None:
         return xp.where((position >= 4) & (rise > _number("delta", delta)), before, -xp.inf)
     return xp.where((position >= 4) & (before > _number("threshold", threshold)), rise, -xp.inf)
 
 
 def bpe_starts(byte_counts, n: int) -> np.ndarray:
-    """Patch starts of a document [BOS, bytes, EOS] of n ids from its tokens, bool [n]: BOS, every token and EOS are patches.
+    """Patch starts of a document [BOS, bytes, EOS] of n ids from its tokens, bool [n]: BOS, every token and
+    EOS are patches.
 
-    byte_counts: int [tokens], raw bytes of each token in order, without BOS and EOS; they sum to n - 2, else UserError.
-    Not incremental: a token's end can depend on bytes after it.
-    """
+    byte_counts: int [tokens], raw bytes of each token in order, without BOS and EOS; they sum to n - 2, else
+    UserError. Not incremental: a token's end can depend on bytes after it. """
     byte_counts = np.asarray(byte_counts, np.int64)
     if byte_counts.ndim != 1 or (byte_counts < 1).any() or byte_counts.sum() != n - 2:
-        raise UserError(f"the tokens' byte counts must be positive and sum to the document's {n - 2} bytes, not {byte_counts.sum()}")
+        raise UserError(
+            f"the tokens' byte counts must be positive and sum to the document's {n - 2} bytes, not"
+            f" {byte_counts.sum()}"
+        )
     mask = np.zeros(n, bool)
     mask[0] = mask[n - 1] = True
     mask[1 + np.cumsum(byte_counts) - byte_counts] = True
@@ -212,11 +277,14 @@ def _after_each(values, first, xp):
 
 
 def _running_max(values, xp):
-    return np.maximum.accumulate(values, axis=-1) if xp is np else jax.lax.cummax(values, axis=values.ndim - 1)
+    return (
+        np.maximum.accumulate(values, axis=-1) if xp is np else jax.lax.cummax(values, axis=values.ndim - 1)
+    )
 
 
 def _space_ends(ids, xp):
-    """True where a space patch ends, bool [..., N]: at the first of a run of space-like ids, and at every special."""
+    """True where a space patch ends, bool [..., N]: at the first of a run of space-like ids, and at every
+    special."""
     word = _word(ids, xp)
     # Specials are space-like here as well: a space right after BOS goes on with its run and ends nothing.
     return (~word & _after_each(word, True, xp)[..., :-1]) | (ids < vocab.OFFSET)
@@ -230,14 +298,17 @@ def _word(ids, xp):
 
 
 def _coins(ids, position, mean, seed, xp):
-    """Heads with probability 1 / mean, bool [..., N + 1], a function of seed, position and all ids before it. 32-bit wrap-around."""
+    """Heads with probability 1 / mean, bool [..., N + 1], a function of seed, position and all ids before it.
+    32-bit wrap-around."""
     prefix = _after_each(xp.cumsum(_symbols(ids, position[..., :-1], xp), axis=-1, dtype=xp.uint32), 0, xp)
     return _heads(prefix, position, mean, seed, xp)
 
 
 def _symbols(ids, position, xp):
     """What each id adds to the hash of a prefix, uint32."""
-    return _mix(ids.astype(xp.uint32) * np.uint32(0x9E3779B1) + position.astype(xp.uint32) * np.uint32(0x85EBCA77), xp)
+    return _mix(
+        ids.astype(xp.uint32) * np.uint32(0x9E3779B1) + position.astype(xp.uint32) * np.uint32(0x85EBCA77), xp
+    )
 
 
 def _heads(prefix, position, mean, seed, xp):
@@ -265,7 +336,9 @@ def _entropies(ids, entropies, xp):
     except (TypeError, ValueError):
         raise UserError("entropies must be numbers, one per id") from None
     if entropies.shape != ids.shape:
-        raise UserError(f"entropies of shape {list(entropies.shape)} do not fit ids of shape {list(ids.shape)}")
+        raise UserError(
+            f"entropies of shape {list(entropies.shape)} do not fit ids of shape {list(ids.shape)}"
+        )
     if not isinstance(entropies, jax.core.Tracer) and bool(xp.isnan(entropies).any()):
         raise UserError("entropies must not be NaN")
     return entropies
@@ -290,5 +363,7 @@ def _whole(name, value, least):
     """A whole number of at least `least` (None: any)."""
     number = _number(name, value)
     if not math.isfinite(number) or number != int(number) or (least is not None and number < least):
-        raise UserError(f"{name} must be a whole number{'' if least is None else f' of at least {least}'}, not {value}")
+        raise UserError(
+            f"{name} must be a whole number{'' if least is None else f' of at least {least}'}, not {value}"
+        )
     return int(number)

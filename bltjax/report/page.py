@@ -1,4 +1,5 @@
-"""report.html: one file that needs nothing else. Figures are inline SVG whose colours follow the reader's light or dark mode."""
+"""report.html: one file that needs nothing else. Figures are inline SVG whose colours follow the reader's
+light or dark mode."""
 
 import html as escaping
 import json
@@ -8,10 +9,24 @@ from bltjax.report import plot
 from bltjax.report.tables import numeric_text
 
 # light colour in the figures -> (name of the variable, colour in dark mode)
-DARK = {plot.INK: ("ink", "#ecebe7"), plot.MUTED: ("muted", "#a3a29c"), plot.FAINT: ("faint", "#56554f"), plot.GRID: ("grid", "#393834"),
-        plot.PAPER: ("paper", "#1c1c1a"), "#0072b2": ("c1", "#58aee8"), "#d55e00": ("c2", "#ff8a45"), "#e69f00": ("c3", "#f0b429"),
-        "#009e73": ("c4", "#2fc79b"), "#b5568f": ("c5", "#e494c4"), "#3f9fdc": ("c6", "#8cc8f2"), "#8a6d1f": ("c7", "#cdae5c"),
-        "#7a5cc0": ("c8", "#ab93e6"), "#5f7f8a": ("c9", "#9dbbc5"), "#a0522d": ("c10", "#d98e6b"), "#4d4d99": ("c11", "#9a9ae0")}
+DARK = {
+    plot.INK: ("ink", "#ecebe7"),
+    plot.MUTED: ("muted", "#a3a29c"),
+    plot.FAINT: ("faint", "#56554f"),
+    plot.GRID: ("grid", "#393834"),
+    plot.PAPER: ("paper", "#1c1c1a"),
+    "#0072b2": ("c1", "#58aee8"),
+    "#d55e00": ("c2", "#ff8a45"),
+    "#e69f00": ("c3", "#f0b429"),
+    "#009e73": ("c4", "#2fc79b"),
+    "#b5568f": ("c5", "#e494c4"),
+    "#3f9fdc": ("c6", "#8cc8f2"),
+    "#8a6d1f": ("c7", "#cdae5c"),
+    "#7a5cc0": ("c8", "#ab93e6"),
+    "#5f7f8a": ("c9", "#9dbbc5"),
+    "#a0522d": ("c10", "#d98e6b"),
+    "#4d4d99": ("c11", "#9a9ae0"),
+}
 
 STYLE = """
 *{box-sizing:border-box}
@@ -48,13 +63,19 @@ def colours() -> str:
 
 
 def inline(picture) -> str:
-    """The picture as a figure: no prolog, no namespaces (HTML knows them), colours as variables, a name for screen readers."""
-    text = picture.svg[picture.svg.index("<svg"):]
+    """The picture as a figure: no prolog, no namespaces (HTML knows them), colours as variables, a name for
+    screen readers."""
+    text = picture.svg[picture.svg.index("<svg") :]
     opening, rest = text.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', opening).group(0)
     text = f'<svg role="img" aria-label="{escape(picture.alt)}" {box}>' + rest.replace("xlink:href", "href")
-    # Presentation attributes do not take var(); style declarations do, and matplotlib writes colours as those.
-    text = re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var(--{DARK[m.group(0)][0]})" if m.group(0) in DARK else m.group(0), text)
+    # Presentation attributes do not take var(); style declarations do, and matplotlib writes colours as
+    # those.
+    text = re.sub(
+        r"#[0-9a-f]{6}\b",
+        lambda m: f"var(--{DARK[m.group(0)][0]})" if m.group(0) in DARK else m.group(0),
+        text,
+    )
     return f"<figure>{text}<figcaption>{escape(picture.caption)}</figcaption></figure>"
 
 
@@ -62,9 +83,19 @@ def table(columns: list, rows: list) -> str:
     numeric = [i > 0 and all(numeric_text(r[i]) for r in rows) for i in range(len(columns))]
 
     def line(cells, tag):
-        return "<tr>" + "".join(f"<{tag}{marks(cell, right, tag)}>{escape(cell)}</{tag}>" for cell, right in zip(cells, numeric)) + "</tr>"
+        return (
+            "<tr>"
+            + "".join(
+                f"<{tag}{marks(cell, right, tag)}>{escape(cell)}</{tag}>"
+                for cell, right in zip(cells, numeric)
+            )
+            + "</tr>"
+        )
+
     body = "".join(line(r, "td") for r in rows)
-    return f'<div class="scroll"><table><thead>{line(columns, "th")}</thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="scroll"><table><thead>{line(columns, "th")}</thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def marks(cell, right: bool, tag: str) -> str:
@@ -79,7 +110,9 @@ def items(lines) -> str:
 def flat(values: dict, prefix: str = "") -> dict:
     out = {}
     for key, value in values.items():
-        out.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value})
+        out.update(
+            flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+        )
     return out
 
 
@@ -87,21 +120,33 @@ def configurations(runs: list) -> str:
     """Every run's config, closed; what differs between the runs stands first."""
     flats = {str(run.path): flat(run.config) for run in runs}
     keys = dict.fromkeys(key for values in flats.values() for key in values)
-    differing = [key for key in keys if len({json.dumps(values.get(key)) for values in flats.values()}) > 1 and key != "name"]
+    differing = [
+        key
+        for key in keys
+        if len({json.dumps(values.get(key)) for values in flats.values()}) > 1 and key != "name"
+    ]
     parts = []
     for run in runs:
-        own = [[key, json.dumps(flats[str(run.path)][key])] for key in differing if key in flats[str(run.path)]]
+        own = [
+            [key, json.dumps(flats[str(run.path)][key])] for key in differing if key in flats[str(run.path)]
+        ]
         first = "<p class=note>Differs between runs:</p>" + table(["key", "value"], own) if own else ""
         whole = escape(json.dumps(run.record, indent=1))
-        parts.append(f"<details><summary>{escape(run.name)} <span class=note>{escape(run.state)}</span></summary>{first}"
-                     f"<p class=note>All of config.json:</p><pre>{whole}</pre></details>")
+        parts.append(
+            f"<details><summary>{escape(run.name)} <span"
+            f" class=note>{escape(run.state)}</span></summary>{first}<p class=note>All of"
+            f" config.json:</p><pre>{whole}</pre></details>"
+        )
     return "<h2>How each run was configured</h2>" + "".join(parts)
 
 
 def html(result: dict, parts: list, figures: dict, runs: list) -> str:
     """The whole page as text."""
-    body = [f"<h1>{escape(result['experiment'])}: bits per byte at equal training FLOPs</h1>",
-            f'<p class="lead">{escape(result["headline"])}</p>', items(result["findings"])]
+    body = [
+        f"<h1>{escape(result['experiment'])}: bits per byte at equal training FLOPs</h1>",
+        f'<p class="lead">{escape(result["headline"])}</p>',
+        items(result["findings"]),
+    ]
     if result["warnings"]:
         body.append(f'<div class="warn">{items(result["warnings"])}</div>')
     if result["caveats"]:
@@ -110,9 +155,17 @@ def html(result: dict, parts: list, figures: dict, runs: list) -> str:
         body.append(f"<h2>{escape(part['title'])}</h2>")
         body += [f'<p class="note">{escape(line)}</p>' for line in part["lines"]]
         if part["figures"]:
-            body.append('<div class="figures">' + "".join(inline(figures[name]) for name in part["figures"]) + "</div>")
+            body.append(
+                '<div class="figures">'
+                + "".join(inline(figures[name]) for name in part["figures"])
+                + "</div>"
+            )
         body += [table(**t) for t in part["tables"]]
     body.append(configurations(runs))
-    head = ('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-            f"<title>{escape(result['experiment'])}</title><style>{colours()}{STYLE}</style>")
-    return "\n".join([f'<!doctype html>\n<html lang="en"><head>{head}</head><body>', *body, "</body></html>\n"])
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(result['experiment'])}</title><style>{colours()}{STYLE}</style>"
+    )
+    return "\n".join(
+        [f'<!doctype html>\n<html lang="en"><head>{head}</head><body>', *body, "</body></html>\n"]
+    )

@@ -1,4 +1,5 @@
-"""The report of an experiment: one dict, report.csv, report.md, figures as PNG and SVG, and one self-contained report.html.
+"""The report of an experiment: one dict, report.csv, report.md, figures as PNG and SVG, and one
+self-contained report.html.
 
 Reads the experiment's run directories and nothing else; the same directories give the same files.
 """
@@ -7,31 +8,42 @@ import pathlib
 
 import numpy as np
 
-from bltjax.report import findings, page, pictures, rows as rowing, runs as reading, sections, tables
-
-from bltjax.science import bootstrap, power_law
+from bltjax.report import findings, page, pictures, sections, tables
+from bltjax.report import rows as rowing
+from bltjax.report import runs as reading
 from bltjax.report.rows import REFERENCE, budget_key
+from bltjax.science import bootstrap, power_law
 
 SCHEMA_VERSION = 1
 
 
 def report(experiment_dir, out_dir=None) -> dict:
-    """Writes the report of runs/<experiment> to out_dir (default: its subfolder `report`) and returns it as one JSON-ready dict:
+    """Writes the report of runs/<experiment> to out_dir (default: its subfolder `report`) and returns it as
+    one JSON-ready dict:
 
-    {"experiment", "schema_version", "headline", "findings", "caveats", "runs": one row per family and budget (the best by tuning text),
-    "all_runs": every finished run, "unfinished", "fits", "fits_with_entropy_model", "pairs" (differences to bpe at each budget),
-    "crossovers", "sweeps", "files"}. Rows: `rows.row`. Nothing finished: UserError; a run with a damaged file is listed as unfinished.
-    """
+    {"experiment", "schema_version", "headline", "findings", "caveats", "runs": one row per family and budget
+    (the best by validation text), "all_runs": every finished run, "unfinished", "fits",
+    "fits_with_entropy_model", "pairs" (differences to bpe at each budget), "crossovers", "sweeps", "files"}.
+    Rows: `rows.row`. Nothing finished: UserError; a run with a damaged file is listed as unfinished. """
     directory = pathlib.Path(experiment_dir)
-    runs = sorted(reading.read_experiment(directory), key=lambda run: (rowing.family_order(str(run.setting("family", ""))),
-                                                                       run.setting("budget_flops", 0), run.name))
+    runs = sorted(
+        reading.read_experiment(directory),
+        key=lambda run: (
+            rowing.family_order(str(run.setting("family", ""))),
+            run.setting("budget_flops", 0),
+            run.name,
+        ),
+    )
     result = analyse(directory, runs)
     out = pathlib.Path(out_dir) if out_dir else directory / "report"
     out.mkdir(parents=True, exist_ok=True)
     figures = pictures.draw(result, runs)
     parts = sections.of(result, runs, figures)
-    files = {"report.csv": tables.to_csv(result["all_runs"]), "report.md": sections.markdown(result, parts, figures),
-             "report.html": page.html(result, parts, figures, runs)}
+    files = {
+        "report.csv": tables.to_csv(result["all_runs"]),
+        "report.md": sections.markdown(result, parts, figures),
+        "report.html": page.html(result, parts, figures, runs),
+    }
     for figure in figures.values():
         files.update({f"{figure.name}.svg": figure.svg, f"{figure.name}.png": figure.png})
     for name, content in files.items():
@@ -48,22 +60,44 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
     chosen = rowing.choose(rows)
     for row in rows:
         row["chosen"] = any(row is other for other in chosen)
-    held_out = {str(run.path): bootstrap.held_out_key(rowing.documents(run)) for run in done}
-    pairs = paired(chosen, samples, held_out)
-    crossovers = crossing(chosen, samples, held_out)
+    test = {str(run.path): bootstrap.documents_key(rowing.documents(run)) for run in done}
+    pairs = paired(chosen, samples, test)
+    crossovers = crossing(chosen, samples, test)
     fits = fitted(chosen, samples, "realized_flops")
     beside = fitted(chosen, samples, "flops_with_entropy_model")
     for crossover in crossovers:
         both = fits.get(crossover["family"]), fits.get(REFERENCE)
         crossover["fits"] = power_law.crossover_fits(*both) if all(both) else []
-    found = [*findings.at_each_budget(chosen, pairs), *filter(None, [findings.with_budget(chosen)]), *findings.crossings(crossovers)]
+    found = [
+        *findings.at_each_budget(chosen, pairs),
+        *filter(None, [findings.with_budget(chosen)]),
+        *findings.crossings(crossovers),
+    ]
     warnings = [*findings.unequal(done, rows), *filter(None, map(rowing.disagreement, done))]
-    unfinished = [dict(name=run.name, state=run.state, reason=run.reason, run_dir=str(run.path)) for run in runs if run.state != "done"]
-    experiment = next((run.record["experiment"] for run in runs if run.record.get("experiment")), directory.resolve().name)
-    return dict(experiment=experiment, schema_version=SCHEMA_VERSION, headline=findings.headline(chosen, pairs), findings=found,
-                caveats=findings.caveats(chosen, rows, pairs), warnings=warnings, runs=chosen, all_runs=rows,
-                unfinished=unfinished,
-                fits=fits, fits_with_entropy_model=beside, pairs=pairs, crossovers=crossovers, sweeps=rowing.sweeps(done, rows))
+    unfinished = [
+        dict(name=run.name, state=run.state, reason=run.reason, run_dir=str(run.path))
+        for run in runs
+        if run.state != "done"
+    ]
+    experiment = next(
+        (run.record["experiment"] for run in runs if run.record.get("experiment")), directory.resolve().name
+    )
+    return dict(
+        experiment=experiment,
+        schema_version=SCHEMA_VERSION,
+        headline=findings.headline(chosen, pairs),
+        findings=found,
+        caveats=findings.caveats(chosen, rows, pairs),
+        warnings=warnings,
+        runs=chosen,
+        all_runs=rows,
+        unfinished=unfinished,
+        fits=fits,
+        fits_with_entropy_model=beside,
+        pairs=pairs,
+        crossovers=crossovers,
+        sweeps=rowing.sweeps(done, rows),
+    )
 
 
 def families(chosen: list) -> dict:
@@ -75,23 +109,29 @@ def families(chosen: list) -> dict:
 
 
 def stacked(rows: list, samples: dict):
-    """Resampled bits per byte of several runs, [S, N], or None where one has none or they were drawn from different documents."""
+    """Resampled bits per byte of several runs, [S, N], or None where one has none or they were drawn from
+    different documents."""
     drawn = [samples.get(r["run_dir"]) for r in rows]
     return None if any(d is None for d in drawn) else np.stack(drawn, axis=1)
 
 
 def fitted(chosen: list, samples: dict, x: str) -> dict:
-    """{family: fit} of held-out bits per byte over the chosen runs; families with fewer than three budgets left out."""
+    """{family: fit} of test bits per byte over the chosen runs; families with fewer than three budgets left
+    out."""
     out = {}
     for family, rows in families(chosen).items():
         rows = [r for r in rows if r[x]]
-        found = power_law.power_law([r[x] for r in rows], [r["bpb"] for r in rows], stacked(rows, samples)) if len(rows) > 2 else None
+        found = (
+            power_law.power_law([r[x] for r in rows], [r["bpb"] for r in rows], stacked(rows, samples))
+            if len(rows) > 2
+            else None
+        )
         if found:
             out[family] = found
     return out
 
 
-def paired(chosen: list, samples: dict, held_out: dict) -> list:
+def paired(chosen: list, samples: dict, test: dict) -> list:
     """Differences of every family to bpe at the same budget, under the same resampled documents."""
     reference = {budget_key(r): r for r in chosen if r["family"] == REFERENCE}
     out = []
@@ -100,37 +140,82 @@ def paired(chosen: list, samples: dict, held_out: dict) -> list:
         if base is None or row is base:
             continue
         a, b = samples.get(row["run_dir"]), samples.get(base["run_dir"])
-        same = held_out[row["run_dir"]] == held_out[base["run_dir"]]
+        same = test[row["run_dir"]] == test[base["run_dir"]]
         low, high = bootstrap.interval(a - b) if same and a is not None and b is not None else (None, None)
-        note = "" if low is not None else "held-out documents differ" if not same else "fewer than two held-out documents"
-        out.append(dict(budget_flops=budget_key(row), family=row["family"], against=REFERENCE, difference=row["bpb"] - base["bpb"], low=low,
-                        high=high, excludes_zero=low is not None and (low > 0 or high < 0), run=row["name"], against_run=base["name"],
-                        documents=len(held_out[row["run_dir"]]), note=note))
+        note = (
+            ""
+            if low is not None
+            else "test documents differ" if not same else "fewer than two test documents"
+        )
+        out.append(
+            dict(
+                budget_flops=budget_key(row),
+                family=row["family"],
+                against=REFERENCE,
+                difference=row["bpb"] - base["bpb"],
+                low=low,
+                high=high,
+                excludes_zero=low is not None and (low > 0 or high < 0),
+                run=row["name"],
+                against_run=base["name"],
+                documents=len(test[row["run_dir"]]),
+                note=note,
+            )
+        )
     return out
 
 
-def crossing(chosen: list, samples: dict, held_out: dict) -> list:
+def crossing(chosen: list, samples: dict, test: dict) -> list:
     """Where each family's measured curve meets bpe's, inside the range that both were measured in."""
-    of = {family: sorted((r for r in rows if r["realized_flops"]), key=lambda r: r["realized_flops"])
-          for family, rows in families(chosen).items()}
+    of = {
+        family: sorted((r for r in rows if r["realized_flops"]), key=lambda r: r["realized_flops"])
+        for family, rows in families(chosen).items()
+    }
     base, out = of.get(REFERENCE, []), []
     for family, rows in of.items():
-        span = power_law.overlap([r["realized_flops"] for r in rows], [r["realized_flops"] for r in base]) if rows and base else None
+        span = (
+            power_law.overlap([r["realized_flops"] for r in rows], [r["realized_flops"] for r in base])
+            if rows and base
+            else None
+        )
         if family == REFERENCE or not span:
             continue
-        same = len({held_out[r["run_dir"]] for r in rows + base}) == 1
+        same = len({test[r["run_dir"]] for r in rows + base}) == 1
         drawn = (stacked(rows, samples), stacked(base, samples)) if same else (None, None)
-        met = power_law.crossover_measured([r["realized_flops"] for r in rows], [r["bpb"] for r in rows],
-                                     [r["realized_flops"] for r in base], [r["bpb"] for r in base], *drawn)
-        out.append(dict(family=family, against=REFERENCE, range=list(span), measured=met["flops"], low=met["low"], high=met["high"],
-                        share=met["share"], text=tables.listed_flops(met["flops"]) or "none in range"))
+        met = power_law.crossover_measured(
+            [r["realized_flops"] for r in rows],
+            [r["bpb"] for r in rows],
+            [r["realized_flops"] for r in base],
+            [r["bpb"] for r in base],
+            *drawn,
+        )
+        out.append(
+            dict(
+                family=family,
+                against=REFERENCE,
+                range=list(span),
+                measured=met["flops"],
+                low=met["low"],
+                high=met["high"],
+                share=met["share"],
+                text=tables.listed_flops(met["flops"]) or "none in range",
+            )
+        )
     return out
 
 
 def text(result: dict) -> str:
     """What the command line prints."""
-    lines = [f"{result['experiment']}: {result['headline']}", *[f"  {line}" for line in result["findings"]], ""]
-    lines += [tables.plain(**sections.score_table(result)), "", *[f"note: {line}" for line in result["caveats"]]]
+    lines = [
+        f"{result['experiment']}: {result['headline']}",
+        *[f"  {line}" for line in result["findings"]],
+        "",
+    ]
+    lines += [
+        tables.plain(**sections.score_table(result)),
+        "",
+        *[f"note: {line}" for line in result["caveats"]],
+    ]
     lines += [f"warning: {line}" for line in result["warnings"]]
     lines += [f"{run['state']}: {run['name']} ({run['reason']})" for run in result["unfinished"]]
     html = next((path for path in result.get("files", []) if path.endswith(".html")), None)

@@ -1,7 +1,7 @@
 """Run directories of one experiment, read as they lie: finished, unfinished and failed ones.
 
-Nothing here imports the trainer: a report is a function of the files alone (docs/contracts.md, "A run directory").
-"""
+Nothing here imports the trainer: a report is a function of the files alone (docs/contracts.md, "A run
+directory"). """
 
 import dataclasses
 import json
@@ -15,10 +15,12 @@ TRACES = ("config.json", "planned.json", "metrics.jsonl", "eval.json", "done.jso
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run directory. Every dict is a file's content ({} where it is absent or damaged); metrics: one dict per logged step.
+    """One run directory. Every dict is a file's content ({} where it is absent or damaged); metrics: one dict
+    per logged step.
 
     state: "done" | "unfinished" | "failed"; reason: why it is not done, "" when it is.
     """
+
     name: str
     path: pathlib.Path
     state: str
@@ -63,7 +65,8 @@ def read_json(path: pathlib.Path) -> dict:
 
 
 def read_metrics(path: pathlib.Path) -> list:
-    """Logged steps in order, each step once. A last line cut short by a kill is dropped; any other damage is a UserError."""
+    """Logged steps in order, each step once. A last line cut short by a kill is dropped; any other damage is
+    a UserError."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -92,7 +95,8 @@ def finite(value) -> bool:
 
 
 def read_run(path: pathlib.Path) -> Run:
-    """One run directory. One with a damaged file is unfinished, whatever the others say, and its reason names the file."""
+    """One run directory. One with a damaged file is unfinished, whatever the others say, and its reason names
+    the file."""
     damaged = []
 
     def whole(read, name, absent):
@@ -103,9 +107,11 @@ def read_run(path: pathlib.Path) -> Run:
             return absent
 
     record, planned, evaluation, done, failed = (
-        whole(read_json, name, {}) for name in ("config.json", "planned.json", "eval.json", "done.json", "failed.json"))
+        whole(read_json, name, {})
+        for name in ("config.json", "planned.json", "eval.json", "done.json", "failed.json")
+    )
     metrics = whole(read_metrics, "metrics.jsonl", [])
-    bpb = lookup(evaluation, "held_out.bpb")
+    bpb = lookup(evaluation, "test.bpb")
     if damaged:
         state, reason = "unfinished", "; ".join(damaged)
     elif done and finite(bpb):
@@ -113,27 +119,45 @@ def read_run(path: pathlib.Path) -> Run:
     elif failed:
         state, reason = "failed", " ".join(str(failed.get("error", "no reason recorded")).split())
     elif done and bpb is not None:
-        state, reason = "failed", f"held-out bits per byte is not a finite number ({bpb})"
+        state, reason = "failed", f"test bits per byte is not a finite number ({bpb})"
     else:
         steps, planned_steps = (metrics[-1]["step"] if metrics else 0), planned.get("steps")
         reached = f"step {steps} of {planned_steps}" if planned_steps else f"step {steps}"
-        missing = [name for name in ("config.json", "planned.json", "eval.json", "done.json") if not (path / name).exists()]
-        state, reason = "unfinished", f"{reached}; no {', no '.join(missing)}" if missing else f"{reached}; eval.json has no held-out score"
+        missing = [
+            name
+            for name in ("config.json", "planned.json", "eval.json", "done.json")
+            if not (path / name).exists()
+        ]
+        state, reason = (
+            "unfinished",
+            (
+                f"{reached}; no {', no '.join(missing)}"
+                if missing
+                else f"{reached}; eval.json has no test score"
+            ),
+        )
     name = str(lookup(record, "config.name", path.name))
     return Run(name, path, state, reason, record, planned, metrics, evaluation, done)
 
 
 def read_experiment(directory) -> list:
-    """All run directories of an experiment, sorted by name. No directory, no run or none finished: UserError."""
+    """All run directories of an experiment, sorted by name. No directory, no run or none finished:
+    UserError."""
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory of runs")
-    folders = [path for path in sorted(directory.iterdir())
-               if path.is_dir() and path.name[0] not in "._" and any((path / name).exists() for name in TRACES)]
+    folders = [
+        path
+        for path in sorted(directory.iterdir())
+        if path.is_dir() and path.name[0] not in "._" and any((path / name).exists() for name in TRACES)
+    ]
     if not folders:
         raise UserError(f"{directory}: holds no run directories")
     runs = [read_run(path) for path in folders]
     if not any(run.state == "done" for run in runs):
         what = "; ".join(f"{run.name}: {run.state}, {run.reason}" for run in runs[:3])
-        raise UserError(f"{directory}: none of its {len(runs)} runs has finished ({what}{'; ...' if len(runs) > 3 else ''})")
+        raise UserError(
+            f"{directory}: none of its {len(runs)} runs has finished"
+            f" ({what}{'; ...' if len(runs) > 3 else ''})"
+        )
     return runs

@@ -1,4 +1,5 @@
-"""The report's body as data, rendered by page.py as HTML and here as Markdown: titles, sentences, tables, figures."""
+"""The report's body as data, rendered by page.py as HTML and here as Markdown: titles, sentences, tables,
+figures."""
 
 import json
 
@@ -9,19 +10,36 @@ from bltjax.report.tables import flops, short_flops, table, to_markdown
 
 
 def of(result: dict, runs: list, figures: dict) -> list:
-    """[{"title", "lines": [...], "figures": [names], "tables": [{"columns", "rows"}]}], empty sections left out."""
+    """[{"title", "lines": [...], "figures": [names], "tables": [{"columns", "rows"}]}], empty sections left
+    out."""
     made = [
-        section("Bits per byte at each budget", figures=["bpb_vs_flops", "bpb_vs_flops_with_entropy_model"], tables=[score_table(result)],
-                lines=["Held-out bits per byte, lower is better, with 95% intervals over documents. ≤ marks an upper bound: one "
-                       "tokenization of many."]),
-        section(f"Differences to {REFERENCE}", figures=["difference_to_bpe"], tables=[pair_table(result)]) if result["pairs"] else None,
+        section(
+            "Bits per byte at each budget",
+            figures=["bpb_vs_flops", "bpb_vs_flops_with_entropy_model"],
+            tables=[score_table(result)],
+            lines=[
+                "Test bits per byte, lower is better, with 95% intervals over documents. ≤ marks an upper"
+                " bound: one tokenization of many."
+            ],
+        ),
+        (
+            section(f"Differences to {REFERENCE}", figures=["difference_to_bpe"], tables=[pair_table(result)])
+            if result["pairs"]
+            else None
+        ),
         section("Power laws", tables=[fit_table(result), crossover_table(result)], lines=fit_lines(result)),
         sweep_section(result),
         section("Training curves", figures=["training_curves"]),
-        section("Runs", tables=[table(result["all_runs"])],
-                lines=["FLOPs are exact useful training FLOPs: unpadded bytes and patches, the entropy model left out and shown beside. "
-                       "Executed FLOPs include padding and masked blocks. EOS nats are totals over the held-out documents and no part of "
-                       "bits per byte. Patch sizes of bpe are bytes per token."]),
+        section(
+            "Runs",
+            tables=[table(result["all_runs"])],
+            lines=[
+                "FLOPs are exact useful training FLOPs: unpadded bytes and patches, the entropy model left"
+                " out and shown beside. Executed FLOPs include padding and masked blocks. EOS nats are totals"
+                " over the test documents and no part of bits per byte. Patch sizes of bpe are bytes per"
+                " token."
+            ],
+        ),
         entropy_section(runs),
         unfinished_section(result),
         machine_section(runs),
@@ -47,16 +65,35 @@ def score_table(result: dict) -> dict:
     budgets = sorted({budget_key(r) for r in result["runs"]})
     cells = {(r["family"], budget_key(r)): bits(r) for r in result["runs"]}
     families = sorted({r["family"] for r in result["runs"]}, key=family_order)
-    return dict(columns=["family", *[f"{short_flops(b)} FLOPs" for b in budgets]],
-                rows=[[f, *[cells.get((f, b), "–") for b in budgets]] for f in families])
+    return dict(
+        columns=["family", *[f"{short_flops(b)} FLOPs" for b in budgets]],
+        rows=[[f, *[cells.get((f, b), "–") for b in budgets]] for f in families],
+    )
 
 
 def pair_table(result: dict) -> dict:
-    rows = [[short_flops(p["budget_flops"]), p["family"], signed(p["difference"], 4),
-             span(p["low"], p["high"], 4) if p["low"] is not None else p["note"],
-             "–" if p["low"] is None else "excludes 0" if p["excludes_zero"] else "includes 0", str(p["documents"])]
-            for p in result["pairs"]]
-    return dict(columns=["budget", "family", f"bits/byte minus {REFERENCE}'s", "95% interval, paired", "verdict", "documents"], rows=rows)
+    rows = [
+        [
+            short_flops(p["budget_flops"]),
+            p["family"],
+            signed(p["difference"], 4),
+            span(p["low"], p["high"], 4) if p["low"] is not None else p["note"],
+            "–" if p["low"] is None else "excludes 0" if p["excludes_zero"] else "includes 0",
+            str(p["documents"]),
+        ]
+        for p in result["pairs"]
+    ]
+    return dict(
+        columns=[
+            "budget",
+            "family",
+            f"bits/byte minus {REFERENCE}'s",
+            "95% interval, paired",
+            "verdict",
+            "documents",
+        ],
+        rows=rows,
+    )
 
 
 def fit_table(result: dict) -> dict:
@@ -64,10 +101,36 @@ def fit_table(result: dict) -> dict:
     for key, what in (("fits", "without"), ("fits_with_entropy_model", "with")):
         for family, f in result[key].items():
             if key == "fits" or f != result["fits"].get(family):
-                around = f"{f['alpha_low']:.4f} to {f['alpha_high']:.4f}" if f["alpha_low"] is not None else "–"
-                rows.append([family, what, f["form"], f"{f['E']:.4g}", f"{f['A']:.4g}", f"{f['alpha']:.4f}", around, str(f["points"]),
-                             f"{f['largest_residual']:.2%}"])
-    return dict(columns=["family", "entropy model", "form", "E", "A", "alpha", "95% of alpha", "points", "largest residual"], rows=rows)
+                around = (
+                    f"{f['alpha_low']:.4f} to {f['alpha_high']:.4f}" if f["alpha_low"] is not None else "–"
+                )
+                rows.append(
+                    [
+                        family,
+                        what,
+                        f["form"],
+                        f"{f['E']:.4g}",
+                        f"{f['A']:.4g}",
+                        f"{f['alpha']:.4f}",
+                        around,
+                        str(f["points"]),
+                        f"{f['largest_residual']:.2%}",
+                    ]
+                )
+    return dict(
+        columns=[
+            "family",
+            "entropy model",
+            "form",
+            "E",
+            "A",
+            "alpha",
+            "95% of alpha",
+            "points",
+            "largest residual",
+        ],
+        rows=rows,
+    )
 
 
 def fit_lines(result: dict) -> list:
@@ -76,18 +139,36 @@ def fit_lines(result: dict) -> list:
         if f["note"]:
             notes.setdefault(f["note"], []).append(family)
         if f.get("starts"):
-            notes.setdefault(f"{f['starts_agreeing']} of {f['starts']} starts of the optimiser agree", []).append(family)
+            notes.setdefault(
+                f"{f['starts_agreeing']} of {f['starts']} starts of the optimiser agree", []
+            ).append(family)
     lines = [f"{', '.join(families)}: {note}." for note, families in notes.items()]
     if not lines:
         return lines
-    return [*lines, "Intervals of alpha are over held-out documents; neither seeds nor a wrong form of the law are in them."]
+    return [
+        *lines,
+        "Intervals of alpha are over test documents; neither seeds nor a wrong form of the law are in them.",
+    ]
 
 
 def crossover_table(result: dict) -> dict:
-    rows = [[c["family"], c["text"], f"{c['share']:.0%}" if c["share"] is not None else "–",
-             f"{flops(c['low'], 2)} to {flops(c['high'], 2)}" if c["low"] is not None else "–",
-             ", ".join(flops(f, 2) for f in c["fits"]) or "none in range"] for c in result["crossovers"]]
-    columns = ["family", f"measured curve meets {REFERENCE}'s at", "resamples that meet", "95% of those", "fits meet at"]
+    rows = [
+        [
+            c["family"],
+            c["text"],
+            f"{c['share']:.0%}" if c["share"] is not None else "–",
+            f"{flops(c['low'], 2)} to {flops(c['high'], 2)}" if c["low"] is not None else "–",
+            ", ".join(flops(f, 2) for f in c["fits"]) or "none in range",
+        ]
+        for c in result["crossovers"]
+    ]
+    columns = [
+        "family",
+        f"measured curve meets {REFERENCE}'s at",
+        "resamples that meet",
+        "95% of those",
+        "fits meet at",
+    ]
     return dict(columns=columns, rows=rows)
 
 
@@ -102,11 +183,20 @@ def sweep_section(result: dict):
     for s in result["sweeps"]:
         fixed = "".join(f", {key} {value_text(value)}" for key, value in s["fixed"].items())
         where = f"{s['family']}, {short_flops(s['budget_flops'])} FLOPs{fixed}"
-        edge = "at the edge of the grid, so the best value may lie outside" if s["edge"] else "inside the grid"
-        lines.append(f"{s['label'][0].upper()}{s['label'][1:]} of {where}: chosen {value_text(s['chosen'])}, {edge}.")
+        edge = (
+            "at the edge of the grid, so the best value may lie outside" if s["edge"] else "inside the grid"
+        )
+        lines.append(
+            f"{s['label'][0].upper()}{s['label'][1:]} of {where}: chosen {value_text(s['chosen'])}, {edge}."
+        )
         tables.setdefault(s["label"], []).append((where, s))
     tables = [sweep_table(label, found) for label, found in tables.items()]
-    return section("Sweeps, chosen on tuning text", lines, ["learning_rate_sweep", "vocabulary_sweep", "patch_size_sweep"], tables)
+    return section(
+        "Sweeps, chosen on validation text",
+        lines,
+        ["learning_rate_sweep", "vocabulary_sweep", "patch_size_sweep"],
+        tables,
+    )
 
 
 def sweep_table(label: str, found: list) -> dict:
@@ -114,9 +204,12 @@ def sweep_table(label: str, found: list) -> dict:
     values = sorted({v["value"] for _, s in found for v in s["values"]}, key=lambda v: (str(type(v)), v))
     rows = []
     for where, s in found:
-        cells = {v["value"]: f"{v['tuning_bpb']:.4f}" + (" ←" if v["value"] == s["chosen"] else "") for v in s["values"]}
+        cells = {
+            v["value"]: f"{v['validation_bpb']:.4f}" + (" ←" if v["value"] == s["chosen"] else "")
+            for v in s["values"]
+        }
         rows.append([where, *[cells.get(value, "–") for value in values]])
-    return dict(columns=[f"{label} → tuning bits/byte", *map(value_text, values)], rows=rows)
+    return dict(columns=[f"{label} → validation bits/byte", *map(value_text, values)], rows=rows)
 
 
 def entropy_section(runs: list):
@@ -125,19 +218,42 @@ def entropy_section(runs: list):
         model = run.planned.get("entropy_model")
         if model:
             models.setdefault(str(model.get("fingerprint")), (model, []))[1].append(run.name)
-    rows = [[key, f"{model['params']:,.0f}" if finite(model.get("params")) else "–",
-             flops(model["train_flops"]) if finite(model.get("train_flops")) else "–",
-             f"{model['forward_flops_per_byte']:,.0f}" if finite(model.get("forward_flops_per_byte")) else "–",
-             f"{model['bpb']:.4f}" if finite(model.get("bpb")) else "–", ", ".join(names)] for key, (model, names) in models.items()]
-    columns = ["fingerprint", "parameters", "training FLOPs", "forward FLOPs/byte", "its bits/byte", "used by"]
-    return section("Entropy model", ["A byte language model, trained once and shared; neither its training nor its forward FLOPs are in "
-                                     "the runs' budgets."], tables=[dict(columns=columns, rows=rows)])
+    rows = [
+        [
+            key,
+            f"{model['params']:,.0f}" if finite(model.get("params")) else "–",
+            flops(model["train_flops"]) if finite(model.get("train_flops")) else "–",
+            f"{model['forward_flops_per_byte']:,.0f}" if finite(model.get("forward_flops_per_byte")) else "–",
+            f"{model['bpb']:.4f}" if finite(model.get("bpb")) else "–",
+            ", ".join(names),
+        ]
+        for key, (model, names) in models.items()
+    ]
+    columns = [
+        "fingerprint",
+        "parameters",
+        "training FLOPs",
+        "forward FLOPs/byte",
+        "its bits/byte",
+        "used by",
+    ]
+    return section(
+        "Entropy model",
+        [
+            "A byte language model, trained once and shared; neither its training nor its forward FLOPs are"
+            " in the runs' budgets."
+        ],
+        tables=[dict(columns=columns, rows=rows)],
+    )
 
 
 def unfinished_section(result: dict):
     rows = [[u["name"], u["state"], u["reason"]] for u in result["unfinished"]]
-    return section("Not finished", ["These runs are in no curve, table or sentence above."],
-                   tables=[dict(columns=["run", "state", "why"], rows=rows)])
+    return section(
+        "Not finished",
+        ["These runs are in no curve, table or sentence above."],
+        tables=[dict(columns=["run", "state", "why"], rows=rows)],
+    )
 
 
 def machine_section(runs: list):
@@ -146,11 +262,18 @@ def machine_section(runs: list):
     for run in runs:
         for key, value in run.record.items():
             if key not in ("config", "experiment", "schema_version", "created"):
-                for name, one in (value.items() if isinstance(value, dict) else [(key, value)]):
+                for name, one in value.items() if isinstance(value, dict) else [(key, value)]:
                     text = one if isinstance(one, str) else json.dumps(one)
                     facts.setdefault(name, {}).setdefault(text, []).append(run.name)
-    rows = [[name, "; ".join(text if len(values) == 1 else f"{text} ({len(names)} runs)" for text, names in values.items())]
-            for name, values in facts.items()]
+    rows = [
+        [
+            name,
+            "; ".join(
+                text if len(values) == 1 else f"{text} ({len(names)} runs)" for text, names in values.items()
+            ),
+        ]
+        for name, values in facts.items()
+    ]
     return section("Machine, versions and data", tables=[dict(columns=["what", "value"], rows=rows)])
 
 

@@ -4,22 +4,46 @@ import csv
 import io
 
 COLUMNS = (  # of report.csv and of the table of runs: key, heading, format
-    ("name", "run", "{}"), ("family", "family", "{}"), ("chosen", "chosen", "{}"), ("budget_flops", "planned FLOPs (budget)", "flops"),
-    ("bpb", "held-out bits/byte", "{:.4f}"), ("bpb_low", "95% from", "{:.4f}"), ("bpb_high", "95% to", "{:.4f}"),
-    ("upper_bound", "upper bound", "{}"), ("tuning_bpb", "tuning bits/byte", "{:.4f}"),
-    ("realized_flops", "realized FLOPs (useful)", "flops"), ("deviation_percent", "off budget", "{:+.2f}%"),
-    ("executed_flops", "executed FLOPs", "flops"), ("entropy_forward_flops", "entropy model's forward FLOPs", "flops"),
-    ("flops_with_entropy_model", "realized + entropy model", "flops"), ("patch_target", "patch size, target", "{:.3g}"),
-    ("patch_size", "patch size, training rows", "{:.3f}"), ("patch_held_out", "patch size, held-out text", "{:.3f}"),
-    ("steps", "steps", "{:,.0f}"), ("train_bytes", "training bytes", "{:,.0f}"), ("bytes_per_batch", "bytes per batch", "{:,.0f}"),
-    ("packing_bytes", "packing, bytes or tokens", "{:.1%}"), ("packing_patches", "packing, patches", "{:.1%}"),
-    ("params_total", "parameters", "{:,.0f}"), ("params_without_hash", "parameters without hash tables", "{:,.0f}"),
-    ("params_hash", "hash tables", "{:,.0f}"), ("flops_per_byte_exact", "forward FLOPs/byte, exact", "{:,.0f}"),
-    ("flops_per_byte_paper", "forward FLOPs/byte, paper", "{:,.0f}"), ("local_share", "FLOPs outside the latent transformer", "{:.0%}"),
-    ("lr", "learning rate", "{:g}"), ("vocab", "vocabulary", "{:,.0f}"), ("size", "size", "{}"), ("seed", "seed", "{}"),
-    ("threshold", "threshold, nats", "{:.4f}"), ("delta", "delta, nats", "{:.4f}"), ("eos_nats", "EOS nats (apart)", "{:.1f}"),
-    ("held_out_bytes", "held-out bytes", "{:,.0f}"), ("held_out_documents", "held-out documents", "{}"), ("wall_s", "wall, s", "{:,.0f}"),
-    ("run_dir", "directory", "{}"))
+    ("name", "run", "{}"),
+    ("family", "family", "{}"),
+    ("chosen", "chosen", "{}"),
+    ("budget_flops", "planned FLOPs (budget)", "flops"),
+    ("bpb", "test bits/byte", "{:.4f}"),
+    ("bpb_low", "95% from", "{:.4f}"),
+    ("bpb_high", "95% to", "{:.4f}"),
+    ("upper_bound", "upper bound", "{}"),
+    ("validation_bpb", "validation bits/byte", "{:.4f}"),
+    ("realized_flops", "realized FLOPs (useful)", "flops"),
+    ("deviation_percent", "off budget", "{:+.2f}%"),
+    ("executed_flops", "executed FLOPs", "flops"),
+    ("entropy_forward_flops", "entropy model's forward FLOPs", "flops"),
+    ("flops_with_entropy_model", "realized + entropy model", "flops"),
+    ("patch_target", "patch size, target", "{:.3g}"),
+    ("patch_size", "patch size, training rows", "{:.3f}"),
+    ("patch_test", "patch size, test text", "{:.3f}"),
+    ("steps", "steps", "{:,.0f}"),
+    ("train_bytes", "training bytes", "{:,.0f}"),
+    ("bytes_per_batch", "bytes per batch", "{:,.0f}"),
+    ("packing_bytes", "packing, bytes or tokens", "{:.1%}"),
+    ("packing_patches", "packing, patches", "{:.1%}"),
+    ("params_total", "parameters", "{:,.0f}"),
+    ("params_without_hash", "parameters without hash tables", "{:,.0f}"),
+    ("params_hash", "hash tables", "{:,.0f}"),
+    ("flops_per_byte_exact", "forward FLOPs/byte, exact", "{:,.0f}"),
+    ("flops_per_byte_paper", "forward FLOPs/byte, paper", "{:,.0f}"),
+    ("local_share", "FLOPs outside the latent transformer", "{:.0%}"),
+    ("lr", "learning rate", "{:g}"),
+    ("vocab", "vocabulary", "{:,.0f}"),
+    ("size", "size", "{}"),
+    ("seed", "seed", "{}"),
+    ("threshold", "threshold, nats", "{:.4f}"),
+    ("delta", "delta, nats", "{:.4f}"),
+    ("eos_nats", "EOS nats (apart)", "{:.1f}"),
+    ("test_bytes", "test bytes", "{:,.0f}"),
+    ("test_documents", "test documents", "{}"),
+    ("wall_s", "wall, s", "{:,.0f}"),
+    ("run_dir", "directory", "{}"),
+)
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -35,7 +59,9 @@ def flops(value, digits: int = 3) -> str:
 
 def short_flops(value) -> str:
     """3×10¹¹ for a round number, more digits where it is not."""
-    digits = next((d for d in (1, 2, 3) if abs(float(f"{value:.{d - 1}e}") / value - 1) < 1e-3), 3) if value else 1
+    digits = (
+        next((d for d in (1, 2, 3) if abs(float(f"{value:.{d - 1}e}") / value - 1) < 1e-3), 3) if value else 1
+    )
     return flops(value, digits).removeprefix("1×")
 
 
@@ -45,13 +71,24 @@ def cell(value, form: str) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return flops(value) if form == "flops" else form.format(value).replace("-", "−") if form[0:2] == "{:" else form.format(value)
+    return (
+        flops(value)
+        if form == "flops"
+        else form.format(value).replace("-", "−") if form[0:2] == "{:" else form.format(value)
+    )
 
 
 def table(rows: list, keys=None) -> dict:
     """The table of runs as text: {"columns", "rows"}, columns that hold nothing left out."""
-    kept = [c for c in COLUMNS if (keys is None or c[0] in keys) and any(r.get(c[0]) not in (None, "") for r in rows)]
-    return dict(columns=[heading for _, heading, _ in kept], rows=[[cell(r.get(key), form) for key, _, form in kept] for r in rows])
+    kept = [
+        c
+        for c in COLUMNS
+        if (keys is None or c[0] in keys) and any(r.get(c[0]) not in (None, "") for r in rows)
+    ]
+    return dict(
+        columns=[heading for _, heading, _ in kept],
+        rows=[[cell(r.get(key), form) for key, _, form in kept] for r in rows],
+    )
 
 
 def to_csv(rows: list) -> str:
@@ -60,14 +97,24 @@ def to_csv(rows: list) -> str:
     writer = csv.writer(out, lineterminator="\n")
     keys = [key for key, _, _ in COLUMNS]
     writer.writerow(keys)
-    writer.writerows([["" if r.get(key) is None else repr(r[key]) if isinstance(r[key], float) else r[key] for key in keys] for r in rows])
+    writer.writerows(
+        [
+            [
+                "" if r.get(key) is None else repr(r[key]) if isinstance(r[key], float) else r[key]
+                for key in keys
+            ]
+            for r in rows
+        ]
+    )
     return out.getvalue()
 
 
 def to_markdown(columns: list, rows: list) -> str:
     """A GitHub table; numbers to the right."""
+
     def line(cells):
         return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
+
     numeric = [all(numeric_text(r[i]) for r in rows) for i in range(len(columns))]
     rule = "| " + " | ".join("---:" if right else "---" for right in numeric) + " |"
     return "\n".join([line(columns), rule, *map(line, rows)])
@@ -85,5 +132,7 @@ def listed_flops(values) -> str:
 def plain(columns: list, rows: list) -> str:
     """Columns of equal width, for a terminal."""
     widths = [max(len(str(r[i])) for r in [columns, *rows]) for i in range(len(columns))]
-    return "\n".join("  ".join(f"{str(c):{'<' if i == 0 else '>'}{w}}" for i, (c, w) in enumerate(zip(r, widths))).rstrip()
-                     for r in [columns, *rows])
+    return "\n".join(
+        "  ".join(f"{str(c):{'<' if i == 0 else '>'}{w}}" for i, (c, w) in enumerate(zip(r, widths))).rstrip()
+        for r in [columns, *rows]
+    )

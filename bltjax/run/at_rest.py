@@ -1,7 +1,8 @@
-"""Runs whose text is prepared data (`data.source` prepared): read as rows want it, with entropies that lie beside it.
+"""Runs whose text is prepared data (`data.source` prepared): read as rows want it, with entropies that lie
+beside it.
 
-What a run in memory holds (documents, entropies, plans of its rows) is here read when it is asked for; the rest of the run is the same.
-"""
+What a run in memory holds (documents, entropies, plans of its rows) is here read when it is asked for; the
+rest of the run is the same. """
 
 import functools
 import operator
@@ -10,31 +11,48 @@ import pathlib
 import numpy as np
 from ml_collections import ConfigDict
 
-from bltjax import config as cfg, patching
+from bltjax import config as cfg
+from bltjax import patching
 from bltjax.data import batches, corpus, packing, row_plans, splits
-from bltjax.patching import segmentation
 from bltjax.data.unit_cache import Choice, Shelf
 from bltjax.entropy import sketch, store
 from bltjax.errors import UserError
 from bltjax.evaluation import bpb
+from bltjax.patching import segmentation
 
-ANNOTATED_HERE = 1 << 26  # bytes: a larger data set is annotated by its own command, on as many machines as it wants
-COUNTED = 1 << 31  # bytes of documents, of a random order, in whose scores a threshold is looked for: its error is then a few tenths of a percent
+# bytes: a larger data set is annotated by its own command, on as many machines as it wants
+ANNOTATED_HERE = 1 << 26
+# bytes of documents, of a random order, in whose scores a threshold is looked for: its error is then a few
+# tenths of a percent
+COUNTED = 1 << 31
 HEAVIEST = 1e9  # weight of a source
-SAMPLE = 1 << 24  # bytes of documents that stand for all, where a tokenizer is trained or a row of tokens is measured
+# bytes of documents that stand for all, where a tokenizer is trained or a row of tokens is measured
+SAMPLE = 1 << 24
 
 
 def opened(data_config: ConfigDict) -> splits.Splits:
-    """The splits of a prepared data set, or of several that are mixed, unread. UserError where there is none, or one of its splits is empty."""
+    """The splits of a prepared data set, or of several that are mixed, unread. UserError where there is none,
+    or one of its splits is empty."""
     if bool(data_config.folder) == bool(data_config.mix):
-        raise UserError("data.source=prepared needs either data.folder, a directory that bltjax data prepare made, or data.mix, several with weights")
+        raise UserError(
+            "data.source=prepared needs either data.folder, a directory that bltjax data prepare made, or"
+            " data.mix, several with weights"
+        )
     weights = sources_of(data_config)
     shards = {folder: corpus.shards(pathlib.Path(folder)) for folder in weights}
     found = {}
     for split in corpus.SPLITS:
-        own = [([shard for shard in shards[folder] if shard.split == split], weight) for folder, weight in weights.items()]
-        if empty := [folder for folder, (some, _) in zip(weights, own) if not sum(shard.documents for shard in some)]:
-            raise UserError(f"{empty[0]} has no {split} documents; prepare it with other fractions data.tuning and data.held_out")
+        own = [
+            ([shard for shard in shards[folder] if shard.split == split], weight)
+            for folder, weight in weights.items()
+        ]
+        if empty := [
+            folder for folder, (some, _) in zip(weights, own) if not sum(shard.documents for shard in some)
+        ]:
+            raise UserError(
+                f"{empty[0]} has no {split} documents; prepare it with other fractions data.validation and"
+                " data.test"
+            )
         documents = corpus.Mixture(own) if len(own) > 1 else corpus.Documents(own[0][0])
         if len(own) > 1 and split != "train":  # the first so many bytes are to be of all sources
             documents = Choice(documents, np.random.default_rng(0).permutation(len(documents)))
@@ -55,7 +73,10 @@ def sources_of(data_config: ConfigDict) -> dict[str, float]:
         except ValueError:
             folder = ""
         if not folder or not 0 < found[folder] <= HEAVIEST:
-            raise UserError(f"data.mix: {item!r} must be DIR=WEIGHT with a weight above 0 and at most {HEAVIEST:g}, such as prepared/web=0.7")
+            raise UserError(
+                f"data.mix: {item!r} must be DIR=WEIGHT with a weight above 0 and at most {HEAVIEST:g}, such"
+                " as prepared/web=0.7"
+            )
     if len(found) != len(data_config.mix):
         raise UserError("data.mix names a directory twice")
     return found
@@ -66,40 +87,72 @@ def is_at_rest(documents) -> bool:
 
 
 def entropies(lm, text) -> store.Entropies:
-    """The training text's entropies by a byte LM (artifacts.ByteLM); made here where the data set is small. UserError where it is not."""
+    """The training text's entropies by an entropy model (artifacts.EntropyModel); made here where the data
+    set is small. UserError where it is not."""
     mark = store.fingerprint(lm.model, lm.params)
     lacking = [shard for shard in text.train.shards if not store.whole(store.folder_of(shard, mark), shard)]
     for folder in dict.fromkeys(shard.path.parent for shard in lacking):
         if sum(shard.bytes for shard in corpus.shards(folder)) > ANNOTATED_HERE:
-            raise UserError(f"{folder} has no entropies by this byte LM yet: bltjax data annotate {folder} --byte-lm {lm.run_dir}")
+            raise UserError(
+                f"{folder} has no entropies by this entropy model yet: bltjax data annotate {folder}"
+                f" --entropy-model {lm.run_dir}"
+            )
         store.make(folder, lm.model, lm.params, source=str(lm.run_dir), wait=True)
     return store.Entropies(text.train, mark)
 
 
 def counted(config: ConfigDict, documents, values: store.Entropies) -> sketch.Sketch:
-    """The sketch of a run's training documents, COUNTED of them, for its scheme. UserError for limits on length, which no sketch knows."""
+    """The sketch of a run's training documents, COUNTED of them, for its scheme. UserError for limits on
+    length, which no sketch knows."""
     if config.patching.max_length:
-        raise UserError(f"run {config.name}: patching.max_length with data.source=prepared needs a threshold (patching.threshold or delta) that is given")
-    delta = None if config.patching.scheme != "both" else 0.0 if np.isnan(config.patching.delta) else config.patching.delta
+        raise UserError(
+            f"run {config.name}: patching.max_length with data.source=prepared needs a threshold"
+            " (patching.threshold or delta) that is given"
+        )
+    delta = (
+        None
+        if config.patching.scheme != "both"
+        else 0.0 if np.isnan(config.patching.delta) else config.patching.delta
+    )
     groups = np.zeros(len(documents.documents), np.int32)
     parts = documents.parts or [(0, len(documents), 1.0)]
     lengths = documents.lengths
-    found = [sketch.of_documents(values, documents.numbers[first:last][sketch.sample(lengths[first:last], COUNTED // len(parts))], groups,
-                                 config.patching.scheme, delta)[0] for first, last, _ in parts]
+    found = [
+        sketch.of_documents(
+            values,
+            documents.numbers[first:last][sketch.sample(lengths[first:last], COUNTED // len(parts))],
+            groups,
+            config.patching.scheme,
+            delta,
+        )[0]
+        for first, last, _ in parts
+    ]
     if len(found) == 1:
         return found[0]
     whole = sum(one.positions for one in found)  # each source counts as much as is read of it
-    return functools.reduce(operator.add, [one.scaled(weight * whole / one.positions) for one, (_, _, weight) in zip(found, parts)])
+    return functools.reduce(
+        operator.add,
+        [one.scaled(weight * whole / one.positions) for one, (_, _, weight) in zip(found, parts)],
+    )
 
 
-def rows(config: ConfigDict, documents, values, tokenizer, plans: pathlib.Path | None, place: tuple[int, int] = (0, 1)) -> batches.Rows:
-    """The run's batches. values: store.Entropies or None; plans: a folder under which plans of rows are kept, or None; place: this process's
-    among those that plan them together (distributed.place)."""
+def rows(
+    config: ConfigDict,
+    documents,
+    values,
+    tokenizer,
+    plans: pathlib.Path | None,
+    place: tuple[int, int] = (0, 1),
+) -> batches.Rows:
+    """The run's batches. values: store.Entropies or None; plans: a folder under which plans of rows are kept,
+    or None; place: this process's among those that plan them together (distributed.place)."""
     kind, rule = config.model.kind, config.patching
 
     def units(numbers, found):
         if kind == "token":
-            return packing.token_documents([tokenizer.encode(d) for d in found], tokenizer.byte_counts, tokenizer.bos, tokenizer.eos)
+            return packing.token_documents(
+                [tokenizer.encode(d) for d in found], tokenizer.byte_counts, tokenizer.bos, tokenizer.eos
+            )
         if kind == "byte":
             return packing.byte_documents(found)
         own = None if values is None else [values[documents.numbers[number]] for number in numbers]
@@ -108,22 +161,49 @@ def rows(config: ConfigDict, documents, values, tokenizer, plans: pathlib.Path |
     length, patches = config.data.context, None
     if kind == "token":
         sample = bpb.first_documents(documents, SAMPLE)
-        length = batches.token_rows(sample, tokenizer, context=config.data.context, rows=config.data.rows, seed=config.data.seed).row_length
+        length = batches.token_rows(
+            sample, tokenizer, context=config.data.context, rows=config.data.rows, seed=config.data.seed
+        ).row_length
     elif kind == "blt":
         patches = batches.row_shape(config)[1]
     together = config.data.together if kind == "blt" else 0
-    key = cfg.fingerprint({"documents": documents.fingerprint, "patching": cfg.to_dict(rule) if kind == "blt" else kind, "row": [length, patches, together],
-                           "seed": config.data.seed, "tokenizer": tokenizer and tokenizer.fingerprint, "entropies": values and values.mark, "parts": documents.parts})
-    chunks = row_plans.Blocks(Shelf(documents, units, key), length, patches, config.data.seed, together, plans and plans / f"plans-{key}")
-    return batches.Rows(chunks, length, patches, config.data.rows, functools.partial(chunks.ahead, part=place[0], parts=place[1]))
+    key = cfg.fingerprint(
+        {
+            "documents": documents.fingerprint,
+            "patching": cfg.to_dict(rule) if kind == "blt" else kind,
+            "row": [length, patches, together],
+            "seed": config.data.seed,
+            "tokenizer": tokenizer and tokenizer.fingerprint,
+            "entropies": values and values.mark,
+            "parts": documents.parts,
+        }
+    )
+    chunks = row_plans.Blocks(
+        Shelf(documents, units, key),
+        length,
+        patches,
+        config.data.seed,
+        together,
+        plans and plans / f"plans-{key}",
+    )
+    return batches.Rows(
+        chunks,
+        length,
+        patches,
+        config.data.rows,
+        functools.partial(chunks.ahead, part=place[0], parts=place[1]),
+    )
 
 
 def epochs(config: ConfigDict, documents, train_bytes: int) -> dict:
-    """How often the run reads its text: {"epochs"}, and where sources are mixed the most of them, beside {"mix": {directory: its own}}."""
+    """How often the run reads its text: {"epochs"}, and where sources are mixed the most of them, beside
+    {"mix": {directory: its own}}."""
     if not documents.parts:
         return {"epochs": float(train_bytes / documents.lengths.sum())}
-    own = {folder: float(weight * train_bytes / documents.lengths[first:last].sum())
-           for folder, (first, last, weight) in zip(sources_of(config.data), documents.parts)}
+    own = {
+        folder: float(weight * train_bytes / documents.lengths[first:last].sum())
+        for folder, (first, last, weight) in zip(sources_of(config.data), documents.parts)
+    }
     return {"epochs": max(own.values()), "mix": own}
 
 

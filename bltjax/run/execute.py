@@ -1,8 +1,8 @@
-"""One run from its config to its results: text, patches or tokens, rows, steps for the budget, training, evaluation.
+"""One run from its config to its results: text, patches or tokens, rows, steps for the budget, training,
+evaluation.
 
-Everything that a report needs lands in the run directory: config.json, planned.json (counted ahead of training), metrics.jsonl,
-eval.json, checkpoints/, and last of all done.json.
-"""
+Everything that a report needs lands in the run directory: config.json, planned.json (counted ahead of
+training), metrics.jsonl, eval.json, checkpoints/, and last of all done.json. """
 
 import dataclasses
 import math
@@ -15,16 +15,14 @@ from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax import flops
-from bltjax.parallel import distributed
-from bltjax.patching import vocab
-from bltjax.storage import rundir
 from bltjax.data import batches
-from bltjax.patching import segmentation
 from bltjax.entropy import calibrate
 from bltjax.errors import UserError
 from bltjax.evaluation import bpb, windows
-from bltjax.parallel import host
+from bltjax.parallel import distributed, host
+from bltjax.patching import segmentation, vocab
 from bltjax.run import at_rest, inputs, warm_start
+from bltjax.storage import rundir
 from bltjax.sweep import plan
 from bltjax.training import loop
 
@@ -36,6 +34,7 @@ CALIBRATED = {"entropy": "threshold", "monotonic": "delta", "both": "threshold"}
 @dataclasses.dataclass
 class Prepared:
     """A run that is ready to train: its rows, how many steps of them, and what they cost."""
+
     config: ConfigDict  # with the calibrated threshold in it
     rows: batches.Rows
     steps: int
@@ -44,11 +43,12 @@ class Prepared:
     planned: dict  # planned.json
     text: object  # splits.Splits
     tokenizer: object  # or None
-    byte_lm: inputs.ByteLM | None
+    entropy_model: inputs.EntropyModel | None
 
 
 def prepare_shared(run_dir: pathlib.Path) -> None:
-    """Makes what the run shares with others (tokenizer, byte LM, entropies), so that several runs do not wait for one another."""
+    """Makes what the run shares with others (tokenizer, entropy model, entropies), so that several runs do
+    not wait for one another."""
     config = rundir.load_config(run_dir)
     shared = rundir.shared(run_dir)
     text = inputs.corpus(config.data)
@@ -57,9 +57,12 @@ def prepare_shared(run_dir: pathlib.Path) -> None:
         inputs.tokenizer(config, documents, shared)
     if not inputs.preparation_key(config):
         return
-    lm = inputs.byte_lm(config, text, shared)
+    lm = inputs.entropy_model(config, text, shared)
     training_entropies(config, lm, text, documents, shared)
-    for documents, limit in ((text.held_out, config.eval.held_out_bytes), (text.tuning, config.eval.tuning_bytes)):
+    for documents, limit in (
+        (text.test, config.eval.test_bytes),
+        (text.validation, config.eval.validation_bytes),
+    ):
         inputs.entropies(lm, bpb.first_documents(documents, limit), shared)
 
 
@@ -69,51 +72,77 @@ def needs_tokens(config: ConfigDict) -> bool:
 
 
 def training_documents(config: ConfigDict, text):
-    """The training documents that the run may read, in the order of its seed: the same for every family. A list, or of prepared data a
-    shelf.Choice."""
+    """The training documents that the run may read, in the order of its seed: the same for every family. A
+    list, or of prepared data a shelf.Choice."""
     return batches.training_documents(text.train, config.data)
 
 
 def prepare(run_dir: pathlib.Path, config: ConfigDict, place: tuple[int, int] = (0, 1)) -> Prepared:
-    """Everything up to the first step. place: this process's among those that do so together (distributed.place). Raises UserError for text,
-    budgets and patch sizes that cannot be had."""
+    """Everything up to the first step. place: this process's among those that do so together
+    (distributed.place). Raises UserError for text, budgets and patch sizes that cannot be had."""
     shared = rundir.shared(run_dir)
     text = inputs.corpus(config.data)
     documents = training_documents(config, text)
     tokenizer = inputs.tokenizer(config, documents, shared) if needs_tokens(config) else None
     lm, entropies = None, None
     if inputs.preparation_key(config):
-        lm = inputs.byte_lm(config, text, shared)
+        lm = inputs.entropy_model(config, text, shared)
         entropies = training_entropies(config, lm, text, documents, shared)
         if at_rest.is_at_rest(documents):
             config = at_rest.with_resolution(config)
 
     def counted(config, shared=shared):
-        """Rows under a config, the steps that spend its budget, their useful FLOPs, and the mean patch size on them."""
+        """Rows under a config, the steps that spend its budget, their useful FLOPs, and the mean patch size
+        on them."""
         rows = make_rows(config, documents, entropies, tokenizer, shared, place)
         steps, useful, counts = steps_ahead(config, rows)
         units = counts["patches"] if config.model.kind == "blt" else counts["slots"]
         positions = counts["slots"] if config.model.kind == "blt" else counts["bytes"]
-        return rows, steps, useful, {k: v[:steps] for k, v in counts.items()}, positions[:steps].sum() / units[:steps].sum()
+        return (
+            rows,
+            steps,
+            useful,
+            {k: v[:steps] for k, v in counts.items()},
+            positions[:steps].sum() / units[:steps].sum(),
+        )
 
     key = CALIBRATED.get(config.patching.scheme)
     if key and math.isnan(config.patching[key]) and at_rest.is_at_rest(documents):
         found = at_rest.counted(config, documents, entropies)
         config = cfg.replace(config, **{f"patching.{key}": found.threshold(config.patching.size)})
         counts, size = counted(config)[3:]
-        if abs(size / config.patching.size - 1) > SIZE_TOLERANCE / 4 and counts["slots"].sum() < at_rest.SAMPLE:  # so little text wanders from the mean of all
+        if (
+            abs(size / config.patching.size - 1) > SIZE_TOLERANCE / 4
+            and counts["slots"].sum() < at_rest.SAMPLE
+        ):  # so little text wanders from the mean of all
             near = [found.threshold(config.patching.size * factor) for factor in NEAR]
             config = calibrated(config, key, near, lambda c: counted(c, None)[4])
     elif key and math.isnan(config.patching[key]):
         config = calibrated(config, key, bounds(key, entropies), lambda c: counted(c)[4])
-    elif key and not plan.trained(config.byte_lm) and at_rest.is_at_rest(documents):
-        config = cfg.replace(config, **{"patching.size": at_rest.counted(config, documents, entropies).mean_size(config.patching[key])})
-    elif key and not plan.trained(config.byte_lm):  # entropy model and threshold came with a checkpoint: the size is what they give
+    elif key and not plan.trained(config.entropy_model) and at_rest.is_at_rest(documents):
+        config = cfg.replace(
+            config,
+            **{
+                "patching.size": at_rest.counted(config, documents, entropies).mean_size(config.patching[key])
+            },
+        )
+    elif key and not plan.trained(
+        config.entropy_model
+    ):  # entropy model and threshold came with a checkpoint: the size is what they give
         lengths = segmentation.document_lengths(config.patching, documents, entropies)
-        config = cfg.replace(config, **{"patching.size": float(sum(l.sum() for l in lengths) / sum(map(len, lengths)))})
+        config = cfg.replace(
+            config, **{"patching.size": float(sum(l.sum() for l in lengths) / sum(map(len, lengths)))}
+        )
     rows, steps, useful, counts, patch_size = counted(config)
-    if key and plan.trained(config.byte_lm) and abs(patch_size / config.patching.size - 1) > SIZE_TOLERANCE:
-        raise UserError(f"run {config.name}: no {key} gives a mean patch size within 2% of {config.patching.size:g}; the nearest gives {patch_size:.3f}")
+    if (
+        key
+        and plan.trained(config.entropy_model)
+        and abs(patch_size / config.patching.size - 1) > SIZE_TOLERANCE
+    ):
+        raise UserError(
+            f"run {config.name}: no {key} gives a mean patch size within 2% of {config.patching.size:g}; the"
+            f" nearest gives {patch_size:.3f}"
+        )
     executed = executed_per_step(config, rows)
     planned = facts(config, rows, steps, useful, executed, counts, patch_size)
     if at_rest.is_at_rest(documents):
@@ -128,12 +157,23 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict, place: tuple[int, int] = 
 
 def training_entropies(config: ConfigDict, lm, text, documents, shared: pathlib.Path):
     """Entropies of the training documents: a list of arrays, or of documents at rest stored.Entropies."""
-    return at_rest.entropies(lm, text) if at_rest.is_at_rest(documents) else inputs.entropies(lm, documents, shared)
+    return (
+        at_rest.entropies(lm, text)
+        if at_rest.is_at_rest(documents)
+        else inputs.entropies(lm, documents, shared)
+    )
 
 
-def make_rows(config: ConfigDict, documents, entropies, tokenizer, shared: pathlib.Path | None, place: tuple[int, int] = (0, 1)) -> batches.Rows:
-    """The run's batches: a pure function of (data.seed, step). shared: where plans of rows of prepared data are kept; None: nowhere. place:
-    as in `prepare`."""
+def make_rows(
+    config: ConfigDict,
+    documents,
+    entropies,
+    tokenizer,
+    shared: pathlib.Path | None,
+    place: tuple[int, int] = (0, 1),
+) -> batches.Rows:
+    """The run's batches: a pure function of (data.seed, step). shared: where plans of rows of prepared data
+    are kept; None: nowhere. place: as in `prepare`."""
     if at_rest.is_at_rest(documents):
         return at_rest.rows(config, documents, entropies, tokenizer, shared, place)
     shape = dict(context=config.data.context, rows=config.data.rows, seed=config.data.seed)
@@ -142,14 +182,17 @@ def make_rows(config: ConfigDict, documents, entropies, tokenizer, shared: pathl
     if config.model.kind == "byte":
         return batches.byte_rows(documents, **shape)
     lengths = segmentation.document_lengths(config.patching, documents, entropies, tokenizer)
-    return batches.byte_rows(documents, lengths, patches=batches.row_shape(config)[1], together=config.data.together, **shape)
+    return batches.byte_rows(
+        documents, lengths, patches=batches.row_shape(config)[1], together=config.data.together, **shape
+    )
 
 
 def token_rows(config: ConfigDict, documents: list[bytes], tokenizer, shape: dict) -> batches.Rows:
-    """Rows of as many tokens as make a batch hold the raw bytes that the byte families' batches do, over the steps of this run.
+    """Rows of as many tokens as make a batch hold the raw bytes that the byte families' batches do, over the
+    steps of this run.
 
-    Bytes per token differ from document to document, so that a length which is right for the whole corpus is a few percent off here.
-    """
+    Bytes per token differ from document to document, so that a length which is right for the whole corpus is
+    a few percent off here. """
     token_ids = [tokenizer.encode(d) for d in documents]
     plain = batches.byte_rows(documents, **shape)
     rows, tried = batches.token_rows(documents, tokenizer, token_ids=token_ids, **shape), {}
@@ -157,18 +200,23 @@ def token_rows(config: ConfigDict, documents: list[bytes], tokenizer, shape: dic
         steps, _, counts = steps_ahead(config, rows)
         ratio = plain.counts(steps)["bytes"].sum() / counts["bytes"].sum()
         tried[rows.row_length] = (abs(ratio - 1), rows)
-        rows = batches.token_rows(documents, tokenizer, token_ids=token_ids, length=max(4, round(rows.row_length * ratio)), **shape)
+        rows = batches.token_rows(
+            documents, tokenizer, token_ids=token_ids, length=max(4, round(rows.row_length * ratio)), **shape
+        )
     return min(tried.values(), key=lambda pair: pair[0])[1]
 
 
 def steps_ahead(config: ConfigDict, rows: batches.Rows):
-    """(steps, useful FLOPs of each, what each holds): as many steps as the budget pays for, counted before the first."""
+    """(steps, useful FLOPs of each, what each holds): as many steps as the budget pays for, counted before
+    the first."""
     if config.train.steps:
         counts = rows.counts(config.train.steps)
         return config.train.steps, flops.train_flops(config, counts["slots"], counts["patches"]), counts
     if not config.budget_flops > 0:
         raise UserError(f"run {config.name}: neither budget_flops nor train.steps says how long it is")
-    full = flops.train_flops(config, rows.capacity["slots"], rows.capacity["patches"])  # of a step without padding
+    full = flops.train_flops(
+        config, rows.capacity["slots"], rows.capacity["patches"]
+    )  # of a step without padding
     ahead = max(plan.FEWEST_STEPS // 2, math.ceil(1.1 * config.budget_flops / full))
     while True:
         counts = rows.counts(ahead)
@@ -182,12 +230,21 @@ def steps_ahead(config: ConfigDict, rows: batches.Rows):
 def bounds(key: str, entropies) -> tuple[float, float]:
     """Between which a threshold (or delta) lies."""
     values = np.concatenate(entropies)
-    return (float(values.min()), float(values.max())) if key == "threshold" else (-float(np.ptp(values)), float(np.ptp(values)))
+    return (
+        (float(values.min()), float(values.max()))
+        if key == "threshold"
+        else (-float(np.ptp(values)), float(np.ptp(values)))
+    )
 
 
 def calibrated(config: ConfigDict, key: str, between, mean_size) -> ConfigDict:
-    """The config with the threshold (or delta) between two that gives its patch size on exactly the rows that it will read."""
-    found = calibrate.solve(lambda t: mean_size(cfg.replace(config, **{f"patching.{key}": float(t)})), *between, config.patching.size)
+    """The config with the threshold (or delta) between two that gives its patch size on exactly the rows that
+    it will read."""
+    found = calibrate.solve(
+        lambda t: mean_size(cfg.replace(config, **{f"patching.{key}": float(t)})),
+        *between,
+        config.patching.size,
+    )
     return cfg.replace(config, **{f"patching.{key}": float(found)})
 
 
@@ -195,7 +252,15 @@ def executed_per_step(config: ConfigDict, rows: batches.Rows) -> float:
     return flops.executed_step(config, rows.rows, rows.row_length, rows.row_patches or 0)
 
 
-def facts(config: ConfigDict, rows: batches.Rows, steps: int, useful, executed: float, counts: dict, patch_size: float) -> dict:
+def facts(
+    config: ConfigDict,
+    rows: batches.Rows,
+    steps: int,
+    useful,
+    executed: float,
+    counts: dict,
+    patch_size: float,
+) -> dict:
     """planned.json: what is known before the first step."""
     counted = flops.count(config, patch_size=float(patch_size))
     known = lambda x: None if math.isnan(x) else x
@@ -203,21 +268,46 @@ def facts(config: ConfigDict, rows: batches.Rows, steps: int, useful, executed: 
     if config.model.kind == "blt":
         used["patches"] = counts["patches"].sum() / (steps * rows.capacity["patches"])
     return {
-        "schema_version": cfg.SCHEMA_VERSION, "budget_flops": config.budget_flops or None, "steps": steps, "train_bytes": int(counts["bytes"].sum()),
-        "train_flops": float(useful.sum()), "executed_flops": float(executed * steps), "patch_size": float(patch_size),
-        "flops_per_byte_exact": counted["exact"]["total"], "flops_per_byte_paper": counted["paper"]["total"], "flops_components": counted["exact"],
-        "params": counted["params"], "threshold": known(config.patching.threshold), "delta": known(config.patching.delta), "resolution": config.patching.resolution,
-        "bytes_per_batch": float(counts["bytes"].sum() / steps), "rows": rows.rows, "row_slots": rows.row_length, "row_patches": rows.row_patches,
-        "packing_efficiency": {"bytes": float(used["slots"]), "patches": float(used["patches"]) if "patches" in used else None},
-        "epochs": steps * rows.rows / rows.epoch_rows(), "entropy_model": None,
+        "schema_version": cfg.SCHEMA_VERSION,
+        "budget_flops": config.budget_flops or None,
+        "steps": steps,
+        "train_bytes": int(counts["bytes"].sum()),
+        "train_flops": float(useful.sum()),
+        "executed_flops": float(executed * steps),
+        "patch_size": float(patch_size),
+        "flops_per_byte_exact": counted["exact"]["total"],
+        "flops_per_byte_paper": counted["paper"]["total"],
+        "flops_components": counted["exact"],
+        "params": counted["params"],
+        "threshold": known(config.patching.threshold),
+        "delta": known(config.patching.delta),
+        "resolution": config.patching.resolution,
+        "bytes_per_batch": float(counts["bytes"].sum() / steps),
+        "rows": rows.rows,
+        "row_slots": rows.row_length,
+        "row_patches": rows.row_patches,
+        "packing_efficiency": {
+            "bytes": float(used["slots"]),
+            "patches": float(used["patches"]) if "patches" in used else None,
+        },
+        "epochs": steps * rows.rows / rows.epoch_rows(),
+        "entropy_model": None,
     }
 
 
-def execute(run_dir: pathlib.Path, *, progress: bool = True, profile: bool = False, tensorboard: bool = False, mesh=None) -> None:
-    """Brings a run directory that has a config.json to done.json; goes on from its newest whole checkpoint. Done already: nothing.
+def execute(
+    run_dir: pathlib.Path,
+    *,
+    progress: bool = True,
+    profile: bool = False,
+    tensorboard: bool = False,
+    mesh=None,
+) -> None:
+    """Brings a run directory that has a config.json to done.json; goes on from its newest whole checkpoint.
+    Done already: nothing.
 
-    mesh: what the run is spread over, and its processes, each of which calls this on the same, shared, directory (training/loop.py).
-    """
+    mesh: what the run is spread over, and its processes, each of which calls this on the same, shared,
+    directory (training/loop.py). """
     run_dir = pathlib.Path(run_dir)
     if distributed.once(mesh, lambda: rundir.state(run_dir)) == "done":
         return
@@ -225,23 +315,57 @@ def execute(run_dir: pathlib.Path, *, progress: bool = True, profile: bool = Fal
     if distributed.shared(mesh):  # made by the first process, on a device of its own, while the others wait
         distributed.once(mesh, lambda: prepare_shared(run_dir))
     prepared = prepare(run_dir, rundir.load_config(run_dir), distributed.place(mesh))
-    distributed.agree(mesh, {"data_fingerprint": prepared.text.fingerprint,
-                             **{name: prepared.planned[name] for name in ("steps", "train_bytes", "patch_size", "threshold", "delta")}})
+    distributed.agree(
+        mesh,
+        {
+            "data_fingerprint": prepared.text.fingerprint,
+            **{
+                name: prepared.planned[name]
+                for name in ("steps", "train_bytes", "patch_size", "threshold", "delta")
+            },
+        },
+    )
     writes = distributed.first(mesh)
     trained_on = (rundir.read_json(run_dir / "config.json") or {}).get("data_fingerprint")
     if rundir.begun(run_dir) and trained_on not in (None, prepared.text.fingerprint):
-        raise UserError(f"{run_dir} was begun on other text (fingerprint {trained_on}, now {prepared.text.fingerprint}): bring that back, or begin anew in another directory")
+        raise UserError(
+            f"{run_dir} was begun on other text (fingerprint {trained_on}, now {prepared.text.fingerprint}):"
+            " bring that back, or begin anew in another directory"
+        )
     if writes:
-        rundir.amend(run_dir, cores=len(host.cores()), platform=jax.default_backend(), device=jax.local_devices()[0].device_kind,
-                     data_fingerprint=prepared.text.fingerprint, **where(mesh))
+        rundir.amend(
+            run_dir,
+            cores=len(host.cores()),
+            platform=jax.default_backend(),
+            device=jax.local_devices()[0].device_kind,
+            data_fingerprint=prepared.text.fingerprint,
+            **where(mesh),
+        )
         rundir.write_json(run_dir / "planned.json", prepared.planned)
-    params = loop.train(prepared.config, prepared.rows, run_dir, steps=prepared.steps, useful_per_step=prepared.useful,
-                        executed_per_step=prepared.executed, init_params=warm_start.params(prepared.config), progress=progress, profile=profile, tensorboard=tensorboard, mesh=mesh)
+    params = loop.train(
+        prepared.config,
+        prepared.rows,
+        run_dir,
+        steps=prepared.steps,
+        useful_per_step=prepared.useful,
+        executed_per_step=prepared.executed,
+        init_params=warm_start.params(prepared.config),
+        progress=progress,
+        profile=profile,
+        tensorboard=tensorboard,
+        mesh=mesh,
+    )
     scored = evaluate(prepared, params, run_dir, mesh)
     if writes:
         rundir.write_json(run_dir / "eval.json", scored)
-        rundir.write_json(run_dir / "done.json", {"realized_flops": prepared.planned["train_flops"], "wall_s": time.time() - began,
-                                                  "finished": time.time()})
+        rundir.write_json(
+            run_dir / "done.json",
+            {
+                "realized_flops": prepared.planned["train_flops"],
+                "wall_s": time.time() - began,
+                "finished": time.time(),
+            },
+        )
         (run_dir / "failed.json").unlink(missing_ok=True)
 
 
@@ -253,28 +377,48 @@ def where(mesh) -> dict:
 
 
 def evaluate(prepared: Prepared, params, run_dir: pathlib.Path, mesh=None) -> dict:
-    """eval.json: bits per byte of whole held-out and tuning documents."""
+    """eval.json: bits per byte of whole test and validation documents."""
     config, text = prepared.config, prepared.text
-    parts = {"held_out": bpb.first_documents(text.held_out, config.eval.held_out_bytes),
-             "tuning": bpb.first_documents(text.tuning, config.eval.tuning_bytes)}
-    return {"schema_version": cfg.SCHEMA_VERSION, "upper_bound": config.model.kind == "token",
-            **{name: score(prepared, params, documents, run_dir, mesh) for name, documents in parts.items()}}
+    parts = {
+        "test": bpb.first_documents(text.test, config.eval.test_bytes),
+        "validation": bpb.first_documents(text.validation, config.eval.validation_bytes),
+    }
+    return {
+        "schema_version": cfg.SCHEMA_VERSION,
+        "upper_bound": config.model.kind == "token",
+        **{name: score(prepared, params, documents, run_dir, mesh) for name, documents in parts.items()},
+    }
 
 
 def score(prepared: Prepared, params, documents: list[bytes], run_dir: pathlib.Path, mesh=None) -> dict:
-    """Bits per byte of whole documents, each byte once, with the same left context in bytes for every family."""
+    """Bits per byte of whole documents, each byte once, with the same left context in bytes for every
+    family."""
     config, sizes = prepared.config, [len(d) for d in documents]
     if config.model.kind == "token":
         tokenizer = prepared.tokenizer
         ids = [tokenizer.encode(d) for d in documents]
-        shaped = windows.token_windows(documents, ids, tokenizer.byte_counts, config.data.context, config.data.rows, tokenizer.bos, tokenizer.eos)
+        shaped = windows.token_windows(
+            documents,
+            ids,
+            tokenizer.byte_counts,
+            config.data.context,
+            config.data.rows,
+            tokenizer.bos,
+            tokenizer.eos,
+        )
         is_eos = lambda batch: batch["target_bytes"] == 0
         patch_size = sum(sizes) / sum(map(len, ids))
     else:
         shared = rundir.shared(run_dir)
-        entropies = inputs.entropies(prepared.byte_lm, documents, shared) if prepared.byte_lm else None
+        entropies = (
+            inputs.entropies(prepared.entropy_model, documents, shared) if prepared.entropy_model else None
+        )
         lengths = segmentation.document_lengths(config.patching, documents, entropies, prepared.tokenizer)
-        shaped = windows.byte_windows(documents, lengths if config.model.kind == "blt" else None, config.data.context, config.data.rows)
+        shaped = windows.byte_windows(
+            documents, lengths if config.model.kind == "blt" else None, config.data.context, config.data.rows
+        )
         is_eos = lambda batch: batch["targets"] == vocab.EOS
         patch_size = sum(int(l.sum()) for l in lengths) / sum(map(len, lengths))
-    return bpb.summary(sizes, *bpb.nats_by_document(config.model, params, shaped, len(documents), is_eos, mesh), patch_size)
+    return bpb.summary(
+        sizes, *bpb.nats_by_document(config.model, params, shaped, len(documents), is_eos, mesh), patch_size
+    )

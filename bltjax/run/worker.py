@@ -1,6 +1,7 @@
-"""One process for one run: pins itself, holds the run's lock, runs it, and leaves a line that says why when it cannot.
+"""One process for one run: pins itself, holds the run's lock, runs it, and leaves a line that says why when
+it cannot.
 
-    python -m bltjax.run.worker run|prepare RUN_DIR [--core N] [--profile]
+python -m bltjax.run.worker run|prepare RUN_DIR [--core N] [--profile]
 """
 
 import argparse
@@ -19,10 +20,12 @@ EXIT_USER, EXIT_BUSY, EXIT_STOPPED = 2, 75, 130
 
 def watch_parent() -> None:
     """Stops this process (checkpoint first) when the other end of its standard input goes away."""
+
     def wait():
         while os.read(0, 1024):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
+
     threading.Thread(target=wait, daemon=True).start()
 
 
@@ -33,7 +36,9 @@ def one_line(error: BaseException) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("mode", choices=["run", "prepare"])
     parser.add_argument("run_dir", type=pathlib.Path)
     parser.add_argument("--core", type=int)
@@ -42,10 +47,11 @@ def main() -> int:
     if args.core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {args.core})  # before JAX starts: its thread pool takes its size from here
     watch_parent()
-    from bltjax.storage import locks, rundir
     from bltjax.parallel import host
     from bltjax.run import execute
+    from bltjax.storage import locks, rundir
     from bltjax.training.signals import Interrupted, RunFailed
+
     host.ready()
     try:
         if args.mode == "prepare":

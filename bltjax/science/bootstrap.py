@@ -1,8 +1,8 @@
-"""Paired bootstrap over held-out documents.
+"""Paired bootstrap over test documents.
 
-Documents, not bytes, are what was sampled: bytes of one document are not independent. Runs scored on the same documents are
-resampled together, so that what makes a document hard for every family cancels in their difference.
-"""
+Documents, not bytes, are what was sampled: bytes of one document are not independent. Runs scored on the same
+documents are resampled together, so that what makes a document hard for every family cancels in their
+difference. """
 
 import math
 
@@ -19,7 +19,8 @@ def bpb(nats, bytes_):
 
 
 def resample(nats_KxN, bytes_N, resamples: int = RESAMPLES, seed: int = 0):
-    """Bits per byte of K runs under the same resampled documents: float64 [resamples, K]; equal seeds give equal draws.
+    """Bits per byte of K runs under the same resampled documents: float64 [resamples, K]; equal seeds give
+    equal draws.
 
     nats_KxN: nats of the raw bytes of N documents; bytes_N: their raw bytes.
     """
@@ -29,8 +30,10 @@ def resample(nats_KxN, bytes_N, resamples: int = RESAMPLES, seed: int = 0):
     values_Nx = np.concatenate([nats_KxN, bytes_N[None]]).T
     share = np.full(documents, 1 / documents)
     chunk = max(1, CELLS // documents)
-    sums = [rng.multinomial(documents, share, size=min(chunk, resamples - done)).astype(np.float64) @ values_Nx
-            for done in range(0, resamples, chunk)]
+    sums = [
+        rng.multinomial(documents, share, size=min(chunk, resamples - done)).astype(np.float64) @ values_Nx
+        for done in range(0, resamples, chunk)
+    ]
     sums = np.concatenate(sums)
     return sums[:, :-1] / (math.log(2) * sums[:, -1:])
 
@@ -48,13 +51,12 @@ def interval(samples, level: float = LEVEL):
 def resample_runs(documents: dict, resamples: int = RESAMPLES, seed: int = 0) -> dict:
     """{run: samples [resamples]} from {run: [{"bytes", "nats"}, ...]}.
 
-    Runs with the same documents (the same byte counts in the same order) share their draws; a run with fewer than two documents
-    has no entry, since nothing can be said about its spread.
-    """
+    Runs with the same documents (the same byte counts in the same order) share their draws; a run with fewer
+    than two documents has no entry, since nothing can be said about its spread. """
     groups = {}
     for run, rows in documents.items():
         if len(rows) >= 2:
-            groups.setdefault(held_out_key(rows), []).append(run)
+            groups.setdefault(documents_key(rows), []).append(run)
     samples = {}
     for key, members in groups.items():
         nats = [[row["nats"] for row in documents[run]] for run in members]
@@ -63,6 +65,6 @@ def resample_runs(documents: dict, resamples: int = RESAMPLES, seed: int = 0) ->
     return samples
 
 
-def held_out_key(rows) -> tuple:
-    """What tells two held-out sets apart, as far as a run directory records it: byte counts in order."""
+def documents_key(rows) -> tuple:
+    """What tells two test sets apart, as far as a run directory records it: byte counts in order."""
     return tuple(int(row["bytes"]) for row in rows)

@@ -1,9 +1,9 @@
 """Power laws of bits per byte in training FLOPs, and where two families' curves meet.
 
-The 3-parameter fit is Chinchilla's third approach in one variable (Hoffmann et al. 2022): Huber loss, delta 1e-3, on log residuals,
-L-BFGS from a grid of starts. Besiroglu et al. 2024 showed what goes wrong: a loss averaged (and so tiny) stops the optimiser early.
-Here it is summed, scaled by 1/delta² (which moves no minimum) and the starts that agree are counted.
-"""
+The 3-parameter fit is Chinchilla's third approach in one variable (Hoffmann et al. 2022): Huber loss, delta
+1e-3, on log residuals, L-BFGS from a grid of starts. Besiroglu et al. 2024 showed what goes wrong: a loss
+averaged (and so tiny) stops the optimiser early. Here it is summed, scaled by 1/delta² (which moves no
+minimum) and the starts that agree are counted. """
 
 import numpy as np
 from scipy.optimize import minimize
@@ -17,7 +17,8 @@ FLOOR = 1e-6  # E at least this fraction of the smallest bpb: log E must stay fi
 
 
 def two_parameters(flops_N, bpb_xN):
-    """Least squares of log bpb = log A - alpha·log C. bpb_xN: [..., N]. Returns (log A, alpha), each [...]."""
+    """Least squares of log bpb = log A - alpha·log C. bpb_xN: [..., N]. Returns (log A, alpha), each
+    [...]."""
     x = np.log(flops_N)
     centred = x - x.mean()
     y = np.log(bpb_xN)
@@ -26,7 +27,8 @@ def two_parameters(flops_N, bpb_xN):
 
 
 def objective(theta, x, y):
-    """Summed Huber loss of log residuals over delta², and its gradient. theta: (log E, log A at the centre, alpha); x centred log C."""
+    """Summed Huber loss of log residuals over delta², and its gradient. theta: (log E, log A at the centre,
+    alpha); x centred log C."""
     e, a, alpha = theta
     power = a - alpha * x
     predicted = np.logaddexp(e, power)
@@ -39,13 +41,21 @@ def objective(theta, x, y):
 
 def descend(theta, x, y):
     floor = np.log(FLOOR) + y.min()
-    result = minimize(objective, theta, args=(x, y), jac=True, method="L-BFGS-B", bounds=[(floor, None), (None, None), (-2.0, 5.0)],
-                      options=dict(maxiter=3000, maxfun=6000, ftol=1e-14, gtol=1e-8))
+    result = minimize(
+        objective,
+        theta,
+        args=(x, y),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(floor, None), (None, None), (-2.0, 5.0)],
+        options=dict(maxiter=3000, maxfun=6000, ftol=1e-14, gtol=1e-8),
+    )
     return result.fun, result.x
 
 
 def starts(x, y):
-    """Grid of starts: E as a fraction of the smallest bpb; A and the exponent by least squares on what is left, and two fixed exponents."""
+    """Grid of starts: E as a fraction of the smallest bpb; A and the exponent by least squares on what is
+    left, and two fixed exponents."""
     low = np.exp(y.min())
     for fraction in (1e-4, 0.2, 0.4, 0.6, 0.8, 0.95):
         rest = np.log(np.exp(y) - fraction * low * 0.999)
@@ -57,11 +67,10 @@ def starts(x, y):
 def power_law(flops, bpb, samples=None) -> dict | None:
     """Fit of bpb = E + A·C^-alpha to one point per budget; None below 3 points.
 
-    flops, bpb: [N]. samples: [S, N], the same points under resampled documents, for the interval of alpha.
-    3 or 4 points: E = 0 and the fit is a line in log-log, which "note" says; from 5 on all three parameters.
-    Returns {"form", "E", "A", "alpha", "alpha_low", "alpha_high", "points", "low_flops", "high_flops", "largest_residual" (relative),
-    "starts", "starts_agreeing", "note"}.
-    """
+    flops, bpb: [N]. samples: [S, N], the same points under resampled documents, for the interval of alpha. 3
+    or 4 points: E = 0 and the fit is a line in log-log, which "note" says; from 5 on all three parameters.
+    Returns {"form", "E", "A", "alpha", "alpha_low", "alpha_high", "points", "low_flops", "high_flops",
+    "largest_residual" (relative), "starts", "starts_agreeing", "note"}. """
     flops, bpb = np.asarray(flops, np.float64), np.asarray(bpb, np.float64)
     if len(np.unique(flops)) < 3:
         return None
@@ -69,17 +78,36 @@ def power_law(flops, bpb, samples=None) -> dict | None:
     if len(flops) < THREE_PARAMETERS_FROM:
         log_a, alpha = two_parameters(flops, bpb)
         alphas = None if samples is None else two_parameters(flops, samples)[1]
-        fit.update(form="A·C^-alpha", E=0.0, A=float(np.exp(log_a)), alpha=float(alpha),
-                   note=f"{len(flops)} points, too few to fit E (it takes {THREE_PARAMETERS_FROM}): E fixed at 0; not to be extrapolated")
+        fit.update(
+            form="A·C^-alpha",
+            E=0.0,
+            A=float(np.exp(log_a)),
+            alpha=float(alpha),
+            note=(
+                f"{len(flops)} points, too few to fit E (it takes {THREE_PARAMETERS_FROM}): E fixed at 0; not"
+                " to be extrapolated"
+            ),
+        )
     else:
         centre = np.log(flops).mean()
         x, y = np.log(flops) - centre, np.log(bpb)
         found = sorted((descend(start, x, y) for start in starts(x, y)), key=lambda pair: pair[0])
         loss, (e, a, alpha) = found[0]
-        alphas = None if samples is None else np.array([descend(found[0][1], x, np.log(row))[1][2] for row in samples[:RESAMPLES_3]])
+        alphas = (
+            None
+            if samples is None
+            else np.array([descend(found[0][1], x, np.log(row))[1][2] for row in samples[:RESAMPLES_3]])
+        )
         agreeing = sum(other <= loss + 1e-3 * (1 + loss) for other, _ in found)
-        fit.update(form="E + A·C^-alpha", E=float(np.exp(e)), A=float(np.exp(a + alpha * centre)), alpha=float(alpha),
-                   starts=len(found), starts_agreeing=int(agreeing), note="")
+        fit.update(
+            form="E + A·C^-alpha",
+            E=float(np.exp(e)),
+            A=float(np.exp(a + alpha * centre)),
+            alpha=float(alpha),
+            starts=len(found),
+            starts_agreeing=int(agreeing),
+            note="",
+        )
         if e < np.log(10 * FLOOR) + y.min():
             fit.update(note="the best E is 0: these budgets do not show a floor")
     low, high = interval(alphas) if alphas is not None else (None, None)
@@ -94,7 +122,8 @@ def predict(fit: dict, flops):
 
 
 def roots(x, difference_xM):
-    """Where piecewise-linear differences change sign: [.., M] over increasing x [M] -> [.., M-1], nan where an interval has no root."""
+    """Where piecewise-linear differences change sign: [.., M] over increasing x [M] -> [.., M-1], nan where
+    an interval has no root."""
     left, right = difference_xM[..., :-1], difference_xM[..., 1:]
     crosses = (left < 0) & (right > 0) | (left > 0) & (right < 0) | (left != 0) & (right == 0)
     step = np.where(crosses, left - right, 1.0)
@@ -108,16 +137,17 @@ def overlap(flops_a, flops_b):
 
 
 def onto(flops, knots):
-    """Matrix [M, N] of linear interpolation in log FLOPs from measured points [N] (increasing) to knots [M] among them."""
+    """Matrix [M, N] of linear interpolation in log FLOPs from measured points [N] (increasing) to knots [M]
+    among them."""
     return np.stack([np.interp(np.log(knots), np.log(flops), unit) for unit in np.eye(len(flops))], axis=1)
 
 
 def crossover_measured(flops_a, bpb_a, flops_b, bpb_b, samples_a=None, samples_b=None) -> dict:
-    """Where two measured curves, straight between neighbouring points in log-log, meet; never outside what both were measured in.
+    """Where two measured curves, straight between neighbouring points in log-log, meet; never outside what
+    both were measured in.
 
-    Returns {"flops": [crossings], "low", "high", "share"}: share of resampled document sets whose curves meet, and the interval of
-    the first crossing among those.
-    """
+    Returns {"flops": [crossings], "low", "high", "share"}: share of resampled document sets whose curves
+    meet, and the interval of the first crossing among those. """
     none = dict(flops=[], low=None, high=None, share=None)
     order_a, order_b = np.argsort(flops_a), np.argsort(flops_b)
     flops_a, bpb_a = np.asarray(flops_a, np.float64)[order_a], np.asarray(bpb_a, np.float64)[order_a]
@@ -130,7 +160,9 @@ def crossover_measured(flops_a, bpb_a, flops_b, bpb_b, samples_a=None, samples_b
     at = roots(np.log(knots), a_MxN @ np.log(bpb_a) - b_MxN @ np.log(bpb_b))
     found = dict(none, flops=[float(value) for value in np.exp(at[np.isfinite(at)])])
     if samples_a is not None and samples_b is not None:
-        drawn = roots(np.log(knots), np.log(samples_a[:, order_a]) @ a_MxN.T - np.log(samples_b[:, order_b]) @ b_MxN.T)
+        drawn = roots(
+            np.log(knots), np.log(samples_a[:, order_a]) @ a_MxN.T - np.log(samples_b[:, order_b]) @ b_MxN.T
+        )
         first = np.nanmin(np.where(np.isfinite(drawn), drawn, np.inf), axis=1)
         met = first[np.isfinite(first)]
         low, high = interval(np.exp(met))

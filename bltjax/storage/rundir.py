@@ -4,22 +4,26 @@ import json
 import math
 import os
 import pathlib
-import secrets
 import platform
+import secrets
 import time
 from importlib import metadata
 
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
-
-from bltjax.storage import locks
 from bltjax.errors import UserError
+from bltjax.storage import locks
 
-SHARED = "_shared"  # byte LMs, tokenizers and entropies, one directory for all experiments under one root
+SHARED = (  # entropy models, tokenizers and entropies, one directory for all experiments under one root
+    "_shared"
+)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers", "bltjax")
-REDONE = {"done.json": ("realized_flops",), "planned.json": ("train_flops", "steps", "patch_size"),
-          "eval.json": ("held_out.bpb", "tuning.bpb")}  # what `bltjax run` can write anew, and the numbers that others read there
+REDONE = {
+    "done.json": ("realized_flops",),
+    "planned.json": ("train_flops", "steps", "patch_size"),
+    "eval.json": ("test.bpb", "validation.bpb"),
+}  # what `bltjax run` can write anew, and the numbers that others read there
 MISSING = "is missing"
 
 
@@ -35,12 +39,20 @@ def write_json(path: pathlib.Path, value) -> None:
 
 
 def read_json(path: pathlib.Path) -> dict | None:
-    """The object in a file, or None where there is none. Damaged: None too, since a run writes it anew; but config.json: UserError."""
+    """The object in a file, or None where there is none. Damaged: None too, since a run writes it anew; but
+    config.json: UserError."""
     value, why = _object(path)
     if path.name != "config.json" or why == MISSING:
         return value
     if value is None or not isinstance(value.get("config"), dict):  # nothing else says what the run is
-        raise UserError(f"{path} {why or 'lacks config'}; restore it, or remove {path.parent} to start this run over")
+        raise UserError(
+            f"{path} {why or 'lacks config'}; restore it, or remove {path.parent} to start this run over"
+        )
+    if value.get("schema_version") != cfg.SCHEMA_VERSION:
+        raise UserError(
+            f"{path} is of format {value.get('schema_version')}, and this version of bltjax reads"
+            f" {cfg.SCHEMA_VERSION}; remove {path.parent} to run it anew, or use the version that wrote it"
+        )
     return value
 
 
@@ -59,11 +71,16 @@ def number(value, dotted: str) -> float | None:
     """The finite number at "a.b" in nested dicts, else None."""
     for part in dotted.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else None
+    return (
+        value
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        else None
+    )
 
 
 def damage(run_dir: pathlib.Path) -> str:
-    """Which of REDONE is not whole, in a line; "" where all are. Until done.json is there, files may be missing."""
+    """Which of REDONE is not whole, in a line; "" where all are. Until done.json is there, files may be
+    missing."""
     ended = (run_dir / "done.json").exists()
     for name, keys in REDONE.items():
         value, why = _object(run_dir / name)
@@ -96,27 +113,48 @@ def from_run(path: pathlib.Path) -> str:
 
 
 def create(run_dir: pathlib.Path, config: ConfigDict, experiment: str) -> None:
-    """Writes config.json, or checks that the one there is of the same run. Another config there: UserError naming the keys, if that run has begun."""
+    """Writes config.json, or checks that the one there is of the same run. Another config there: UserError
+    naming the keys, if that run has begun."""
     record, new = read_json(run_dir / "config.json"), cfg.to_dict(config)
     if record is None:
-        write_json(run_dir / "config.json", {"schema_version": cfg.SCHEMA_VERSION, "experiment": experiment, "config": new,
-                                             "versions": versions(), "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+        write_json(
+            run_dir / "config.json",
+            {
+                "schema_version": cfg.SCHEMA_VERSION,
+                "experiment": experiment,
+                "config": new,
+                "versions": versions(),
+                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            },
+        )
         return
     old_flat, new_flat = (cfg.flat(cfg.completed(cfg.from_dict(c))) for c in (record["config"], new))
-    differing = [k for k in {**old_flat, **new_flat} if json.dumps(old_flat.get(k)) != json.dumps(new_flat.get(k))]
-    if differing and not begun(run_dir) and not locks.is_held(run_dir / ".lock"):  # refused before its first step: nothing of it is lost
-        write_json(run_dir / "config.json", {**record, "experiment": experiment, "config": new, "versions": versions()})
+    differing = [
+        k for k in {**old_flat, **new_flat} if json.dumps(old_flat.get(k)) != json.dumps(new_flat.get(k))
+    ]
+    if (
+        differing and not begun(run_dir) and not locks.is_held(run_dir / ".lock")
+    ):  # refused before its first step: nothing of it is lost
+        write_json(
+            run_dir / "config.json",
+            {**record, "experiment": experiment, "config": new, "versions": versions()},
+        )
         for name in ("planned.json", "failed.json", "notes.txt"):
             (run_dir / name).unlink(missing_ok=True)
         return
     if differing:
         shown = ", ".join(f"{k} ({old_flat.get(k)!r} there, {new_flat.get(k)!r} now)" for k in differing[:4])
-        raise UserError(f"{run_dir} holds a run with another config: {shown}; rename the experiment (or --root) or remove the directory")
+        raise UserError(
+            f"{run_dir} holds a run with another config: {shown}; rename the experiment (or --root) or remove"
+            " the directory"
+        )
 
 
 def begun(run_dir: pathlib.Path) -> bool:
     """Whether a run has computed anything that another one in its directory would be mixed up with."""
-    return any((run_dir / name).exists() for name in ("metrics.jsonl", "eval.json", "done.json", "checkpoints"))
+    return any(
+        (run_dir / name).exists() for name in ("metrics.jsonl", "eval.json", "done.json", "checkpoints")
+    )
 
 
 def load_config(run_dir: pathlib.Path) -> ConfigDict:
@@ -155,8 +193,8 @@ def notes(run_dir: pathlib.Path) -> list[str]:
 def state(run_dir: pathlib.Path) -> str:
     """done, failed, started or new; whether a started one is running, its lock tells (locks.is_held).
 
-    A done run whose files were damaged has started: `bltjax run` goes on from its last checkpoint and writes them again.
-    """
+    A done run whose files were damaged has started: `bltjax run` goes on from its last checkpoint and writes
+    them again. """
     ended = (run_dir / "done.json").exists()
     if ended and not damage(run_dir):
         return "done"

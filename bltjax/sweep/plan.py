@@ -1,4 +1,5 @@
-"""Budgets become runs: what every run of an experiment is, reads and costs. From configs alone: no data is read, nothing is run."""
+"""Budgets become runs: what every run of an experiment is, reads and costs. From configs alone: no data is
+read, nothing is run."""
 
 import math
 import os
@@ -21,18 +22,23 @@ TOLERANCE = 0.01  # of the budget
 def plan(experiment) -> list[dict]:
     """One dict per run, ready for JSON. experiment: `registry.Experiment`, or its runs.
 
-    name, family, size, patch_size (mean bytes per patch or token that the run aims at), params_latent (12·l·h² of the latent, or of
-    the token transformer), params_total and params_hash (counted), params (by component), flops_per_byte_paper and _exact (forward),
-    flops_components (of `exact`), steps, batch_bytes, context, train_bytes, train_flops (`exact`, useful, entropy model left out),
-    budget_flops, executed_flops (padding and masked blocks included), entropy_model {paper, exact: forward FLOPs per byte; params;
-    train_flops}. Bytes are byte slots: the few of them that hold BOS and EOS are counted exactly when the data is read.
-    """
+    name, family, size, patch_size (mean bytes per patch or token that the run aims at), params_latent
+    (12·l·h² of the latent, or of the token transformer), params_total and params_hash (counted), params (by
+    component), flops_per_byte_paper and _exact (forward), flops_components (of `exact`), steps, batch_bytes,
+    context, train_bytes, train_flops (`exact`, useful, entropy model left out), budget_flops, executed_flops
+    (padding and masked blocks included), entropy_model {paper, exact: forward FLOPs per byte; params;
+    train_flops}. Bytes are byte slots: the few of them that hold BOS and EOS are counted exactly when the
+    data is read. """
     return [_plan(run) for run in getattr(experiment, "runs", experiment)]
 
 
-def trained(byte_lm: ConfigDict) -> bool:
-    """Whether a run's byte LM is trained for it; one that came with a checkpoint (sweep/starting.py) has neither steps nor budget."""
-    return bool(len(byte_lm) and (byte_lm.train.steps or byte_lm.budget_flops or not byte_lm.train.init_from))
+def trained(entropy_model: ConfigDict) -> bool:
+    """Whether a run's entropy model is trained for it; one that came with a checkpoint (sweep/starting.py)
+    has neither steps nor budget."""
+    return bool(
+        len(entropy_model)
+        and (entropy_model.train.steps or entropy_model.budget_flops or not entropy_model.train.init_from)
+    )
 
 
 def _plan(run: ConfigDict) -> dict:
@@ -40,18 +46,36 @@ def _plan(run: ConfigDict) -> dict:
     batch_bytes = run.data.rows * run.data.context
     per_step = flops.TRAIN * counted["exact"]["total"] * batch_bytes
     steps = steps_of(run, per_step)
-    entropy_model = dict(counted["entropy_model"], train_flops=_plan(run.byte_lm)["train_flops"] if trained(run.byte_lm) else 0.0)
+    entropy_model = dict(
+        counted["entropy_model"],
+        train_flops=_plan(run.entropy_model)["train_flops"] if trained(run.entropy_model) else 0.0,
+    )
     return dict(
-        name=run.name, family=run.family, size=run.size, patch_size=counted["patch_size"],
-        params_latent=counted["params"]["latent_12lh2"], params_total=counted["params"]["total"], params_hash=counted["params"]["hash"],
-        params=counted["params"], flops_per_byte_paper=counted["paper"]["total"], flops_per_byte_exact=counted["exact"]["total"],
-        flops_components=counted["exact"], steps=steps, batch_bytes=batch_bytes, context=run.data.context,
-        train_bytes=steps * batch_bytes, train_flops=steps * per_step, budget_flops=run.budget_flops or None,
-        executed_flops=steps * flops.executed_step(run, run.data.rows, *batches.row_shape(run)), entropy_model=entropy_model)
+        name=run.name,
+        family=run.family,
+        size=run.size,
+        patch_size=counted["patch_size"],
+        params_latent=counted["params"]["latent_12lh2"],
+        params_total=counted["params"]["total"],
+        params_hash=counted["params"]["hash"],
+        params=counted["params"],
+        flops_per_byte_paper=counted["paper"]["total"],
+        flops_per_byte_exact=counted["exact"]["total"],
+        flops_components=counted["exact"],
+        steps=steps,
+        batch_bytes=batch_bytes,
+        context=run.data.context,
+        train_bytes=steps * batch_bytes,
+        train_flops=steps * per_step,
+        budget_flops=run.budget_flops or None,
+        executed_flops=steps * flops.executed_step(run, run.data.rows, *batches.row_shape(run)),
+        entropy_model=entropy_model,
+    )
 
 
 def steps_of(run: ConfigDict, per_step: float) -> int:
-    """Steps of a run whose steps all cost `per_step` FLOPs: train.steps where it is set, else the whole number nearest the budget."""
+    """Steps of a run whose steps all cost `per_step` FLOPs: train.steps where it is set, else the whole
+    number nearest the budget."""
     if run.train.steps:
         return run.train.steps
     if not run.budget_flops:
@@ -64,8 +88,9 @@ def steps_of(run: ConfigDict, per_step: float) -> int:
 def steps_for_budget(useful_per_step, budget: float, name: str = "this run", rows: int = 0) -> int:
     """How many steps spend the budget: those whose summed FLOPs come nearest to it.
 
-    useful_per_step: float [S], `exact` useful training FLOPs of each step, counted ahead, as many as the budget can need.
-    rows: of a batch, for advice in the error. Fewer than 100 steps, or more than 1% off: UserError. S too small: ValueError."""
+    useful_per_step: float [S], `exact` useful training FLOPs of each step, counted ahead, as many as the
+    budget can need. rows: of a batch, for advice in the error. Fewer than 100 steps, or more than 1% off:
+    UserError. S too small: ValueError. """
     useful_per_step = np.asarray(useful_per_step, np.float64)
     spent = np.cumsum(useful_per_step)
     if not len(spent) or spent[-1] < budget * (1 - TOLERANCE):
@@ -74,8 +99,10 @@ def steps_for_budget(useful_per_step, budget: float, name: str = "this run", row
     _check_steps(steps, useful_per_step.mean(), budget, name, rows)
     if abs(spent[steps - 1] / budget - 1) > TOLERANCE:
         off = spent[steps - 1] / budget - 1
-        raise UserError(f"run {name}: {steps} steps come nearest to its budget of {budget:.3g} FLOPs and are still {off:+.1%} off; "
-                        f"1% is allowed, so take smaller batches (data.rows)")
+        raise UserError(
+            f"run {name}: {steps} steps come nearest to its budget of {budget:.3g} FLOPs and are still"
+            f" {off:+.1%} off; 1% is allowed, so take smaller batches (data.rows)"
+        )
     return steps
 
 
@@ -84,9 +111,13 @@ def _check_steps(steps: int, per_step: float, budget: float, name: str, rows: in
         return
     needed = FEWEST_STEPS * per_step
     fitting = math.floor(rows * budget / needed)
-    smaller = f", or batches of {fitting} rows (data.rows={fitting}) instead of {rows}" if fitting >= 1 else ""
-    raise UserError(f"run {name}: budget_flops {budget:.3g} pays for {steps} steps, and {FEWEST_STEPS} are the fewest; "
-                    f"it needs a budget of {_up(needed)} FLOPs{smaller}")
+    smaller = (
+        f", or batches of {fitting} rows (data.rows={fitting}) instead of {rows}" if fitting >= 1 else ""
+    )
+    raise UserError(
+        f"run {name}: budget_flops {budget:.3g} pays for {steps} steps, and {FEWEST_STEPS} are the fewest; "
+        f"it needs a budget of {_up(needed)} FLOPs{smaller}"
+    )
 
 
 def _up(value: float) -> str:
@@ -96,33 +127,45 @@ def _up(value: float) -> str:
 
 
 def seconds(planned: dict, flops_per_second: float) -> float:
-    """Rough training time of one plan on one process: what it executes, at `machine_flops()` or a measured rate. Compilation,
-    evaluation and the entropy model come on top."""
+    """Rough training time of one plan on one process: what it executes, at `machine_flops()` or a measured
+    rate. Compilation, evaluation and the entropy model come on top."""
     return planned["executed_flops"] / flops_per_second
 
 
 def machine_flops() -> float:
-    """FLOPs per second of one worker here: one core of a CPU, one accelerator. A rough estimate, made in 2 to 3 s and kept nowhere.
+    """FLOPs per second of one worker here: one core of a CPU, one accelerator. A rough estimate, made in 2 to
+    3 s and kept nowhere.
 
-    Measured in a process of its own: pinned to one core as a run would be, and this process never holds a device. Good to a factor
-    of two or so for models as narrow as the quickstart's; wide ones reach more."""
+    Measured in a process of its own: pinned to one core as a run would be, and this process never holds a
+    device. Good to a factor of two or so for models as narrow as the quickstart's; wide ones reach more."""
+
     def pin():
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    program = "from bltjax.parallel import host; host.keep_memory(); from bltjax.sweep import plan; print(plan.measure())"  # as runs do
-    measured = subprocess.run([sys.executable, "-c", program], capture_output=True,
-                              text=True, preexec_fn=pin)
+
+    program = (  # as runs do
+        "from bltjax.parallel import host; host.keep_memory(); from bltjax.sweep import plan;"
+        " print(plan.measure())"
+    )
+    measured = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=pin)
     try:
         return float(measured.stdout.split()[-1])
     except (IndexError, ValueError):
-        raise RuntimeError(f"this machine's speed could not be measured: {measured.stderr.strip().splitlines()[-1:]}") from None
+        raise RuntimeError(
+            f"this machine's speed could not be measured: {measured.stderr.strip().splitlines()[-1:]}"
+        ) from None
 
 
 def measure(rows: int = 4, positions: int = 256, width: int = 64, heads: int = 2) -> float:
-    """FLOPs per second of this process: the median gradient of one narrow layer, whose products and softmax are those of training."""
+    """FLOPs per second of this process: the median gradient of one narrow layer, whose products and softmax
+    are those of training."""
     import jax
     import jax.numpy as jnp
-    weights = [jax.random.normal(jax.random.key(i), (width, n * width)) * 0.1 for i, n in enumerate((1, 1, 1, 1, 4, 4))]
+
+    weights = [
+        jax.random.normal(jax.random.key(i), (width, n * width)) * 0.1
+        for i, n in enumerate((1, 1, 1, 1, 4, 4))
+    ]
     x = jnp.ones((rows, positions, width))
     future = jnp.arange(positions)[:, None] < jnp.arange(positions)[None]
 
@@ -139,7 +182,14 @@ def measure(rows: int = 4, positions: int = 256, width: int = 64, heads: int = 2
         start = time.perf_counter()
         jax.block_until_ready(step(weights, x))
         times.append(time.perf_counter() - start)
-    return flops.TRAIN * 2 * rows * positions * (12 * width**2 + 2 * width * positions) / statistics.median(times)
+    return (
+        flops.TRAIN
+        * 2
+        * rows
+        * positions
+        * (12 * width**2 + 2 * width * positions)
+        / statistics.median(times)
+    )
 
 
 COLUMNS = (  # title, of a plan
@@ -163,14 +213,23 @@ def text_table(plans: list[dict]) -> str:
     """The runs, then each one's forward FLOPs per byte by component, for a terminal."""
     runs = aligned([[title for title, _ in COLUMNS]] + [[str(cell(p)) for _, cell in COLUMNS] for p in plans])
     names = list(dict.fromkeys(name for p in plans for name in p["flops_components"] if name != "total"))
-    shares = aligned([["run", *names]] + [[p["name"], *(_share(p["flops_components"], n) for n in names)] for p in plans])
+    shares = aligned(
+        [["run", *names]] + [[p["name"], *(_share(p["flops_components"], n) for n in names)] for p in plans]
+    )
     total = sum(p.get("seconds_here", 0.0) for p in plans)
-    return "\n".join([
-        *runs, "",
-        "paper, exact: forward FLOPs per byte in either convention; training is 3 times that.",
-        "entropies: the entropy model's, not in the budget. here: rough time of one run on one core or device of this machine"
-        + (f"; all of them {_duration(total)}." if total else "."),
-        "", "Share of the exact FLOPs per byte", *shares])
+    return "\n".join(
+        [
+            *runs,
+            "",
+            "paper, exact: forward FLOPs per byte in either convention; training is 3 times that.",
+            "entropies: the entropy model's, not in the budget. here: rough time of one run on one core or"
+            " device of this machine"
+            + (f"; all of them {_duration(total)}." if total else "."),
+            "",
+            "Share of the exact FLOPs per byte",
+            *shares,
+        ]
+    )
 
 
 def _share(components: dict, name: str) -> str:
@@ -180,7 +239,10 @@ def _share(components: dict, name: str) -> str:
 def aligned(rows: list[list[str]]) -> list[str]:
     """Lines of a table for a terminal: the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in rows]
+    return [
+        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip()
+        for row in rows
+    ]
 
 
 def _short(n: float) -> str:

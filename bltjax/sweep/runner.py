@@ -1,4 +1,5 @@
-"""Runs an experiment on this machine: skips what is done, resumes what is not, one process per slot, never a run twice."""
+"""Runs an experiment on this machine: skips what is done, resumes what is not, one process per slot, never a
+run twice."""
 
 import dataclasses
 import pathlib
@@ -10,17 +11,17 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from bltjax import config as cfg
-
-from bltjax.storage import locks, rundir
 from bltjax.launch import local
 from bltjax.run import inputs, worker
+from bltjax.storage import locks, rundir
 
 POLL_SECONDS = 0.5
 
 
 @dataclasses.dataclass
 class Job:
-    """A process to start: a run, or the preparation (byte LM, entropies) that several runs share."""
+    """A process to start: a run, or the preparation (entropy model, entropies) that several runs share."""
+
     name: str
     mode: str  # run | prepare
     run_dir: pathlib.Path
@@ -35,21 +36,37 @@ class Job:
 
 class Display:
     """Progress in FLOPs over all runs: a bar on a terminal, elsewhere a plain line now and then."""
+
     EVERY_SECONDS = 20
 
     def __init__(self, experiment: str, queue: list[Job]):
         self.queue, self.began, self.said = queue, time.monotonic(), time.monotonic()
-        self.bar = tqdm(total=sum(job.flops for job in queue), desc=experiment, smoothing=0.05, disable=not sys.stderr.isatty(),
-                        bar_format="{desc}: {percentage:3.0f}%|{bar:20}| [{elapsed}<{remaining}]{postfix}")
+        self.bar = tqdm(
+            total=sum(job.flops for job in queue),
+            desc=experiment,
+            smoothing=0.05,
+            disable=not sys.stderr.isatty(),
+            bar_format="{desc}: {percentage:3.0f}%|{bar:20}| [{elapsed}<{remaining}]{postfix}",
+        )
 
     def show(self) -> None:
         """FLOPs done, and the running ones with their training bits per byte."""
         spent, running = 0.0, []
         for job in self.queue:
-            metrics = rundir.last_metrics(job.run_dir) if job.mode == "run" and job.state in ("running", "elsewhere") else None
-            spent += job.flops if job.state == "done" else min(metrics["useful_flops"], job.flops) if metrics else 0.0
+            metrics = (
+                rundir.last_metrics(job.run_dir)
+                if job.mode == "run" and job.state in ("running", "elsewhere")
+                else None
+            )
+            spent += (
+                job.flops
+                if job.state == "done"
+                else min(metrics["useful_flops"], job.flops) if metrics else 0.0
+            )
             if job.state == "running":
-                running.append(f"{job.name} {metrics['bpb']:.2f}" if metrics and metrics.get("bpb") else job.name)
+                running.append(
+                    f"{job.name} {metrics['bpb']:.2f}" if metrics and metrics.get("bpb") else job.name
+                )
         if not self.bar.disable:
             self.bar.n = min(spent, self.bar.total)
             self.bar.set_postfix_str(", ".join(running))
@@ -69,7 +86,8 @@ class Display:
 
 
 def jobs(root: pathlib.Path, experiment: str, configs: list[ConfigDict]) -> list[Job]:
-    """The preparations first, then the runs, longest first. Checks every run directory before anything starts."""
+    """The preparations first, then the runs, longest first. Checks every run directory before anything
+    starts."""
     prepare, runs = {}, []
     for config in configs:
         run_dir = root / experiment / config.name
@@ -77,13 +95,23 @@ def jobs(root: pathlib.Path, experiment: str, configs: list[ConfigDict]) -> list
         key = inputs.preparation_key(config)
         done = rundir.state(run_dir) == "done"
         if key and not done and key not in prepare:
-            prepare[key] = Job(f"byte LM {key}", "prepare", run_dir, 0.0, provides=key)
-        runs.append(Job(config.name, "run", run_dir, config.budget_flops, needs=key, state="done" if done else "waiting"))
+            prepare[key] = Job(f"entropy model {key}", "prepare", run_dir, 0.0, provides=key)
+        runs.append(
+            Job(
+                config.name,
+                "run",
+                run_dir,
+                config.budget_flops,
+                needs=key,
+                state="done" if done else "waiting",
+            )
+        )
     return list(prepare.values()) + sorted(runs, key=lambda job: -job.flops)
 
 
 def run(root: pathlib.Path, experiment: str, configs: list[ConfigDict], workers: int = 0) -> int:
-    """Brings every run to done. Returns 0, 2 (a run's input was wrong) or 1 (a run failed); what others computed stays.
+    """Brings every run to done. Returns 0, 2 (a run's input was wrong) or 1 (a run failed); what others
+    computed stays.
 
     workers: processes at once; 0 is one per core on CPUs, one in all on accelerators.
     """
@@ -95,7 +123,9 @@ def run(root: pathlib.Path, experiment: str, configs: list[ConfigDict], workers:
         print(f"already done: {', '.join(skipped)}")
     free = local.slots(workers)
     display = Display(experiment, queue)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is like Ctrl-C: save, say so, end
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # a scheduler's stop is like Ctrl-C: save, say so, end
     try:
         while any(job.state in ("waiting", "running", "elsewhere") for job in queue):
             provided = {job.provides for job in queue if job.state == "done"}
@@ -106,7 +136,7 @@ def run(root: pathlib.Path, experiment: str, configs: list[ConfigDict], workers:
                     finish(job, display)
                 elif job.state == "waiting" and job.needs in lost:
                     job.state = "failed"
-                    display.line(f"not run  {job.name}: its byte LM failed")
+                    display.line(f"not run  {job.name}: its entropy model failed")
                 elif job.state == "elsewhere" and not locks.is_held(job.run_dir / ".lock"):
                     job.state = "done" if rundir.state(job.run_dir) == "done" else "waiting"
                 elif job.state == "waiting" and free and (not job.needs or job.needs in provided):
@@ -125,25 +155,39 @@ def run(root: pathlib.Path, experiment: str, configs: list[ConfigDict], workers:
     display.close()
     failed = [job for job in queue if job.state == "failed"]
     if failed:
-        print(f"failed: {', '.join(job.name for job in failed)}; see `bltjax status {experiment}`; the same command tries them again",
-              file=sys.stderr)
+        print(
+            f"failed: {', '.join(job.name for job in failed)}; see `bltjax status {experiment}`; the same"
+            " command tries them again",
+            file=sys.stderr,
+        )
     codes = [job.process.returncode for job in failed if job.process]
-    return 0 if not failed else worker.EXIT_USER if codes and all(code == worker.EXIT_USER for code in codes) else 1
+    return (
+        0
+        if not failed
+        else worker.EXIT_USER if codes and all(code == worker.EXIT_USER for code in codes) else 1
+    )
 
 
 def finish(job: Job, display) -> None:
-    """Takes note of a process that ended, in one line, and passes on what it had to say (a checkpoint that was not whole, say)."""
+    """Takes note of a process that ended, in one line, and passes on what it had to say (a checkpoint that
+    was not whole, say)."""
     code = job.process.returncode
-    for note in rundir.notes(job.run_dir)[job.noted:]:
+    for note in rundir.notes(job.run_dir)[job.noted :]:
         display.line(f"note     {job.name}: {note}")
     if code == 0:
         job.state = "done"
         scored = rundir.read_json(job.run_dir / "eval.json") if job.mode == "run" else None
         planned = rundir.read_json(job.run_dir / "planned.json") or {}
         if scored:
-            off = f"{planned['train_flops'] / job.flops - 1:+.2%} of budget" if job.flops else f"{planned['train_flops']:.3g} FLOPs"
-            display.line(f"done     {job.name}: {scored['held_out']['bpb']:.4f} bits per byte held out, {off}, patch size {planned['patch_size']:.2f}"
-                      f" (held out {scored['held_out']['patch_size']:.2f})")
+            off = (
+                f"{planned['train_flops'] / job.flops - 1:+.2%} of budget"
+                if job.flops
+                else f"{planned['train_flops']:.3g} FLOPs"
+            )
+            display.line(
+                f"done     {job.name}: {scored['test']['bpb']:.4f} test bits per byte, {off}, patch size"
+                f" {planned['patch_size']:.2f} (test text {scored['test']['patch_size']:.2f})"
+            )
         else:
             display.line(f"done     {job.name}")
     elif code == worker.EXIT_BUSY:
@@ -151,7 +195,9 @@ def finish(job: Job, display) -> None:
         display.line(f"busy     {job.name}: another runner has it")
     else:
         job.state = "failed"
-        why = (rundir.read_json(job.run_dir / "failed.json") or {}).get("error") or f"its process ended with status {code}"
+        why = (rundir.read_json(job.run_dir / "failed.json") or {}).get(
+            "error"
+        ) or f"its process ended with status {code}"
         display.line(f"failed   {job.name}: {why} (log: {job.run_dir / 'log.txt'})")
 
 

@@ -2,8 +2,8 @@
 
 import pathlib
 
-from bltjax.storage import locks, rundir
 from bltjax.errors import UserError
+from bltjax.storage import locks, rundir
 
 
 def damaged(run_dir: pathlib.Path) -> str:
@@ -17,7 +17,8 @@ def damaged(run_dir: pathlib.Path) -> str:
 
 
 def of_run(run_dir: pathlib.Path) -> dict:
-    """One run: state (done | running | failed | damaged | stopped | waiting), step, steps, bits per byte (held-out if done) and why."""
+    """One run: state (done | running | failed | damaged | stopped | waiting), step, steps, bits per byte
+    (test if done) and why."""
     state, why = rundir.state(run_dir), None
     if state != "done" and locks.is_held(run_dir / ".lock"):
         state = "running"
@@ -29,25 +30,37 @@ def of_run(run_dir: pathlib.Path) -> dict:
     planned = rundir.read_json(run_dir / "planned.json") or {}
     metrics = rundir.last_metrics(run_dir) or {}
     scored = rundir.read_json(run_dir / "eval.json") if state == "done" else None
-    return {"state": state, "step": metrics.get("step", 0), "steps": rundir.number(planned, "steps"),
-            "train_bpb": rundir.number(metrics, "bpb"), "held_out_bpb": rundir.number(scored, "held_out.bpb"),
-            "why": why, "notes": rundir.notes(run_dir), "run_dir": str(run_dir)}
+    return {
+        "state": state,
+        "step": metrics.get("step", 0),
+        "steps": rundir.number(planned, "steps"),
+        "train_bpb": rundir.number(metrics, "bpb"),
+        "test_bpb": rundir.number(scored, "test.bpb"),
+        "why": why,
+        "notes": rundir.notes(run_dir),
+        "run_dir": str(run_dir),
+    }
 
 
 def of_experiment(root: pathlib.Path, experiment: str, names: list[str]) -> list[dict]:
-    """Every run that the experiment declares, and a byte LM that a run of it needs is seen through its own run directory."""
+    """Every run that the experiment declares, and an entropy model that a run of it needs is seen through its
+    own run directory."""
     return [{"name": name, **of_run(root / experiment / name)} for name in names]
 
 
 def text_table(rows: list[dict]) -> str:
     width = max([len(r["name"]) for r in rows] + [4])
-    lines = [f"{'run':<{width}}  {'state':<8} {'step':>11}  {'train bpb':>9}  {'held-out':>8}  why"]
+    lines = [f"{'run':<{width}}  {'state':<8} {'step':>11}  {'train bpb':>9}  {'test':>8}  why"]
     for r in rows:
         steps = f"{r['step']}/{r['steps']}" if r["steps"] else "-"
         train = f"{r['train_bpb']:.3f}" if r["train_bpb"] is not None else "-"
-        held = f"{r['held_out_bpb']:.3f}" if r["held_out_bpb"] is not None else "-"
-        noted = "" if r["state"] == "done" else "; ".join(r["notes"])  # what a run overcame on its way is no news once it is done
-        lines.append(f"{r['name']:<{width}}  {r['state']:<8} {steps:>11}  {train:>9}  {held:>8}  {r['why'] or noted}".rstrip())
+        held = f"{r['test_bpb']:.3f}" if r["test_bpb"] is not None else "-"
+        # what a run overcame on its way is no news once it is done
+        noted = "" if r["state"] == "done" else "; ".join(r["notes"])
+        lines.append(
+            f"{r['name']:<{width}}  {r['state']:<8} {steps:>11}  {train:>9}  {held:>8}  {r['why'] or noted}"
+            .rstrip()
+        )
     counts = {}
     for r in rows:
         counts[r["state"]] = counts.get(r["state"], 0) + 1

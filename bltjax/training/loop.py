@@ -1,7 +1,7 @@
 """The training loop of one run: from its config and its rows to a run directory's metrics and checkpoints.
 
-The same loop runs in every process of a run on a mesh; which of them writes, and how they stop together, is bltjax/parallel/distributed.py's.
-"""
+The same loop runs in every process of a run on a mesh; which of them writes, and how they stop together, is
+bltjax/parallel/distributed.py's. """
 
 import pathlib
 import sys
@@ -10,12 +10,12 @@ import time
 import jax
 import numpy as np
 
-from bltjax.parallel import distributed, sharding
 from bltjax.data import feed
 from bltjax.errors import UserError
+from bltjax.parallel import distributed, sharding
 from bltjax.training import branch, checkpoint, metrics, patch_size_monitor
-from bltjax.training.step import TrainState, init_state, make_step, model_nats
 from bltjax.training.signals import Interrupted, RunFailed, on_signals
+from bltjax.training.step import TrainState, init_state, make_step, model_nats
 
 __all__ = ["Interrupted", "RunFailed", "train", "checkpoint_steps"]
 
@@ -28,21 +28,38 @@ def checkpoint_steps(train_config, steps: int) -> set[int]:
     return set(range(every, steps, every)) | {steps}
 
 
-def train(config, rows, run_dir, *, steps: int, useful_per_step, executed_per_step, progress: bool = True, profile: bool = False,
-          tensorboard: bool = False, init_params=None, on_checkpoint=None, loss_fn=model_nats, mesh=None):
-    """Trains to `steps` updates, resuming from the newest whole checkpoint in `run_dir`, and returns the final parameters.
+def train(
+    config,
+    rows,
+    run_dir,
+    *,
+    steps: int,
+    useful_per_step,
+    executed_per_step,
+    progress: bool = True,
+    profile: bool = False,
+    tensorboard: bool = False,
+    init_params=None,
+    on_checkpoint=None,
+    loss_fn=model_nats,
+    mesh=None,
+):
+    """Trains to `steps` updates, resuming from the newest whole checkpoint in `run_dir`, and returns the
+    final parameters.
 
-    rows: `iterator(start, stop)` yields the batches of those steps (dicts of int32 arrays; with a mesh, what data/feed.py says);
-    `counts(steps)` says what each holds, {"slots": byte or token slots used, "patches": patches used, "bytes": raw bytes predicted},
-    int [steps]; `capacity` how many {"slots", "patches"} a batch has (patches: 0 or absent for models without).
-    useful_per_step, executed_per_step: FLOPs, float [steps] or one float for all. init_params: parameters to start from instead of
-    fresh ones. on_checkpoint(step): called from the writing thread when a checkpoint is whole.
-    mesh: what the run is spread over (sharding.make_mesh), and its processes, each of which makes this call with the same arguments on
-    the same, shared, run_dir; the parameters that come back are laid out over it. None: one device of this process.
+    rows: `iterator(start, stop)` yields the batches of those steps (dicts of int32 arrays; with a mesh, what
+    data/feed.py says); `counts(steps)` says what each holds, {"slots": byte or token slots used, "patches":
+    patches used, "bytes": raw bytes predicted}, int [steps]; `capacity` how many {"slots", "patches"} a batch
+    has (patches: 0 or absent for models without). useful_per_step, executed_per_step: FLOPs, float [steps] or
+    one float for all. init_params: parameters to start from instead of fresh ones. on_checkpoint(step):
+    called from the writing thread when a checkpoint is whole. mesh: what the run is spread over
+    (sharding.make_mesh), and its processes, each of which makes this call with the same arguments on the
+    same, shared, run_dir; the parameters that come back are laid out over it. None: one device of this
+    process.
 
-    An interrupted and resumed run writes the lines and the parameters of an uninterrupted one, bit for bit on the same core count.
-    Raises UserError (checkpoints of another run, or none whole), RunFailed (not finite, disk full), Interrupted (a signal; saved first).
-    """
+    An interrupted and resumed run writes the lines and the parameters of an uninterrupted one, bit for bit on
+    the same core count. Raises UserError (checkpoints of another run, or none whole), RunFailed (not finite,
+    disk full), Interrupted (a signal; saved first). """
     run_dir = pathlib.Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     ahead = _Ahead(rows, steps, useful_per_step, executed_per_step)
@@ -52,12 +69,28 @@ def train(config, rows, run_dir, *, steps: int, useful_per_step, executed_per_st
     last_line = metrics.cut(run_dir / "metrics.jsonl", first) if writes else None
     if first >= steps:
         return state.params
-    about = {**branch.described(config, steps), "rng": np.asarray(jax.random.key_data(jax.random.key(config.seed))).tolist()}
+    about = {
+        **branch.described(config, steps),
+        "rng": np.asarray(jax.random.key_data(jax.random.key(config.seed))).tolist(),
+    }
     saves = checkpoint_steps(config.train, steps)
     step_fn = make_step(config.model, config.train, steps, loss_fn, mesh=mesh)
-    writer = metrics.Writer(run_dir / "metrics.jsonl", run_dir / "tensorboard" if tensorboard else None) if writes else _Unwritten()
+    writer = (
+        metrics.Writer(run_dir / "metrics.jsonl", run_dir / "tensorboard" if tensorboard else None)
+        if writes
+        else _Unwritten()
+    )
     saved = checkpoint.Checkpoints(run_dir, config.train.keep, on_checkpoint, mesh)
-    log = _Log(config, ahead, writer, steps, first, progress and writes, last_line, lambda line: writes and _note(run_dir, line))
+    log = _Log(
+        config,
+        ahead,
+        writer,
+        steps,
+        first,
+        progress and writes,
+        last_line,
+        lambda line: writes and _note(run_dir, line),
+    )
     profiler = _Profiler(run_dir / "profile", first, steps) if profile and writes else None
 
     def save(step):
@@ -69,12 +102,17 @@ def train(config, rows, run_dir, *, steps: int, useful_per_step, executed_per_st
 
     pending = None
     try:
-        with on_signals(distributed.joined(), distributed.shared(mesh)) as request, jax.transfer_guard("disallow"):
+        with (
+            on_signals(distributed.joined(), distributed.shared(mesh)) as request,
+            jax.transfer_guard("disallow"),
+        ):
             for step, batch in enumerate(feed.batches(rows, first, steps, mesh), first + 1):
                 if profiler:
                     profiler.at(step, state)
                 state, results = step_fn(state, batch)
-                if pending:  # one step late, so that the device has its next step before we wait for this one's numbers
+                if (
+                    pending
+                ):  # one step late, so that the device has its next step before we wait for this one's numbers
                     log(*pending)
                 pending = step, results
                 stops = request.reached(step)
@@ -84,7 +122,10 @@ def train(config, rows, run_dir, *, steps: int, useful_per_step, executed_per_st
                     save(step)
                 if stops and step < steps:
                     saved.wait()
-                    raise Interrupted(f"stopped by {request.signal} after step {step} of {steps}; saved, run again to resume")
+                    raise Interrupted(
+                        f"stopped by {request.signal} after step {step} of {steps}; saved, run again to"
+                        " resume"
+                    )
     except _NotFinite as error:
         saved.wait()
         whole = distributed.once(mesh, lambda: checkpoint.steps(run_dir))
@@ -103,28 +144,39 @@ def train(config, rows, run_dir, *, steps: int, useful_per_step, executed_per_st
 
 
 def _start(config, run_dir, steps, init_params, mesh) -> TrainState:
-    """The state to go on from, where the mesh wants it: a checkpoint's, or the first parameters, made in their shards."""
+    """The state to go on from, where the mesh wants it: a checkpoint's, or the first parameters, made in
+    their shards."""
     from bltjax import models
+
     key = jax.random.key(config.seed)
     fresh = lambda params: init_state(config.train, steps, params)
     like = jax.eval_shape(fresh, init_params or jax.eval_shape(lambda: models.init(config.model, key)))
     if mesh is not None:
         layout = sharding.state_shardings(mesh, like)
-        like = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), like, layout)
+        like = jax.tree.map(
+            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), like, layout
+        )
     source = distributed.once(mesh, lambda: _source(config, run_dir, steps))
     if source is not None:
         return checkpoint.restore(*source, like)[0]
     if mesh is not None and init_params:
-        own = lambda x, where: jax.make_array_from_callback(x.shape, where, lambda index: x[index])  # each device its part, nothing whole on any
+        own = lambda x, where: jax.make_array_from_callback(
+            x.shape, where, lambda index: x[index]
+        )  # each device its part, nothing whole on any
         return jax.jit(fresh, out_shardings=layout)(jax.tree.map(own, init_params, layout.params))
     if mesh is not None:
         return jax.jit(lambda: fresh(models.init(config.model, key)), out_shardings=layout)()
-    params = jax.tree.map(lambda x: jax.numpy.array(x, copy=True), init_params) if init_params else models.init(config.model, key)
+    params = (
+        jax.tree.map(lambda x: jax.numpy.array(x, copy=True), init_params)
+        if init_params
+        else models.init(config.model, key)
+    )
     return jax.jit(fresh)(params)
 
 
 def _source(config, run_dir, steps) -> list | None:
-    """[run directory, step] of the checkpoint to go on from: this run's newest whole one, or that of the run it branches from."""
+    """[run directory, step] of the checkpoint to go on from: this run's newest whole one, or that of the run
+    it branches from."""
     notes = []
     step = checkpoint.newest_whole(run_dir, notes=notes)
     for note in notes:  # which were said on standard error already
@@ -158,7 +210,8 @@ class _NotFinite(Exception):
 
 
 class _Ahead:
-    """What every step will hold and cost, cumulated before the first: a resumed run reports the numbers an uninterrupted one does."""
+    """What every step will hold and cost, cumulated before the first: a resumed run reports the numbers an
+    uninterrupted one does."""
 
     def __init__(self, rows, steps, useful_per_step, executed_per_step):
         counts = {name: np.asarray(values, np.int64) for name, values in rows.counts(steps).items()}
@@ -170,18 +223,26 @@ class _Ahead:
             self._per_step["packing_patches"] = counts["patches"] / room["patches"]
         else:
             self._per_step["patch_size"] = counts["bytes"] / np.maximum(counts["slots"], 1)
-        self._useful, self._executed = (np.cumsum(np.broadcast_to(np.asarray(x, np.float64), (steps,)))
-                                        for x in (useful_per_step, executed_per_step))
+        self._useful, self._executed = (
+            np.cumsum(np.broadcast_to(np.asarray(x, np.float64), (steps,)))
+            for x in (useful_per_step, executed_per_step)
+        )
 
     def line(self, step: int) -> dict:
         i = step - 1
         per_step = {name: float(values[i]) for name, values in self._per_step.items()}
-        return {"bytes": int(self.bytes[i]), "useful_flops": float(self._useful[i]), "executed_flops": float(self._executed[i]),
-                "packing_patches": None, **per_step}
+        return {
+            "bytes": int(self.bytes[i]),
+            "useful_flops": float(self._useful[i]),
+            "executed_flops": float(self._executed[i]),
+            "packing_patches": None,
+            **per_step,
+        }
 
 
 class _Unwritten:
-    """The metrics file of a process that is not the run's first: it looks at the numbers as the first does, and leaves the file to it."""
+    """The metrics file of a process that is not the run's first: it looks at the numbers as the first does,
+    and leaves the file to it."""
 
     def write(self, line):
         pass
@@ -193,9 +254,18 @@ class _Log:
     """Turns a step's results into its line, and the bar."""
 
     def __init__(self, config, ahead, writer, steps, first, progress, last_line, note):
-        self._every, self._ahead, self._writer, self._steps = max(1, config.train.log_every), ahead, writer, steps
+        self._every, self._ahead, self._writer, self._steps = (
+            max(1, config.train.log_every),
+            ahead,
+            writer,
+            steps,
+        )
         self._bar, self._note = metrics.bar(config.name, first, steps, progress), note
-        self._drift = patch_size_monitor.Drift(config.patching.size, ahead.counts["slots"], ahead.counts["patches"]) if config.model.kind == "blt" else None
+        self._drift = (
+            patch_size_monitor.Drift(config.patching.size, ahead.counts["slots"], ahead.counts["patches"])
+            if config.model.kind == "blt"
+            else None
+        )
         self._wall = last_line.get("wall_s", 0.0) if last_line else 0.0  # of the processes before this one
         self._start = self._before = time.perf_counter()
         self._bytes_before = int(ahead.bytes[first - 1]) if first else 0
@@ -210,12 +280,22 @@ class _Log:
         if step % self._every and step != self._steps:
             return
         now = time.perf_counter()
-        line = {"step": step, "loss": values["loss"], "bpb": metrics.bits_per_byte(values["byte_nats"], values["bytes"]),
-                **self._ahead.line(step), "grad_norm": values["grad_norm"], "lr": values["lr"]}
+        line = {
+            "step": step,
+            "loss": values["loss"],
+            "bpb": metrics.bits_per_byte(values["byte_nats"], values["bytes"]),
+            **self._ahead.line(step),
+            "grad_norm": values["grad_norm"],
+            "lr": values["lr"],
+        }
         rate = (line["bytes"] - self._bytes_before) / max(now - self._before, 1e-9)
         self._before, self._bytes_before = now, line["bytes"]
-        self._writer.write({**line, "wall_s": self._wall + now - self._start, "bytes_per_s": rate, "time": time.time()})
-        self._bar.set_postfix(loss=f"{line['loss']:.3f}", bpb=f"{line['bpb']:.3f}", bytes_per_s=f"{rate:.0f}", refresh=False)
+        self._writer.write(
+            {**line, "wall_s": self._wall + now - self._start, "bytes_per_s": rate, "time": time.time()}
+        )
+        self._bar.set_postfix(
+            loss=f"{line['loss']:.3f}", bpb=f"{line['bpb']:.3f}", bytes_per_s=f"{rate:.0f}", refresh=False
+        )
 
     def close(self):
         self._bar.close()
@@ -231,7 +311,8 @@ class _Profiler:
         self._to = min(steps, self._from + length - 1)
 
     def at(self, step, state):
-        """Before a step is started. `state` is waited for at both ends, so that the trace holds whole steps."""
+        """Before a step is started. `state` is waited for at both ends, so that the trace holds whole
+        steps."""
         if step in (self._from, self._to + 1):
             jax.block_until_ready(state)
         if step == self._from:

@@ -1,4 +1,5 @@
-"""Metrics of a run: one JSON object per line in metrics.jsonl, mirrored to a progress bar and, if asked, to TensorBoard.
+"""Metrics of a run: one JSON object per line in metrics.jsonl, mirrored to a progress bar and, if asked, to
+TensorBoard.
 
 A parent process that wants live progress reads the same file.
 """
@@ -16,7 +17,8 @@ WALL_CLOCK = ("wall_s", "bytes_per_s", "time")  # fields that differ between two
 
 
 def read(path) -> list[dict]:
-    """Every line of a metrics file; [] if there is none. A torn last line (the writer was killed) is left out; others: UserError."""
+    """Every line of a metrics file; [] if there is none. A torn last line (the writer was killed) is left
+    out; others: UserError."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             lines = file.read().split("\n")
@@ -59,7 +61,8 @@ def cut(path, step: int) -> dict | None:
 
 
 class Writer:
-    """Appends to a metrics file, flushing each line, so that a killed run loses at most the line it was writing.
+    """Appends to a metrics file, flushing each line, so that a killed run loses at most the line it was
+    writing.
 
     tensorboard: a folder for event files too, or None; needs the extra `tensorboard` (UserError without it).
     """
@@ -98,7 +101,9 @@ class Writer:
             yield
         except OSError as error:
             if disk_full(error):
-                raise RunFailed(f"disk full while writing {self._path}; free some space and run again to resume") from None
+                raise RunFailed(
+                    f"disk full while writing {self._path}; free some space and run again to resume"
+                ) from None
             raise
 
 
@@ -106,8 +111,10 @@ def _board(folder):
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
-        raise UserError("TensorBoard is not installed; install the extra: pip install 'bltjax[tensorboard]' "
-                        "(or make setup EXTRAS=tensorboard)") from None
+        raise UserError(
+            "TensorBoard is not installed; install the extra: pip install 'bltjax[tensorboard]' "
+            "(or make setup EXTRAS=tensorboard)"
+        ) from None
     return SummaryWriter(str(folder))
 
 
@@ -119,5 +126,15 @@ def bits_per_byte(nats: float, count: float) -> float:
 def bar(name: str, done: int, steps: int, shown: bool):
     """Progress bar over steps with an ETA, on standard error."""
     from tqdm import tqdm
+
     each = 0.5 if sys.stderr.isatty() else 30  # seconds: a log keeps every line
-    return tqdm(total=steps, initial=done, desc=name, unit="step", disable=not shown, dynamic_ncols=True, mininterval=each, maxinterval=each)
+    return tqdm(
+        total=steps,
+        initial=done,
+        desc=name,
+        unit="step",
+        disable=not shown,
+        dynamic_ncols=True,
+        mininterval=each,
+        maxinterval=each,
+    )

@@ -1,4 +1,5 @@
-"""AdamW and its learning rate: the paper's numbers (config.training) and the rules that carry them to shorter runs."""
+"""AdamW and its learning rate: the paper's numbers (config.training) and the rules that carry them to shorter
+runs."""
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,14 @@ SCHEDULES = ("cosine", "wsd", "constant")
 def warmup_steps(train, steps: int) -> int:
     """Steps of linear warm-up: as configured, or for -1 min(2000, 10% of the steps), at least 1.
 
-    The paper warms up for 2000 steps (section 4.8), which is 10% of a run of 20,000; shorter runs keep that share.
-    """
+    The paper warms up for 2000 steps (section 4.8), which is 10% of a run of 20,000; shorter runs keep that
+    share. """
     return train.warmup if train.warmup >= 0 else max(1, min(2000, steps // 10))
 
 
 def decay_start(train, steps: int) -> int:
-    """Updates done when the learning rate begins to fall: a state of this step or earlier (past warm-up) knows nothing of `steps`."""
+    """Updates done when the learning rate begins to fall: a state of this step or earlier (past warm-up)
+    knows nothing of `steps`."""
     if train.schedule == "wsd":
         return steps - round(train.decay * steps)
     return steps if train.schedule == "constant" else min(warmup_steps(train, steps), steps)
@@ -28,9 +30,9 @@ def decay_start(train, steps: int) -> int:
 def schedule(train, steps: int):
     """Learning rate as a pure function of the number of updates done: int32 [] -> float32 [].
 
-    Warm-up ends at `lr` in its last step. cosine falls to final_lr · lr at `steps`; wsd stays, then falls linearly from decay_start.
-    Both reach the floor one step after the last update, so that no update is spent at a rate of zero.
-    """
+    Warm-up ends at `lr` in its last step. cosine falls to final_lr · lr at `steps`; wsd stays, then falls
+    linearly from decay_start. Both reach the floor one step after the last update, so that no update is spent
+    at a rate of zero. """
     if train.schedule not in SCHEDULES:
         raise UserError(f"train.schedule: unknown {train.schedule!r}; allowed: {', '.join(SCHEDULES)}")
     if steps < 1:
@@ -43,28 +45,36 @@ def schedule(train, steps: int):
         done = jnp.asarray(done, jnp.float32)
         rise = jnp.minimum(1.0, (done + 1) / warmup) if warmup else 1.0
         gone = jnp.clip((done - start) / max(1, steps - start), 0.0, 1.0)  # of the decay
-        fall = {"cosine": lambda: 0.5 + 0.5 * jnp.cos(jnp.pi * gone), "wsd": lambda: 1 - gone, "constant": lambda: jnp.float32(1)}
+        fall = {
+            "cosine": lambda: 0.5 + 0.5 * jnp.cos(jnp.pi * gone),
+            "wsd": lambda: 1 - gone,
+            "constant": lambda: jnp.float32(1),
+        }
         return jnp.float32(train.lr) * rise * (train.final_lr + (1 - train.final_lr) * fall[train.schedule]())
+
     return lr
 
 
 def optimizer(train, steps: int) -> optax.GradientTransformation:
     """Clip by global norm, then AdamW.
 
-    Weight decay reaches every parameter, gains of norms and hash tables too, as in the paper's and the released code: rows of a
-    table that no n-gram hit in a step decay as well.
-    """
-    adamw = optax.adamw(schedule(train, steps), b1=train.beta1, b2=train.beta2, eps=train.eps, weight_decay=train.weight_decay)
+    Weight decay reaches every parameter, gains of norms and hash tables too, as in the paper's and the
+    released code: rows of a table that no n-gram hit in a step decay as well. """
+    adamw = optax.adamw(
+        schedule(train, steps), b1=train.beta1, b2=train.beta2, eps=train.eps, weight_decay=train.weight_decay
+    )
     parts = [optax.clip_by_global_norm(train.clip)] if train.clip else []
     parts += [adamw] + ([scaled(configs.lr_scales(train))] if train.lr_scale else [])
     return optax.chain(*parts) if len(parts) > 1 else adamw
 
 
 def scaled(factors: dict[str, float]) -> optax.GradientTransformation:
-    """Multiplies the updates of parameters below each path: another learning rate for them, in weight decay too. The longest path counts.
+    """Multiplies the updates of parameters below each path: another learning rate for them, in weight decay
+    too. The longest path counts.
 
     UserError for a path that no parameter has.
     """
+
     def update(updates, state, params=None):
         unused = set(factors)
 
@@ -76,7 +86,10 @@ def scaled(factors: dict[str, float]) -> optax.GradientTransformation:
 
         updates = jax.tree_util.tree_map_with_path(own, updates)
         if unused:
-            raise UserError(f"train.lr_scale: no parameter is below {', '.join(sorted(unused))}; the model has {', '.join(sorted(updates))}")
+            raise UserError(
+                f"train.lr_scale: no parameter is below {', '.join(sorted(unused))}; the model has"
+                f" {', '.join(sorted(updates))}"
+            )
         return updates, state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -1,4 +1,5 @@
-"""A watch on patch sizes: text that changes on the way (another source, another language) changes what a threshold gives, and so the FLOPs."""
+"""A watch on patch sizes: text that changes on the way (another source, another language) changes what a
+threshold gives, and so the FLOPs."""
 
 import numpy as np
 
@@ -14,13 +15,19 @@ class Drift:
         self._away = False
 
     def said(self, step: int) -> str | None:
-        """A line when the mean of the last WINDOW positions leaves the target's 2%, and one when it is back; steps from 1 on, in order."""
+        """A line when the mean of the last WINDOW positions leaves the target's 2%, and one when it is back;
+        steps from 1 on, in order."""
         first = int(np.searchsorted(self._slots, self._slots[step - 1] - WINDOW, side="right")) - 1
         if first < 0:
             return None
-        size = (self._slots[step - 1] - self._slots[first]) / max(1, self._patches[step - 1] - self._patches[first])
+        size = (self._slots[step - 1] - self._slots[first]) / max(
+            1, self._patches[step - 1] - self._patches[first]
+        )
         away = abs(size / self._target - 1) > (BACK if self._away else TOLERANCE)
         if away == self._away:
             return None
         self._away = away
-        return f"step {step}: patches are of {size:.3f} bytes over the last {WINDOW:,}, {size / self._target - 1:+.1%} {'off' if away else 'of'} the target of {self._target:g}"
+        return (
+            f"step {step}: patches are of {size:.3f} bytes over the last {WINDOW:,},"
+            f" {size / self._target - 1:+.1%} {'off' if away else 'of'} the target of {self._target:g}"
+        )

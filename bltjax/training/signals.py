@@ -1,4 +1,5 @@
-"""How a run ends before its last step: interrupted, out of disk, or no longer finite. Each is one line for the user."""
+"""How a run ends before its last step: interrupted, out of disk, or no longer finite. Each is one line for
+the user."""
 
 import contextlib
 import errno
@@ -9,7 +10,8 @@ from bltjax.errors import UserError
 
 
 class RunFailed(UserError):
-    """The run cannot go on. The line says why and which checkpoint is whole; running again resumes from that one."""
+    """The run cannot go on. The line says why and which checkpoint is whole; running again resumes from that
+    one."""
 
 
 class Interrupted(RunFailed):
@@ -32,6 +34,7 @@ def disk_full(error: BaseException | None) -> bool:
 
 class Request:
     """Whether somebody asked the run to stop: `signal` is the name of the signal, or empty."""
+
     signal = ""
 
     def reached(self, step: int) -> bool:
@@ -40,10 +43,12 @@ class Request:
 
 
 class SharedRequest(Request):
-    """The same of a run of several processes: one of them is asked, and all stop after the same step, which JAX's runtime finds."""
+    """The same of a run of several processes: one of them is asked, and all stop after the same step, which
+    JAX's runtime finds."""
 
     def reached(self, step: int) -> bool:
         from jax.experimental import multihost_utils
+
         if multihost_utils.reached_preemption_sync_point(step):
             self.signal = "SIGTERM"
         return bool(self.signal)
@@ -51,13 +56,13 @@ class SharedRequest(Request):
 
 @contextlib.contextmanager
 def on_signals(joined: bool = False, shared: bool = False):
-    """Yields a Request that SIGTERM or SIGINT fills. A second signal acts as it would without us, so a stuck run can still be ended.
+    """Yields a Request that SIGTERM or SIGINT fills. A second signal acts as it would without us, so a stuck
+    run can still be ended.
 
-    Only the main thread may set handlers; elsewhere the request is never filled.
-    joined: this process is one of several, where SIGTERM is the runtime's: it tells all processes, from the moment they are joined.
-    SIGINT is then passed on as SIGTERM. shared: so is the run; another run of a joined process, which makes something that all wait
-    for, goes on to its end.
-    """
+    Only the main thread may set handlers; elsewhere the request is never filled. joined: this process is one
+    of several, where SIGTERM is the runtime's: it tells all processes, from the moment they are joined.
+    SIGINT is then passed on as SIGTERM. shared: so is the run; another run of a joined process, which makes
+    something that all wait for, goes on to its end. """
     request = SharedRequest() if shared else Request()
     if joined and not shared:
         yield request

@@ -1,14 +1,15 @@
 """Look-up tables: hash n-grams and token embeddings. Most of a model's parameters, and none of its FLOPs.
 
-On a mesh a table is never gathered, nor is its gradient summed over devices: every device owns some rows (cut over `data`) and some
-features of them (cut over `replica` and `model`). A device asks the owners for the rows that its bytes name, each once, however often
-they occur; what comes back is spread and summed over the tables here. A gradient goes the same way: summed here by row, sent to the
-row's owner, added there. So a device looks up about as many rows as its own bytes name, whatever the number of devices, and what moves is a
-few activations each way, whatever the size of the tables.
+On a mesh a table is never gathered, nor is its gradient summed over devices: every device owns some rows (cut
+over `data`) and some features of them (cut over `replica` and `model`). A device asks the owners for the rows
+that its bytes name, each once, however often they occur; what comes back is spread and summed over the tables
+here. A gradient goes the same way: summed here by row, sent to the row's owner, added there. So a device
+looks up about as many rows as its own bytes name, whatever the number of devices, and what moves is a few
+activations each way, whatever the size of the tables.
 
-Lists of requests have a fixed length, SHARE of the longest that evenly spread hashes could need. If some owner is asked for more, there
-is another round, and another: what is computed never depends on the length, only the time does.
-"""
+Lists of requests have a fixed length, SHARE of the longest that evenly spread hashes could need. If some
+owner is asked for more, there is another round, and another: what is computed never depends on the length,
+only the time does. """
 
 import functools
 from typing import NamedTuple
@@ -19,13 +20,15 @@ from jax.sharding import PartitionSpec as P
 
 from bltjax.parallel import sharding
 
-# Requests that an owner's list holds, of those that would be its share if no row were named twice. Of 262,144 bytes of English
-# text some 40% of the n-grams of 3 to 8 bytes are different ones, so that one round is enough; a few rows of text take two.
+# Requests that an owner's list holds, of those that would be its share if no row were named twice. Of 262,144
+# bytes of English text some 40% of the n-grams of 3 to 8 bytes are different ones, so that one round is
+# enough; a few rows of text take two.
 SHARE = 0.5
 
 
 def lookup(tables_SxRxD, ids_BxSxT, dtype: str, path: tuple[str, ...]):
-    """Sum over the tables S of the rows that the ids name: `dtype` [B,T,D]. An id below 0 names no row and adds 0.
+    """Sum over the tables S of the rows that the ids name: `dtype` [B,T,D]. An id below 0 names no row and
+    adds 0.
 
     tables float32, ids int32 below R. path: the parameter's, by which its layout is found.
     """
@@ -36,12 +39,21 @@ def lookup(tables_SxRxD, ids_BxSxT, dtype: str, path: tuple[str, ...]):
     if rows != "data":  # a table of so few rows that they cannot be cut: like any weight
         whole = jax.lax.with_sharding_constraint(tables_SxRxD, jax.sharding.NamedSharding(mesh, P()))
         return sharding.rows(reference(whole, ids_BxSxT).astype(dtype))
-    return _sharded(tables_SxRxD, ids_BxSxT, dtype, mesh, (features,) if isinstance(features, str) else features or ())
+    return _sharded(
+        tables_SxRxD, ids_BxSxT, dtype, mesh, (features,) if isinstance(features, str) else features or ()
+    )
 
 
 def reference(tables_SxRxD, ids_BxSxT):
-    """What the sharded path must equal: float32 [B,T,D]. A sum table by table: one look-up of all would write [B,S,T,D] first."""
-    return functools.reduce(jnp.add, (_found(jnp.asarray(tables_SxRxD)[s], ids_BxSxT[:, s]).astype(jnp.float32) for s in range(tables_SxRxD.shape[0])))
+    """What the sharded path must equal: float32 [B,T,D]. A sum table by table: one look-up of all would write
+    [B,S,T,D] first."""
+    return functools.reduce(
+        jnp.add,
+        (
+            _found(jnp.asarray(tables_SxRxD)[s], ids_BxSxT[:, s]).astype(jnp.float32)
+            for s in range(tables_SxRxD.shape[0])
+        ),
+    )
 
 
 def _found(table_RxD, ids):
@@ -51,8 +63,10 @@ def _found(table_RxD, ids):
 
 
 class Requests(NamedTuple):
-    """What one device asks for: N = S·M ids of S tables at M positions, equal ones once. First in the order of what is asked for, owner by
-    owner, then in that of the positions. Places count within an owner's list; owners, along `data`; there is one more for ids below 0."""
+    """What one device asks for: N = S·M ids of S tables at M positions, equal ones once. First in the order
+    of what is asked for, owner by owner, then in that of the positions. Places count within an owner's list;
+    owners, along `data`; there is one more for ids below 0. """
+
     row_N: jax.Array  # int32: table · rows + row, as the owner counts its own
     owner_N: jax.Array  # int32
     place_N: jax.Array  # int32
@@ -67,15 +81,27 @@ def _requests(ids_SxM, rows: int, owners: int) -> Requests:
     S, M = ids_SxM.shape
     each = S * rows
     table = jnp.arange(S, dtype=jnp.int32)[:, None]
-    key = jnp.where(ids_SxM >= 0, ids_SxM // rows * each + table * rows + ids_SxM % rows, owners * each).reshape(-1)
+    key = jnp.where(
+        ids_SxM >= 0, ids_SxM // rows * each + table * rows + ids_SxM % rows, owners * each
+    ).reshape(-1)
     key, order = jax.lax.sort((key, jnp.arange(S * M, dtype=jnp.int32)), num_keys=1)
     owner = key // each
     first = jnp.concatenate([jnp.ones((1,), bool), key[1:] != key[:-1]])
     number = jnp.cumsum(first, dtype=jnp.int32) - 1  # equal requests share one
-    counts = jnp.sum((owner[None] == jnp.arange(owners, dtype=jnp.int32)[:, None]) & first[None], axis=1, dtype=jnp.int32)
+    counts = jnp.sum(
+        (owner[None] == jnp.arange(owners, dtype=jnp.int32)[:, None]) & first[None], axis=1, dtype=jnp.int32
+    )
     place = number - jnp.concatenate([jnp.zeros((1,), jnp.int32), jnp.cumsum(counts, dtype=jnp.int32)])[owner]
     _, owner_back, place_back = jax.lax.sort((order, owner, place), num_keys=1)
-    return Requests(key % each, owner, place, first & (owner < owners), owner_back.reshape(S, M), place_back.reshape(S, M), jnp.max(counts))
+    return Requests(
+        key % each,
+        owner,
+        place,
+        first & (owner < owners),
+        owner_back.reshape(S, M),
+        place_back.reshape(S, M),
+        jnp.max(counts),
+    )
 
 
 def _length(requests: int, owners: int, rows: int) -> int:
@@ -84,15 +110,22 @@ def _length(requests: int, owners: int, rows: int) -> int:
 
 
 def _wanted(asked: Requests, turn, length: int, owners: int):
-    """Rows that every device wants of this one in a round, int32 [owners, length]; -1 where a list is shorter."""
+    """Rows that every device wants of this one in a round, int32 [owners, length]; -1 where a list is
+    shorter."""
     now = asked.first_N & (asked.place_N // length == turn)
     at = jnp.where(now, asked.owner_N * length + asked.place_N % length, owners * length)
-    lists = jnp.full((owners * length,), -1, jnp.int32).at[at].set(asked.row_N, mode="drop").reshape(owners, length)
+    lists = (
+        jnp.full((owners * length,), -1, jnp.int32)
+        .at[at]
+        .set(asked.row_N, mode="drop")
+        .reshape(owners, length)
+    )
     return jax.lax.all_to_all(lists, "data", split_axis=0, concat_axis=0)
 
 
 def _places(asked: Requests, s: int, turn, length: int, owners: int):
-    """Where the rows of table s stand among all lists of a round, int32 [M]; -1: not in this round, or nowhere."""
+    """Where the rows of table s stand among all lists of a round, int32 [M]; -1: not in this round, or
+    nowhere."""
     now = (asked.place_SxM[s] // length == turn) & (asked.owner_SxM[s] < owners)
     return jnp.where(now, asked.owner_SxM[s] * length + asked.place_SxM[s] % length, -1)
 
@@ -122,19 +155,31 @@ def _sharded(tables, ids, dtype, mesh, features):
         def round_(state):
             turn, total = state
             found = _found(flat, _wanted(asked, turn, length, owners)).astype(dtype)
-            given = jax.lax.all_to_all(found, "data", split_axis=0, concat_axis=0).reshape(owners * length, width)
+            given = jax.lax.all_to_all(found, "data", split_axis=0, concat_axis=0).reshape(
+                owners * length, width
+            )
             for s in range(S):
                 total = total + _found(given, _places(asked, s, turn, length, owners)).astype(total.dtype)
             return turn + 1, total
 
         start = jnp.int32(0), jnp.zeros((everyones.shape[1], width), jnp.float32)
-        total = jax.lax.while_loop(lambda state: state[0] < rounds, round_, start)[1].astype(dtype).reshape(-1, b, T, width)
-        home = jax.lax.all_to_all(total, "replica", split_axis=0, concat_axis=2) if "replica" in features else total[0][:, :, None]
+        total = (
+            jax.lax.while_loop(lambda state: state[0] < rounds, round_, start)[1]
+            .astype(dtype)
+            .reshape(-1, b, T, width)
+        )
+        home = (
+            jax.lax.all_to_all(total, "replica", split_axis=0, concat_axis=2)
+            if "replica" in features
+            else total[0][:, :, None]
+        )
         home = jax.lax.all_gather(home, "model", axis=3) if "model" in features else home
         return home.reshape(b, T, -1)
 
     layout, by_row = P(None, "data", features or None), P(sharding.BATCH)
-    return jax.shard_map(own, mesh=mesh, in_specs=(layout, by_row), out_specs=by_row, check_vma=False)(tables, ids)
+    return jax.shard_map(own, mesh=mesh, in_specs=(layout, by_row), out_specs=by_row, check_vma=False)(
+        tables, ids
+    )
 
 
 def _sharded_forward(tables, ids, dtype, mesh, features):
@@ -150,8 +195,14 @@ def _sharded_backward(dtype, mesh, features, kept, g):
         b, T, _ = g.shape
         replicas, parts = (mesh.shape[axis] if axis in features else 1 for axis in ("replica", "model"))
         mine = jax.lax.axis_index("model") if "model" in features else 0
-        g = jax.lax.dynamic_index_in_dim(g.reshape(b, T, replicas, parts, width), mine, axis=3, keepdims=False)
-        g = jax.lax.all_to_all(g, "replica", split_axis=2, concat_axis=0) if "replica" in features else g[:, :, 0]
+        g = jax.lax.dynamic_index_in_dim(
+            g.reshape(b, T, replicas, parts, width), mine, axis=3, keepdims=False
+        )
+        g = (
+            jax.lax.all_to_all(g, "replica", split_axis=2, concat_axis=0)
+            if "replica" in features
+            else g[:, :, 0]
+        )
         g = g.reshape(-1, width).astype(tables.dtype)
         everyones = _everyones(ids, features)
         asked = _requests(everyones, rows, owners)
@@ -163,10 +214,18 @@ def _sharded_backward(dtype, mesh, features, kept, g):
             sums = jnp.zeros((owners * length, width), tables.dtype)
             for s in range(S):
                 sums = _added(sums, _places(asked, s, turn, length, owners), g)
-            sent = jax.lax.all_to_all(sums.reshape(owners, length, width), "data", split_axis=0, concat_axis=0)
-            return turn + 1, _added(total, _wanted(asked, turn, length, owners).reshape(-1), sent.reshape(-1, width))
+            sent = jax.lax.all_to_all(
+                sums.reshape(owners, length, width), "data", split_axis=0, concat_axis=0
+            )
+            return turn + 1, _added(
+                total, _wanted(asked, turn, length, owners).reshape(-1), sent.reshape(-1, width)
+            )
 
-        total = jax.lax.while_loop(lambda state: state[0] < rounds, round_, (jnp.int32(0), jnp.zeros((S * rows, width), tables.dtype)))[1]
+        total = jax.lax.while_loop(
+            lambda state: state[0] < rounds,
+            round_,
+            (jnp.int32(0), jnp.zeros((S * rows, width), tables.dtype)),
+        )[1]
         return (total if "replica" in features else jax.lax.psum(total, "replica")).reshape(S, rows, width)
 
     layout, by_row = P(None, "data", features or None), P(sharding.BATCH)

@@ -50,8 +50,9 @@ def _maximum_backward(kept, g):
 _maximum.defvjp(_maximum_forward, _maximum_backward)
 
 
-# Rows of a batch know nothing of one another, which a partitioner cannot see in a flat list of segments: on a mesh these three run on
-# every device's own rows.
+# Rows of a batch know nothing of one another, which a partitioner cannot see in a flat list of segments: on a
+# mesh these three run on every device's own rows.
+
 
 def maximum(x_BxTxC, ids_BxT, patches: int):
     """Largest value over each patch's bytes, [B,P,C]; 0 for a patch without bytes."""

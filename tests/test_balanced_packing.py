@@ -1,10 +1,11 @@
-"""Rows packed together: every unit once, never over either capacity, cut at patch starts, nearly full of both, in a repeatable order."""
+"""Rows packed together: every unit once, never over either capacity, cut at patch starts, nearly full of
+both, in a repeatable order."""
 
 import numpy as np
 import pytest
+from test_packing import random_documents, random_lengths
 
 from bltjax.data import batches, packing
-from test_packing import random_documents, random_lengths
 
 
 def some(seed, count, mean=400, size=6.0, spread=0.25):
@@ -12,7 +13,9 @@ def some(seed, count, mean=400, size=6.0, spread=0.25):
     rng = np.random.default_rng(seed)
     documents = random_documents(seed, rng.exponential(mean, count).astype(int) + 1)
     sizes = size * np.exp(spread * rng.normal(size=count))
-    lengths = [random_lengths(seed * 1000 + i, [d], 1 / s)[0] for i, (d, s) in enumerate(zip(documents, sizes))]
+    lengths = [
+        random_lengths(seed * 1000 + i, [d], 1 / s)[0] for i, (d, s) in enumerate(zip(documents, sizes))
+    ]
     return documents, lengths
 
 
@@ -28,8 +31,12 @@ def check(packed, plan):
     offsets = plan.offset
     for r in range(len(plan)):
         at = slice(plan.first[r], plan.first[r + 1])
-        assert offsets[plan.first[r]] == 0 and np.array_equal(offsets[at][1:], np.cumsum(plan.length[at])[:-1])
-    starts = packed.starts | (np.bincount(packed.ends[:-1] + 1, minlength=len(packed.ids) + 1)[:len(packed.ids)] > 0)
+        assert offsets[plan.first[r]] == 0 and np.array_equal(
+            offsets[at][1:], np.cumsum(plan.length[at])[:-1]
+        )
+    starts = packed.starts | (
+        np.bincount(packed.ends[:-1] + 1, minlength=len(packed.ids) + 1)[: len(packed.ids)] > 0
+    )
     total = np.concatenate([[0], np.cumsum(starts)])
     named = total[plan.source + plan.length] - total[plan.source + 1]
     at_start = starts[plan.source + 1]
@@ -49,7 +56,10 @@ def test_every_unit_once_and_never_too_much(T, P, together):
     at_start = check(packed, plan)
     assert at_start.all() or T == 64  # patches longer than a row do occur there
     again = packing.plan_byte_rows(packed, T, P, order, together, seed=3)
-    assert all(np.array_equal(getattr(plan, name), getattr(again, name)) for name in ("first", "source", "length", "offset", "patches"))
+    assert all(
+        np.array_equal(getattr(plan, name), getattr(again, name))
+        for name in ("first", "source", "length", "offset", "patches")
+    )
     batch = packing.fill(packed, plan, np.arange(len(plan)))
     assert int(batch["loss_mask"].sum()) == sum(len(d) + 1 for d in documents) + 2
     assert ((batch["patch_doc_ids"] > 0).sum(1) == packing.counts(packed, plan)["patches"]).all()
@@ -71,11 +81,18 @@ def test_rows_are_full_of_both(size):
     packed = packing.byte_documents(documents, lengths)
     T = 4096
     mean = sum(int(np.sum(one)) for one in lengths) / sum(map(len, lengths))
-    plan = packing.plan_byte_rows(packed, T, batches.patch_capacity(T, mean, 1.02, multiple=1), np.arange(len(packed)), together=256)
+    plan = packing.plan_byte_rows(
+        packed, T, batches.patch_capacity(T, mean, 1.02, multiple=1), np.arange(len(packed)), together=256
+    )
     counts = packing.counts(packed, plan)
-    assert counts["slots"].sum() / (len(plan) * T) > 0.97 and counts["patches"].sum() / (len(plan) * plan.patch_capacity) > 0.95
+    assert (
+        counts["slots"].sum() / (len(plan) * T) > 0.97
+        and counts["patches"].sum() / (len(plan) * plan.patch_capacity) > 0.95
+    )
     first = np.searchsorted(packed.ends, plan.source[plan.first[:-1]], side="right") - 1
-    assert np.corrcoef(first, np.arange(len(first)))[0, 1] > 0.8  # over many blocks, documents come in their order
+    assert (
+        np.corrcoef(first, np.arange(len(first)))[0, 1] > 0.8
+    )  # over many blocks, documents come in their order
 
 
 def test_rows_of_a_block_are_shuffled():
@@ -84,6 +101,11 @@ def test_rows_of_a_block_are_shuffled():
     other = batches.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1, together=32)
     assert all(np.array_equal(a, b) for a, b in zip(rows.batch(3).values(), other.batch(3).values()))
     ends = packing.byte_documents(documents).ends
-    neighbours = lambda rows: np.mean(np.diff(np.searchsorted(ends, (plan := rows.chunks[0].plan()).source[plan.first[:-1]], side="right")) == 0)
+    neighbours = lambda rows: np.mean(
+        np.diff(np.searchsorted(ends, (plan := rows.chunks[0].plan()).source[plan.first[:-1]], side="right"))
+        == 0
+    )
     in_order = batches.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1)
-    assert neighbours(rows) < 0.7 * neighbours(in_order)  # in order, a document of eight rows fills neighbours
+    assert neighbours(rows) < 0.7 * neighbours(
+        in_order
+    )  # in order, a document of eight rows fills neighbours

@@ -9,12 +9,18 @@ import re
 import numpy as np
 import pytest
 
-from bltjax.report import findings, plot, report as reporting, rows, runs as reading, sections, tables
-
-from bltjax.science import bootstrap
 from bltjax.errors import UserError
+from bltjax.report import findings, plot, rows, sections, tables
+from bltjax.report import report as reporting
+from bltjax.report import runs as reading
+from bltjax.science import bootstrap
 
-LAWS = {"bpe": (60.0, 0.132), "blt-entropy": (85.0, 0.145), "blt-space": (70.0, 0.137), "blt-strided": (66.0, 0.131)}
+LAWS = {
+    "bpe": (60.0, 0.132),
+    "blt-entropy": (85.0, 0.145),
+    "blt-space": (70.0, 0.137),
+    "blt-strided": (66.0, 0.131),
+}
 BUDGETS = (1e11, 3e11, 1e12)
 DOCUMENTS = 60
 
@@ -29,19 +35,42 @@ def law(family: str, flops: float) -> float:
     return a * flops**-alpha
 
 
-def held_out(bpb: float, seed: int = 0, family_noise: float = 0.004) -> dict:
-    """Documents whose difficulty all families share, with a little noise of each family's own; together exactly bpb."""
+def test(bpb: float, seed: int = 0, family_noise: float = 0.004) -> dict:
+    """Documents whose difficulty all families share, with a little noise of each family's own; together
+    exactly bpb."""
     hard = np.random.default_rng(0)
     sizes = (hard.lognormal(8.5, 1.0, DOCUMENTS)).astype(int) + 200
-    level = np.exp(hard.normal(0, 0.25, DOCUMENTS)) * np.exp(np.random.default_rng(seed + 1).normal(0, family_noise, DOCUMENTS))
+    level = np.exp(hard.normal(0, 0.25, DOCUMENTS)) * np.exp(
+        np.random.default_rng(seed + 1).normal(0, family_noise, DOCUMENTS)
+    )
     nats = sizes * level
     nats *= bpb * math.log(2) * sizes.sum() / nats.sum()
     documents = [{"bytes": int(n), "nats": float(x), "eos_nats": 2.5} for n, x in zip(sizes, nats)]
-    return {"bpb": bpb, "eos_nats": 2.5 * DOCUMENTS, "bytes": int(sizes.sum()), "documents": documents, "patch_size": 4.4}
+    return {
+        "bpb": bpb,
+        "eos_nats": 2.5 * DOCUMENTS,
+        "bytes": int(sizes.sum()),
+        "documents": documents,
+        "patch_size": 4.4,
+    }
 
 
-def add_run(root, family, budget, *, bpb=None, tuning=None, lr=1e-3, vocab=1024, name=None, share=0.7, documents=None, noise_seed=None,
-            finished=True, seed=0):
+def add_run(
+    root,
+    family,
+    budget,
+    *,
+    bpb=None,
+    validation=None,
+    lr=1e-3,
+    vocab=1024,
+    name=None,
+    share=0.7,
+    documents=None,
+    noise_seed=None,
+    finished=True,
+    seed=0,
+):
     """One run directory; returns its path."""
     token = family == "bpe"
     bpb = law(family, budget) if bpb is None else bpb
@@ -49,38 +78,98 @@ def add_run(root, family, budget, *, bpb=None, tuning=None, lr=1e-3, vocab=1024,
     path = pathlib.Path(root) / name
     flops_per_byte = 30_000 if token else 45_000
     train_bytes = int(budget / flops_per_byte / 3)
-    model = dict(kind="token", vocab=vocab, width=128) if token else dict(kind="blt", vocab=260, local=dict(width=64))
-    write(path / "config.json", {
-        "schema_version": 1, "experiment": "fabricated", "versions": {"python": "3.11.2", "jax": "0.10.2"}, "cores": 1, "platform": "cpu",
-        "data_fingerprint": "abc", "created": "2026-01-01T00:00:00Z",
-        "config": dict(name=name, family=family, size="", seed=seed, budget_flops=budget, model=model, data=dict(context=512, rows=8),
-                       patching=dict(scheme="none" if token else family[4:], size=1.0 if token else 4.5),
-                       tokenizer=dict(kind="trained", vocab=vocab, bytes_per_token=3.2) if token else dict(kind="none", vocab=0),
-                       train=dict(lr=lr))})
-    entropy = dict(fingerprint="e1e2", train_flops=2.5e10, forward_flops_per_byte=9000.0, params=123_456, bpb=2.6)
+    model = (
+        dict(kind="token", vocab=vocab, width=128)
+        if token
+        else dict(kind="blt", vocab=260, local=dict(width=64))
+    )
+    write(
+        path / "config.json",
+        {
+            "schema_version": 1,
+            "experiment": "fabricated",
+            "versions": {"python": "3.11.2", "jax": "0.10.2"},
+            "cores": 1,
+            "platform": "cpu",
+            "data_fingerprint": "abc",
+            "created": "2026-01-01T00:00:00Z",
+            "config": dict(
+                name=name,
+                family=family,
+                size="",
+                seed=seed,
+                budget_flops=budget,
+                model=model,
+                data=dict(context=512, rows=8),
+                patching=dict(scheme="none" if token else family[4:], size=1.0 if token else 4.5),
+                tokenizer=(
+                    dict(kind="trained", vocab=vocab, bytes_per_token=3.2)
+                    if token
+                    else dict(kind="none", vocab=0)
+                ),
+                train=dict(lr=lr),
+            ),
+        },
+    )
+    entropy = dict(
+        fingerprint="e1e2", train_flops=2.5e10, forward_flops_per_byte=9000.0, params=123_456, bpb=2.6
+    )
     exact = dict(encoder=1.0, latent=10 * (1 - share), decoder=10 * share - 1)
-    write(path / "planned.json", dict(
-        steps=200, train_bytes=train_bytes, train_flops=budget * 1.002, executed_flops=budget * 1.2, patch_size=3.21 if token else 4.52,
-        flops_per_byte_exact=flops_per_byte, flops_per_byte_paper=flops_per_byte * 0.9,
-        params=dict(total=900_000, hash=0 if token else 300_000),
-        threshold=1.4 if family == "blt-entropy" else None, delta=None, bytes_per_batch=4000, budget_flops=budget,
-        packing_efficiency=dict(bytes=0.97, patches=0.88), entropy_model=entropy if family == "blt-entropy" else None,
-        **({} if token else dict(flops_components=exact))))
+    write(
+        path / "planned.json",
+        dict(
+            steps=200,
+            train_bytes=train_bytes,
+            train_flops=budget * 1.002,
+            executed_flops=budget * 1.2,
+            patch_size=3.21 if token else 4.52,
+            flops_per_byte_exact=flops_per_byte,
+            flops_per_byte_paper=flops_per_byte * 0.9,
+            params=dict(total=900_000, hash=0 if token else 300_000),
+            threshold=1.4 if family == "blt-entropy" else None,
+            delta=None,
+            bytes_per_batch=4000,
+            budget_flops=budget,
+            packing_efficiency=dict(bytes=0.97, patches=0.88),
+            entropy_model=entropy if family == "blt-entropy" else None,
+            **({} if token else dict(flops_components=exact)),
+        ),
+    )
     steps = np.arange(1, 201)
     noise = np.random.default_rng(7).normal(0, 0.05, 200)
     reached = steps if finished else steps[:50]
     with (path / "metrics.jsonl").open("w") as file:
         for s in reached:
             fraction = s / 200
-            line = dict(step=int(s), loss=1.0, bpb=float(bpb * fraction**-0.18 + noise[s - 1]), bytes=int(train_bytes * fraction),
-                        patch_size=4.5, useful_flops=budget * 1.002 * fraction, executed_flops=budget * 1.2 * fraction)
+            line = dict(
+                step=int(s),
+                loss=1.0,
+                bpb=float(bpb * fraction**-0.18 + noise[s - 1]),
+                bytes=int(train_bytes * fraction),
+                patch_size=4.5,
+                useful_flops=budget * 1.002 * fraction,
+                executed_flops=budget * 1.2 * fraction,
+            )
             file.write(json.dumps(line) + "\n")
     if finished:
-        scored = held_out(bpb, noise_seed if noise_seed is not None else sum(family.encode()) + int(budget % 9973))
+        scored = test(
+            bpb, noise_seed if noise_seed is not None else sum(family.encode()) + int(budget % 9973)
+        )
         if documents is not None:
             scored["documents"] = documents
-        write(path / "eval.json", {"schema_version": 1, "held_out": scored, "tuning": {"bpb": tuning or bpb * 1.01}, "upper_bound": token})
-        write(path / "done.json", dict(realized_flops=budget * 1.002, wall_s=60.0, finished="2026-01-01T00:10:00Z"))
+        write(
+            path / "eval.json",
+            {
+                "schema_version": 1,
+                "test": scored,
+                "validation": {"bpb": validation or bpb * 1.01},
+                "upper_bound": token,
+            },
+        )
+        write(
+            path / "done.json",
+            dict(realized_flops=budget * 1.002, wall_s=60.0, finished="2026-01-01T00:10:00Z"),
+        )
     return path
 
 
@@ -98,7 +187,10 @@ def reported(tmp_path_factory):
     half = add_run(root, "blt-strided", 1e11, finished=False)
     with (half / "metrics.jsonl").open("a") as file:
         file.write('{"step": 51, "bp')  # killed while it wrote
-    write(root / "blt-strided-3e11" / "failed.json", {"error": "disk full while writing\n metrics.jsonl", "time": 0})
+    write(
+        root / "blt-strided-3e11" / "failed.json",
+        {"error": "disk full while writing\n metrics.jsonl", "time": 0},
+    )
     return reporting.report(root), root
 
 
@@ -110,7 +202,7 @@ def test_bits_per_byte_of_sums_not_mean_of_ratios():
 
 
 def test_resampling_is_deterministic_and_chunks_do_not_change_it(monkeypatch):
-    rows_ = held_out(2.0)["documents"]
+    rows_ = test(2.0)["documents"]
     nats, sizes = [[r["nats"] for r in rows_]], [r["bytes"] for r in rows_]
     whole = bootstrap.resample(nats, sizes, 300)
     monkeypatch.setattr(bootstrap, "CELLS", 60 * 7)
@@ -129,7 +221,7 @@ def test_interval_covers_about_as_often_as_it_says():
 
 
 def test_pairing_reduces_the_variance_of_a_difference():
-    a, b = held_out(2.0, 1)["documents"], held_out(1.98, 2)["documents"]
+    a, b = test(2.0, 1)["documents"], test(1.98, 2)["documents"]
     samples = bootstrap.resample_runs({"a": a, "b": b})
     alone = bootstrap.resample_runs({"b": b}, seed=1)["b"]
     assert np.std(samples["a"] - samples["b"]) < 0.1 * np.std(samples["a"] - alone)
@@ -139,35 +231,35 @@ def test_pairing_reduces_the_variance_of_a_difference():
 
 def test_documents_that_differ_or_are_too_few_are_not_paired(tmp_path):
     experiment(tmp_path, ("bpe", "blt-space"))
-    other = held_out(2.0)["documents"][:-1]
+    other = test(2.0)["documents"][:-1]
     add_run(tmp_path, "blt-space", 3e11, documents=other)
     add_run(tmp_path, "blt-space", 1e12, documents=other[:1])
     pairs = {p["budget_flops"]: p for p in reporting.report(tmp_path)["pairs"]}
-    assert pairs[1e11]["low"] is not None and pairs[3e11]["note"] == "held-out documents differ"
+    assert pairs[1e11]["low"] is not None and pairs[3e11]["note"] == "test documents differ"
     assert pairs[1e12]["low"] is None and not pairs[1e12]["excludes_zero"]
 
 
 # Choice and sweeps
 
 
-def test_choice_is_by_tuning_text_and_never_by_held_out(tmp_path):
-    add_run(tmp_path, "bpe", 1e11, lr=1e-3, bpb=2.0, tuning=2.2, name="a")
-    add_run(tmp_path, "bpe", 1e11, lr=2e-3, bpb=2.1, tuning=2.1, name="b")
-    add_run(tmp_path, "bpe", 1e11, lr=4e-3, bpb=1.9, tuning=2.3, name="c")
+def test_choice_is_by_validation_text_and_never_by_test(tmp_path):
+    add_run(tmp_path, "bpe", 1e11, lr=1e-3, bpb=2.0, validation=2.2, name="a")
+    add_run(tmp_path, "bpe", 1e11, lr=2e-3, bpb=2.1, validation=2.1, name="b")
+    add_run(tmp_path, "bpe", 1e11, lr=4e-3, bpb=1.9, validation=2.3, name="c")
     result = reporting.report(tmp_path)
     assert [r["name"] for r in result["runs"]] == ["b"] and len(result["all_runs"]) == 3
     assert {r["name"]: r["chosen"] for r in result["all_runs"]} == {"a": False, "b": True, "c": False}
 
 
 def test_sweep_table_and_edge_of_the_grid(tmp_path):
-    for lr, tuning in ((1e-3, 2.3), (2e-3, 2.1), (4e-3, 2.0), (8e-3, 2.2)):
-        add_run(tmp_path, "bpe", 1e11, lr=lr, tuning=tuning, name=f"bpe-{lr}")
-        add_run(tmp_path, "blt-space", 1e11, lr=lr, tuning=3 - lr, name=f"space-{lr}")
+    for lr, validation in ((1e-3, 2.3), (2e-3, 2.1), (4e-3, 2.0), (8e-3, 2.2)):
+        add_run(tmp_path, "bpe", 1e11, lr=lr, validation=validation, name=f"bpe-{lr}")
+        add_run(tmp_path, "blt-space", 1e11, lr=lr, validation=3 - lr, name=f"space-{lr}")
     found = {s["family"]: s for s in reporting.report(tmp_path)["sweeps"]}
     assert set(found) == {"bpe", "blt-space"} and found["bpe"]["key"] == "train.lr"
     assert (found["bpe"]["chosen"], found["bpe"]["edge"]) == (4e-3, False)
     assert (found["blt-space"]["chosen"], found["blt-space"]["edge"]) == (8e-3, True)
-    assert [v["tuning_bpb"] for v in found["bpe"]["values"]] == [2.3, 2.1, 2.0, 2.2]
+    assert [v["validation_bpb"] for v in found["bpe"]["values"]] == [2.3, 2.1, 2.0, 2.2]
     page = (tmp_path / "report" / "report.html").read_text()
     assert "at the edge of the grid" in page and (tmp_path / "report" / "learning_rate_sweep.png").exists()
 
@@ -175,7 +267,15 @@ def test_sweep_table_and_edge_of_the_grid(tmp_path):
 def test_a_vocabulary_sweep_at_two_learning_rates_is_not_mixed(tmp_path):
     for vocab in (512, 1024, 2048):
         for lr in (1e-3, 2e-3):
-            add_run(tmp_path, "bpe", 1e11, lr=lr, vocab=vocab, tuning=2 + abs(math.log2(vocab) - 10) / 10 + lr, name=f"v{vocab}-{lr}")
+            add_run(
+                tmp_path,
+                "bpe",
+                1e11,
+                lr=lr,
+                vocab=vocab,
+                validation=2 + abs(math.log2(vocab) - 10) / 10 + lr,
+                name=f"v{vocab}-{lr}",
+            )
     found = [s for s in reporting.report(tmp_path)["sweeps"] if s["key"] == "tokenizer.vocab"]
     assert len(found) == 2 and all(s["chosen"] == 1024 and not s["edge"] for s in found)
     assert sorted(s["fixed"]["train.lr"] for s in found) == [1e-3, 2e-3]
@@ -193,7 +293,9 @@ def test_rows_equal_the_run_directories(reported):
     planned = json.loads((root / "blt-entropy-3e11" / "planned.json").read_text())
     assert row["bpb"] == law("blt-entropy", 3e11) and row["patch_size"] == 4.52 and row["patch_target"] == 4.5
     assert row["deviation_percent"] == pytest.approx(0.2) and row["executed_flops"] == pytest.approx(3.6e11)
-    assert row["flops_with_entropy_model"] == pytest.approx(row["realized_flops"] + 9000 * planned["train_bytes"])
+    assert row["flops_with_entropy_model"] == pytest.approx(
+        row["realized_flops"] + 9000 * planned["train_bytes"]
+    )
     assert row["params_without_hash"] == 600_000 and row["bpb_low"] < row["bpb"] < row["bpb_high"]
     assert next(r for r in result["runs"] if r["family"] == "bpe")["upper_bound"] is True
     json.dumps(result, allow_nan=False)
@@ -205,7 +307,14 @@ def test_csv_holds_every_digit(reported):
         lines = {line["name"]: line for line in csv.DictReader(file)}
     assert len(lines) == 9
     for row in result["all_runs"]:
-        for key in ("bpb", "bpb_low", "realized_flops", "budget_flops", "tuning_bpb", "flops_with_entropy_model"):
+        for key in (
+            "bpb",
+            "bpb_low",
+            "realized_flops",
+            "budget_flops",
+            "validation_bpb",
+            "flops_with_entropy_model",
+        ):
             assert float(lines[row["name"]][key]) == row[key]
 
 
@@ -220,10 +329,16 @@ def test_fits_recover_the_laws_behind_the_runs(reported):
 
 def test_pairs_and_crossovers_of_the_report(reported):
     result, _ = reported
-    assert {(p["family"], p["budget_flops"]) for p in result["pairs"]} == {(f, b) for f in ("blt-entropy", "blt-space") for b in BUDGETS}
+    assert {(p["family"], p["budget_flops"]) for p in result["pairs"]} == {
+        (f, b) for f in ("blt-entropy", "blt-space") for b in BUDGETS
+    }
     for p in result["pairs"]:
-        assert p["difference"] == pytest.approx(law(p["family"], p["budget_flops"]) - law("bpe", p["budget_flops"]))
-        assert p["low"] < p["difference"] < p["high"] and p["excludes_zero"] == (p["low"] > 0 or p["high"] < 0)
+        assert p["difference"] == pytest.approx(
+            law(p["family"], p["budget_flops"]) - law("bpe", p["budget_flops"])
+        )
+        assert p["low"] < p["difference"] < p["high"] and p["excludes_zero"] == (
+            p["low"] > 0 or p["high"] < 0
+        )
     crossing = {c["family"]: c for c in result["crossovers"]}["blt-entropy"]
     assert 3e11 < crossing["measured"][0] < 1e12
 
@@ -231,11 +346,27 @@ def test_pairs_and_crossovers_of_the_report(reported):
 def test_files_are_there_and_the_page_needs_nothing_else(reported):
     result, root = reported
     names = {path.name for path in (root / "report").iterdir()}
-    assert {"report.csv", "report.md", "report.html", "bpb_vs_flops.png", "bpb_vs_flops.svg", "bpb_vs_flops_with_entropy_model.png",
-            "difference_to_bpe.svg", "training_curves.png"} <= names
+    assert {
+        "report.csv",
+        "report.md",
+        "report.html",
+        "bpb_vs_flops.png",
+        "bpb_vs_flops.svg",
+        "bpb_vs_flops_with_entropy_model.png",
+        "difference_to_bpe.svg",
+        "training_curves.png",
+    } <= names
     page = (root / "report" / "report.html").read_text()
-    assert not re.search(r"(?:src|href|url|@import)\s*[=(]?\s*[\"']?\s*(?:https?:)?//", page) and "<script" not in page
-    assert "<link" not in page and "<img" not in page and page.count("<svg") == 4 and "prefers-color-scheme:dark" in page
+    assert (
+        not re.search(r"(?:src|href|url|@import)\s*[=(]?\s*[\"']?\s*(?:https?:)?//", page)
+        and "<script" not in page
+    )
+    assert (
+        "<link" not in page
+        and "<img" not in page
+        and page.count("<svg") == 4
+        and "prefers-color-scheme:dark" in page
+    )
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert {target for target in re.findall(r'href="#([^"]+)"', page)} <= set(ids)
@@ -255,7 +386,9 @@ def test_unfinished_and_failed_runs_are_listed_and_in_no_curve(reported):
     assert states["blt-strided-1e11"] == ("unfinished", "step 50 of 200; no eval.json, no done.json")
     assert states["blt-strided-3e11"] == ("failed", "disk full while writing metrics.jsonl")
     assert not any(r["family"] == "blt-strided" for r in result["all_runs"])
-    assert "disk full" in (root / "report" / "report.html").read_text() and "disk full" in reporting.text(result)
+    assert "disk full" in (root / "report" / "report.html").read_text() and "disk full" in reporting.text(
+        result
+    )
 
 
 def test_the_same_directories_give_the_same_files(reported, tmp_path):
@@ -270,7 +403,7 @@ def test_headline_follows_the_numbers(tmp_path):
         add_run(tmp_path, "bpe", budget, bpb=law("bpe", budget), noise_seed=1)
         add_run(tmp_path, "blt-space", budget, bpb=law("bpe", budget) * 1.05, noise_seed=2, share=0.8)
     result = reporting.report(tmp_path)
-    assert result["headline"].startswith("bpe has the lowest held-out bits per byte at all 3 budgets")
+    assert result["headline"].startswith("bpe has the lowest test bits per byte at all 3 budgets")
     assert "excludes 0" in result["headline"]
     assert any("take most of the FLOPs" in line and "80%" in line for line in result["caveats"])
     assert any("One seed is one seed" in line for line in result["caveats"])
@@ -297,13 +430,15 @@ def test_bits_that_rise_with_budget_and_unequal_conditions_are_said(tmp_path):
     write(path / "done.json", dict(realized_flops=1.05e12))
     result = reporting.report(tmp_path)
     assert any("do not fall everywhere: bpe from 3×10¹¹ to 10¹²" in line for line in result["findings"])
-    assert any("data_fingerprint" in line for line in result["warnings"]) and any("+5.00%" in line for line in result["warnings"])
+    assert any("data_fingerprint" in line for line in result["warnings"]) and any(
+        "+5.00%" in line for line in result["warnings"]
+    )
 
 
 def test_score_that_its_documents_contradict_is_flagged(tmp_path):
     path = add_run(tmp_path, "bpe", 1e11)
     scored = json.loads((path / "eval.json").read_text())
-    scored["held_out"]["bpb"] *= 0.9
+    scored["test"]["bpb"] *= 0.9
     write(path / "eval.json", scored)
     assert any("its documents sum to" in line for line in reporting.report(tmp_path)["warnings"])
 
@@ -311,10 +446,10 @@ def test_score_that_its_documents_contradict_is_flagged(tmp_path):
 def test_missing_optional_fields_leave_gaps_not_errors(tmp_path):
     path = add_run(tmp_path, "blt-space", 1e11)
     write(path / "planned.json", {"steps": 200, "budget_flops": 1e11})
-    write(path / "eval.json", {"held_out": {"bpb": 2.0}})
+    write(path / "eval.json", {"test": {"bpb": 2.0}})
     write(path / "done.json", {"finished": "now"})
     (path / "metrics.jsonl").unlink()
-    row, = reporting.report(tmp_path)["all_runs"]
+    (row,) = reporting.report(tmp_path)["all_runs"]
     assert row["bpb"] == 2.0 and row["bpb_low"] is None and row["realized_flops"] is None
 
 
@@ -353,15 +488,17 @@ def test_damaged_metrics_line_names_file_and_line(tmp_path):
 
 
 def test_a_step_logged_twice_counts_once_and_the_later_line_wins(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "bpb": 3}\n{"step": 2, "bpb": 9}\n{"step": 2, "bpb": 2}\n')
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "bpb": 3}\n{"step": 2, "bpb": 9}\n{"step": 2, "bpb": 2}\n'
+    )
     assert [m["bpb"] for m in reading.read_metrics(tmp_path / "metrics.jsonl")] == [3, 2]
 
 
 def test_run_whose_score_is_not_finite_has_failed(tmp_path):
     add_run(tmp_path, "bpe", 1e11)
     path = add_run(tmp_path, "blt-space", 1e11)
-    (path / "eval.json").write_text('{"held_out": {"bpb": NaN}}')
-    failed, = reporting.report(tmp_path)["unfinished"]
+    (path / "eval.json").write_text('{"test": {"bpb": NaN}}')
+    (failed,) = reporting.report(tmp_path)["unfinished"]
     assert failed["state"] == "failed" and "not a finite number" in failed["reason"]
 
 
@@ -381,8 +518,16 @@ def test_every_family_looks_different():
 
 
 def test_numbers_as_text():
-    assert (tables.flops(1.234e12), tables.short_flops(3e11), tables.short_flops(1e12)) == ("1.23×10¹²", "3×10¹¹", "10¹²")
-    assert tables.to_markdown(["a", "b"], [["x|y", "1"]]).splitlines() == ["| a | b |", "| --- | ---: |", "| x\\|y | 1 |"]
+    assert (tables.flops(1.234e12), tables.short_flops(3e11), tables.short_flops(1e12)) == (
+        "1.23×10¹²",
+        "3×10¹¹",
+        "10¹²",
+    )
+    assert tables.to_markdown(["a", "b"], [["x|y", "1"]]).splitlines() == [
+        "| a | b |",
+        "| --- | ---: |",
+        "| x\\|y | 1 |",
+    ]
     assert findings.signed(-0.0123) == "−0.012"
 
 
@@ -397,4 +542,8 @@ def test_markdown_has_the_same_sections_as_the_data(reported):
     result, root = reported
     text = (root / "report" / "report.md").read_text()
     parts = sections.of(result, reading.read_experiment(root), {})
-    assert all(f"## {part['title']}" in text for part in parts) and {"Runs", "Entropy model", "Not finished"} <= {p["title"] for p in parts}
+    assert all(f"## {part['title']}" in text for part in parts) and {
+        "Runs",
+        "Entropy model",
+        "Not finished",
+    } <= {p["title"] for p in parts}

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from test_analysis import BUDGETS, law
 
 from bltjax.science import power_law
-from test_analysis import BUDGETS, law
 
 
 def test_two_parameter_fit_recovers_the_exponent_and_says_what_it_is():
@@ -26,13 +26,18 @@ def test_three_parameter_fit_shrugs_off_one_outlier():
     flops = np.geomspace(1e10, 1e16, 12)
     bpb = 0.7 + 300 * flops**-0.21
     bpb[5] *= 1.2
-    assert power_law.power_law(flops, bpb)["alpha"] == pytest.approx(0.21, rel=0.01)  # least squares would be off by far more
+    assert power_law.power_law(flops, bpb)["alpha"] == pytest.approx(
+        0.21, rel=0.01
+    )  # least squares would be off by far more
 
 
 def test_gradient_of_the_objective():
     x, y, theta = np.linspace(-3, 3, 7), np.linspace(1.0, 0.5, 7), np.array([-0.5, 0.3, 0.15])
     _, gradient = power_law.objective(theta, x, y)
-    numeric = [(power_law.objective(theta + step, x, y)[0] - power_law.objective(theta - step, x, y)[0]) / 2e-6 for step in 1e-6 * np.eye(3)]
+    numeric = [
+        (power_law.objective(theta + step, x, y)[0] - power_law.objective(theta - step, x, y)[0]) / 2e-6
+        for step in 1e-6 * np.eye(3)
+    ]
     np.testing.assert_allclose(gradient, numeric, rtol=1e-5)
 
 
@@ -45,7 +50,10 @@ def test_no_fit_below_three_budgets():
 def test_interval_of_the_exponent_holds_the_truth_and_narrows_with_noise(points):
     rng, flops = np.random.default_rng(0), np.geomspace(1e11, 1e13, points)
     truth = 50 * flops**-0.13
-    wide, narrow = (power_law.power_law(flops, truth, truth * np.exp(rng.normal(0, s, (200, points)))) for s in (1e-2, 1e-3))
+    wide, narrow = (
+        power_law.power_law(flops, truth, truth * np.exp(rng.normal(0, s, (200, points))))
+        for s in (1e-2, 1e-3)
+    )
     for found in (wide, narrow):
         assert found["alpha_low"] < 0.13 + 1e-6 and found["alpha_high"] > 0.13 - 1e-6
     assert narrow["alpha_high"] - narrow["alpha_low"] < 0.5 * (wide["alpha_high"] - wide["alpha_low"])
@@ -56,10 +64,19 @@ def test_crossover_is_where_the_laws_meet_and_only_in_range():
     a, b = ([law(f, c) for c in BUDGETS] for f in ("blt-entropy", "bpe"))
     found = power_law.crossover_measured(BUDGETS, a, BUDGETS, b)
     assert found["flops"] == pytest.approx([meet], rel=1e-6)
-    assert power_law.crossover_fits(power_law.power_law(BUDGETS, a), power_law.power_law(BUDGETS, b)) == pytest.approx([meet], rel=1e-3)
+    assert power_law.crossover_fits(
+        power_law.power_law(BUDGETS, a), power_law.power_law(BUDGETS, b)
+    ) == pytest.approx([meet], rel=1e-3)
     below = [1e10, 2e10, 4e10]
-    assert power_law.crossover_measured(below, [law("blt-entropy", c) for c in below], below, [law("bpe", c) for c in below])["flops"] == []
-    assert power_law.crossover_measured([1e10, 1e11], [3, 2], [2e11, 1e12], [2, 3])["flops"] == []  # no range in common
+    assert (
+        power_law.crossover_measured(
+            below, [law("blt-entropy", c) for c in below], below, [law("bpe", c) for c in below]
+        )["flops"]
+        == []
+    )
+    assert (
+        power_law.crossover_measured([1e10, 1e11], [3, 2], [2e11, 1e12], [2, 3])["flops"] == []
+    )  # no range in common
 
 
 def test_crossover_share_and_interval():
@@ -68,4 +85,6 @@ def test_crossover_share_and_interval():
     noise = lambda scale: np.exp(rng.normal(0, scale, (500, 3)))
     found = power_law.crossover_measured(BUDGETS, a, BUDGETS, b, a * noise(1e-3), b * noise(1e-3))
     assert found["share"] == 1 and found["low"] < found["flops"][0] < found["high"]
-    assert power_law.crossover_measured(BUDGETS, a, BUDGETS, b, a * noise(0.05), b * noise(0.05))["share"] < 0.9
+    assert (
+        power_law.crossover_measured(BUDGETS, a, BUDGETS, b, a * noise(0.05), b * noise(0.05))["share"] < 0.9
+    )

@@ -6,7 +6,9 @@ from bltjax.training import patch_size_monitor
 
 
 def said(sizes, target=4.5, slots=100_000):
-    watch = patch_size_monitor.Drift(target, np.full(len(sizes), slots), np.round(slots / np.asarray(sizes)).astype(int))
+    watch = patch_size_monitor.Drift(
+        target, np.full(len(sizes), slots), np.round(slots / np.asarray(sizes)).astype(int)
+    )
     return [(step, line) for step in range(1, len(sizes) + 1) if (line := watch.said(step))]
 
 
@@ -17,5 +19,10 @@ def test_it_speaks_of_what_lasts():
     assert said(steady * 4.5 / (1 / np.mean(1 / steady))) == []
     lines = said([*np.full(100, 4.5), *np.full(100, 5.0), *np.full(100, 4.5)])
     assert [step for step, _ in lines] == sorted(step for step, _ in lines) and len(lines) == 2
-    assert 100 < lines[0][0] < 125 and "off the target of 4.5" in lines[0][1] and 225 < lines[1][0] <= 250 and "of the target" in lines[1][1]
+    assert (
+        100 < lines[0][0] < 125
+        and "off the target of 4.5" in lines[0][1]
+        and 225 < lines[1][0] <= 250
+        and "of the target" in lines[1][1]
+    )
     assert said(np.full(100, 4.45)) == [] and len(said(np.full(100, 4.39))) == 1
