@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_run import STEPS, bigram_params, run, tiny_config
 
-from bltjax.errors import UserError
-from bltjax.training import checkpoint, loop, metrics, signals
+from bltjax.errors import RunFailed, UserError
+from bltjax.training import checkpoint, loop, metrics
 from bltjax.training.step import TrainState, init_state
 
 
@@ -236,7 +236,7 @@ def test_full_disk_is_one_line_and_the_checkpoint_before_stays(tmp_path, monkeyp
     else:
         monkeypatch.setattr(checkpoint, "write_atomically", full(checkpoint.write_atomically, "12."))
     with pytest.raises(
-        signals.RunFailed, match="disk full while writing checkpoint 12.*checkpoint 6 is whole"
+        RunFailed, match="disk full while writing checkpoint 12.*checkpoint 6 is whole"
     ):
         run(tmp_path)
     assert checkpoint.newest_whole(tmp_path) == 6 and checkpoint.unfinished(tmp_path) == []

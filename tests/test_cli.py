@@ -8,7 +8,7 @@ import pytest
 
 from bltjax import config as cfg
 from bltjax.cli import main
-from bltjax.training import signals
+from bltjax.errors import Interrupted, RunFailed
 
 TINY = str(pathlib.Path(__file__).parent / "tiny_experiment.py")
 
@@ -196,8 +196,8 @@ def test_failures_that_are_no_mistakes_have_another_status(capsys, monkeypatch):
 
     for error, status in (
         (OSError(30, "Read-only file system", "x"), 1),
-        (signals.RunFailed("the loss is nan"), 1),
-        (signals.Interrupted("SIGTERM"), 130),
+        (RunFailed("the loss is nan"), 1),
+        (Interrupted("SIGTERM"), 130),
         (OSError(28, "full"), 1),
     ):
         monkeypatch.setattr(main, "plan", fails(error))

@@ -12,12 +12,10 @@ import subprocess
 import sys
 import time
 
-import jax
-import numpy as np
 import pytest
 
 from bltjax.errors import UserError
-from bltjax.parallel import distributed, sharding
+from bltjax.parallel import distributed
 from bltjax.training import checkpoint, metrics
 
 HERE = pathlib.Path(__file__).parent

@@ -15,8 +15,8 @@ from tiny_run import STEPS, TinyRows, bigram_nats, bigram_params, run, tiny_conf
 from bltjax import config as configs
 from bltjax import models
 from bltjax.data import feed
-from bltjax.errors import UserError
-from bltjax.training import checkpoint, loop, metrics, optimizer, signals
+from bltjax.errors import RunFailed, UserError
+from bltjax.training import checkpoint, loop, metrics, optimizer
 from bltjax.training.step import init_state, make_step
 
 
@@ -200,7 +200,7 @@ def test_loss_that_is_not_finite_stops_with_the_good_checkpoint_kept(tmp_path):
         sums = bigram_nats(model_config, params, batch)
         return {**sums, "loss": jnp.where((batch["tokens"] == poison).all(), jnp.nan, sums["loss"])}
 
-    with pytest.raises(signals.RunFailed, match=r"step 15: loss \(nan\).*last good checkpoint is step 12"):
+    with pytest.raises(RunFailed, match=r"step 15: loss \(nan\).*last good checkpoint is step 12"):
         run(tmp_path, loss_fn=poisoned)
     lines = metrics.read(tmp_path / "metrics.jsonl")
     assert lines[-1]["step"] == 14 and checkpoint.newest_whole(tmp_path) == 12
@@ -208,7 +208,7 @@ def test_loss_that_is_not_finite_stops_with_the_good_checkpoint_kept(tmp_path):
 
 def test_state_that_is_not_finite_is_never_saved(tmp_path):
     params = {**bigram_params(), "unread": np.full(2, np.inf, np.float32)}  # loss and gradient stay finite
-    with pytest.raises(signals.RunFailed, match="step 6: parameters"):
+    with pytest.raises(RunFailed, match="step 6: parameters"):
         run(tmp_path, init_params=params)
     assert checkpoint.newest_whole(tmp_path) is None
 
@@ -353,9 +353,9 @@ def test_metrics_reader_forgives_a_torn_last_line_only(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the full device")
 def test_full_disk_under_the_metrics_is_one_line(tmp_path):
     writer = metrics.Writer("/dev/full")
-    with pytest.raises(signals.RunFailed, match="disk full"):
+    with pytest.raises(RunFailed, match="disk full"):
         writer.write({"step": 1})
-    with pytest.raises(signals.RunFailed, match="disk full"):
+    with pytest.raises(RunFailed, match="disk full"):
         writer.close()
 
 

@@ -17,8 +17,7 @@ import socket
 import sys
 import threading
 
-from bltjax.errors import UserError
-from bltjax.training.signals import Interrupted, RunFailed
+from bltjax.errors import Interrupted, RunFailed, UserError
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as gone
 LONGEST = 24 * 3600  # seconds that either may be

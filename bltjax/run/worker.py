@@ -47,10 +47,10 @@ def main() -> int:
     if args.core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {args.core})  # before JAX starts: its thread pool takes its size from here
     watch_parent()
+    from bltjax.errors import Interrupted, RunFailed
     from bltjax.parallel import host
     from bltjax.run import execute
     from bltjax.storage import locks, rundir
-    from bltjax.training.signals import Interrupted, RunFailed
 
     host.ready()
     try:

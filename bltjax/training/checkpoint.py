@@ -24,11 +24,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from bltjax.errors import UserError
+from bltjax.errors import RunFailed, UserError
 from bltjax.formats import safetensors
 from bltjax.parallel import distributed
 from bltjax.training.metrics import write_atomically
-from bltjax.training.signals import RunFailed, disk_full
+from bltjax.training.signals import disk_full
 from bltjax.training.step import TrainState
 
 MANIFEST = ".manifest.json"

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from bltjax.data import feed
-from bltjax.errors import UserError
+from bltjax.errors import Interrupted, RunFailed, UserError
 from bltjax.parallel import distributed, sharding
 from bltjax.training import branch, checkpoint, metrics, patch_size_monitor
-from bltjax.training.signals import Interrupted, RunFailed, on_signals
+from bltjax.training.signals import on_signals
 from bltjax.training.step import TrainState, init_state, make_step, model_nats
 
 __all__ = ["Interrupted", "RunFailed", "train", "checkpoint_steps"]

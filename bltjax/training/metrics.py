@@ -10,8 +10,8 @@ import math
 import os
 import sys
 
-from bltjax.errors import UserError
-from bltjax.training.signals import RunFailed, disk_full
+from bltjax.errors import RunFailed, UserError
+from bltjax.training.signals import disk_full
 
 WALL_CLOCK = ("wall_s", "bytes_per_s", "time")  # fields that differ between two equal runs
 

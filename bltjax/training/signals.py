@@ -6,17 +6,6 @@ import errno
 import signal
 import threading
 
-from bltjax.errors import UserError
-
-
-class RunFailed(UserError):
-    """The run cannot go on. The line says why and which checkpoint is whole; running again resumes from that
-    one."""
-
-
-class Interrupted(RunFailed):
-    """A signal asked the run to stop; its state was saved first."""
-
 
 def disk_full(error: BaseException | None) -> bool:
     """Whether an error, or one it was raised from, says that no space (or quota) is left."""

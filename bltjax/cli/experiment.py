@@ -1,0 +1,186 @@
+"""The verbs of an experiment: plan, compile, run, status, report. Parses, calls, prints."""
+
+import json
+import pathlib
+import sys
+
+from bltjax.errors import UserError
+
+
+def add(verbs) -> None:
+    """The verbs and their options, to argparse's subparsers."""
+
+    def verb(name, does, call, help):
+        sub = verbs.add_parser(name, help=help, description=does)
+        sub.add_argument(
+            "experiment",
+            help="a registered name (optionally NAME:arg), or the path of your own experiment file",
+        )
+        sub.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="override a key of every run's config",
+        )
+        sub.add_argument(
+            "--runlocal", action="store_true", help="the experiment's small version, for a laptop"
+        )
+        sub.add_argument("--only", default="", metavar="TEXT", help="only runs whose name contains TEXT")
+        sub.add_argument(
+            "--root",
+            type=pathlib.Path,
+            default=pathlib.Path("runs"),
+            help="where run directories live (default: runs)",
+        )
+        sub.set_defaults(call=call)
+        return sub
+
+    sub = verb(
+        "plan",
+        "Every run of an experiment, before anything is spent: nothing is run.",
+        plan,
+        "what an experiment will run and cost",
+    )
+    sub.add_argument(
+        "--topology",
+        default="",
+        help="estimate step time, memory and chip-hours on these chips: v5p:4x4x4, h100:16, ...",
+    )
+    sub.add_argument("--json", action="store_true")
+    sub = verb(
+        "compile",
+        "Compile every run's training step for chips that are not here: memory, traffic, the pod's own"
+        " out-of-memory error.",
+        compile_,
+        "what an experiment needs on a pod, compiled for it",
+    )
+    sub.add_argument(
+        "--topology", required=True, help="v5p:4x4x4, v6e:8x8, 2*v5p:4x4x4 (two slices), cpu:8, ..."
+    )
+    sub.add_argument(
+        "--mesh",
+        default="",
+        help="DATA, DATAxMODEL or REPLICAxDATAxMODEL (default: FSDP over a slice, or half a large one)",
+    )
+    sub.add_argument(
+        "--fit",
+        action="store_true",
+        help="choose mesh, remat and microbatches: the fastest that fits, by a roofline estimate",
+    )
+    sub.add_argument("--json", action="store_true")
+    sub.add_argument(
+        "--out",
+        type=pathlib.Path,
+        help=(
+            "the table's file, which later commands go on from (default:"
+            " ROOT/EXPERIMENT/compiled/TOPOLOGY.json)"
+        ),
+    )
+    sub = verb(
+        "run",
+        "Run or resume all runs of an experiment on this machine.",
+        run,
+        "run or resume an experiment here",
+    )
+    sub.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="processes at once (default: one per core on CPUs, one on accelerators)",
+    )
+    sub = verb("status", "Where every run stands.", status, "done, running, failed, where and why")
+    sub.add_argument("--json", action="store_true")
+    sub = verb(
+        "report",
+        "CSV, tables, plots and one HTML page from the run directories.",
+        report,
+        "tables, plots and one HTML page",
+    )
+    sub.add_argument("--json", action="store_true")
+    sub.add_argument("--out", type=pathlib.Path, help="where to write (default: ROOT/EXPERIMENT/report)")
+
+
+def chosen(args):
+    """(experiment, the runs that --only keeps)."""
+    from bltjax.experiments import registry
+
+    experiment = registry.load(args.experiment, args.set, runlocal=args.runlocal, only=args.only)
+    return experiment, experiment.runs
+
+
+def plan(args) -> int:
+    from bltjax.compile import chips
+    from bltjax.sweep import plan as planning
+
+    topology = chips.topology(args.topology) if args.topology else None
+    experiment, runs = chosen(args)
+    plans = planning.plan(runs)
+    rate = planning.machine_flops()
+    for p in plans:
+        p["seconds_here"] = planning.seconds(p, rate)
+    if topology:
+        from bltjax.sweep import compile_table
+
+        for p, config in zip(plans, runs):
+            p["on"] = compile_table.estimated(config, topology, p["steps"])
+    if args.json:
+        print(json.dumps({"experiment": experiment.name, "machine_flops": rate, "runs": plans}))
+    else:
+        print(planning.text_table(plans))
+        if args.topology:
+            print("\n" + compile_table.estimates_table(plans))
+    return 0
+
+
+def compile_(args) -> int:
+    from bltjax.compile import chips
+    from bltjax.sweep import compile_table
+
+    topology = chips.topology(args.topology)
+    experiment, runs = chosen(args)
+    out = (
+        args.out
+        or args.root
+        / experiment.name
+        / "compiled"
+        / f"{topology.name.replace(':', '-').replace('*', '-')}.json"
+    )
+    say = lambda text: print(text, file=sys.stderr, flush=True)
+    records = compile_table.compile_all(runs, topology, out, args.mesh, args.fit, say)
+    print(
+        json.dumps({"experiment": experiment.name, "topology": topology.name, "runs": records})
+        if args.json
+        else compile_table.text_table(records)
+    )
+    return 0 if all(record["fits"] for record in records) else 1
+
+
+def run(args) -> int:
+    from bltjax.sweep import runner
+
+    if args.workers < 0:
+        raise UserError(f"--workers is {args.workers}; it must be 0 (one per core) or more")
+    experiment, runs = chosen(args)
+    return runner.run(args.root, experiment.name, runs, args.workers)
+
+
+def status(args) -> int:
+    from bltjax.sweep import status as standing
+
+    experiment, runs = chosen(args)
+    rows = standing.of_experiment(args.root, experiment.name, [c.name for c in runs])
+    print(
+        json.dumps({"experiment": experiment.name, "runs": rows}) if args.json else standing.text_table(rows)
+    )
+    return 0
+
+
+def report(args) -> int:
+    from bltjax.report import report as reporting
+
+    experiment, _ = chosen(args)
+    directory = args.root / experiment.name
+    result = reporting.report(directory, args.out or directory / "report")
+    print(json.dumps(result, allow_nan=False) if args.json else reporting.text(result))
+    return 0
