@@ -110,17 +110,17 @@ def test_a_budget_too_small_names_the_run_and_what_would_do():
 def test_steps_for_budget_is_nearest():
     useful = np.random.default_rng(0).uniform(0.8, 1.2, 400)
     for budget in (110.0, 200.3, 333.3):
-        steps = planning.steps_for_budget(useful, budget)
+        steps = budgets.steps_for_budget(useful, budget)
         assert all(
             abs(useful[:steps].sum() - budget) <= abs(useful[:other].sum() - budget)
             for other in (steps - 1, steps + 1)
         )
     with pytest.raises(UserError, match="run x: .* 50 steps"):
-        planning.steps_for_budget(np.ones(400), 50, "x", 8)
+        budgets.steps_for_budget(np.ones(400), 50, "x", 8)
     with pytest.raises(UserError, match="off"):
-        planning.steps_for_budget(np.array([1.0] * 100 + [50.0] * 9), 121)
+        budgets.steps_for_budget(np.array([1.0] * 100 + [50.0] * 9), 121)
     with pytest.raises(ValueError, match="more"):
-        planning.steps_for_budget(np.ones(400), 500)
+        budgets.steps_for_budget(np.ones(400), 500)
 
 
 def test_tables_for_the_terminal():

@@ -157,22 +157,24 @@ def compile_(args) -> int:
 
 
 def run(args) -> int:
+    from bltjax.launch import local
     from bltjax.sweep import runner
 
     if args.workers < 0:
         raise UserError(f"--workers is {args.workers}; it must be 0 (one per core) or more")
     experiment, runs = chosen(args)
-    return runner.run(args.root, experiment.name, runs, args.workers)
+    return runner.run(args.root, experiment.name, runs, local, args.workers)
 
 
 def status(args) -> int:
     from bltjax.sweep import status as standing
 
     experiment, runs = chosen(args)
-    rows = standing.of_experiment(args.root, experiment.name, [c.name for c in runs])
-    print(
-        json.dumps({"experiment": experiment.name, "runs": rows}) if args.json else standing.text_table(rows)
-    )
+    names = [c.name for c in runs]
+    rows = standing.of_experiment(args.root, experiment.name, names)
+    shared = standing.of_shared(args.root, experiment.name, names)
+    found = {"experiment": experiment.name, "runs": rows, "jobs": shared}
+    print(json.dumps(found) if args.json else standing.text_table(rows, shared))
     return 0
 
 

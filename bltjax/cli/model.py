@@ -167,18 +167,67 @@ def add(verbs) -> None:
 
 def train(args) -> int:
     from bltjax import config as cfg
-    from bltjax.experiments import registry
     from bltjax.parallel import distributed, host, sharding
-    from bltjax.run import execute, validate
+    from bltjax.run import execute, jobs
     from bltjax.storage import locks, rundir
+    from bltjax.sweep import graph
 
     distributed.check(args.coordinator, args.processes, args.process, args.heartbeat, args.start_timeout)
     shape = sharding.parse_mesh(args.mesh) if args.mesh else None
+    config, name, default = chosen(args)
+    run_dir = args.run_dir or default or pathlib.Path("runs") / name / config.name
+    distributed.use_cpu_devices(args.devices)
+    joined = distributed.start(
+        args.coordinator, args.processes, args.process, heartbeat=args.heartbeat, timeout=args.start_timeout
+    )
+    host.ready()
+    mesh = distributed.mesh(shape, args.devices)
+    started = {
+        "--mesh": str(mesh and dict(mesh.shape)),
+        "--processes": args.processes,
+        "--run-dir": str(run_dir.absolute()),
+        "jax": rundir.versions()["jax"],
+    }
+    distributed.agree(mesh, {**started, **cfg.flat(config)})
+    if mesh is not None:
+        sharding.check(config, tuple(mesh.shape.values()))
+    if joined:
+        sizes = "x".join(map(str, mesh.shape.values()))
+        print(f"{joined}: {sizes} devices (replica x data x model)", file=sys.stderr)
+    with contextlib.ExitStack() as held:
+
+        def make_inputs():
+            """In the first process alone, while the others wait: the run's lock, and the jobs whose outputs it reads."""
+            try:
+                held.enter_context(locks.held(run_dir / ".lock", wait=False))
+            except locks.Busy:
+                raise UserError(f"{run_dir} is being run by another process") from None
+            *needed, run = graph.of_run(run_dir, config, name)
+            if jobs.state(run.directory, run.kind) == "done":
+                return
+            for job in needed:
+                jobs.do(job.directory, **({"progress": False} if job.kind == "run" else {}))
+
+        distributed.once(mesh, make_inputs)
+        execute.execute(run_dir, progress=True, profile=args.profile, tensorboard=args.tensorboard, mesh=mesh)
+    if distributed.first(mesh):
+        scored = rundir.read_json(run_dir / "eval.json")
+        print(f"{run_dir}: {scored['test']['bpb']:.4f} bits per byte on test text")
+    return 0
+
+
+def chosen(args):
+    """(config, experiment's name, its own directory or None) of the one run that --config, --run and --from say."""
+    from bltjax import config as cfg
+    from bltjax.experiments import registry
+    from bltjax.run import validate, warm_start
+    from bltjax.storage import rundir
+
     path = pathlib.Path(args.config)
     if path.suffix == ".json":
         if not path.exists():
             raise UserError(f"no file {path}")
-        configs, name = [validate.check(cfg.parse_set(rundir.load_config(path.parent), args.set))], "train"
+        config, name = validate.check(cfg.parse_set(rundir.load_config(path.parent), args.set)), "train"
         default = path.parent if not args.set else None
     else:
         experiment = registry.load(args.config, args.set, runlocal=args.runlocal, only=args.run)
@@ -189,49 +238,10 @@ def train(args) -> int:
         )
         if len(configs) != 1:
             raise UserError(f"--run NAME must choose one of {', '.join(c.name for c in experiment.runs)}")
+        config = configs[0]
     if args.source:
-        from bltjax.run import warm_start
-
-        configs, default = [validate.check(warm_start.adopted(configs[0], args.source))], None
-    run_dir = args.run_dir or default or pathlib.Path("runs") / name / configs[0].name
-    distributed.use_cpu_devices(args.devices)
-    joined = distributed.start(
-        args.coordinator, args.processes, args.process, heartbeat=args.heartbeat, timeout=args.start_timeout
-    )
-    host.ready()
-    mesh = distributed.mesh(shape, args.devices)
-    distributed.agree(
-        mesh,
-        {
-            "--mesh": str(mesh and dict(mesh.shape)),
-            "--processes": args.processes,
-            "--run-dir": str(run_dir.absolute()),
-            "jax": rundir.versions()["jax"],
-            **cfg.flat(configs[0]),
-        },
-    )
-    if mesh is not None:
-        sharding.check(configs[0], tuple(mesh.shape.values()))
-    if joined:
-        print(
-            f"{joined}: {'x'.join(map(str, mesh.shape.values()))} devices (replica x data x model)",
-            file=sys.stderr,
-        )
-    with contextlib.ExitStack() as held:
-
-        def claim():
-            rundir.create(run_dir, configs[0], name)
-            try:
-                held.enter_context(locks.held(run_dir / ".lock", wait=False))
-            except locks.Busy:
-                raise UserError(f"{run_dir} is being run by another process") from None
-
-        distributed.once(mesh, claim)
-        execute.execute(run_dir, progress=True, profile=args.profile, tensorboard=args.tensorboard, mesh=mesh)
-    if distributed.first(mesh):
-        scored = rundir.read_json(run_dir / "eval.json")
-        print(f"{run_dir}: {scored['test']['bpb']:.4f} bits per byte on test text")
-    return 0
+        config, default = validate.check(warm_start.adopted(config, args.source)), None
+    return config, name, default
 
 
 def generate(args) -> int:

@@ -56,7 +56,7 @@ def shards(directory) -> list[Shard]:
     """All shards of a prepared data set, by split (SPLITS), part and number.
 
     UserError where it is none, where a part is missing, and where a file is missing or not of the size that
-    the manifest has. """
+    the manifest has."""
     directory = pathlib.Path(directory)
     found = []
     for manifest in manifests(directory):
@@ -202,6 +202,11 @@ class Documents:
             )
         return found
 
+    def shards_of(self, numbers) -> list[Shard]:
+        """The shards that hold the documents of these numbers."""
+        which = np.unique(np.searchsorted(self.starts, np.asarray(numbers), side="right") - 1)
+        return [self.shards[i] for i in which]
+
     @functools.cached_property
     def lengths(self) -> np.ndarray:
         return self._index["length"].astype(np.int64)
@@ -268,3 +273,14 @@ def _reader(path: pathlib.Path):
     from array_record.python import array_record_module
 
     return array_record_module.ArrayRecordReader(str(path), "")
+
+
+def test_overlaps(folders) -> dict | None:
+    """How much of test text occurs in training text (data/near_copies.py), the most of these data sets; None where
+    it was not measured."""
+    found = [
+        manifest.get("test_overlap") for folder in folders for manifest in manifests(pathlib.Path(folder))
+    ]
+    if not found or not all(found):
+        return None
+    return {key: max(overlap[key] for overlap in found) for key in found[0]}

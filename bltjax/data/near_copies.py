@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from bltjax.data import files, splits
+from bltjax.data import files, shingles
 
 BLOCK = 1 << 18  # bytes hashed at once: what the processor's cache holds
 MOST = 1 << 20  # hashes of text that is not trained on
@@ -20,8 +20,8 @@ BOILERPLATE = 8  # a shingle in more of those documents than this says nothing: 
 def hashes_by_block(document: bytes):
     """The hashes of all shingles of a document, uint64, in blocks."""
     text = np.frombuffer(document, np.uint8)
-    for at in range(0, len(text) - splits.SHINGLE + 1, BLOCK):
-        yield splits.shingle_hashes(text[at : at + BLOCK + splits.SHINGLE - 1])
+    for at in range(0, len(text) - shingles.SHINGLE + 1, BLOCK):
+        yield shingles.hashes(text[at : at + BLOCK + shingles.SHINGLE - 1])
 
 
 class NearCopies:

@@ -71,8 +71,10 @@ class Choice:
         """parts: [(first, last + 1, weight)] of positions here that are of one source each, where several are
         mixed (store.Mixture)."""
         self.documents, self.numbers, self.parts = documents, np.asarray(numbers, np.int64), list(parts)
+        if isinstance(documents, Choice):
+            self.documents, self.numbers = documents.documents, documents.numbers[self.numbers]
         self.fingerprint = hashlib.sha256(
-            documents.fingerprint.encode() + self.numbers.tobytes()
+            self.documents.fingerprint.encode() + self.numbers.tobytes()
         ).hexdigest()[:12]
 
     def __len__(self):
@@ -84,3 +86,11 @@ class Choice:
     @property
     def lengths(self) -> np.ndarray:
         return self.documents.lengths[self.numbers]
+
+    def shards_of(self, numbers) -> list:
+        """The shards that hold the documents of these numbers."""
+        return self.documents.shards_of(self.numbers[np.asarray(numbers, np.int64)])
+
+    @property
+    def shards(self) -> list:
+        return self.documents.shards

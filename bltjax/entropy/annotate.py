@@ -1,7 +1,7 @@
 """Entropies of every position of whole documents, ahead of training, in batches of few distinct shapes.
 
 A row holds one document, or one window of a long one, from its first slot on: what a document's entropies are
-depends on no other document, not even by rounding at another offset. """
+depends on no other document, not even by rounding at another offset."""
 
 import functools
 
@@ -34,7 +34,7 @@ def annotate(
     batch. kept: what is kept of float32 values (and its dtype), where all of a long document would be much. A
     document longer than a row is read in windows that overlap by the whole reach of the model, layers ·
     (window - 1), so its values equal those of one pass (to float32 rounding). Raises UserError where a model
-    without a window meets a document over LONGEST. """
+    without a window meets a document over LONGEST."""
     reach = model_config.layers * (model_config.window - 1) if model_config.window else None
     sizes = [len(d) + 2 for d in documents]
     longest = _row_length(reach, max(sizes, default=0))

@@ -41,7 +41,7 @@ def calibrated(
     random order; 0: all. Returns {"scheme", "size", "threshold", "patch_size", "bytes", "documents", "groups"
     {name: patch size}, "splits" {name: patch size}, "counted" {split: documents}, "errors" {split: relative
     standard error, sketch.standard_error}, "curve" {name: [[thresholds], [sizes]]}}, where the curve of all
-    text together is called "all". """
+    text together is called "all"."""
     there = marks(directory)
     shards = corpus.shards(directory)
     if mark and mark not in there or not mark and len(there) != 1:

@@ -3,7 +3,7 @@ that counting them is exact.
 
 A sketch holds how often each score (what a scheme compares with its threshold, patching.scores) occurs, and
 how many patches no threshold prevents. Sketches of parts add up to that of the whole. Limits on a patch's
-length cannot be seen in it. """
+length cannot be seen in it."""
 
 import dataclasses
 
@@ -87,7 +87,7 @@ class Sketch:
 def _scored(scheme: str, delta: float | None, entropies):
     """Yields (scores float32 [n], -inf where no threshold is asked; bool [n], where a patch is forced; of
     each piece [m] its document, and where it begins) of pieces of documents in a row, about PIECE positions
-    at a time, however long a document is. """
+    at a time, however long a document is."""
     forced_at = {"entropy": 2, "monotonic": 3, "both": 3}[scheme]  # positions at a document's beginning
     pieces, size = [], 0
     for number, values in enumerate(entropies):
@@ -134,7 +134,7 @@ def standard_error(lengths, counts) -> float | None:
 
     lengths, counts: [D], positions and patches of each. Documents are what is drawn, not bytes, since patches
     within one are alike: it is the linearized error of a ratio of sums (Cochran, Sampling Techniques, section
-    2.11), too small where a few documents hold most bytes. """
+    2.11), too small where a few documents hold most bytes."""
     lengths, counts = np.asarray(lengths, np.float64), np.asarray(counts, np.float64)
     if len(lengths) < 2:
         return None

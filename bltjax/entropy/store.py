@@ -8,7 +8,7 @@ byte, before compression.
     DIR/entropies-<fingerprint>/train-00000-00003.json        written last: without it the shard is not there
 
 The fingerprint is of the entropy model's shape and weights, wherever it lies. Patching from these rounds live
-entropies the same way (patching.resolution). """
+entropies the same way (patching.resolution)."""
 
 import bisect
 import dataclasses
@@ -59,6 +59,7 @@ def make(
     model_config,
     params,
     *,
+    shards: list[corpus.Shard] | None = None,
     part: int = 0,
     parts: int = 1,
     source: str = "",
@@ -66,7 +67,7 @@ def make(
     say=lambda text: None,
 ) -> dict:
     """Entropies of every parts-th shard of a prepared data set, from `part` on, by an entropy model; what is
-    there already stays.
+    there already stays. shards: only these; None: all.
 
     Returns {"fingerprint", "folder", "shards", "made", "there", "elsewhere" (being made by other processes),
     "bytes"}. Killed, it goes on after the last CHUNK of the shard that it was in. wait: for shards that
@@ -74,7 +75,7 @@ def make(
     """
     if not 0 <= part < parts:
         raise UserError(f"--shard {part}/{parts}: shards count from 0 to {parts - 1}")
-    shards = corpus.shards(directory)
+    shards = corpus.shards(directory) if shards is None else shards
     mark = fingerprint(model_config, params)
     folder = pathlib.Path(directory) / f"entropies-{mark}"
     folder.mkdir(exist_ok=True)
@@ -209,35 +210,37 @@ def verify(shard: corpus.Shard, mark: str) -> None:
 
 
 class Entropies:
-    """The entropies of documents (corpus.Documents), by the same numbers: [i] -> float32 nats [len + 2] over
-    [BOS, bytes, EOS] (EOS: 0)."""
+    """The entropies of documents (corpus.Documents, or a Choice of them), by the same numbers: [i] -> float32 nats
+    [len + 2] over [BOS, bytes, EOS] (EOS: 0)."""
 
-    def __init__(self, documents: corpus.Documents, mark: str):
-        """UserError where a shard has none yet."""
+    def __init__(self, documents, mark: str):
+        """UserError where a shard that holds one of the documents has none yet."""
         self.documents, self.mark = documents, mark
-        lacking = [shard.path for shard in documents.shards if not whole(folder_of(shard, mark), shard)]
+        every = getattr(documents, "documents", documents)
+        self._numbers = getattr(documents, "numbers", np.arange(len(documents)))
+        wanted = every.shards_of(self._numbers)
+        lacking = [shard.path for shard in wanted if not whole(folder_of(shard, mark), shard)]
         if lacking:
             raise UserError(
-                f"{lacking[0].parent}: {len(lacking)} of {len(documents.shards)} shards have no entropies of"
+                f"{lacking[0].parent}: {len(lacking)} of {len(wanted)} shards have no entropies of"
                 f" {mark} yet ({lacking[0].name}, ...); bltjax data annotate makes them"
             )
-        self._values = corpus.Documents(
-            [
-                dataclasses.replace(shard, path=folder_of(shard, mark) / shard.path.name)
-                for shard in documents.shards
-            ],
-            indexed=False,
-        )
+        beside = [
+            dataclasses.replace(shard, path=folder_of(shard, mark) / shard.path.name)
+            for shard in every.shards
+        ]
+        self._values, self._lengths = corpus.Documents(beside, indexed=False), every.lengths
 
     def __len__(self):
         return len(self.documents)
 
     def __getitem__(self, number: int) -> np.ndarray:
+        number = int(self._numbers[number])
         stored = np.frombuffer(self._values[number], "<u2")
-        if len(stored) != self.documents.lengths[number] + 1:
+        if len(stored) != self._lengths[number] + 1:
             raise UserError(
-                f"{folder_of(self.documents.shards[0], self.mark)}: document {number} has {len(stored)}"
-                f" entropies, not {self.documents.lengths[number] + 1}: they, or the text's index, are"
+                f"{self._values.shards[0].path.parent}: document {number} has {len(stored)}"
+                f" entropies, not {self._lengths[number] + 1}: they, or the text's index, are"
                 " damaged (bltjax data inspect --verify says which, and what to remove)"
             )
         return np.append(nats(stored), np.float32(0))

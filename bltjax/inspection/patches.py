@@ -4,12 +4,14 @@ patch size."""
 import math
 import pathlib
 
+import numpy as np
+
 from bltjax import api, patching
 from bltjax import config as cfg
-from bltjax.entropy import annotate, calibrate
+from bltjax.data import splits
+from bltjax.entropy import annotate, calibrate, sketch, store
 from bltjax.errors import UserError
-from bltjax.evaluation import bpb
-from bltjax.patching import segmentation, vocab
+from bltjax.patching import segmentation
 from bltjax.run import inputs
 
 # What a terminal would not show, or would obey, as a character of its own.
@@ -51,7 +53,7 @@ def of_text(
     given by hand.
 
     Returns {"scheme", "bytes", "patches" (text, with what is no UTF-8 as \\xNN), "lengths", "entropies" (nats
-    or None), "mean"}. """
+    or None), "mean"}."""
     data = read(text)
     given = {
         "threshold": threshold,
@@ -202,37 +204,30 @@ def calibrated(
     average.
 
     run: an entropy model's run directory, or that of a run that used one. Reads validation text first, which
-    the entropy model never trained on, then training text, up to `limit` bytes; test text never. """
-    model = api.load(run)
-    lm = model.entropy_model
-    splits = inputs.corpus(lm.config.data)
-    if not isinstance(splits.train, list):
-        raise UserError(
-            f"{lm.folder} was trained on prepared data: --data {lm.config.data.folder} calibrates on its"
-            " entropies there"
-        )
-    documents = bpb.first_documents(splits.validation + splits.train, limit)
-    entropies = annotate.annotate(lm.config.model, lm.params, documents)
-    found = calibrate.calibrate(
-        scheme,
-        [vocab.encode_document(d) for d in documents],
-        entropies,
-        size,
-        max_length=max_length,
-        delta=delta if scheme == "both" else None,
-    )
-    key = "delta" if scheme == "monotonic" else "threshold"
-    patching = cfg.patching(
-        scheme,
-        size,
-        **{"max_length": max_length, **({"delta": delta} if scheme == "both" else {}), key: float(found)},
-    )
-    lengths = segmentation.document_lengths(patching, documents, entropies)
+    the entropy model never trained on, then training text, up to `limit` bytes; test text never."""
+    lm = api.load(run).entropy_model
+    text = splits.opened(inputs.folders(lm.folder))
+    documents = list(splits.first(text.validation, limit))
+    if (more := limit - sum(map(len, documents))) > 0:
+        documents += splits.first(text.train, more)
+    live = annotate.annotate(lm.config.model, lm.params, documents, kept=store.rounded)
+    entropies = [np.append(store.nats(values[:-1]), np.float32(0)) for values in live]
+    key, fixed = ("delta", {}) if scheme == "monotonic" else ("threshold", {})
+    if scheme == "both":
+        fixed["delta"] = delta
+    scores = sketch.Sketch(scheme, fixed.get("delta")).add(entropies)
+
+    def realized(threshold):
+        rule = {"resolution": patching.RESOLUTION, "max_length": max_length, **fixed, key: float(threshold)}
+        lengths = segmentation.document_lengths(cfg.patching(scheme, size, **rule), documents, entropies)
+        return sum(int(l.sum()) for l in lengths) / sum(map(len, lengths))
+
+    found, gives = calibrate.approach(size, scores.threshold, realized)
     return {
         "scheme": scheme,
         "threshold": float(found),
         "size": size,
-        "patch_size": sum(l.sum() for l in lengths) / sum(map(len, lengths)),
+        "patch_size": gives,
         "bytes": sum(map(len, documents)),
         "documents": len(documents),
         "entropy_model": str(lm.folder),

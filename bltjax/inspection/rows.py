@@ -10,7 +10,6 @@ from bltjax.entropy import curves, store
 from bltjax.errors import UserError
 from bltjax.inspection.patches import SPACE_MARKS
 from bltjax.patching import vocab
-from bltjax.storage import rundir
 
 SHOWN = 12  # groups
 QUANTILES = (0, 0.1, 0.5, 0.9, 1)
@@ -80,12 +79,12 @@ def of_run(run_dir: pathlib.Path, step: int, rows: int) -> dict:
 
     if step < 0 or rows < 1:
         raise UserError(f"--step {step} --rows {rows}: a step is 0 or more, rows are 1 or more")
-    prepared = execute.prepare(run_dir, rundir.load_config(run_dir))
-    if step >= prepared.steps:
-        raise UserError(f"--step {step}: the run has steps 0 to {prepared.steps - 1}")
-    batch = prepared.rows.batch(step, np.arange(min(rows, prepared.rows.rows)))
+    run = execute.ready(run_dir)
+    if step >= run.steps:
+        raise UserError(f"--step {step}: the run has steps 0 to {run.steps - 1}")
+    batch = run.rows.batch(step, np.arange(min(rows, run.rows.rows)))
     shown = [
-        row({name: value[i] for name, value in batch.items()}, prepared.tokenizer)
+        row({name: value[i] for name, value in batch.items()}, run.inputs.tokenizer)
         for i in range(len(batch["doc_ids"]))
     ]
     keep = (
@@ -103,7 +102,7 @@ def of_run(run_dir: pathlib.Path, step: int, rows: int) -> dict:
     return {
         "run": str(run_dir),
         "step": step,
-        "planned": {key: prepared.planned[key] for key in keep},
+        "planned": {key: run.planned[key] for key in keep},
         "rows": shown,
     }
 

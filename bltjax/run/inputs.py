@@ -1,183 +1,129 @@
-"""What runs share: the split corpus, tokenizers, entropy models and their entropies. Each is made once, under
-a lock, and found by fingerprint.
+"""What a run reads and where it lies: prepared data, a tokenizer, an entropy model and its entropies.
 
-They live in ROOT/_shared: tokenizer-<fingerprint>.json, entropy-model-<fingerprint>/ (a run directory like
-any other), entropies-<fingerprint>.npz. None of them ever sees test text in training. """
+Each is the output of a job of its own (run/jobs.py), and nothing is made here. A run's `inputs.json`, which
+sweep/graph.py writes, says where they are, relative to the run's directory:
+
+    {"data": {directory: weight}, "tokenizer": file or null, "entropy_model": directory or null,
+     "annotation": directory or null}
+"""
 
 import dataclasses
 import functools
 import hashlib
-import os
 import pathlib
-import secrets
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from bltjax import config as cfg
-from bltjax import patching
-from bltjax.data import sources, splits
-from bltjax.entropy import annotate
+from bltjax import api, flops
+from bltjax.data import splits
+from bltjax.data.unit_cache import Choice
+from bltjax.entropy import store
 from bltjax.errors import UserError
-from bltjax.evaluation import bpb
-from bltjax.run import at_rest
-from bltjax.storage import locks, rundir
-from bltjax.sweep import plan
+from bltjax.run import budget
+from bltjax.storage import rundir
 from bltjax.tokenizers import bpe
+from bltjax.training import checkpoint
+
+NAME = "inputs.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class EntropyModel:
-    """A trained entropy model: its run directory, model config and parameters."""
+    """A trained entropy model: its directory, model config and parameters."""
 
-    run_dir: pathlib.Path
+    folder: pathlib.Path
     model: ConfigDict
     params: dict
-    # what the report says of it: fingerprint, params, training FLOPs, forward FLOPs per byte, test bpb
-    facts: dict
+    facts: dict  # what the report says of it: fingerprint, params, training FLOPs, forward FLOPs per byte, test bpb
 
 
-_corpora: dict[str, splits.Splits] = {}  # of this process
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Everything that a run reads. documents: the training documents that it may read, in the data set's order."""
+
+    text: splits.Splits
+    folders: dict[str, float]  # of prepared data, with weights
+    documents: Choice
+    tokenizer: bpe.Tokenizer | None
+    tokenizer_path: str | None  # relative to the run's directory
+    entropy_model: EntropyModel | None
+    mark: str | None  # of the entropies beside the data
+
+    def entropies(self, documents: Choice) -> store.Entropies | None:
+        """The entropies of some of the text; None for a run that needs none."""
+        return store.Entropies(documents, self.mark) if self.mark else None
 
 
-def corpus(data_config: ConfigDict) -> splits.Splits:
-    """Documents of the config's source, split; read once a process. UserError where the text cannot be
-    used."""
-    key = cfg.fingerprint({key: data_config[key] for key in cfg.TEXT_KEYS})
-    if key not in _corpora:
-        prepared = data_config.source == sources.PREPARED
-        _corpora[key] = (
-            at_rest.opened(data_config)
-            if prepared
-            else splits.split(sources.documents(data_config), data_config)
-        )
-    return _corpora[key]
-
-
-def preparation_key(config: ConfigDict) -> str:
-    """Same key, same entropy model and same entropies; empty for a run that needs none."""
-    if config.patching.scheme not in patching.NEEDS_ENTROPIES:
-        return ""
-    if not len(config.entropy_model):
+def load(run_dir: pathlib.Path, config: ConfigDict) -> Inputs:
+    """What the run in a directory reads. UserError where one of its inputs is not there yet, or damaged."""
+    said, at = _said(run_dir), lambda path: path and run_dir / path
+    text = splits.opened(folders(run_dir))
+    tokenizer = bpe.load(at(said["tokenizer"])) if said["tokenizer"] else None
+    if tokenizer and config.model.kind == "token" and tokenizer.vocab > config.model.vocab:
         raise UserError(
-            f"run {config.name}: patching.scheme {config.patching.scheme} needs entropies, and the run names"
-            " no entropy_model"
+            f"run {config.name}: its tokenizer has {tokenizer.vocab:,} entries, its model"
+            f" {config.model.vocab:,} (model.vocab, tokenizer.vocab)"
         )
-    for key in cfg.TEXT_KEYS:
-        if config.entropy_model.data[key] != config.data[key]:
+    mark, model = None, None
+    if said["annotation"]:
+        annotated = rundir.read_json(at(said["annotation"]) / "done.json")
+        if annotated is None:
             raise UserError(
-                f"run {config.name}: its entropy model would split other text (data.{key}:"
-                f" {config.entropy_model.data[key]!r} against {config.data[key]!r}), and might see test text"
+                f"{at(said['annotation'])} has not ended: the entropies that {run_dir} reads are not there yet"
             )
-    read = {key: config.data[key] for key in (*cfg.TEXT_KEYS, "seed", "max_train_bytes")}
-    return cfg.fingerprint(
-        {"entropy_model": cfg.to_dict(config.entropy_model), "read": read, "scored": cfg.to_dict(config.eval)}
+        mark = annotated["fingerprint"]
+        model = entropy_model(config, at(said["entropy_model"]))
+    return Inputs(
+        text,
+        folders(run_dir),
+        splits.training(text.train, config.data.max_train_bytes),
+        tokenizer,
+        said["tokenizer"],
+        model,
+        mark,
     )
 
 
-def tokenizer(config: ConfigDict, documents: list[bytes], shared: pathlib.Path) -> bpe.Tokenizer:
-    """The run's BPE tokenizer: Llama 3's, that of the model it starts from, or one trained on `documents`,
-    the text that every family of the sweep may train on."""
-    if config.tokenizer.kind == "llama3":
-        return bpe.llama3()
-    if config.tokenizer.kind in READ:
-        found = _read_tokenizer(config)
-        path = tokenizer_path(config, documents, shared)
-        with locks.held(path.with_suffix(".lock")):
-            found.save(path)
-        return found
-    if config.tokenizer.kind != "trained":
+def folders(run_dir: pathlib.Path) -> dict[str, float]:
+    """{directory: weight} of the prepared data that a run reads."""
+    return {str((run_dir / path).resolve()): weight for path, weight in _said(run_dir)["data"].items()}
+
+
+def _said(run_dir: pathlib.Path) -> dict:
+    said = rundir.read_json(run_dir / NAME)
+    if said is None:
         raise UserError(
-            f"run {config.name}: tokenizer.kind {config.tokenizer.kind!r}; allowed here: trained, llama3,"
-            " file, given"
+            f"{run_dir} has no whole {NAME}: `bltjax run` and `bltjax train` write it, and make what the run reads"
         )
-    path = tokenizer_path(config, documents, shared)
-    with locks.held(path.with_suffix(".lock")):
-        try:
-            return bpe.load(path)
-        except UserError:  # not there yet, or damaged: the same documents give the same tokenizer again
-            bpe.train_bpe(
-                (
-                    bpb.first_documents(documents, at_rest.SAMPLE)
-                    if at_rest.is_at_rest(documents)
-                    else documents
-                ),
-                config.tokenizer.vocab,
-            ).save(path)
-        return bpe.load(path)
+    return said
 
 
-def tokenizer_path(config: ConfigDict, documents: list[bytes], shared: pathlib.Path) -> pathlib.Path:
-    """Where the run's tokenizer is, or will be."""
-    if config.tokenizer.kind in READ:
-        return shared / f"tokenizer-{_read_tokenizer(config).fingerprint}.json"
-    text = documents.fingerprint if at_rest.is_at_rest(documents) else sources.fingerprint(documents)
-    return shared / f"tokenizer-{cfg.fingerprint({'vocab': config.tokenizer.vocab, 'text': text})}.json"
-
-
-READ = ("file", "given")  # kinds of tokenizers that are neither trained nor in a package
-
-
-@functools.lru_cache(maxsize=4)
-def _tokenizer_of(path: str, is_file: bool) -> bpe.Tokenizer:
-    from bltjax import api
-
-    return bpe.read(path) if is_file else api.load(path).tokenizer
-
-
-def _read_tokenizer(config: ConfigDict) -> bpe.Tokenizer:
-    """The tokenizer of the file `tokenizer.path`, or that came with the checkpoint `train.init_from`."""
-    is_file = config.tokenizer.kind == "file"
-    path = config.tokenizer.path if is_file else config.train.init_from
-    found = _tokenizer_of(path, is_file)
-    if config.model.kind == "token" and found.vocab > config.model.vocab:
-        raise UserError(
-            f"{path}: the tokenizer has {found.vocab:,} entries, the model {config.model.vocab:,}"
-            " (model.vocab, tokenizer.vocab)"
-        )
-    return found
-
-
-def entropy_model(config: ConfigDict, text: splits.Splits, shared: pathlib.Path) -> EntropyModel:
-    """The run's entropy model, trained to its end if it is not there yet (whoever holds the lock trains, the
-    others wait)."""
-    if not plan.trained(config.entropy_model):
-        return _given(config)
-    from bltjax.run import execute  # an entropy model is trained like any other run
-    from bltjax.training import checkpoint
-
-    key = cfg.fingerprint({"config": cfg.to_dict(config.entropy_model), "text": text.fingerprint})
-    run_dir = shared / f"entropy-model-{key}"
-    with locks.held(run_dir / ".lock"):
-        rundir.create(run_dir, config.entropy_model, rundir.SHARED)
-        if rundir.state(run_dir) != "done":
-            execute.execute(run_dir, progress=False)
-    planned, scored = rundir.read_json(run_dir / "planned.json"), rundir.read_json(run_dir / "eval.json")
+def entropy_model(config: ConfigDict, folder: pathlib.Path) -> EntropyModel:
+    """The entropy model in a directory: one that was trained for the run, or that came with a checkpoint."""
+    if not budget.trained(config.entropy_model):
+        return _given(config, folder)
+    if rundir.state(folder) != "done":
+        raise UserError(f"the entropy model {folder} is not trained yet")
+    planned, scored = rundir.read_json(folder / "planned.json"), rundir.read_json(folder / "eval.json")
     facts = {
-        "fingerprint": key,
+        "fingerprint": folder.name.removeprefix("entropy-model-"),
         "params": planned["params"]["total"],
         "train_flops": planned["train_flops"],
         "forward_flops_per_byte": planned["flops_per_byte_exact"],
         "bpb": scored["test"]["bpb"],
-        "run_dir": rundir.from_run(run_dir),
+        "run_dir": rundir.from_run(folder),
     }
-    return EntropyModel(run_dir, config.entropy_model.model, checkpoint.load_params(run_dir), facts)
+    return EntropyModel(folder, config.entropy_model.model, checkpoint.load_params(folder), facts)
 
 
-def _given(config: ConfigDict) -> EntropyModel:
+def _given(config: ConfigDict, folder: pathlib.Path) -> EntropyModel:
     """The entropy model that came with the checkpoint `entropy_model.train.init_from`."""
-    from bltjax import api, flops
-
-    path = config.entropy_model.train.init_from
-    lm = api.load(path).entropy_model
+    lm = api.load(folder).entropy_model
     params = lm.raw_params()
-    digest = hashlib.sha256(
-        b"".join(
-            np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)[:: max(1, leaf.nbytes >> 16)].tobytes()
-            for leaf in jax.tree.leaves(params)
-        )
-    )
+    few = lambda leaf: np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)[:: max(1, leaf.nbytes >> 16)]
+    digest = hashlib.sha256(b"".join(few(leaf).tobytes() for leaf in jax.tree.leaves(params)))
     counted = flops.count(config.entropy_model)
     facts = {
         "fingerprint": digest.hexdigest()[:12],
@@ -190,33 +136,12 @@ def _given(config: ConfigDict) -> EntropyModel:
     return EntropyModel(lm.folder, config.entropy_model.model, params, facts)
 
 
-def entropies(lm: EntropyModel, documents: list[bytes], shared: pathlib.Path) -> list[np.ndarray]:
-    """Entropy in nats after every position of [BOS, bytes, EOS], float32 [len + 2], for each document."""
-    key = cfg.fingerprint(
-        {"entropy_model": lm.facts["fingerprint"], "documents": sources.fingerprint(documents)}
-    )
-    path = shared / f"entropies-{key}.npz"
-    with locks.held(path.with_suffix(".lock")):
-        found = stored_entropies(path, [len(d) + 2 for d in documents])
-        if found is None:
-            found = annotate.annotate(lm.model, lm.params, documents)
-            part = path.with_suffix(f".{secrets.token_hex(4)}.part")
-            with part.open("wb") as out:
-                np.savez(out, entropies=np.concatenate(found), lengths=np.array([len(e) for e in found]))
-            os.replace(part, path)
-        return found
+READ = ("file", "given")  # kinds of tokenizers that are neither trained nor in a package
 
 
-def stored_entropies(path: pathlib.Path, lengths: list[int]) -> list[np.ndarray] | None:
-    """The file's entropies, split into documents of these lengths; None where it is missing, damaged or of
-    other documents."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            values, there = stored["entropies"], stored["lengths"]
-    except (
-        Exception
-    ):  # a cache: whichever of numpy's, zipfile's and zlib's many errors it is, the answer is to make it again
-        return None
-    if there.tolist() != lengths or values.shape != (sum(lengths),) or values.dtype != np.float32:
-        return None
-    return np.split(values, np.cumsum(lengths)[:-1])
+@functools.lru_cache(maxsize=4)
+def read_tokenizer(kind: str, path: str) -> bpe.Tokenizer:
+    """The tokenizer of a file (kind `file`), or that came with a checkpoint (`given`), or Llama 3's."""
+    if kind == "llama3":
+        return bpe.llama3()
+    return bpe.read(path) if kind == "file" else api.load(path).tokenizer

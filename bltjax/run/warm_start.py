@@ -3,7 +3,7 @@ another format.
 
 A model of the same kind gives everything, its shape too; a Llama gives a BLT its global model (paper section
 6.2). An entropy model with `init_from` and without steps or budget is not trained at all: it is the entropy
-model that came with a checkpoint. """
+model that came with a checkpoint."""
 
 import functools
 import pathlib

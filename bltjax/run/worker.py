@@ -1,7 +1,6 @@
-"""One process for one run: pins itself, holds the run's lock, runs it, and leaves a line that says why when
-it cannot.
+"""One process for one job: pins itself, holds the job's lock, does it, and leaves a line that says why when it cannot.
 
-python -m bltjax.run.worker run|prepare RUN_DIR [--core N] [--profile]
+python -m bltjax.run.worker DIRECTORY [--core N] [--profile]
 """
 
 import argparse
@@ -39,8 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("mode", choices=["run", "prepare"])
-    parser.add_argument("run_dir", type=pathlib.Path)
+    parser.add_argument("directory", type=pathlib.Path)
     parser.add_argument("--core", type=int)
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
@@ -49,17 +47,16 @@ def main() -> int:
     watch_parent()
     from bltjax.errors import Interrupted, RunFailed
     from bltjax.parallel import host
-    from bltjax.run import execute
+    from bltjax.run import jobs
     from bltjax.storage import locks, rundir
 
     host.ready()
     try:
-        if args.mode == "prepare":
-            execute.prepare_shared(args.run_dir)
-            return 0
-        with locks.held(args.run_dir / ".lock", wait=False):
-            execute.execute(args.run_dir, progress=False, profile=args.profile)
-            return 0
+        options = dict(progress=False, profile=args.profile) if jobs.kind_of(args.directory) == "run" else {}
+        jobs.do(
+            args.directory, wait=False, say=lambda text: print(text, file=sys.stderr, flush=True), **options
+        )
+        return 0
     except locks.Busy:
         return EXIT_BUSY
     except (Interrupted, KeyboardInterrupt) as stopped:
@@ -71,7 +68,7 @@ def main() -> int:
         line = one_line(error)
         print(line, file=sys.stderr)
         try:
-            rundir.write_json(args.run_dir / "failed.json", {"error": line, "time": time.time()})
+            rundir.write_json(args.directory / "failed.json", {"error": line, "time": time.time()})
         except OSError as full:
             print(f"failed.json could not be written: {full}", file=sys.stderr)
         return EXIT_USER if isinstance(error, UserError) and not isinstance(error, RunFailed) else 1

@@ -194,7 +194,7 @@ def state(run_dir: pathlib.Path) -> str:
     """done, failed, started or new; whether a started one is running, its lock tells (locks.is_held).
 
     A done run whose files were damaged has started: `bltjax run` goes on from its last checkpoint and writes
-    them again. """
+    them again."""
     ended = (run_dir / "done.json").exists()
     if ended and not damage(run_dir):
         return "done"

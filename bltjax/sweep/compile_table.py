@@ -2,7 +2,7 @@
 table.
 
 The file grows run by run; a command that was stopped goes on where it was, and a program that is known is not
-compiled again. """
+compiled again."""
 
 import pathlib
 

@@ -1,22 +1,17 @@
 """Budgets become runs: what every run of an experiment is, reads and costs. From configs alone: no data is
 read, nothing is run."""
 
-import math
 import os
 import statistics
 import subprocess
 import sys
 import time
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from bltjax import flops
 from bltjax.data import batches
-from bltjax.errors import UserError
-
-FEWEST_STEPS = 100  # below, the schedule's warm-up and the rounding of the budget to whole steps mean nothing
-TOLERANCE = 0.01  # of the budget
+from bltjax.run import budget
 
 
 def plan(experiment) -> list[dict]:
@@ -28,27 +23,18 @@ def plan(experiment) -> list[dict]:
     context, train_bytes, train_flops (`exact`, useful, entropy model left out), budget_flops, executed_flops
     (padding and masked blocks included), entropy_model {paper, exact: forward FLOPs per byte; params;
     train_flops}. Bytes are byte slots: the few of them that hold BOS and EOS are counted exactly when the
-    data is read. """
+    data is read."""
     return [_plan(run) for run in getattr(experiment, "runs", experiment)]
-
-
-def trained(entropy_model: ConfigDict) -> bool:
-    """Whether a run's entropy model is trained for it; one that came with a checkpoint (sweep/starting.py)
-    has neither steps nor budget."""
-    return bool(
-        len(entropy_model)
-        and (entropy_model.train.steps or entropy_model.budget_flops or not entropy_model.train.init_from)
-    )
 
 
 def _plan(run: ConfigDict) -> dict:
     counted = flops.count(run)
     batch_bytes = run.data.rows * run.data.context
     per_step = flops.TRAIN * counted["exact"]["total"] * batch_bytes
-    steps = steps_of(run, per_step)
+    steps = budget.steps_of(run, per_step)
     entropy_model = dict(
         counted["entropy_model"],
-        train_flops=_plan(run.entropy_model)["train_flops"] if trained(run.entropy_model) else 0.0,
+        train_flops=_plan(run.entropy_model)["train_flops"] if budget.trained(run.entropy_model) else 0.0,
     )
     return dict(
         name=run.name,
@@ -71,59 +57,6 @@ def _plan(run: ConfigDict) -> dict:
         executed_flops=steps * flops.executed_step(run, run.data.rows, *batches.row_shape(run)),
         entropy_model=entropy_model,
     )
-
-
-def steps_of(run: ConfigDict, per_step: float) -> int:
-    """Steps of a run whose steps all cost `per_step` FLOPs: train.steps where it is set, else the whole
-    number nearest the budget."""
-    if run.train.steps:
-        return run.train.steps
-    if not run.budget_flops:
-        raise UserError(f"run {run.name}: neither budget_flops nor train.steps says how long it is")
-    steps = round(run.budget_flops / per_step)
-    _check_steps(steps, per_step, run.budget_flops, run.name, run.data.rows)
-    return steps
-
-
-def steps_for_budget(useful_per_step, budget: float, name: str = "this run", rows: int = 0) -> int:
-    """How many steps spend the budget: those whose summed FLOPs come nearest to it.
-
-    useful_per_step: float [S], `exact` useful training FLOPs of each step, counted ahead, as many as the
-    budget can need. rows: of a batch, for advice in the error. Fewer than 100 steps, or more than 1% off:
-    UserError. S too small: ValueError. """
-    useful_per_step = np.asarray(useful_per_step, np.float64)
-    spent = np.cumsum(useful_per_step)
-    if not len(spent) or spent[-1] < budget * (1 - TOLERANCE):
-        raise ValueError(f"{len(spent)} steps were counted ahead; a budget of {budget:.4g} FLOPs needs more")
-    steps = int(np.argmin(np.abs(spent - budget))) + 1
-    _check_steps(steps, useful_per_step.mean(), budget, name, rows)
-    if abs(spent[steps - 1] / budget - 1) > TOLERANCE:
-        off = spent[steps - 1] / budget - 1
-        raise UserError(
-            f"run {name}: {steps} steps come nearest to its budget of {budget:.3g} FLOPs and are still"
-            f" {off:+.1%} off; 1% is allowed, so take smaller batches (data.rows)"
-        )
-    return steps
-
-
-def _check_steps(steps: int, per_step: float, budget: float, name: str, rows: int) -> None:
-    if steps >= FEWEST_STEPS:
-        return
-    needed = FEWEST_STEPS * per_step
-    fitting = math.floor(rows * budget / needed)
-    smaller = (
-        f", or batches of {fitting} rows (data.rows={fitting}) instead of {rows}" if fitting >= 1 else ""
-    )
-    raise UserError(
-        f"run {name}: budget_flops {budget:.3g} pays for {steps} steps, and {FEWEST_STEPS} are the fewest; "
-        f"it needs a budget of {_up(needed)} FLOPs{smaller}"
-    )
-
-
-def _up(value: float) -> str:
-    """Three digits, rounded up, so that the number that is printed is enough."""
-    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
-    return f"{math.ceil(value / unit) * unit:.3g}"
 
 
 def seconds(planned: dict, flops_per_second: float) -> float:
@@ -223,8 +156,7 @@ def text_table(plans: list[dict]) -> str:
             "",
             "paper, exact: forward FLOPs per byte in either convention; training is 3 times that.",
             "entropies: the entropy model's, not in the budget. here: rough time of one run on one core or"
-            " device of this machine"
-            + (f"; all of them {_duration(total)}." if total else "."),
+            " device of this machine" + (f"; all of them {_duration(total)}." if total else "."),
             "",
             "Share of the exact FLOPs per byte",
             *shares,

@@ -43,12 +43,50 @@ def of_run(run_dir: pathlib.Path) -> dict:
 
 
 def of_experiment(root: pathlib.Path, experiment: str, names: list[str]) -> list[dict]:
-    """Every run that the experiment declares, and an entropy model that a run of it needs is seen through its
-    own run directory."""
+    """Every run that the experiment declares."""
     return [{"name": name, **of_run(root / experiment / name)} for name in names]
 
 
-def text_table(rows: list[dict]) -> str:
+def of_shared(root: pathlib.Path, experiment: str, names: list[str]) -> list[dict]:
+    """The jobs whose outputs these runs read, as far as their inputs.json name them: {"name", "kind", "state", "why"}."""
+    found = {}
+    for name in names:
+        needed_by(root / experiment / name, found)
+    return list(found.values())
+
+
+def needed_by(run_dir: pathlib.Path, found: dict) -> None:
+    """Adds the jobs that a run directory's inputs.json names to {directory: job}, those of its entropy model first."""
+    said = rundir.read_json(run_dir / "inputs.json") or {}
+    paths = [*said.get("data", {}), said.get("entropy_model"), said.get("annotation")]
+    if said.get("tokenizer"):
+        paths.append(str(pathlib.Path(said["tokenizer"]).parent))
+    for path in filter(None, paths):
+        directory = (run_dir / path).resolve()
+        if directory in found or directory.parent.name != rundir.SHARED:
+            continue
+        if path == said.get("entropy_model"):
+            needed_by(directory, found)
+        found[directory] = of_job(directory)
+
+
+def of_job(directory: pathlib.Path) -> dict:
+    """One shared job."""
+    if (directory / "inputs.json").exists():
+        run = of_run(directory)
+        return {"name": directory.name, "kind": "run", "state": run["state"], "why": run["why"]}
+    kind = (rundir.read_json(directory / "config.json") or {}).get("kind", "?")
+    state, why = "waiting", None
+    if (directory / "done.json").exists():
+        state = "done"
+    elif locks.is_held(directory / ".lock"):
+        state = "running"
+    elif (directory / "failed.json").exists():
+        state, why = "failed", (rundir.read_json(directory / "failed.json") or {}).get("error")
+    return {"name": directory.name, "kind": kind, "state": state, "why": why}
+
+
+def text_table(rows: list[dict], shared=()) -> str:
     width = max([len(r["name"]) for r in rows] + [4])
     lines = [f"{'run':<{width}}  {'state':<8} {'step':>11}  {'train bpb':>9}  {'test':>8}  why"]
     for r in rows:
@@ -58,10 +96,13 @@ def text_table(rows: list[dict]) -> str:
         # what a run overcame on its way is no news once it is done
         noted = "" if r["state"] == "done" else "; ".join(r["notes"])
         lines.append(
-            f"{r['name']:<{width}}  {r['state']:<8} {steps:>11}  {train:>9}  {held:>8}  {r['why'] or noted}"
-            .rstrip()
+            f"{r['name']:<{width}}  {r['state']:<8} {steps:>11}  {train:>9}  {held:>8}  {r['why'] or noted}".rstrip()
         )
     counts = {}
     for r in rows:
         counts[r["state"]] = counts.get(r["state"], 0) + 1
-    return "\n".join(lines + ["", ", ".join(f"{n} {s}" for s, n in counts.items())])
+    lines += ["", ", ".join(f"{n} {s}" for s, n in counts.items())]
+    if shared:
+        lines += ["", "shared by these runs"]
+        lines += [f"  {job['name']}  {job['state']}  {job['why'] or ''}".rstrip() for job in shared]
+    return "\n".join(lines)

@@ -1,0 +1,52 @@
+"""eval.json: bits per byte of whole validation and test documents."""
+
+import hashlib
+
+from ml_collections import ConfigDict
+
+from bltjax import config as cfg
+from bltjax.data import splits
+from bltjax.evaluation import bpb, windows
+from bltjax.patching import segmentation, vocab
+from bltjax.run.inputs import Inputs
+
+
+def evaluate(config: ConfigDict, inputs: Inputs, params, mesh=None) -> dict:
+    """What eval.json holds: {"test": scored, "validation": scored, "upper_bound"} (bpb.summary)."""
+    limits = {"test": config.eval.test_bytes, "validation": config.eval.validation_bytes}
+    scored = {
+        split: score(config, inputs, params, splits.first(getattr(inputs.text, split), limit), mesh)
+        for split, limit in limits.items()
+    }
+    return {"schema_version": cfg.SCHEMA_VERSION, "upper_bound": config.model.kind == "token", **scored}
+
+
+def score(config: ConfigDict, inputs: Inputs, params, chosen, mesh=None) -> dict:
+    """Bits per byte of whole documents, each byte once, with the same left context in bytes for every family."""
+    documents = list(chosen)
+    sizes, shape = [len(d) for d in documents], (config.data.context, config.data.rows)
+    if config.model.kind == "token":
+        tokenizer = inputs.tokenizer
+        ids = [tokenizer.encode(d) for d in documents]
+        ends = tokenizer.bos, tokenizer.eos
+        shaped = windows.token_windows(documents, ids, tokenizer.byte_counts, *shape, *ends)
+        is_eos = lambda batch: batch["target_bytes"] == 0
+        patch_size = sum(sizes) / sum(map(len, ids))
+    else:
+        lengths = segmentation.document_lengths(
+            config.patching, documents, inputs.entropies(chosen), inputs.tokenizer
+        )
+        patched = config.model.kind == "blt"
+        shaped = windows.byte_windows(documents, lengths if patched else None, *shape)
+        is_eos = lambda batch: batch["targets"] == vocab.EOS
+        patch_size = sum(int(l.sum()) for l in lengths) / sum(map(len, lengths))
+    nats = bpb.nats_by_document(config.model, params, shaped, len(documents), is_eos, mesh)
+    return {**bpb.summary(sizes, *nats, patch_size), "documents_digest": digest(documents)}
+
+
+def digest(documents: list[bytes]) -> str:
+    """12 hex digits that tell one set of documents from another: only runs scored on the same are compared."""
+    whole = hashlib.sha256()
+    for document in documents:
+        whole.update(hashlib.sha256(document).digest())
+    return whole.hexdigest()[:12]
