@@ -12,6 +12,7 @@ from bltjax.experiments import registry
 from bltjax import config as cfg
 from bltjax import flops, models
 from bltjax.errors import UserError
+from bltjax.run import budget as budgets
 from bltjax.sweep import plan as planning
 
 PLAN_KEYS = {

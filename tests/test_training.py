@@ -171,12 +171,25 @@ def test_log_every_keeps_the_last(tmp_path):
     assert [line["step"] for line in metrics.read(tmp_path / "metrics.jsonl")] == [10, 20, 24]
 
 
-def test_four_checkpoints_a_run():
-    assert loop.checkpoint_steps(train_config(), 100) == {25, 50, 75, 100}
-    assert loop.checkpoint_steps(train_config(), 10) == {3, 6, 9, 10} and loop.checkpoint_steps(
-        train_config(), 1
-    ) == {1}
-    assert loop.checkpoint_steps(train_config(checkpoint_every=40), 100) == {40, 80, 100}
+def saves_after(steps, minutes_a_step, monkeypatch, **changes):
+    """The steps after which a run saves whose steps take so long."""
+    now = [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    saves = loop.Saves(train_config(**changes), steps)
+    found = []
+    for step in range(1, steps + 1):
+        now[0] += 60 * minutes_a_step
+        if saves.after(step):
+            found.append(step)
+    return found
+
+
+def test_checkpoints_by_time_and_by_steps(monkeypatch):
+    assert saves_after(100, 0.1, monkeypatch) == [100]  # ten minutes in all
+    assert saves_after(100, 1, monkeypatch) == [30, 60, 90, 100]
+    assert saves_after(6, 45, monkeypatch) == [1, 2, 3, 4, 5, 6]
+    assert saves_after(100, 1, monkeypatch, checkpoint_minutes=50.0) == [50, 100]
+    assert saves_after(100, 1, monkeypatch, checkpoint_every=40) == [40, 80, 100]
 
 
 class FailingAt(TinyRows):

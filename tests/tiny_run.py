@@ -115,9 +115,9 @@ def main():
                 path.name == at and die(),
             )
         else:
-            seal = checkpoint.write_atomically
-            checkpoint.write_atomically = lambda path, text: (
-                die() if path.name.startswith(at + ".") else seal(path, text)
+            seal = checkpoint.write_text
+            checkpoint.write_text = lambda path, text, durable: (
+                die() if path.name.startswith(at + ".") else seal(path, text, durable)
             )
     run(run_dir, configs.parse_set(tiny_config(), options), TinyRows(pause=0.02), real=True)
 

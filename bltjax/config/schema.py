@@ -54,7 +54,8 @@ def training() -> ConfigDict:
             # BLT: paper section 6.2)
             lr_scale=(),
             accumulate=1,  # microbatches per step
-            checkpoint_every=0,  # steps; 0: four checkpoints a run
+            checkpoint_every=0,  # steps; 0: by time
+            checkpoint_minutes=30.0,  # between two checkpoints; the newest `keep` of them stay
             keep=2,
             log_every=1,
             # a run, an imported checkpoint or a Hugging Face directory whose parameters this run starts from

@@ -25,7 +25,7 @@ from bltjax import patching
 from bltjax.data import corpus
 from bltjax.entropy import annotate
 from bltjax.errors import UserError
-from bltjax.storage import locks, rundir
+from bltjax.storage import atomic, locks, rundir
 
 SCHEMA_VERSION = 1
 CHUNK = 1 << 20  # bytes of text between two points from which a shard can be gone on with
@@ -136,10 +136,8 @@ def _make(folder: pathlib.Path, shard: corpus.Shard, model_config, params) -> No
             values = annotate.annotate(
                 model_config, params, [documents[i] for i in range(first, last)], kept=rounded
             )
-            part = path.with_suffix(".part")
-            with part.open("wb") as file:
+            with atomic.replacing(path) as part, part.open("wb") as file:
                 np.save(file, np.concatenate([v[:-1] for v in values]), allow_pickle=False)
-            os.replace(part, path)
     partial = folder / f".{shard.path.name}.partial"
     writer = array_record_module.ArrayRecordWriter(str(partial), COMPRESSION)
     for first, last, path in chunks:

@@ -48,6 +48,7 @@ AT_LEAST = {
     "train.final_lr": 0,
     "train.accumulate": 1,
     "train.checkpoint_every": 0,
+    "train.checkpoint_minutes": 0,
     "train.keep": 0,
     "train.log_every": 1,
     "eval.test_bytes": 0,

@@ -2,10 +2,8 @@
 
 import json
 import math
-import os
 import pathlib
 import platform
-import secrets
 import time
 from importlib import metadata
 
@@ -14,10 +12,10 @@ from ml_collections import ConfigDict
 from bltjax import config as cfg
 from bltjax.errors import UserError
 from bltjax.storage import locks
+from bltjax.storage.atomic import write_json
 
-SHARED = (  # entropy models, tokenizers and entropies, one directory for all experiments under one root
-    "_shared"
-)
+# Prepared data, tokenizers, entropy models: one directory for all experiments under one root.
+SHARED = "_shared"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers", "bltjax")
 REDONE = {
     "done.json": ("realized_flops",),
@@ -25,17 +23,6 @@ REDONE = {
     "eval.json": ("test.bpb", "validation.bpb"),
 }  # what `bltjax run` can write anew, and the numbers that others read there
 MISSING = "is missing"
-
-
-def write_json(path: pathlib.Path, value) -> None:
-    """Atomic: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_json(path: pathlib.Path) -> dict | None:

@@ -20,7 +20,7 @@ SECTIONS = (
     "entropy_model",
     "train",
 )  # what a run's numbers follow from
-OPERATIONAL = ("train.checkpoint_every", "train.keep", "train.log_every", "train.branch_from")
+OPERATIONAL = ("train.checkpoint_every", "train.checkpoint_minutes", "train.keep", "train.log_every", "train.branch_from")
 DECAY = (
     "train.schedule",
     "train.final_lr",

@@ -27,7 +27,7 @@ import orbax.checkpoint as ocp
 from bltjax.errors import RunFailed, UserError
 from bltjax.formats import safetensors
 from bltjax.parallel import distributed
-from bltjax.training.metrics import write_atomically
+from bltjax.storage.atomic import write_text
 from bltjax.training.signals import disk_full
 from bltjax.training.step import TrainState
 
@@ -182,8 +182,8 @@ class Checkpoints:
         if not self._first:
             return
         files = _digests(self._folder / str(step))
-        write_atomically(
-            self._folder / f"{step}{MANIFEST}", json.dumps({"step": step, "files": files}, indent=1) + "\n"
+        write_text(
+            self._folder / f"{step}{MANIFEST}", json.dumps({"step": step, "files": files}, indent=1) + "\n", durable=True
         )
         if self._keep > 0:
             for old in steps(self._run_dir)[: -self._keep]:
@@ -220,9 +220,10 @@ def write_params(run_dir, leaves: dict, parts) -> None:
     leaves: {"a/b": (dtype, shape)}; parts(name) yields a leaf's arrays along its first axis, in order."""
     (folder(run_dir) / "0").mkdir(parents=True)
     safetensors.write(folder(run_dir) / "0" / PARAMS, leaves, parts)
-    write_atomically(
+    write_text(
         folder(run_dir) / f"0{MANIFEST}",
         json.dumps({"step": 0, "files": _digests(folder(run_dir) / "0")}, indent=1) + "\n",
+        durable=True,
     )
 
 

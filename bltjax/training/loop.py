@@ -17,15 +17,39 @@ from bltjax.training import branch, checkpoint, metrics, patch_size_monitor
 from bltjax.training.signals import on_signals
 from bltjax.training.step import TrainState, init_state, make_step, model_nats
 
-__all__ = ["Interrupted", "RunFailed", "train", "checkpoint_steps"]
+__all__ = ["Interrupted", "RunFailed", "Saves", "train"]
 
 PROFILED = (5, 10)  # steps of this process: past compilation and the first transfers
 
 
-def checkpoint_steps(train_config, steps: int) -> set[int]:
-    """After which updates a run saves: every `checkpoint_every` (0: four a run), and the last."""
-    every = train_config.checkpoint_every or -(-steps // 4)
-    return set(range(every, steps, every)) | {steps}
+class Saves:
+    """After which updates a run saves: every `checkpoint_every`, or where that is 0 whenever `checkpoint_minutes` have
+    passed since the last time; and after its last.
+
+    Processes of a run look at the first one's clock, every LOOK steps."""
+
+    LOOK = 16
+
+    def __init__(self, train_config, steps: int, mesh=None):
+        self._every, self._seconds = train_config.checkpoint_every, 60 * train_config.checkpoint_minutes
+        self._steps, self._mesh, self._since = steps, mesh, time.monotonic()
+
+    def after(self, step: int) -> bool:
+        """Whether to save after this step; asked once a step."""
+        if step == self._steps:
+            return True
+        if self._every:
+            return step % self._every == 0
+        if distributed.shared(self._mesh):
+            due = step % self.LOOK == 0 and distributed.once(self._mesh, self._due)
+        else:
+            due = self._due()
+        if due:
+            self._since = time.monotonic()
+        return due
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._since >= self._seconds
 
 
 def train(
@@ -73,7 +97,7 @@ def train(
         **branch.described(config, steps),
         "rng": np.asarray(jax.random.key_data(jax.random.key(config.seed))).tolist(),
     }
-    saves = checkpoint_steps(config.train, steps)
+    saves = Saves(config.train, steps, mesh)
     step_fn = make_step(config.model, config.train, steps, loss_fn, mesh=mesh)
     writer = (
         metrics.Writer(run_dir / "metrics.jsonl", run_dir / "tensorboard" if tensorboard else None)
@@ -116,7 +140,7 @@ def train(
                     log(*pending)
                 pending = step, results
                 stops = request.reached(step)
-                if step in saves or stops:
+                if saves.after(step) or stops:
                     log(*pending)
                     pending = None
                     save(step)

@@ -8,9 +8,11 @@ import contextlib
 import json
 import math
 import os
+import pathlib
 import sys
 
 from bltjax.errors import RunFailed, UserError
+from bltjax.storage import atomic
 from bltjax.training.signals import disk_full
 
 WALL_CLOCK = ("wall_s", "bytes_per_s", "time")  # fields that differ between two equal runs
@@ -36,27 +38,12 @@ def read(path) -> list[dict]:
     return out
 
 
-def write_atomically(path, text: str) -> None:
-    """The file holds the old text or the new, never a part, whenever the process or the machine dies."""
-    temporary = f"{path}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def cut(path, step: int) -> dict | None:
     """Drops the lines past `step`, which a resumed run will write again, and returns the last one kept."""
     if not os.path.exists(path):
         return None
     kept = [line for line in read(path) if line["step"] <= step]
-    write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
+    atomic.write_text(pathlib.Path(path), "".join(json.dumps(line) + "\n" for line in kept), durable=True)
     return kept[-1] if kept else None
 
 
