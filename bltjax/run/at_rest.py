@@ -13,12 +13,10 @@ from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax import patching
-from bltjax.data import batches, corpus, packing, row_plans, splits
-from bltjax.data.unit_cache import Choice, Shelf
+from bltjax.data import corpus, splits
+from bltjax.data.unit_cache import Choice
 from bltjax.entropy import sketch, store
 from bltjax.errors import UserError
-from bltjax.evaluation import bpb
-from bltjax.patching import segmentation
 
 # bytes: a larger data set is annotated by its own command, on as many machines as it wants
 ANNOTATED_HERE = 1 << 26
@@ -133,65 +131,6 @@ def counted(config: ConfigDict, documents, values: store.Entropies) -> sketch.Sk
     return functools.reduce(
         operator.add,
         [one.scaled(weight * whole / one.positions) for one, (_, _, weight) in zip(found, parts)],
-    )
-
-
-def rows(
-    config: ConfigDict,
-    documents,
-    values,
-    tokenizer,
-    plans: pathlib.Path | None,
-    place: tuple[int, int] = (0, 1),
-) -> batches.Rows:
-    """The run's batches. values: store.Entropies or None; plans: a folder under which plans of rows are kept,
-    or None; place: this process's among those that plan them together (distributed.place)."""
-    kind, rule = config.model.kind, config.patching
-
-    def units(numbers, found):
-        if kind == "token":
-            return packing.token_documents(
-                [tokenizer.encode(d) for d in found], tokenizer.byte_counts, tokenizer.bos, tokenizer.eos
-            )
-        if kind == "byte":
-            return packing.byte_documents(found)
-        own = None if values is None else [values[documents.numbers[number]] for number in numbers]
-        return packing.byte_documents(found, segmentation.document_lengths(rule, found, own, tokenizer))
-
-    length, patches = config.data.context, None
-    if kind == "token":
-        sample = bpb.first_documents(documents, SAMPLE)
-        length = batches.token_rows(
-            sample, tokenizer, context=config.data.context, rows=config.data.rows, seed=config.data.seed
-        ).row_length
-    elif kind == "blt":
-        patches = batches.row_shape(config)[1]
-    together = config.data.together if kind == "blt" else 0
-    key = cfg.fingerprint(
-        {
-            "documents": documents.fingerprint,
-            "patching": cfg.to_dict(rule) if kind == "blt" else kind,
-            "row": [length, patches, together],
-            "seed": config.data.seed,
-            "tokenizer": tokenizer and tokenizer.fingerprint,
-            "entropies": values and values.mark,
-            "parts": documents.parts,
-        }
-    )
-    chunks = row_plans.Blocks(
-        Shelf(documents, units, key),
-        length,
-        patches,
-        config.data.seed,
-        together,
-        plans and plans / f"plans-{key}",
-    )
-    return batches.Rows(
-        chunks,
-        length,
-        patches,
-        config.data.rows,
-        functools.partial(chunks.ahead, part=place[0], parts=place[1]),
     )
 
 

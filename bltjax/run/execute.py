@@ -22,6 +22,7 @@ from bltjax.evaluation import bpb, windows
 from bltjax.parallel import distributed, host
 from bltjax.patching import segmentation, vocab
 from bltjax.run import at_rest, inputs, warm_start
+from bltjax.run import rows as rows_of
 from bltjax.storage import rundir
 from bltjax.sweep import plan
 from bltjax.training import loop
@@ -95,7 +96,7 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict, place: tuple[int, int] = 
         """Rows under a config, the steps that spend its budget, their useful FLOPs, and the mean patch size
         on them."""
         rows = make_rows(config, documents, entropies, tokenizer, shared, place)
-        steps, useful, counts = steps_ahead(config, rows)
+        steps, useful, counts = rows_of.steps_ahead(config, rows)
         units = counts["patches"] if config.model.kind == "blt" else counts["slots"]
         positions = counts["slots"] if config.model.kind == "blt" else counts["bytes"]
         return (
@@ -143,8 +144,9 @@ def prepare(run_dir: pathlib.Path, config: ConfigDict, place: tuple[int, int] = 
             f"run {config.name}: no {key} gives a mean patch size within 2% of {config.patching.size:g}; the"
             f" nearest gives {patch_size:.3f}"
         )
+    bytes_off = rows_of.check_bytes(config, rows, documents, steps)
     executed = executed_per_step(config, rows)
-    planned = facts(config, rows, steps, useful, executed, counts, patch_size)
+    planned = facts(config, rows, steps, useful, executed, counts, patch_size) | {"bytes_off": bytes_off}
     if at_rest.is_at_rest(documents):
         planned |= at_rest.epochs(config, documents, int(counts["bytes"].sum()))
     if lm:
@@ -174,57 +176,9 @@ def make_rows(
 ) -> batches.Rows:
     """The run's batches: a pure function of (data.seed, step). shared: where plans of rows of prepared data
     are kept; None: nowhere. place: as in `prepare`."""
-    if at_rest.is_at_rest(documents):
-        return at_rest.rows(config, documents, entropies, tokenizer, shared, place)
-    shape = dict(context=config.data.context, rows=config.data.rows, seed=config.data.seed)
-    if config.model.kind == "token":
-        return token_rows(config, documents, tokenizer, shape)
-    if config.model.kind == "byte":
-        return batches.byte_rows(documents, **shape)
-    lengths = segmentation.document_lengths(config.patching, documents, entropies, tokenizer)
-    return batches.byte_rows(
-        documents, lengths, patches=batches.row_shape(config)[1], together=config.data.together, **shape
+    return rows_of.rows(
+        config, documents, entropies, tokenizer, shared if at_rest.is_at_rest(documents) else None, place
     )
-
-
-def token_rows(config: ConfigDict, documents: list[bytes], tokenizer, shape: dict) -> batches.Rows:
-    """Rows of as many tokens as make a batch hold the raw bytes that the byte families' batches do, over the
-    steps of this run.
-
-    Bytes per token differ from document to document, so that a length which is right for the whole corpus is
-    a few percent off here. """
-    token_ids = [tokenizer.encode(d) for d in documents]
-    plain = batches.byte_rows(documents, **shape)
-    rows, tried = batches.token_rows(documents, tokenizer, token_ids=token_ids, **shape), {}
-    while rows.row_length not in tried:
-        steps, _, counts = steps_ahead(config, rows)
-        ratio = plain.counts(steps)["bytes"].sum() / counts["bytes"].sum()
-        tried[rows.row_length] = (abs(ratio - 1), rows)
-        rows = batches.token_rows(
-            documents, tokenizer, token_ids=token_ids, length=max(4, round(rows.row_length * ratio)), **shape
-        )
-    return min(tried.values(), key=lambda pair: pair[0])[1]
-
-
-def steps_ahead(config: ConfigDict, rows: batches.Rows):
-    """(steps, useful FLOPs of each, what each holds): as many steps as the budget pays for, counted before
-    the first."""
-    if config.train.steps:
-        counts = rows.counts(config.train.steps)
-        return config.train.steps, flops.train_flops(config, counts["slots"], counts["patches"]), counts
-    if not config.budget_flops > 0:
-        raise UserError(f"run {config.name}: neither budget_flops nor train.steps says how long it is")
-    full = flops.train_flops(
-        config, rows.capacity["slots"], rows.capacity["patches"]
-    )  # of a step without padding
-    ahead = max(plan.FEWEST_STEPS // 2, math.ceil(1.1 * config.budget_flops / full))
-    while True:
-        counts = rows.counts(ahead)
-        useful = flops.train_flops(config, counts["slots"], counts["patches"])
-        if useful.sum() >= 1.01 * config.budget_flops:
-            steps = plan.steps_for_budget(useful, config.budget_flops, config.name, config.data.rows)
-            return steps, useful[:steps], {name: values[:steps] for name, values in counts.items()}
-        ahead = math.ceil(ahead * 1.05 * 1.01 * config.budget_flops / useful.sum())
 
 
 def bounds(key: str, entropies) -> tuple[float, float]:
@@ -394,6 +348,7 @@ def score(prepared: Prepared, params, documents: list[bytes], run_dir: pathlib.P
     """Bits per byte of whole documents, each byte once, with the same left context in bytes for every
     family."""
     config, sizes = prepared.config, [len(d) for d in documents]
+    longest = prepared.rows.longest(prepared.steps)  # no position is scored that was not trained
     if config.model.kind == "token":
         tokenizer = prepared.tokenizer
         ids = [tokenizer.encode(d) for d in documents]
@@ -405,6 +360,7 @@ def score(prepared: Prepared, params, documents: list[bytes], run_dir: pathlib.P
             config.data.rows,
             tokenizer.bos,
             tokenizer.eos,
+            longest,
         )
         is_eos = lambda batch: batch["target_bytes"] == 0
         patch_size = sum(sizes) / sum(map(len, ids))
@@ -415,10 +371,13 @@ def score(prepared: Prepared, params, documents: list[bytes], run_dir: pathlib.P
         )
         lengths = segmentation.document_lengths(config.patching, documents, entropies, prepared.tokenizer)
         shaped = windows.byte_windows(
-            documents, lengths if config.model.kind == "blt" else None, config.data.context, config.data.rows
+            documents,
+            lengths if config.model.kind == "blt" else None,
+            config.data.context,
+            config.data.rows,
+            longest,
         )
         is_eos = lambda batch: batch["targets"] == vocab.EOS
         patch_size = sum(int(l.sum()) for l in lengths) / sum(map(len, lengths))
-    return bpb.summary(
-        sizes, *bpb.nats_by_document(config.model, params, shaped, len(documents), is_eos, mesh), patch_size
-    )
+    nats = bpb.nats_by_document(config.model, params, shaped, len(documents), is_eos, mesh)
+    return bpb.summary(sizes, *nats, patch_size, shaped)

@@ -19,17 +19,19 @@ FEWEST_STEPS = 100  # below, the schedule's warm-up and the rounding of the budg
 TOLERANCE = 0.01  # of the budget
 
 
-def plan(experiment) -> list[dict]:
-    """One dict per run, ready for JSON. experiment: `registry.Experiment`, or its runs.
+def plan(experiment, document_lengths=None) -> list[dict]:
+    """One dict per run, ready for JSON. experiment: `registry.Experiment`, or its runs. document_lengths: bytes of
+    the documents that they read, as flops.count takes them, over whose rows attention is averaged; None: every
+    row is one document.
 
     name, family, size, patch_size (mean bytes per patch or token that the run aims at), params_latent
     (12·l·h² of the latent, or of the token transformer), params_total and params_hash (counted), params (by
     component), flops_per_byte_paper and _exact (forward), flops_components (of `exact`), steps, batch_bytes,
     context, train_bytes, train_flops (`exact`, useful, entropy model left out), budget_flops, executed_flops
-    (padding and masked blocks included), entropy_model {paper, exact: forward FLOPs per byte; params;
+    (padding and masked blocks included), attention (what its FLOPs are averaged over), entropy_model {paper, exact: forward FLOPs per byte; params;
     train_flops}. Bytes are byte slots: the few of them that hold BOS and EOS are counted exactly when the
-    data is read. """
-    return [_plan(run) for run in getattr(experiment, "runs", experiment)]
+    data is read."""
+    return [_plan(run, document_lengths) for run in getattr(experiment, "runs", experiment)]
 
 
 def trained(entropy_model: ConfigDict) -> bool:
@@ -41,14 +43,16 @@ def trained(entropy_model: ConfigDict) -> bool:
     )
 
 
-def _plan(run: ConfigDict) -> dict:
-    counted = flops.count(run)
+def _plan(run: ConfigDict, document_lengths=None) -> dict:
+    counted = flops.count(run, document_lengths=document_lengths)
     batch_bytes = run.data.rows * run.data.context
     per_step = flops.TRAIN * counted["exact"]["total"] * batch_bytes
     steps = steps_of(run, per_step)
     entropy_model = dict(
         counted["entropy_model"],
-        train_flops=_plan(run.entropy_model)["train_flops"] if trained(run.entropy_model) else 0.0,
+        train_flops=(
+            _plan(run.entropy_model, document_lengths)["train_flops"] if trained(run.entropy_model) else 0.0
+        ),
     )
     return dict(
         name=run.name,
@@ -69,6 +73,7 @@ def _plan(run: ConfigDict) -> dict:
         train_flops=steps * per_step,
         budget_flops=run.budget_flops or None,
         executed_flops=steps * flops.executed_step(run, run.data.rows, *batches.row_shape(run)),
+        attention=counted["attention"],
         entropy_model=entropy_model,
     )
 
@@ -90,7 +95,7 @@ def steps_for_budget(useful_per_step, budget: float, name: str = "this run", row
 
     useful_per_step: float [S], `exact` useful training FLOPs of each step, counted ahead, as many as the
     budget can need. rows: of a batch, for advice in the error. Fewer than 100 steps, or more than 1% off:
-    UserError. S too small: ValueError. """
+    UserError. S too small: ValueError."""
     useful_per_step = np.asarray(useful_per_step, np.float64)
     spent = np.cumsum(useful_per_step)
     if not len(spent) or spent[-1] < budget * (1 - TOLERANCE):
@@ -221,10 +226,11 @@ def text_table(plans: list[dict]) -> str:
         [
             *runs,
             "",
-            "paper, exact: forward FLOPs per byte in either convention; training is 3 times that.",
+            "paper, exact: forward FLOPs per byte in either convention; training is 3 times that. Attention of"
+            f" exact is averaged over {plans[0]['attention'] if plans else flops.FULL_CONTEXTS}; runs count it in the"
+            " rows that they read.",
             "entropies: the entropy model's, not in the budget. here: rough time of one run on one core or"
-            " device of this machine"
-            + (f"; all of them {_duration(total)}." if total else "."),
+            " device of this machine" + (f"; all of them {_duration(total)}." if total else "."),
             "",
             "Share of the exact FLOPs per byte",
             *shares,
