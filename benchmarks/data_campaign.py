@@ -34,7 +34,7 @@ def get_config(arg=None):
 
     data = cfg.replace(
         cfg.data(),
-        **{"source": "prepared", "context": CONTEXT, "rows": 4, "together": 256, "patch_slack": 1.03},
+        **{"source": "prepared", "context": CONTEXT, "rows": 4, "packing_buffer": 256, "patch_slack": 1.03},
     )
     evaluation = cfg.replace(cfg.evaluation(), test_bytes=50_000, validation_bytes=50_000)
     train = cfg.replace(cfg.training(), lr=4e-3)

@@ -3,11 +3,18 @@
 Two conventions (docs/flops.md has every formula and what is counted where):
 
     paper   appendix B of arXiv 2412.09871 (Eq. 13-17, Table 11), checked against Table 2
-    exact   the multiplications and additions that the program must do: real windows, widths and output head
+    exact   the multiplications and additions that the program must do: real widths, windows and output head, and
+            the attention pairs that no mask hides
 
-Both count a multiply-add as 2 and leave out norms, softmax, look-ups (embeddings, hash tables) and the
-entropy model, which is reported beside. Forward only, unless a name says `train` or `step`: backward is twice
-forward, so training is 3 times. """
+`exact` is linear in four counts of a batch (UNITS, counted by data.packing.counts): "slots" that are not padding
+(bytes or tokens), "patches", and the pairs of a query and a key that self-attention must multiply, of slots
+("pairs") and of patches ("patch_pairs").
+
+Both conventions count a multiply-add as 2 and leave out norms, softmax, look-ups (embeddings, hash tables) and
+the entropy model, which is reported beside. Forward only, unless a name says `train` or `step`: backward is
+twice forward, so training is 3 times."""
+
+import numpy as np
 
 from bltjax.errors import UserError
 
@@ -15,11 +22,11 @@ TRAIN = 3  # forward, and a backward of twice that (paper section 4.5)
 # what the program executes of self-attention: its backward computes the scores again instead of keeping them
 ATTENTION_TRAIN = 3.5
 PAPER_BYTE_VOCAB = 256  # Eq. 15; the program's head has 260 columns
-CONTEXT, PATCH_SIZE, BYTES_PER_TOKEN = (
-    8192,
-    4.5,
-    4.4,
-)  # of a model given without its run: paper 4.3, released default, Llama 3 tokenizer
+# Of a model given without its run: paper 4.3, the released default, Llama 3's tokenizer.
+CONTEXT, PATCH_SIZE, BYTES_PER_TOKEN = 8192, 4.5, 4.4
+UNITS = ("slots", "patches", "pairs", "patch_pairs")
+OFFSETS = 32  # places in a row at which a document is taken to begin, where only lengths are known
+FULL_CONTEXTS, DOCUMENTS = "full contexts", "documents"  # what a count of attention pairs stands on
 
 
 # The primitives of Table 11: forward FLOPs per query position, for `layers` layers.
@@ -58,22 +65,24 @@ def transformer(layers: int, width: int, m: float) -> float:
 # The public counts.
 
 
-def count(config, patch_size: float | None = None, *, context: int | None = None) -> dict:
+def count(
+    config, patch_size: float | None = None, *, context: int | None = None, document_lengths=None
+) -> dict:
     """FLOPs per byte and parameters of a run config, or of a model config alone.
 
     patch_size: mean bytes per patch or token; default: what the run aims at (of a model alone: 4.5, tokens
-    4.4). context: bytes of context; default: the run's (of a model alone: 8192). Returns {"paper":
-    {component: forward FLOPs per byte, ..., "total"}, "exact": the same, "params": {...}, "params_paper":
-    {...}, "entropy_model": {"paper", "exact", "params"} (zeros where the run has none), "patch_size",
-    "context"}. Components: encoder, cross_encoder, latent, cross_decoder, decoder, head; of the kinds `token`
-    and `byte`: transformer, head. """
+    4.4). context: bytes of context; default: the run's (of a model alone: 8192). document_lengths: bytes of
+    the documents, an array or a histogram {length: count}, over whose rows attention is averaged; None: every
+    row is one document. Returns {"paper": {component: forward FLOPs per byte, ..., "total"}, "exact": the
+    same, "params": {...}, "params_paper": {...}, "entropy_model": {"paper", "exact", "params"} (zeros where
+    the run has none), "patch_size", "context", "attention": which of the two averages}. Components: encoder,
+    cross_encoder, latent, cross_decoder, decoder, head; of the kinds `token` and `byte`: transformer, head.
+    """
     model, context, patch_size, beside = _read(config, patch_size, context)
-    slot, patch = _split(_rates(model, *_useful_keys(model, context, patch_size)))
-    slots = 1 / patch_size if model.kind == "token" else 1.0
-    exact = {name: slots * slot[name] + patch[name] / patch_size for name in slot}
+    exact = components(model, _per_byte(model, context, patch_size, document_lengths))
     entropy_model = dict(paper=0.0, exact=0.0, params=0)
     if beside:
-        beside = count(beside)
+        beside = count(beside, document_lengths=document_lengths)
         entropy_model = dict(
             paper=beside["paper"]["total"], exact=beside["exact"]["total"], params=beside["params"]["total"]
         )
@@ -85,25 +94,42 @@ def count(config, patch_size: float | None = None, *, context: int | None = None
         entropy_model=entropy_model,
         patch_size=patch_size,
         context=context,
+        attention=FULL_CONTEXTS if document_lengths is None else DOCUMENTS,
     )
 
 
-def per_unit(config, patch_size: float | None = None, *, context: int | None = None) -> tuple[float, float]:
-    """(`exact` forward FLOPs per byte slot, or per token; per patch). Constants of the config: attention keys
-    are averaged over a full context, so that useful forward FLOPs are slots·a + patches·b whatever the
-    packing. Kinds without patches: b = 0. """
-    model, context, patch_size, _ = _read(config, patch_size, context)
-    slot, patch = _split(_rates(model, *_useful_keys(model, context, patch_size)))
-    return sum(slot.values()), sum(patch.values())
+def components(config, counts: dict) -> dict:
+    """`exact` forward FLOPs by component of a batch, of which counts has the UNITS (numbers or arrays; those
+    that are missing are 0)."""
+    rates = _rates(config.model if "model" in config else config)
+    return {
+        name: sum((counts.get(unit, 0) * rate for unit, rate in of_units.items()), 0.0)
+        for name, of_units in rates.items()
+    }
 
 
-def train_flops(config, slots, patches=0):
-    """`exact` useful training FLOPs (forward and backward) of so many unpadded byte slots (or tokens) and
-    patches.
+def per_unit(config) -> dict:
+    """`exact` forward FLOPs of one slot (a byte or a token), one patch, one pair of slots and one pair of
+    patches: {unit of UNITS: FLOPs}, 0 where the kind has no such unit."""
+    of_components = _rates(config.model if "model" in config else config).values()
+    return {unit: float(sum(rate.get(unit, 0.0) for rate in of_components)) for unit in UNITS}
 
-    slots, patches: numbers, or arrays of counts per step."""
-    a, b = per_unit(config)
-    return TRAIN * (slots * a + patches * b)
+
+def train_flops(config, counts: dict):
+    """`exact` useful training FLOPs (forward and backward) of what counts says, number or array per step.
+
+    counts: as of `components`; data.batches.Rows.counts and `full_rows` make them."""
+    return TRAIN * sum(counts.get(unit, 0) * cost for unit, cost in per_unit(config).items())
+
+
+def full_rows(config, rows: int, slots_per_row: int, patches_per_row: int = 0) -> dict:
+    """The counts of rows without padding that are one document each: the most that such shapes can hold."""
+    return {
+        "slots": rows * slots_per_row,
+        "patches": rows * patches_per_row,
+        "pairs": rows * causal_pairs(slots_per_row, window(config)),
+        "patch_pairs": rows * causal_pairs(patches_per_row),
+    }
 
 
 def executed_step(config, rows: int, slots_per_row: int, patches_per_row: int = 0) -> float:
@@ -111,12 +137,55 @@ def executed_step(config, rows: int, slots_per_row: int, patches_per_row: int = 
     again in the backward pass included: for MFU and wall time only.
 
     Rematerialised forwards (`model.remat`) are not counted. Kind `token`: slots are tokens."""
-    model = config.model if "model" in config else config
-    window = model.local.window if model.kind == "blt" else model.window
-    latent_keys = executed_keys(patches_per_row) if model.kind == "blt" else 0.0
+    from bltjax.models.kernels import attention  # late: counting for a plan needs no jax
+
     again = ATTENTION_TRAIN / TRAIN
-    slot, patch = _split(_rates(model, again * executed_keys(slots_per_row, window), again * latent_keys))
-    return TRAIN * rows * (slots_per_row * sum(slot.values()) + patches_per_row * sum(patch.values()))
+    executed = {
+        "slots": rows * slots_per_row,
+        "patches": rows * patches_per_row,
+        "pairs": again * rows * attention.executed_pairs(slots_per_row, window(config)),
+        "patch_pairs": again * rows * attention.executed_pairs(patches_per_row, 0) if patches_per_row else 0,
+    }
+    return float(train_flops(config, executed))
+
+
+def window(config) -> int:
+    """Keys that a byte's or token's self-attention sees at most, itself included; 0: all."""
+    model = config.model if "model" in config else config
+    return model.local.window if model.kind == "blt" else model.window
+
+
+def causal_pairs(positions, window: int = 0):
+    """Pairs of a query and a key, itself included, in a segment of so many positions: the sum of min(i + 1,
+    window) over them. A number, or an array of them; parts of a position are allowed."""
+    reach = np.minimum(positions, window) if window else positions
+    return reach * (reach + 1) / 2 + (positions - reach) * reach
+
+
+def mean_keys(positions: float, window: int = 0) -> float:
+    """Keys that a query sees, averaged over a segment of so many positions."""
+    return float(causal_pairs(positions, window) / positions)
+
+
+def document_keys(document_lengths, context: int, window: int = 0, unit: float = 1.0) -> float:
+    """Keys that a query sees, averaged over documents that are laid end to end and cut every `context` bytes.
+
+    document_lengths: bytes, as in `count`. A position is `unit` bytes; the window is in positions. A document
+    is taken to begin anywhere in a row with the same probability."""
+    if isinstance(document_lengths, dict):
+        lengths, times = np.array(sorted(document_lengths.items()), np.float64).reshape(-1, 2).T
+    else:
+        lengths, times = np.unique(np.asarray(document_lengths, np.float64), return_counts=True)
+    if not (lengths * times).sum() > 0:
+        raise UserError("flops: documents of no bytes have no attention to average over")
+    begin = (np.arange(OFFSETS) + 0.5) / OFFSETS * context
+    pairs = 0.0
+    for some in np.array_split(np.arange(len(lengths)), 1 + len(lengths) // 100_000):
+        head = np.minimum(lengths[some, None], context - begin)
+        whole, tail = np.divmod(lengths[some, None] - head, context)
+        of = lambda size: causal_pairs(size / unit, window)
+        pairs += float((times[some, None] * (of(head) + whole * of(context) + of(tail))).sum() / OFFSETS)
+    return pairs / float((lengths * times).sum() / unit)
 
 
 def params(config) -> dict:
@@ -124,7 +193,7 @@ def params(config) -> dict:
 
     `encoder`, `latent`, `decoder` are their transformer layers (the decoder with the model's final norm);
     `cross_encoder` and `cross_decoder` are cross-attention and the projections between byte and patch widths;
-    `hash` is the n-gram tables. """
+    `hash` is the n-gram tables."""
     model = config.model if "model" in config else config
     if model.kind == "blt":
         out = _blt_params(model)
@@ -164,21 +233,6 @@ def params_paper(config) -> dict:
     )
 
 
-def mean_keys(queries: float, window: int = 0) -> float:
-    """Keys that a causal query sees, itself included, averaged over `queries` of them: the mean of min(i + 1,
-    window)."""
-    w = min(window, queries) if window else queries
-    return (w * (w + 1) / 2 + (queries - w) * w) / queries
-
-
-def executed_keys(queries: int, window: int = 0) -> float:
-    """Keys per query that models.attention multiplies, masked ones in its blocks included, averaged over a
-    row."""
-    from bltjax.models.kernels import attention  # late: counting for a plan needs no jax
-
-    return attention.executed_pairs(queries, window) / queries
-
-
 # What they are made of.
 
 
@@ -215,10 +269,6 @@ def _with_total(components: dict) -> dict:
     return {**components, "total": sum(components.values())}
 
 
-def _split(rates: dict) -> tuple[dict, dict]:
-    return {name: r[0] for name, r in rates.items()}, {name: r[1] for name, r in rates.items()}
-
-
 def _paper_cross_layers(which: str, layers: int) -> int:
     """The paper counts cross-attention in all l_E and l_D layers (Eq. 16 and 17), whichever of them have
     it."""
@@ -252,40 +302,53 @@ def _cross_layers(which: str, layers: int) -> int:
     return {"none": 0, "first": 1, "last": 1, "all": layers}[which]
 
 
-def _useful_keys(model, context, patch_size) -> tuple[float, float]:
-    """Keys per query over a full context: (of byte slots or tokens, of patches)."""
+def _per_byte(model, context: int, patch_size: float, document_lengths) -> dict:
+    """The UNITS of one byte of text."""
+
+    def keys(window, unit):
+        if document_lengths is None:
+            return mean_keys(context / unit, window)
+        return document_keys(document_lengths, context, window, unit)
+
     if model.kind == "blt":
-        return mean_keys(context, model.local.window), mean_keys(context / patch_size)
-    return mean_keys(context / patch_size, model.window), 0.0
+        return {
+            "slots": 1.0,
+            "patches": 1 / patch_size,
+            "pairs": keys(model.local.window, 1.0),
+            "patch_pairs": keys(0, patch_size) / patch_size,
+        }
+    return {"slots": 1 / patch_size, "pairs": keys(model.window, patch_size) / patch_size}
 
 
-def _layer(width: int, ffn: int, keys: float) -> float:
-    """One transformer layer per position: q, k, v, o; three matrices of the SwiGLU; scores and weighted
+def _layers(layers: int, width: int, ffn: int, positions: str, pairs: str) -> dict:
+    """Transformer layers. A position: q, k, v, o, and three matrices of the SwiGLU; a pair: score and weighted
     sum."""
-    return 2 * (4 * width**2 + 3 * width * ffn) + 4 * width * keys
+    return {positions: layers * 2 * (4 * width**2 + 3 * width * ffn), pairs: layers * 4 * width}
 
 
-def _rates(model, keys: float, latent_keys: float) -> dict:
-    """`exact` forward FLOPs by component: (per byte slot or token, per patch)."""
+def _rates(model) -> dict:
+    """`exact` forward FLOPs: {component: {unit of UNITS: FLOPs of one}}."""
     if model.kind != "blt":
         return dict(
-            transformer=(model.layers * _layer(model.width, model.ffn, keys), 0.0),
-            head=(2 * model.width * model.vocab, 0.0),
+            transformer=_layers(model.layers, model.width, model.ffn, "slots", "pairs"),
+            head={"slots": 2 * model.width * model.vocab},
         )
-    local, latent, d, g, k = model.local, model.latent, model.local.width, model.latent.width, model.cross.k
-    encoder_cross = _cross_layers(model.cross.encoder, local.encoder_layers)
-    decoder_cross = _cross_layers(model.cross.decoder, local.decoder_layers)
+    local, latent, d, k = model.local, model.latent, model.local.width, model.cross.k
     into, out_of = _projections(model)
     inner = _cross_width(model)
     square = 2 * d * inner
     scores = 4 * inner * k  # a byte meets the k queries (encoder) or keys (decoder) of one patch
+
+    def cross(layers, once):
+        return {"slots": layers * (2 * square + scores), "patches": layers * 2 * square * k + 2 * once}
+
     return dict(
-        encoder=(local.encoder_layers * _layer(d, local.ffn, keys), 0.0),
-        cross_encoder=(encoder_cross * (2 * square + scores), encoder_cross * 2 * square * k + 2 * into),
-        latent=(0.0, latent.layers * _layer(g, latent.ffn, latent_keys)),
-        cross_decoder=(decoder_cross * (2 * square + scores), decoder_cross * 2 * square * k + 2 * out_of),
-        decoder=(local.decoder_layers * _layer(d, local.ffn, keys), 0.0),
-        head=(2 * d * model.vocab, 0.0),
+        encoder=_layers(local.encoder_layers, d, local.ffn, "slots", "pairs"),
+        cross_encoder=cross(_cross_layers(model.cross.encoder, local.encoder_layers), into),
+        latent=_layers(latent.layers, latent.width, latent.ffn, "patches", "patch_pairs"),
+        cross_decoder=cross(_cross_layers(model.cross.decoder, local.decoder_layers), out_of),
+        decoder=_layers(local.decoder_layers, d, local.ffn, "slots", "pairs"),
+        head={"slots": 2 * d * model.vocab},
     )
 
 

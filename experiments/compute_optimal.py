@@ -72,7 +72,8 @@ LAW_ALPHA = math.log(16.55e12 / LAW_A) / math.log(3.8e25)
 def optimal_budget(bpe_model: ConfigDict) -> float:
     """The training FLOPs C (`exact`) for which the law makes this model compute optimal: c·D*(C) = C, c FLOPs
     per token."""
-    per_token, _ = flops.per_unit(bpe_model, LLAMA3_BYTES_PER_TOKEN, context=CONTEXT)
+    per_byte = flops.count(bpe_model, LLAMA3_BYTES_PER_TOKEN, context=CONTEXT)["exact"]["total"]
+    per_token = per_byte * LLAMA3_BYTES_PER_TOKEN
     return (LAW_A * flops.TRAIN * per_token) ** (1 / (1 - LAW_ALPHA))
 
 

@@ -78,9 +78,8 @@ def data(rows: int) -> ConfigDict:
             "max_train_bytes": 2_000_000,
             "validation": 0.05,
             "test": 0.05,
-            "patch_slack": 1.5,
         },
-    )  # room for uneven rows, so that every family reads the same bytes a batch
+    )
 
 
 def evaluation() -> ConfigDict:

@@ -12,7 +12,7 @@ from bltjax import config as cfg
 from bltjax.data import batches, corpus, feed, row_plans
 from bltjax.entropy import store
 from bltjax.parallel import distributed
-from bltjax.run import at_rest
+from bltjax.run import rows as rows_of
 
 THRESHOLD = 0.9
 
@@ -37,13 +37,13 @@ def rows(folder: pathlib.Path, plans: pathlib.Path | None) -> batches.Rows:
         patching_=cfg.patching("entropy", 3.0, threshold=THRESHOLD),
     )
     config = cfg.replace(
-        config, **{"data.context": 256, "data.rows": 8, "data.together": 16, "data.patch_slack": 1.1}
+        config, **{"data.context": 256, "data.rows": 8, "data.packing_buffer": 16, "data.patch_slack": 1.1}
     )
     documents = batches.training_documents(
         corpus.Documents([shard for shard in corpus.shards(folder) if shard.split == "train"]), config.data
     )
     mark = next(folder.glob("entropies-*")).name.removeprefix("entropies-")
-    return at_rest.rows(config, documents, store.Entropies(documents.documents, mark), None, plans)
+    return rows_of.rows(config, documents, store.Entropies(documents.documents, mark), None, plans)
 
 
 def main():

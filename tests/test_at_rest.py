@@ -179,10 +179,10 @@ def losses(run_dir):
 
 @pytest.mark.parametrize("name", ["entropy", "space", "bpe"])
 def test_a_run_of_every_family(prepared, tmp_path, name, capfd):
-    out = run(prepared, tmp_path, name, "--set", "data.together=16")
+    out = run(prepared, tmp_path, name, "--set", "data.packing_buffer=16")
     planned = rundir.read_json(out / "planned.json")
     assert rundir.read_json(out / "eval.json")["test"]["bpb"] > 0 and planned["epochs"] > 0
-    again = run(prepared, tmp_path / "again", name, "--set", "data.together=16")
+    again = run(prepared, tmp_path / "again", name, "--set", "data.packing_buffer=16")
     assert losses(again) == losses(out)
     if name == "entropy":
         assert planned["resolution"] == patching.RESOLUTION and abs(planned["patch_size"] / 3.0 - 1) < 0.02

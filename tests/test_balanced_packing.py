@@ -1,4 +1,4 @@
-"""Rows packed together: every unit once, never over either capacity, cut at patch starts, nearly full of
+"""Rows packed buffer: every unit once, never over either capacity, cut at patch starts, nearly full of
 both, in a repeatable order."""
 
 import numpy as np
@@ -47,15 +47,15 @@ def check(packed, plan):
 
 
 @pytest.mark.parametrize("T, P", [(64, 12), (256, 44), (1024, 174)])
-@pytest.mark.parametrize("together", [1, 7, 64])
-def test_every_unit_once_and_never_too_much(T, P, together):
-    documents, lengths = some(T + together, 60)
+@pytest.mark.parametrize("buffer", [1, 7, 64])
+def test_every_unit_once_and_never_too_much(T, P, buffer):
+    documents, lengths = some(T + buffer, 60)
     packed = packing.byte_documents(documents + [b"", b"x"], [*lengths, [1, 1], [1, 1, 1]])
     order = np.random.default_rng(0).permutation(len(packed))
-    plan = packing.plan_byte_rows(packed, T, P, order, together, seed=3)
+    plan = packing.plan_rows(packed, T, P, order, buffer, seed=3)
     at_start = check(packed, plan)
     assert at_start.all() or T == 64  # patches longer than a row do occur there
-    again = packing.plan_byte_rows(packed, T, P, order, together, seed=3)
+    again = packing.plan_rows(packed, T, P, order, buffer, seed=3)
     assert all(
         np.array_equal(getattr(plan, name), getattr(again, name))
         for name in ("first", "source", "length", "offset", "patches")
@@ -71,7 +71,7 @@ def test_patches_longer_than_rows_are_cut_and_no_eos_is_left_alone():
         lengths = [[1, 100, 1], [1, 1, 1, 1], [1, 37 + 2 - 1 - tail, tail], [1, *[7] * 9, 1]]
         packed = packing.byte_documents(documents, lengths)
         for T in (8, 16, 17, 40):
-            check(packed, packing.plan_byte_rows(packed, T, 5, None, together=4))
+            check(packed, packing.plan_rows(packed, T, 5, None, buffer=4))
 
 
 @pytest.mark.parametrize("size", [4.5, 6.0, 8.0])
@@ -81,8 +81,8 @@ def test_rows_are_full_of_both(size):
     packed = packing.byte_documents(documents, lengths)
     T = 4096
     mean = sum(int(np.sum(one)) for one in lengths) / sum(map(len, lengths))
-    plan = packing.plan_byte_rows(
-        packed, T, batches.patch_capacity(T, mean, 1.02, multiple=1), np.arange(len(packed)), together=256
+    plan = packing.plan_rows(
+        packed, T, batches.patch_capacity(T, mean, 1.02, multiple=1), np.arange(len(packed)), buffer=256
     )
     counts = packing.counts(packed, plan)
     assert (
@@ -97,8 +97,8 @@ def test_rows_are_full_of_both(size):
 
 def test_rows_of_a_block_are_shuffled():
     documents, lengths = some(2, 40, mean=2000)
-    rows = batches.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1, together=32)
-    other = batches.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1, together=32)
+    rows = batches.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1, buffer=32)
+    other = batches.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1, buffer=32)
     assert all(np.array_equal(a, b) for a, b in zip(rows.batch(3).values(), other.batch(3).values()))
     ends = packing.byte_documents(documents).ends
     neighbours = lambda rows: np.mean(

@@ -105,7 +105,7 @@ def changed(document, at):
 def test_nothing_before_a_changed_byte_moves(scheme, preset):
     patching = SCHEMES[scheme]
     before = packing.byte_documents(DOCUMENTS, lengths_of(patching, DOCUMENTS))
-    plan = packing.plan_byte_rows(before, T, T)
+    plan = packing.plan_rows(before, T, T)
     assert len(plan) >= 3 and max(np.diff(plan.first)) >= 2, "rows with several documents, and a split one"
     batch = packing.fill(before, plan, np.arange(len(plan)))
     rows, slots, variants = [], [], []
@@ -151,7 +151,7 @@ def test_no_gradient_from_later_bytes(preset):
     ]  # no byte twice, so that an embedding row is a position
     lengths = segmentation.document_lengths(SCHEMES["strided"], documents)
     packed = packing.byte_documents(documents, lengths)
-    batch = packing.fill(packed, packing.plan_byte_rows(packed, T, T), [0])
+    batch = packing.fill(packed, packing.plan_rows(packed, T, T), [0])
     params = models.init(config, jax.random.key(2))
     ids = batch["bytes"][0]
 
@@ -173,7 +173,7 @@ def test_no_gradient_from_later_bytes(preset):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_byte_is_predicted_once(scheme):
     packed = packing.byte_documents(DOCUMENTS, lengths_of(SCHEMES[scheme], DOCUMENTS))
-    plan = packing.plan_byte_rows(packed, T, 20)
+    plan = packing.plan_rows(packed, T, 20)
     batch = packing.fill(packed, plan, np.arange(len(plan)))
     targets = batch["targets"][batch["loss_mask"] > 0]
     assert vocab.decode(targets) == b"".join(DOCUMENTS)

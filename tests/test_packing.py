@@ -114,11 +114,11 @@ def test_segments_are_cut_at_patch_starts_unless_a_patch_is_longer_than_a_row():
     documents = random_documents(4, [500, 300, 77])
     lengths = random_lengths(5, documents, 0.2)
     packed = packing.byte_documents(documents, lengths)
-    plan = packing.plan_byte_rows(packed, 64, 40)
+    plan = packing.plan_rows(packed, 64, 40)
     assert max(map(max, lengths)) < 63
     assert packed.starts[plan.source + 1].all()
     long = [np.array([1, 200, 1])]
-    plan = packing.plan_byte_rows(packing.byte_documents([bytes(200)], long), 64, 40)
+    plan = packing.plan_rows(packing.byte_documents([bytes(200)], long), 64, 40)
     assert plan.length.tolist()[:3] == [64, 64, 64] and (plan.length - 1).sum() == 201
 
 
@@ -127,30 +127,69 @@ def test_no_segment_is_an_eos_alone():
         for rate in (0.4, 1.0):
             documents = random_documents(size, [3, size, 2 * size, 1])
             packed = packing.byte_documents(documents, random_lengths(size, documents, rate))
-            plan = packing.plan_byte_rows(packed, 16, 12)
+            plan = packing.plan_rows(packed, 16, 12)
             first = packed.ids[plan.source + 1]
             lonely = first == vocab.EOS
             assert (
                 lonely.sum() == 0 or rate < 1
             )  # a patch as long as a row, then EOS: nowhere to move the cut
-        plan = packing.plan_byte_rows(packing.byte_documents(documents), 8)
+        plan = packing.plan_rows(packing.byte_documents(documents), 8)
         assert (packing.byte_documents(documents).ids[plan.source + 1] != vocab.EOS).all()
 
 
-def test_counts_are_what_the_batches_hold():
+def pairs_by_hand(docs, window=0):
+    """Pairs of a query and a key that attention's mask leaves, by the mask itself; docs int [B, T], 0 padding."""
+    T = docs.shape[1]
+    distance = np.arange(T)[:, None] - np.arange(T)[None]
+    near = (distance >= 0) & (distance < (window or T))
+    same = (docs[:, :, None] == docs[:, None, :]) & (docs > 0)[:, :, None]
+    return int((near & same).sum())
+
+
+@pytest.mark.parametrize("window", [0, 1, 5, 16, 100])
+@pytest.mark.parametrize("buffer", [0, 6])
+def test_counts_are_what_the_batches_hold(window, buffer):
     documents = random_documents(6, SIZES)
     lengths = random_lengths(7, documents, 0.3)
-    rows = batches.byte_rows(documents, lengths, context=24, rows=4, patches=11, seed=1)
+    shape = dict(context=24, rows=4, patches=11, seed=1, buffer=buffer, window=window)
+    rows = batches.byte_rows(documents, lengths, **shape)
     steps = 3 * rows.epoch_rows() // 4  # beyond one epoch
     counts = rows.counts(steps)
-    assert rows.capacity == {"slots": 96, "patches": 44} and all(
-        c.dtype == np.int64 and c.shape == (steps,) for c in counts.values()
-    )
+    assert rows.capacity == {"slots": 96, "patches": 44}
+    assert set(counts) == {"bytes", "slots", "patches", "pairs", "patch_pairs"}
+    assert all(values.shape == (steps,) for values in counts.values())
+    longest = {"slots": 0, "patches": 0}
     for step in range(steps):
         batch = rows.batch(step)
         assert counts["bytes"][step] == ((batch["loss_mask"] == 1) & (batch["targets"] >= vocab.OFFSET)).sum()
         assert counts["slots"][step] == (batch["doc_ids"] > 0).sum()
         assert counts["patches"][step] == (batch["patch_doc_ids"] > 0).sum()
+        assert counts["pairs"][step] == pairs_by_hand(batch["doc_ids"], window)
+        assert counts["patch_pairs"][step] == pairs_by_hand(batch["patch_doc_ids"])
+        for name, docs in (("slots", batch["doc_ids"]), ("patches", batch["patch_doc_ids"])):
+            longest[name] = max(
+                [longest[name], *(np.bincount(row[row > 0]).max() for row in docs if row.any())]
+            )
+    assert rows.longest(steps) == longest
+
+
+def test_pairs_where_attention_begins_anew_at_newlines():
+    from bltjax.models import token_lm
+
+    rng = RNG(3)
+    documents = [
+        rng.choice([10, 97, 98], size, p=[0.2, 0.4, 0.4]).astype(np.uint8).tobytes() for size in SIZES
+    ]
+    documents += [b"\n", b"\n\n", b"a\n", b"\n" * 30]
+    packed = packing.byte_documents(documents)
+    plan = packing.plan_rows(packed, 20)
+    batch = packing.fill(packed, plan, np.arange(len(plan)))
+    lines = np.asarray(token_lm.byte_lines(batch["bytes"], batch["doc_ids"]))
+    for window in (0, 3, 8):
+        counts = packing.counts(packed, plan, window, newlines=True)
+        for r in range(len(plan)):
+            # Two segments of a row never share a number: lines count up along the row, as documents do.
+            assert counts["pairs"][r] == pairs_by_hand(lines[r : r + 1], window)
 
 
 class Pairs:
@@ -172,7 +211,7 @@ class Pairs:
 @pytest.mark.parametrize("N", [4, 9, 64])
 def test_every_token_and_one_eos_is_predicted_once(N):
     documents, tokenizer = random_documents(8, SIZES), Pairs()
-    rows = batches.token_rows(documents, tokenizer, context=32, rows=2, length=N)
+    rows = batches.token_rows(documents, tokenizer, rows=2, length=N)
     batch = epoch(rows)
     assert (
         set(batch) == {"tokens", "doc_ids", "targets", "loss_mask", "target_bytes"}
@@ -186,16 +225,9 @@ def test_every_token_and_one_eos_is_predicted_once(N):
     assert (batch["target_bytes"] == tokenizer.byte_counts[batch["targets"]] * batch["loss_mask"]).all()
     counts = rows.chunks[0].counts
     assert (counts["bytes"] == batch["target_bytes"].sum(1)).all()
-    assert (counts["slots"] == (batch["doc_ids"] > 0).sum(1)).all() and not counts["patches"].any()
-
-
-def test_token_rows_hold_the_bytes_of_byte_rows():
-    documents, tokenizer = random_documents(9, [700] * 40 + [3000] * 20), Pairs()
-    by_byte = batches.byte_rows(documents, context=256, rows=4)
-    by_token = batches.token_rows(documents, tokenizer, context=256, rows=4)
-    steps = 50
-    ratio = by_token.counts(steps)["bytes"].sum() / by_byte.counts(steps)["bytes"].sum()
-    assert 0.98 < ratio < 1.02
+    assert (counts["slots"] == (batch["doc_ids"] > 0).sum(1)).all()
+    assert not counts["patches"].any() and not counts["patch_pairs"].any()
+    assert counts["pairs"].sum() == pairs_by_hand(batch["doc_ids"])
 
 
 def test_epochs_reshuffle_and_every_epoch_is_whole():
@@ -246,7 +278,7 @@ def test_families_read_documents_in_the_same_order():
     by_patch = epoch(batches.byte_rows(documents, lengths, context=64, rows=2, patches=32, seed=9))
     by_byte = epoch(batches.byte_rows(documents, context=64, rows=2, seed=9))
     assert np.array_equal(np.concatenate(predicted(by_patch)), np.concatenate(predicted(by_byte)))
-    tokens = epoch(batches.token_rows(documents, tokenizer, context=64, rows=2, seed=9))
+    tokens = epoch(batches.token_rows(documents, tokenizer, length=40, rows=2, seed=9))
     stream = np.concatenate(predicted(by_byte))
     sizes = np.diff(np.concatenate([[-1], np.flatnonzero(stream == vocab.EOS)])) - 1
     targets, counts = np.concatenate(predicted(tokens)), tokenizer.byte_counts

@@ -322,7 +322,7 @@ def products(run, text: str, topology: chips.Topology) -> dict:
     """FLOPs per chip and step: of the compiled program's matrix products, and as `flops` counts them. Kernels
     are not in the first."""
     slots, patches = batches.row_shape(run)
-    useful = flops.train_flops(run, run.data.rows * slots, run.data.rows * patches)
+    useful = flops.train_flops(run, flops.full_rows(run, run.data.rows, slots, patches))
     return dict(
         compiled_dot_flops=float(hlo.dot_flops(text)),
         exact_flops=useful / topology.devices,

@@ -18,7 +18,7 @@ from bltjax.errors import UserError
 SCHEMA_VERSION = 2  # 1: before text was called training, validation and test text
 
 # Keys by their former names, for a line that says the new one.
-RENAMED = {"tuning": "validation", "held_out": "test", "tuning_bytes": "validation_bytes", "held_out_bytes": "test_bytes", "byte_lm": "entropy_model"}
+RENAMED = {"tuning": "validation", "held_out": "test", "tuning_bytes": "validation_bytes", "held_out_bytes": "test_bytes", "byte_lm": "entropy_model", "together": "packing_buffer"}
 
 FAMILIES = (
     "bpe",
@@ -110,10 +110,11 @@ def data() -> ConfigDict:
             max_train_bytes=0,
             context=512,  # bytes of context: T slots a row for bytes, context / bytes per token for tokens
             rows=8,  # rows in a batch
-            patch_slack=1.15,  # P = slack · context / patch size
-            # rows that are packed together, to be full of bytes and of patches (data/balance.py; slack 1.02
-            # is enough then); 0: in order
-            together=0,
+            # P is at least slack · context / patch size, and more where rows would lose bytes (run/rows.py)
+            patch_slack=1.02,
+            # rows that are packed together, to be full of bytes and of patches (data/balanced_packing.py), and
+            # come in random order; 0: in order
+            packing_buffer=256,
             seed=0,  # order of documents
         )
     ).lock()

@@ -1,22 +1,25 @@
-"""Rows that are full of bytes and of patches at once: documents with many patches a byte go with documents
-that have few.
+"""Rows that are full of bytes and of patches at once: documents with many patches a byte go with documents that
+have few.
 
 A row has room for T bytes and P patches. Filled in order, it ends when either runs out, and since documents
-differ by a fifth in patches per byte, some of the other is left. Here documents are taken by blocks of a few
-hundred rows, in order; within a block those with more patches a byte than a row has room for stand in one
-queue, the others in another, and what closes a row is a piece of each, cut where both run out together. Long
-documents go first, so that there are short ones for the last gaps. Nothing is dropped, nothing leaves its
-block, and the rows of a block come in a random order. """
+differ by a fifth in patches per byte, some of the other is left. Here documents wait in two queues, those with
+more patches a byte than a row has room for and those with fewer, each in the order in which they came. A row
+takes whole documents while it has much room, from the queue of which it has too little; what closes it is a
+piece of one document, or of one from each queue, cut where both resources run out together. Nothing is dropped,
+and as many documents wait as fill so many rows: none goes far from its place."""
 
+import collections
 import dataclasses
 
 import numpy as np
 
-AHEAD = 4  # documents of a queue that are tried as a row's last
-GOOD = 0.004  # what a row may waste of both resources together, as a share, before another document is tried
-SPLIT = 0.004  # how much of a row it is worth to leave a document whole
-NEVER = 9.0  # a score
+AHEAD = 8  # documents of a queue that are tried as a row's last
 ROOMY = 0.25  # of a row: while more than this is left, whole documents go in as they come
+# What an end of a row costs, in slots that stay empty, as a share of a row:
+IDLE_PATCHES = 0.05  # a share of patches that stays empty, against the same share of slots
+SPLIT = 0.004  # a document that is cut, for its context and the BOS of what is left
+GOOD = 0.0005  # an end that costs no more, but for its cuts, is taken without a look at others
+NEVER = 9.0
 
 
 @dataclasses.dataclass
@@ -32,159 +35,191 @@ class Piece:
     def size(self) -> int:
         return int(self.cuts[-1] - self.cuts[self.at])
 
-    def last_alone(self) -> bool:
-        """Whether the last patch is EOS and no more."""
-        return bool(self.cuts[-1] - self.cuts[-2] == 1)
+    def is_dense(self, capacity: int, patch_capacity: int) -> bool:
+        """Whether its next row's worth of slots has more patches than a row has room for."""
+        count = int(np.searchsorted(self.cuts, self.cuts[self.at] + capacity, side="right")) - 1 - self.at
+        count = max(1, count)
+        return count * capacity > patch_capacity * int(self.cuts[self.at + count] - self.cuts[self.at])
+
+    def leaves_eos(self, count: int) -> bool:
+        """Whether after so many patches a last one is left that is EOS and no more."""
+        return 0 < count == self.patches() - 1 and self.cuts[-1] - self.cuts[-2] == 1
 
 
-def plan(
-    ends, starts, order, capacity: int, patch_capacity: int, together: int, rng
-) -> list[list[tuple[int, int, int]]]:
-    """Rows of segments (source, length with BOS, patches with BOS's), over documents in `order`, in blocks of
-    about `together` rows.
+class Waiting:
+    """The documents that wait: queues[0] of those with more patches a byte than rows have room for, queues[1] of
+    the others."""
 
-    ends int64 [D + 1], starts bool [U]: as in packing.Documents. rng: shuffles the rows of a block.
-    """
-    cuts, rows, first = np.flatnonzero(starts), [], 0
-    sizes = (ends[1:] - ends[:-1])[order]
-    total = np.cumsum(sizes)
-    while first < len(order):
-        last = max(
-            first + 1, int(np.searchsorted(total, (total[first - 1] if first else 0) + together * capacity))
-        )
-        pieces = [
-            piece
-            for d in order[first:last]
-            if (piece := _piece(cuts, int(ends[d]) + 1, int(ends[d + 1]))) is not None
-        ]
-        block = _block(pieces, capacity, patch_capacity)
-        rows += [block[i] for i in rng.permutation(len(block))]
-        first = last
-    return rows
+    def __init__(self, pieces, capacity: int, patch_capacity: int, slots: int):
+        """pieces: yields the documents in order; slots: how many of them wait."""
+        self._coming, self._wanted, self._size = iter(pieces), slots, 0
+        self._shape = capacity, patch_capacity
+        self.queues = collections.deque(), collections.deque()
+
+    def refill(self) -> bool:
+        """Lets in documents until enough wait; whether any is there."""
+        while self._size < self._wanted and (piece := next(self._coming, None)) is not None:
+            self._queue_of(piece).append(piece)
+            self._size += piece.size()
+        return bool(self.queues[0] or self.queues[1])
+
+    def take(self, choice) -> list[tuple[int, int, int]]:
+        """The segments (source, length, patches) of a choice: ((number, patches), (number, patches)), the next so
+        many patches of the document of that number in each queue, 0 of none. What is left of a document is then
+        the next of its queue."""
+        segments, left = [], []
+        for queue, (number, count) in zip(self.queues, choice):
+            if not count:
+                continue
+            piece = queue[number]
+            del queue[number]
+            begin, end = int(piece.cuts[piece.at]), int(piece.cuts[piece.at + count])
+            segments.append((begin - 1, end - begin + 1, count + 1))
+            self._size -= end - begin
+            piece.at += count
+            if piece.patches():
+                left.append(piece)
+        for piece in left:
+            self._queue_of(piece).appendleft(piece)
+        return segments
+
+    def _queue_of(self, piece: Piece):
+        return self.queues[0 if piece.is_dense(*self._shape) else 1]
 
 
-def _piece(cuts, begin: int, end: int) -> Piece | None:
-    if end - begin < 2:  # an empty document predicts nothing but its own emptiness
-        return None
+@dataclasses.dataclass
+class Row:
+    """A row that is being filled: what it holds, and what it has left."""
+
+    capacity: int
+    patch_capacity: int
+    segments: list
+
+    def __post_init__(self):
+        self.slots, self.patches = self.capacity, self.patch_capacity
+
+    def add(self, segments: list[tuple[int, int, int]]) -> None:
+        self.segments += segments
+        self.slots -= sum(length for _, length, _ in segments)
+        self.patches -= sum(patches for _, _, patches in segments)
+
+
+def rows(ends, starts, order, capacity: int, patch_capacity: int, buffer: int):
+    """Yields rows, each a list of segments (source, length with BOS, patches with BOS's), over the documents in
+    `order`, none of them empty; about `buffer` rows' documents wait.
+
+    ends int64 [D + 1], starts bool [U]: as in packing.Documents."""
+    cuts = np.flatnonzero(starts)
+    pieces = (_piece(cuts, int(ends[d]) + 1, int(ends[d + 1])) for d in order)
+    waiting = Waiting(pieces, capacity, patch_capacity, buffer * capacity)
+    while waiting.refill():
+        row = Row(capacity, patch_capacity, [])
+        while row.slots >= 3 and row.patches >= 2 and (found := _whole(row, waiting) or _end(row, waiting)):
+            row.add(waiting.take(found))
+        if not row.segments:
+            row.add(_cut_patch(row, waiting))
+        yield row.segments
+
+
+def _piece(cuts, begin: int, end: int) -> Piece:
     low, high = np.searchsorted(cuts, [begin, end])
     inner = cuts[low:high]
-    return Piece(
-        np.concatenate([[] if len(inner) and inner[0] == begin else [begin], inner, [end]]).astype(np.int64)
-    )
+    first = [] if len(inner) and inner[0] == begin else [begin]
+    return Piece(np.concatenate([first, inner, [end]]).astype(np.int64))
 
 
-def _block(pieces: list[Piece], capacity: int, patch_capacity: int) -> list[list[tuple[int, int, int]]]:
-    ratio = patch_capacity / capacity
-    dense = lambda piece: (len(piece.cuts) - 1) > ratio * (piece.cuts[-1] - piece.cuts[0])
-    longest_last = sorted(
-        pieces, key=Piece.size
-    )  # the next one is the last: long ones go first, short ones are left for the last gaps
-    queues = [[piece for piece in longest_last if dense(piece) == side] for side in (True, False)]
-    rows = []
-    while queues[0] or queues[1]:
-        room, patches, row = capacity, patch_capacity, []
+# What a row takes next is a choice, as Waiting.take has it.
 
-        def take(side, number, count):
-            """`count` patches of the number-th next document of a queue; what is left of it is then the
-            next."""
-            nonlocal room, patches
-            queue = queues[side]
-            piece = queue.pop(len(queue) - 1 - number)
-            begin, end = int(piece.cuts[piece.at]), int(piece.cuts[piece.at + count])
-            row.append((begin - 1, end - begin + 1, count + 1))
-            room, patches, piece.at = room - (end - begin + 1), patches - (count + 1), piece.at + count
-            if piece.at < len(piece.cuts) - 1:
-                queue.append(piece)
 
-        while room >= 3 and patches >= 2 and (queues[0] or queues[1]):
-            side = 0 if patches >= ratio * room and queues[0] or not queues[1] else 1
-            piece = queues[side][-1]
-            if piece.patches() < patches and room - piece.size() - 1 > ROOMY * capacity:
-                take(side, 0, piece.patches())
-                continue
-            choice = _closing(queues, room, patches, capacity, patch_capacity)
-            if choice is None:
+def _whole(row: Row, waiting: Waiting):
+    """The next document of the queue of which the row has had too little, where it fits whole and leaves much
+    room; or None."""
+    dense, sparse = waiting.queues
+    wants_dense = row.patches * row.capacity >= row.patch_capacity * row.slots
+    side = 0 if dense and (wants_dense or not sparse) else 1
+    if not waiting.queues[side]:
+        return None
+    piece = waiting.queues[side][0]
+    if piece.patches() >= row.patches or row.slots - piece.size() - 1 <= ROOMY * row.capacity:
+        return None
+    return _of_one(side, 0, piece.patches())
+
+
+def _end(row: Row, waiting: Waiting):
+    """The cheapest end of a row, of those that a few next documents give; None where nothing fits."""
+    best = NEVER, 0, None
+    for cost, order, choice, cuts in _ends(row, waiting):
+        if choice is not None:
+            best = min(best, (cost, order, choice))
+            if cost < GOOD + cuts * SPLIT:
                 break
-            for side, (number, count) in enumerate(choice):
-                if count:
-                    take(side, number, count)
-        if not row:  # a patch longer than a row fits nowhere: it is cut at the row's end all the same
-            side = 0 if queues[0] else 1
-            piece = queues[side][-1]
-            begin, end = int(piece.cuts[piece.at]), int(piece.cuts[-1])
-            cut = begin + capacity - 1 - (begin + capacity - 1 == end - 1)
-            row.append((begin - 1, cut - begin + 1, 2))
-            piece.cuts[piece.at] = cut
-        rows.append(row)
-    return rows
+    return best[2]
 
 
-def _closing(queues, room, patches, capacity, patch_capacity):
-    """((number, patches), (number, patches)) of a document of each queue that fill what is left of a row
-    best; None where nothing fits."""
-    pairs = [
-        (0, 0),
-        *((number, 0) for number in range(1, AHEAD)),
-        *((0, number) for number in range(1, AHEAD)),
-    ]
-    found = []
-    for pair in pairs if queues[0] and queues[1] else ():
-        if pair[0] < len(queues[0]) and pair[1] < len(queues[1]):
-            score, counts = _crossing(
-                queues[0][-1 - pair[0]], queues[1][-1 - pair[1]], room, patches, capacity
-            )
-            found.append((score, sum(pair), tuple(zip(pair, counts))))
-            if score < GOOD + 2 * SPLIT:
-                return found[-1][2]
-    for side, queue in enumerate(queues):
+def _ends(row: Row, waiting: Waiting):
+    """Yields (cost, a number that decides between equal costs, choice or None, cuts that it may have)."""
+    dense, sparse = waiting.queues
+    for side, queue in enumerate(waiting.queues):
         for number in range(min(len(queue), AHEAD)):
-            score, count = _alone(queue[-1 - number], room, patches, capacity, patch_capacity)
-            found.append(
-                (score, number, ((number, count), (0, 0)) if side == 0 else ((0, 0), (number, count)))
-            )
-            if score < GOOD + SPLIT:
-                break
-    best = min(found)[2]
-    return best if any(count for _, count in best) else None
+            cost, count = _alone(queue[number], row)
+            yield cost, number, _of_one(side, number, count) if count else None, 1
+    for first, second in [(0, 0), *((i, 0) for i in range(1, AHEAD)), *((0, i) for i in range(1, AHEAD))]:
+        if first < len(dense) and second < len(sparse):
+            cost, counts = _crossing(dense[first], sparse[second], row)
+            if cost < NEVER:
+                yield cost, first + second, ((first, counts[0]), (second, counts[1])), 2
 
 
-def _crossing(one, other, room: int, patches: int, capacity: int):
-    """(score, (patches of one, patches of the other)) of the best pair of beginnings that leaves no patch
-    over; the score is as of `_alone`.
+def _of_one(side: int, number: int, count: int):
+    taken = (number, count), (0, 0)
+    return taken if side == 0 else taken[::-1]
+
+
+def _alone(piece: Piece, row: Row) -> tuple[float, int]:
+    """(cost, patches) of the longest beginning of a document that fits."""
+    cuts = piece.cuts[piece.at : piece.at + row.patches]
+    count = int(np.searchsorted(cuts, cuts[0] + row.slots - 1, side="right")) - 1
+    count -= piece.leaves_eos(count)
+    if not count:
+        return NEVER, 0
+    idle = (row.slots - 1 - int(cuts[count] - cuts[0])) / row.capacity
+    idle_patches = (row.patches - 1 - count) / row.patch_capacity
+    return idle + IDLE_PATCHES * idle_patches + SPLIT * (count < piece.patches()), count
+
+
+def _crossing(one: Piece, other: Piece, row: Row) -> tuple[float, tuple[int, int]]:
+    """(cost, (patches of one, patches of the other)) of the best pair of beginnings that leaves no patch over.
 
     One has many patches a byte and the other few, so that their bytes together fall as one's share of the
-    patches rises, and cross what the row has left: almost always there is a pair that fills both. """
-    Q = patches - 2  # less a BOS each
-    all_a, all_b = one.patches(), other.patches()
-    low, high = max(1, Q - all_b), min(all_a, Q - 1)
+    patches rises, and cross what the row has left: almost always there is a pair that fills both."""
+    both = row.patches - 2  # less a BOS each
+    low, high = max(1, both - other.patches()), min(one.patches(), both - 1)
     if low > high:
         return NEVER, (0, 0)
-    a, b = (
-        one.cuts[one.at + low : one.at + high + 1],
-        other.cuts[other.at + Q - high : other.at + Q - low + 1][::-1],
+    share = np.arange(low, high + 1)  # patches of one
+    used = (
+        one.cuts[one.at + share]
+        - one.cuts[one.at]
+        + other.cuts[other.at + both - share]
+        - other.cuts[other.at]
     )
-    left = room - 2 + int(one.cuts[one.at] + other.cuts[other.at]) - a - b
-    score = left / capacity + 2 * SPLIT
-    score[left < 0] = NEVER
-    for p, more in (
-        (all_a, -SPLIT),
-        (Q - all_b, -SPLIT),
-        (all_a - 1 if one.last_alone() else 0, NEVER),
-        (Q - all_b + 1 if other.last_alone() else 0, NEVER),
-    ):
-        if low <= p <= high:
-            score[p - low] += more
-    best = int(np.argmin(score))
-    return float(score[best]), (low + best, Q - low - best)
+    idle = row.slots - 2 - used
+    whole = (share == one.patches()).astype(int) + (both - share == other.patches())
+    cost = idle / row.capacity + SPLIT * (2 - whole)
+    cost[idle < 0] = NEVER
+    for piece, count in ((one, share), (other, both - share)):
+        if piece.leaves_eos(piece.patches() - 1):
+            cost[count == piece.patches() - 1] = NEVER
+    best = int(np.argmin(cost))
+    return float(cost[best]), (low + best, both - low - best)
 
 
-def _alone(piece, room: int, patches: int, capacity: int, patch_capacity: int):
-    """(score, patches) of the longest beginning of a document that fits. The score is the share of slots and
-    of patches that stays empty, and SPLIT for a document that is cut."""
-    cuts = piece.cuts[piece.at : piece.at + patches]
-    count = int(np.searchsorted(cuts, cuts[0] + room - 1, side="right")) - 1
-    count -= count > 0 and count == piece.patches() - 1 and piece.last_alone()
-    used, used_patches = (int(cuts[count] - cuts[0]) + 1, count + 1) if count else (0, 0)
-    return (room - used) / capacity + (patches - used_patches) / patch_capacity + SPLIT * (
-        0 < count < piece.patches()
-    ), count
+def _cut_patch(row: Row, waiting: Waiting) -> list[tuple[int, int, int]]:
+    """A segment of a patch longer than a row, which fits nowhere: it is cut at the row's end all the same."""
+    side = 0 if waiting.queues[0] else 1
+    piece = waiting.queues[side][0]
+    begin = int(piece.cuts[piece.at])
+    cut = begin + row.capacity - 1
+    cut -= cut == piece.cuts[-1] - 1
+    piece.cuts = np.insert(piece.cuts, piece.at + 1, cut)
+    return waiting.take(_of_one(side, 0, 1))

@@ -3,11 +3,8 @@ of the step.
 
 Documents are drawn once in a seeded order, cut to `max_train_bytes`, and shuffled again for each epoch; rows
 of one epoch follow those of the epoch before. The order knows nothing of patches or tokens: every family
-reads the same documents in the same order. """
+reads the same documents in the same order."""
 
-import dataclasses
-import functools
-import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -15,8 +12,9 @@ from collections.abc import Callable
 import grain
 import numpy as np
 
-from bltjax.data import packing
-from bltjax.data.unit_cache import Choice
+from bltjax.data import packing, row_plans
+from bltjax.data.row_plans import order_of
+from bltjax.data.unit_cache import Choice, Held, Shelf
 from bltjax.errors import UserError
 
 THREADS = max(
@@ -29,7 +27,7 @@ def training_documents(documents, data_config):
     (never less than one).
 
     documents: a list, and one comes back; or documents at rest (store.Documents), and a shelf.Choice of them
-    does. """
+    does."""
     ranges = getattr(documents, "ranges", [(0, len(documents), 1.0)])
     orders = []
     for first, last, weight in ranges:
@@ -66,39 +64,45 @@ def byte_rows(
     rows: int,
     patches: int | None = None,
     seed: int = 0,
-    together: int = 0,
+    buffer: int = 0,
+    window: int = 0,
 ) -> "Rows":
-    """Batches of `rows` rows of `context` byte slots and `patches` patches (None: kind `byte`, no patches).
+    """Batches of `rows` rows of `context` byte slots and `patches` patches (None: kind `byte`, no patches), of
+    documents in memory.
 
-    lengths: per document its patch lengths over [BOS, bytes, EOS] (data/segmentation.py). together: as in
-    packing.plan_byte_rows. P for a mean patch size: `patch_capacity`. """
-    return Rows(
-        in_memory(packing.byte_documents(documents, lengths), context, patches, seed, together),
-        context,
-        patches,
-        rows,
-    )
+    lengths: per document its patch lengths over [BOS, bytes, EOS] (patching/segmentation.py). buffer, window:
+    as in row_plans.Shape. P for a mean patch size: `patch_capacity`."""
+    if lengths is not None and len(lengths) != len(documents):
+        raise ValueError(f"patch lengths of {len(lengths)} documents, where there are {len(documents)}")
+
+    def units(numbers, found):
+        return packing.byte_documents(found, None if lengths is None else [lengths[i] for i in numbers])
+
+    shape = row_plans.Shape(context, patches, buffer, window)
+    return Rows(row_plans.Blocks(Shelf(Held(documents), units, ""), shape, seed), context, patches, rows)
 
 
 def token_rows(
     documents: list[bytes],
     tokenizer,
     *,
-    context: int,
+    length: int,
     rows: int,
     seed: int = 0,
-    length: int | None = None,
-    token_ids=None,
+    buffer: int = 0,
+    window: int = 0,
 ) -> "Rows":
-    """Batches of `rows` rows of N tokens that hold as many raw bytes as byte rows of `context` slots do, as
-    nearly as a whole N can.
+    """Batches of `rows` rows of `length` tokens, of documents in memory; the rest is as in `byte_rows`."""
+    shelf = Shelf(Held(documents), lambda _, found: tokens_of(found, tokenizer), "")
+    return Rows(
+        row_plans.Blocks(shelf, row_plans.Shape(length, None, buffer, window), seed), length, None, rows
+    )
 
-    length: N, where it is known already; token_ids: the documents' tokens, where they are.
-    """
-    token_ids = [tokenizer.encode(document) for document in documents] if token_ids is None else token_ids
-    packed = packing.token_documents(token_ids, tokenizer.byte_counts, tokenizer.bos, tokenizer.eos)
-    length = length or token_row_length(packed, documents, context)
-    return Rows(in_memory(packed, length, None, seed), length, None, rows)
+
+def tokens_of(documents: list[bytes], tokenizer) -> packing.Documents:
+    """The documents' tokens, to pack."""
+    token_ids = [tokenizer.encode(document) for document in documents]
+    return packing.token_documents(token_ids, tokenizer.byte_counts, tokenizer.bos, tokenizer.eos)
 
 
 def patch_capacity(context: int, patch_size: float, slack: float, multiple: int = 8) -> int:
@@ -116,64 +120,12 @@ def row_shape(run) -> tuple[int, int]:
     return run.data.context, patch_capacity(run.data.context, run.patching.size, run.data.patch_slack)
 
 
-def token_row_length(packed: packing.Documents, documents: list[bytes], context: int) -> int:
-    """N for which the mean raw bytes of a token row are nearest to those of a byte row of `context` slots,
-    over these documents.
-
-    Not just context / bytes per token: BOS and EOS, and the padding at the end of the last row, weigh more
-    among fewer slots. Rows of both kinds hold the same bytes in all, so that the counts of rows are what is
-    compared. """
-    target = len(packing.plan_byte_rows(packing.byte_documents(documents), context))
-    n = max(4, round(context * len(packed.ids) / max(1, packed.raw_bytes.sum())))
-    tried = {}
-    while n not in tried:
-        tried[n] = len(packing.plan_token_rows(packed, n))
-        n = max(4, round(n * tried[n] / target))
-    return min(tried, key=lambda n: (abs(tried[n] - target), n))
-
-
-def order_of(seed: int, epoch, count: int) -> np.ndarray:
-    """Permutation of documents, int64 [count]; epoch: 0.. or "cut", the order drawn before the first."""
-    if seed < 0:
-        raise UserError(f"data.seed={seed}: a seed is 0 or more")
-    key = 0 if epoch == "cut" else epoch + 1
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, key]))).permutation(count)
-
-
-@dataclasses.dataclass(frozen=True)
-class Chunk:
-    """Rows that were planned together. counts: packing.counts. plan: () -> packing.Plan. fill: numbers of
-    rows of the plan -> their batch."""
-
-    counts: dict
-    plan: Callable
-    fill: Callable
-
-    def __len__(self):
-        return len(self.counts["slots"])
-
-
-def in_memory(
-    documents: packing.Documents, row_length: int, row_patches: int | None, seed: int, together: int = 0
-):
-    """Yields a Chunk for every epoch, without end."""
-    for epoch in itertools.count():
-        plan = packing.plan_byte_rows(
-            documents, row_length, row_patches, order_of(seed, epoch, len(documents)), together, (seed, epoch)
-        )
-        yield Chunk(
-            packing.counts(documents, plan),
-            lambda plan=plan: plan,
-            functools.partial(packing.fill, documents, plan),
-        )
-
-
 class Rows:
     """Batches of B rows of T slots (and P patches), step 0 on, without end: epochs follow one another, each
     in its own order.
 
     Attributes: capacity {"slots": B·T, "patches": B·P, or 0 without patches}, row_length T, row_patches P or
-    None, rows B, chunks (those that were planned so far). """
+    None, rows B, chunks (those that were planned so far: row_plans.Chunk)."""
 
     def __init__(
         self, chunks, row_length: int, row_patches: int | None, rows: int, ahead: Callable | None = None
@@ -208,7 +160,7 @@ class Rows:
         asked for.
 
         these: numbers of the rows to fill, of 0 to B - 1 and ascending, so that the arrays have only as many;
-        None: all of them. """
+        None: all of them."""
         first = step * self.rows
         self._upto(first + self.rows - 1)
         numbers = first + (np.arange(self.rows) if these is None else np.asarray(these))
@@ -224,20 +176,27 @@ class Rows:
         )
 
     def counts(self, steps: int) -> dict:
-        """Useful units of each of the first `steps` steps, int64 [steps]: "bytes" raw bytes predicted,
-        "slots" bytes (specials included) or tokens that are not padding, "patches" that are not padding (0
-        without patches)."""
+        """What each of the first `steps` steps holds, [steps]: "bytes" raw bytes predicted, and the units whose
+        FLOPs count (packing.counts): "slots" and "patches" that are not padding (int64; 0 without patches),
+        "pairs" and "patch_pairs" of self-attention that no mask hides (float64)."""
+        joined = self._of_rows(steps, lambda chunk: chunk.counts)
+        return {name: rows.reshape(steps, self.rows).sum(axis=1) for name, rows in joined.items()}
+
+    def longest(self, steps: int) -> dict:
+        """{"slots", "patches"} of the longest segment of the first `steps` steps: what a model has trained on."""
+        joined = self._of_rows(steps, lambda chunk: chunk.longest)
+        return {name: int(rows.max()) for name, rows in joined.items()}
+
+    def _of_rows(self, steps: int, values) -> dict:
+        """{name: [steps * B]} of values(chunk), {name: one a row}."""
         if self._ahead and steps * self.rows > self._ends[-1]:
             self._ahead(-(-steps * self.rows // self.epoch_rows()))
         self._upto(steps * self.rows - 1)
-        joined = {
-            name: np.concatenate([chunk.counts[name] for chunk in self.chunks])[: steps * self.rows]
-            for name in self.chunks[0].counts
-        }
-        return {name: rows.reshape(steps, self.rows).sum(axis=1) for name, rows in joined.items()}
+        found = [values(chunk) for chunk in self.chunks]
+        return {name: np.concatenate([one[name] for one in found])[: steps * self.rows] for name in found[0]}
 
     def epoch_rows(self) -> int:
-        """Rows in the first chunk: of text in memory, an epoch."""
+        """Rows in the first chunk: of little text, an epoch."""
         return self._ends[1]
 
     def iterator(self, start: int, stop: int, these=None, threads: int = THREADS):

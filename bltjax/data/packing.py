@@ -9,16 +9,20 @@ predicted exactly once: the continuation's own BOS predicts its first unit.
 A segment takes what the row has left, cut back to the start of a patch, and never only BOS: where not one
 whole patch fits, the row ends. A patch longer than a whole row is cut at the row's end all the same, since it
 fits nowhere. A cut that would leave a segment of EOS alone moves one patch back: such a segment would ask the
-model how often documents are empty. """
+model how often documents are empty."""
 
 import bisect
 import dataclasses
 
 import numpy as np
 
+from bltjax import flops
 from bltjax.data import balanced_packing
 from bltjax.errors import UserError
 from bltjax.patching import vocab
+
+VERSION = 2  # of what plans and counts are made by: those that an older one kept are never read
+COUNTS = ("bytes", *flops.UNITS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Documents:
 
     ids [U] (uint16 for bytes, int32 for tokens), ends int64 [D + 1] from 0 on, starts bool [U] or None
     (patches of one unit, unnamed), raw_bytes int32 [U] or None (one byte a unit, none for BOS and EOS), bos:
-    the id a segment opens with. """
+    the id a segment opens with."""
 
     ids: np.ndarray
     ends: np.ndarray
@@ -134,114 +138,166 @@ def token_documents(token_ids, byte_counts: np.ndarray, bos: int, eos: int) -> D
     return Documents(ids, ends, None, np.asarray(byte_counts, np.int32)[ids], bos)
 
 
-def plan_byte_rows(
+def of_lengths(lengths) -> Documents:
+    """Documents of which only the bytes' number is known: to plan rows of bytes by, never to fill them."""
+    ends = np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64) + 2)])
+    return Documents(np.broadcast_to(np.uint16(0), int(ends[-1])), ends, None, None, vocab.BOS)
+
+
+def plan_rows(
     documents: Documents,
     capacity: int,
     patch_capacity: int | None = None,
     order=None,
-    together: int = 0,
+    buffer: int = 0,
     seed=0,
 ) -> Plan:
-    """Rows of `capacity` byte slots and at most `patch_capacity` patches, over documents in `order` (indices;
-    None: all as they come).
+    """Rows of `capacity` slots (bytes or tokens) and at most `patch_capacity` patches, over documents in
+    `order` (indices; None: all as they come).
 
-    together: rows that are packed together, so that both run out at once (data/balance.py), and come in an
-    order drawn from `seed`; 0: rows are filled one after the other. """
+    buffer: rows whose documents wait to be packed together, so that rows are full of slots and of patches at
+    once (data/balanced_packing.py), and which then come in an order drawn from `seed`; 0: rows are filled one
+    after the other and stay so. ValueError for a limit of patches on documents without."""
     if patch_capacity is not None and documents.starts is None:
         raise ValueError("a limit of patches needs documents with patches")
-    if together and patch_capacity is not None:
-        _check(capacity, patch_capacity)
-        order = np.arange(len(documents)) if order is None else np.asarray(order)
-        rows = balanced_packing.plan(
-            documents.ends,
-            documents.starts,
-            order,
-            capacity,
-            patch_capacity,
-            together,
-            np.random.default_rng(seed),
-        )
-        segments = np.array([segment for row in rows for segment in row], np.int64).reshape(-1, 3)
-        first = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-        before = np.concatenate([[0], np.cumsum(segments[:, 1])])
-        offset = before[:-1] - np.repeat(before[first[:-1]], np.diff(first))
-        return Plan(first, segments[:, 0], segments[:, 1], offset, segments[:, 2], capacity, patch_capacity)
-    return _plan(documents, capacity, patch_capacity, order)
-
-
-def plan_token_rows(documents: Documents, capacity: int, order=None) -> Plan:
-    """Rows of `capacity` token slots."""
-    return _plan(documents, capacity, None, order)
-
-
-def _plan(documents: Documents, capacity: int, patch_capacity: int | None, order) -> Plan:
-    _check(capacity, patch_capacity)
-    named = documents.starts is not None
-    cuts = np.append(np.flatnonzero(documents.starts), len(documents.ids)) if named else None
-    index_of_cut = np.searchsorted(cuts, documents.ends).tolist() if named else None
-    ends = documents.ends.tolist()
-    limit = patch_capacity if patch_capacity is not None else len(documents.ids) + 2
-    first, source, length, offset, patches = [0], [], [], [], []
-    used = used_patches = 0
-    for d in range(len(documents)) if order is None else np.asarray(order).tolist():
-        begin, end = ends[d] + 1, ends[d + 1]
-        if end - begin < 2:  # an empty document predicts nothing but its own emptiness
-            continue
-        a, i = begin, index_of_cut[d] + 1 if named else 0  # i: the patch that holds a
-        last = index_of_cut[d + 1] if named else 0
-        while a < end:
-            room = a + capacity - used - 1  # the first unit that no longer fits
-            if named:
-                j = (
-                    bisect.bisect_right(cuts, room, i, min(last, i + limit - used_patches - 1) + 1) - 1
-                    if room > a
-                    else i
-                )
-                if j < last and cuts[j] == end - 1 and (used or j - 1 > i):
-                    j -= 1
-                b = int(cuts[j]) if j > i else a
-            else:
-                j, b = 0, min(room, end)
-                b -= b == end - 1
-            if b <= a:
-                if used:
-                    first.append(len(source))
-                    used = used_patches = 0
-                    continue
-                j, b = i, min(room, end)  # one patch longer than a row
-                b -= b == end - 1
-            source.append(a - 1)
-            length.append(b - a + 1)
-            offset.append(used)
-            patches.append(max(j - i, 1) + 1 if named else 0)
-            used, used_patches, a, i = used + b - a + 1, used_patches + patches[-1], b, j
-    if used:
-        first.append(len(source))
-    return Plan(
-        *(np.array(part, np.int64) for part in (first, source, length, offset, patches)),
-        capacity,
-        patch_capacity,
-    )
-
-
-def _check(capacity: int, patch_capacity: int | None) -> None:
     if capacity < 4 or (patch_capacity is not None and patch_capacity < 3):
         raise UserError(
             f"a row of {capacity} slots and {patch_capacity} patches is too small (at least 4 and 3)"
         )
+    order = np.arange(len(documents)) if order is None else np.asarray(order, np.int64)
+    order = order[np.diff(documents.ends)[order] > 2]  # an empty document predicts nothing but its emptiness
+    if buffer and patch_capacity is not None:
+        rows = balanced_packing.rows(
+            documents.ends, documents.starts, order, capacity, patch_capacity, buffer
+        )
+    else:
+        rows = _rows_in_order(documents, capacity, patch_capacity, order)
+    plan = _plan_of(rows, capacity, patch_capacity)
+    if not buffer:
+        return plan
+    rng = np.random.default_rng(seed)
+    buffers = np.array_split(np.arange(len(plan)), np.arange(buffer, len(plan), buffer))
+    return rows_of(plan, np.concatenate([rng.permutation(numbers) for numbers in buffers]))
 
 
-def counts(documents: Documents, plan: Plan) -> dict:
-    """Useful units of every row, int64 [R]: raw bytes predicted, slots that are not padding, patches that are
-    not padding."""
+def _plan_of(rows, capacity: int, patch_capacity: int | None) -> Plan:
+    """rows: lists of segments (source, length, patches)."""
+    first, segments = [0], []
+    for row in rows:
+        segments.extend(row)
+        first.append(len(segments))
+    first = np.array(first, np.int64)
+    source, length, patches = np.array(segments, np.int64).reshape(-1, 3).T
+    before = np.concatenate([[0], np.cumsum(length)])[:-1]
+    offset = before - np.repeat(before[first[:-1]], np.diff(first)) if len(segments) else before
+    return Plan(first, source, length, offset, patches, capacity, patch_capacity)
+
+
+def _rows_in_order(documents: Documents, capacity: int, patch_capacity: int | None, order):
+    """Yields rows, each a list of segments (source, length, patches): documents are laid down one after the
+    other, and cut where a row ends."""
+    cuts = _Cuts(documents)
+    limit = patch_capacity if patch_capacity is not None else len(documents.ids) + 2
+    row, slots, patches = [], capacity, limit  # what the row has left
+    for d in order.tolist():
+        at, end = int(documents.ends[d]) + 1, int(documents.ends[d + 1])
+        while at < end:
+            stop, count = cuts.last_that_fits(at, end, slots - 1, patches - 1, whole_row=not row)
+            if stop <= at:
+                if row:
+                    yield row
+                    row, slots, patches = [], capacity, limit
+                    continue
+                stop, count = min(at + slots - 1, end), 1  # one patch longer than a row
+                stop -= stop == end - 1
+            row.append((at - 1, stop - at + 1, count + 1 if cuts.named else 0))
+            slots, patches, at = slots - (stop - at + 1), patches - (count + 1), stop
+    if row:
+        yield row
+
+
+class _Cuts:
+    """Where documents may be cut: at the starts of their patches, or where those have no names anywhere."""
+
+    def __init__(self, documents: Documents):
+        self.named = documents.starts is not None
+        self._starts = (
+            np.append(np.flatnonzero(documents.starts), len(documents.ids)).tolist() if self.named else []
+        )
+
+    def last_that_fits(self, at: int, end: int, slots: int, patches: int, whole_row: bool):
+        """(stop, patches up to it) of the longest piece from `at` on of a document that ends at `end` which has
+        at most so many slots and patches, and does not leave EOS alone; stop <= at where there is none.
+        whole_row: a single patch is taken although EOS is then left alone, since no row has more room."""
+        room = at + slots
+        if not self.named:
+            stop = min(room, end)
+            return stop - (stop == end - 1), 1
+        i = bisect.bisect_right(self._starts, at)  # the next patch
+        last = bisect.bisect_left(self._starts, end, i)
+        j = (
+            bisect.bisect_right(self._starts, room, i - 1, min(last, i - 1 + patches) + 1) - 1
+            if slots > 0
+            else i - 1
+        )
+        if j < i or self._starts[j] <= at:
+            return at, 0
+        if self._starts[j] == end - 1 and (not whole_row or j > i):
+            j -= 1
+        return (self._starts[j], j - i + 1) if j >= i else (at, 0)
+
+
+def counts(documents: Documents, plan: Plan, window: int = 0, newlines: bool = False) -> dict:
+    """Useful units of every row, [R]: "bytes" raw bytes predicted, "slots" and "patches" that are not padding
+    (int64), and the pairs of a query and a key that no mask hides (float64, whole numbers): "pairs" of slots
+    of a segment that are less than `window` apart (0: all), "patch_pairs" of patches of a segment.
+
+    newlines: attention begins anew at every newline (`model.reset`)."""
     if documents.raw_bytes is None:
-        of_segment = plan.length - 1 - _closes(documents, plan)
+        raw_S = plan.length - 1 - _closes(documents, plan)
     else:
         total = np.concatenate([[0], np.cumsum(documents.raw_bytes, dtype=np.int64)])
-        of_segment = total[plan.source + plan.length] - total[plan.source + 1]
-    parts = {"bytes": of_segment, "slots": plan.length, "patches": plan.patches}
-    sums = {name: np.concatenate([[0], np.cumsum(part)]) for name, part in parts.items()}
+        raw_S = total[plan.source + plan.length] - total[plan.source + 1]
+    of_segments = {
+        "bytes": raw_S,
+        "slots": plan.length,
+        "patches": plan.patches,
+        "pairs": (
+            _pairs_of_lines(documents, plan, window)
+            if newlines
+            else flops.causal_pairs(plan.length.astype(np.float64), window)
+        ),
+        "patch_pairs": flops.causal_pairs(plan.patches.astype(np.float64)),
+    }
+    sums = {name: np.concatenate([[0], np.cumsum(part)]) for name, part in of_segments.items()}
     return {name: total[plan.first[1:]] - total[plan.first[:-1]] for name, total in sums.items()}
+
+
+def longest_segments(plan: Plan) -> dict:
+    """{"slots", "patches"} of the longest segment of each row, int64 [R]."""
+    if not len(plan.length):
+        return {"slots": plan.length, "patches": plan.patches}
+    return {
+        "slots": np.maximum.reduceat(plan.length, plan.first[:-1]),
+        "patches": np.maximum.reduceat(plan.patches, plan.first[:-1]),
+    }
+
+
+def _pairs_of_lines(documents: Documents, plan: Plan, window: int) -> np.ndarray:
+    """Pairs of every segment, float64 [S], where each line is on its own; a newline belongs to what follows."""
+    newlines = np.flatnonzero(documents.ids == vocab.NEWLINE)
+    low = np.searchsorted(newlines, plan.source + 1)
+    lines = np.searchsorted(newlines, plan.source + plan.length) - low + 1
+    segment = np.repeat(np.arange(len(lines)), lines)
+    first_line = np.cumsum(lines) - lines
+    begin = np.empty(len(segment), np.int64)
+    number = np.arange(len(segment)) - first_line[segment]  # of a line in its segment
+    inner = number > 0
+    begin[~inner] = plan.source
+    begin[inner] = newlines[(low[segment] + number - 1)[inner]]
+    end = np.append(begin[1:], 0)
+    end[first_line + lines - 1] = plan.source + plan.length
+    return np.bincount(segment, flops.causal_pairs((end - begin).astype(np.float64), window), len(lines))
 
 
 def _closes(documents: Documents, plan: Plan) -> np.ndarray:
@@ -256,76 +312,85 @@ def fill(documents: Documents, plan: Plan, rows) -> dict:
 
     Keys: doc_ids, targets, loss_mask; for bytes `bytes`, and with patches patch_ids, latent_ids,
     patch_doc_ids; for tokens `tokens` and target_bytes. Padding is 0 everywhere but in patch_ids, where it is
-    P. """
-    rows = np.asarray(rows, np.int64)
-    R, T, P = len(rows), plan.capacity, plan.patch_capacity
-    # Every row is closed by a piece of padding, so that what follows are whole arrays of R * T slots, without
-    # a gap to scatter around.
-    per_row = plan.first[rows + 1] - plan.first[rows]
-    last_S = np.cumsum(per_row + 1) - 1  # S: segments and pieces of padding
-    segment = np.repeat(plan.first[rows] - (last_S - per_row), per_row + 1) + np.arange(R + per_row.sum())
-    real_S = np.ones(len(segment), bool)
-    real_S[last_S] = False
-    segment[~real_S] = 0
-    length_S = np.where(real_S, plan.length[segment], 0)
-    used_R = np.add.reduceat(length_S, last_S - per_row)
-    length_S[last_S] = T - used_R
-    begin_S = np.cumsum(length_S) - length_S  # slot of R * T
-    number_S = np.where(
-        real_S, np.arange(len(segment)) - np.repeat(last_S - per_row, per_row + 1) + 1, 0
-    ).astype(np.int32)
-    pads = [slice(begin, begin + size) for begin, size in zip(begin_S[last_S], length_S[last_S]) if size]
-    opens, closes = begin_S[real_S], (begin_S + length_S - 1)[real_S]
-
-    # Padding reads what stands at the end of the documents, and is overwritten.
-    source = np.where(real_S, plan.source[segment], 0) - begin_S
-    source_U = np.repeat(source, length_S) + np.arange(R * T)
-    for pad in pads:
-        source_U[pad] = 0
-
-    def shaped(values, padding=0):
-        for pad in pads:
-            values[pad] = padding
-        return values.reshape(R, T)
-
-    def next_one(values):
-        """Each slot's successor in its segment; 0 at a segment's last."""
-        moved = np.empty(R * T, np.int32)
-        moved[:-1] = values[1:]
-        moved[closes] = 0
-        return shaped(moved)
-
-    ids_U = documents.ids[source_U].astype(np.int32)
-    ids_U[opens] = documents.bos
-    learnt_U = np.ones(R * T, np.int32)
-    learnt_U[closes] = 0
-    name = "bytes" if documents.raw_bytes is None else "tokens"
+    P."""
+    slots = _Slots(plan, np.asarray(rows, np.int64))
+    ids_U = documents.ids[slots.source_U].astype(np.int32)
+    ids_U[slots.opens] = documents.bos
+    learnt_U = np.ones(len(ids_U), np.int32)
+    learnt_U[slots.closes] = 0
     batch = {
-        name: shaped(ids_U),
-        "doc_ids": np.repeat(number_S, length_S).reshape(R, T),
-        "targets": next_one(ids_U),
-        "loss_mask": shaped(learnt_U),
+        "bytes" if documents.raw_bytes is None else "tokens": slots.shaped(ids_U),
+        "doc_ids": slots.shaped(slots.number_U),
+        "targets": slots.successors(ids_U),
+        "loss_mask": slots.shaped(learnt_U),
     }
     if documents.raw_bytes is not None:
-        bytes_U = documents.raw_bytes[source_U]
-        bytes_U[opens] = 0
-        batch["target_bytes"] = next_one(bytes_U)
-    if P is not None:
-        starts_U = documents.starts[source_U]
-        starts_U[opens] = starts_U[opens + 1] = True
-        for pad in pads:
-            starts_U[pad] = False
-        patch_RxT = np.cumsum(starts_U.reshape(R, T), axis=1, dtype=np.int32) - 1
-        patch_U = patch_RxT.reshape(-1)
-        latent_U = patch_U - 1
-        latent_U[:-1] += starts_U[1:]
-        latent_U[closes] = patch_U[closes]
-        at = np.flatnonzero(starts_U)
-        patch_doc_ids = np.zeros((R, P), np.int32)
-        patch_doc_ids[at // T, patch_U[at]] = batch["doc_ids"].reshape(-1)[at]
-        batch["latent_ids"], batch["patch_doc_ids"], batch["patch_ids"] = (
-            shaped(latent_U),
-            patch_doc_ids,
-            shaped(patch_U, P),
-        )
+        bytes_U = documents.raw_bytes[slots.source_U]
+        bytes_U[slots.opens] = 0
+        batch["target_bytes"] = slots.successors(bytes_U)
+    if plan.patch_capacity is not None:
+        batch |= _patch_arrays(documents, slots, plan.patch_capacity)
     return batch
+
+
+class _Slots:
+    """The slots of some rows, in line: U = R * T of them. Every row is closed by a piece of padding, so that
+    what follows are whole arrays, without a gap to scatter around.
+
+    source_U: index in Documents.ids of what a slot holds (of padding: 0, to be overwritten); number_U int32:
+    of its segment in its row, from 1, and 0 for padding; opens, closes: the first and the last slot of every
+    segment; pads: slices of padding."""
+
+    def __init__(self, plan: Plan, rows: np.ndarray):
+        self.rows, self.capacity = len(rows), plan.capacity
+        segments_R = plan.first[rows + 1] - plan.first[rows]
+        last_S = np.cumsum(segments_R + 1) - 1  # S: segments and pieces of padding; these are a row's last
+        first_S = last_S - segments_R
+        number_S = np.arange(last_S[-1] + 1 if len(rows) else 0) - np.repeat(first_S, segments_R + 1)
+        real_S = np.ones(len(number_S), bool)
+        real_S[last_S] = False
+        segment_S = np.where(real_S, np.repeat(plan.first[rows], segments_R + 1) + number_S, 0)
+        length_S = np.where(real_S, plan.length[segment_S], 0)
+        length_S[last_S] = plan.capacity - np.add.reduceat(length_S, first_S)
+        begin_S = np.cumsum(length_S) - length_S
+        self.opens, self.closes = begin_S[real_S], (begin_S + length_S - 1)[real_S]
+        self.pads = [slice(a, a + size) for a, size in zip(begin_S[last_S], length_S[last_S]) if size]
+        self.number_U = np.repeat(np.where(real_S, number_S + 1, 0).astype(np.int32), length_S)
+        from_begin_S = np.where(real_S, plan.source[segment_S], 0) - begin_S
+        self.source_U = np.repeat(from_begin_S, length_S) + np.arange(len(self.number_U))
+        for pad in self.pads:
+            self.source_U[pad] = 0
+
+    def shaped(self, values_U, padding=0):
+        """[R, T], with padding in its place."""
+        for pad in self.pads:
+            values_U[pad] = padding
+        return values_U.reshape(self.rows, self.capacity)
+
+    def successors(self, values_U):
+        """Each slot's successor in its segment, [R, T]; 0 at a segment's last."""
+        moved_U = np.empty(len(values_U), np.int32)
+        moved_U[:-1] = values_U[1:]
+        moved_U[self.closes] = 0
+        return self.shaped(moved_U)
+
+
+def _patch_arrays(documents: Documents, slots: _Slots, patch_capacity: int) -> dict:
+    """patch_ids, latent_ids [R, T] and patch_doc_ids [R, P]."""
+    R, T = slots.rows, slots.capacity
+    starts_U = documents.starts[slots.source_U]
+    starts_U[slots.opens] = starts_U[slots.opens + 1] = True  # BOS is a patch; one that was cut begins anew
+    for pad in slots.pads:
+        starts_U[pad] = False
+    patch_U = (np.cumsum(starts_U.reshape(R, T), axis=1, dtype=np.int32) - 1).reshape(-1)
+    latent_U = patch_U - 1
+    latent_U[:-1] += starts_U[1:]
+    latent_U[slots.closes] = patch_U[slots.closes]
+    at = np.flatnonzero(starts_U)
+    patch_doc_ids = np.zeros((R, patch_capacity), np.int32)
+    patch_doc_ids[at // T, patch_U[at]] = slots.number_U[at]
+    return {
+        "latent_ids": slots.shaped(latent_U),
+        "patch_doc_ids": patch_doc_ids,
+        "patch_ids": slots.shaped(patch_U, patch_capacity),
+    }

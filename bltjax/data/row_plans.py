@@ -1,9 +1,9 @@
-"""Rows of documents at rest: planned by blocks of documents, each from the seed and its place alone, so that
-anyone may plan any of them.
+"""Rows planned by blocks of documents, each from the seed and its place alone, so that anyone may plan any of
+them: the one way from documents to rows, however many they are.
 
 Plans are kept in files, and of a block that is not being filled no more is in memory than what its rows hold:
 text of terabytes has tens of thousands of blocks. Processes of a run plan different ones, and find those of
-the others. """
+the others."""
 
 import contextlib
 import dataclasses
@@ -13,45 +13,69 @@ import os
 import pathlib
 import secrets
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
-from bltjax.data import batches, packing
+from bltjax.data import packing
+from bltjax.errors import UserError
 
 BLOCK = 1 << 25  # units of documents that are planned together: what is in memory while they are
 PLANS = 16  # blocks whose plans are in memory, where they are kept in files
 
 
-class Blocks:
-    """Yields a batches.Chunk for every block of documents, without end."""
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Rows that were planned together. counts: packing.counts. longest: packing.longest_segments. plan: () ->
+    packing.Plan. fill: numbers of rows of the plan -> their batch."""
 
-    def __init__(
-        self,
-        shelf,
-        row_length: int,
-        row_patches: int | None,
-        seed: int,
-        together: int = 0,
-        plans: pathlib.Path | None = None,
-    ):
-        """shelf: shelf.Shelf. together: as in packing.plan_byte_rows. plans: a folder where plans are kept
-        and found again."""
-        self._shelf, self._row_length, self._row_patches, self._together, self._seed, self._plans = (
-            shelf,
-            row_length,
-            row_patches,
-            together,
-            seed,
-            plans,
-        )
+    counts: dict
+    longest: dict
+    plan: Callable
+    fill: Callable
+
+    def __len__(self):
+        return len(self.counts["slots"])
+
+
+def order_of(seed: int, epoch, count: int) -> np.ndarray:
+    """Permutation of documents, int64 [count]; epoch: 0.. or "cut", the order drawn before the first."""
+    if seed < 0:
+        raise UserError(f"data.seed={seed}: a seed is 0 or more")
+    key = 0 if epoch == "cut" else epoch + 1
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, key]))).permutation(count)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What of a run decides how its documents become rows: slots and patches of a row (None: no limit), the rows
+    of a packing buffer (packing.plan_rows), and what its self-attention sees: `window`, and whether every line
+    is on its own (packing.counts)."""
+
+    slots: int
+    patches: int | None = None
+    buffer: int = 0
+    window: int = 0
+    newlines: bool = False
+
+
+class Blocks:
+    """Yields a Chunk for every block of documents, without end."""
+
+    def __init__(self, shelf, shape: Shape, seed: int, plans: pathlib.Path | None = None):
+        """shelf: unit_cache.Shelf, or anything with its `documents`, `read` and `take`. plans: a folder where
+        plans are kept and found again."""
+        self._shelf, self._shape, self._seed, self._plans = shelf, shape, seed, plans
         self._coming = (mixed if shelf.documents.parts else one_by_one)(shelf.documents, seed)
         self._blocks, self._lock = [], threading.Lock()
         self._planned = functools.lru_cache(PLANS if plans else None)(self._found_or_made)
 
     def __iter__(self):
         for block in itertools.count():
-            yield batches.Chunk(
-                self._planned(block)[1],
+            planned = self._planned(block)
+            yield Chunk(
+                planned.counts,
+                packing.longest_segments(planned.plan),
                 functools.partial(self._plan, block),
                 functools.partial(self._fill, block),
             )
@@ -76,48 +100,56 @@ class Blocks:
     def _path(self, block: int) -> pathlib.Path | None:
         return self._plans / f"{'-'.join(map(str, self._block(block)[0]))}.npz" if self._plans else None
 
-    def _found_or_made(self, block: int):
-        """(packing.Plan, packing.counts, and of each segment the document's number and where in it the
-        segment begins)."""
+    def _found_or_made(self, block: int) -> "Planned":
         (name, numbers), path = self._block(block), self._path(block)
-        found = path and _kept_plan(path, self._row_length, self._row_patches)
+        found = path and _kept(path, self._shape)
         if not found:
-            documents = self._shelf.read(numbers)
-            plan = packing.plan_byte_rows(
-                documents, self._row_length, self._row_patches, None, self._together, (self._seed, *name)
+            shape, documents = self._shape, self._shelf.read(numbers)
+            plan = packing.plan_rows(
+                documents, shape.slots, shape.patches, None, shape.buffer, (self._seed, *name)
             )
             owners = np.searchsorted(documents.ends, plan.source, side="right") - 1
-            found = (
-                plan,
-                packing.counts(documents, plan),
-                numbers[owners],
-                plan.source - documents.ends[owners],
-            )
+            counts = packing.counts(documents, plan, shape.window, shape.newlines)
+            found = Planned(plan, counts, numbers[owners], plan.source - documents.ends[owners])
             if path:
-                _keep_plan(path, *found)
+                _keep(path, found)
         return found
 
     def _plan(self, block: int) -> packing.Plan:
-        return self._planned(block)[0]
+        return self._planned(block).plan
 
     def _fill(self, block: int, rows) -> dict:
         """Reads the documents that are in these rows, and no others."""
-        plan, _, document, within = self._planned(block)
+        planned = self._planned(block)
+        plan = planned.plan
         some = packing.rows_of(dataclasses.replace(plan, source=np.arange(len(plan.source))), rows)
-        wanted, place = np.unique(document[some.source], return_inverse=True)
+        wanted, place = np.unique(planned.document[some.source], return_inverse=True)
         units = self._shelf.take(wanted)
         return packing.fill(
             units,
-            dataclasses.replace(some, source=units.ends[place] + within[some.source]),
+            dataclasses.replace(some, source=units.ends[place] + planned.within[some.source]),
             np.arange(len(some)),
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A block's plan, what its rows hold (packing.counts), and of each segment its document's number and where
+    in that it begins, int64 [S]."""
+
+    plan: packing.Plan
+    counts: dict
+    document: np.ndarray
+    within: np.ndarray
+
+
 def one_by_one(choice, seed: int):
     """((epoch, first), numbers) of blocks of documents, about BLOCK units each: epoch after epoch, each in
-    its own order."""
+    its own order. UserError where there are none."""
+    if not len(choice):
+        raise UserError("there are no training documents; nothing to train on")
     for epoch in itertools.count():
-        order = batches.order_of(seed, epoch, len(choice))
+        order = order_of(seed, epoch, len(choice))
         ends = np.cumsum(choice.lengths[order] + 2)
         first = 0
         while first < len(order):
@@ -153,7 +185,7 @@ class _Endless:
         self._begin()
 
     def _begin(self):
-        self._order = self._first + batches.order_of(self._seed, self._epoch, self._count)
+        self._order = self._first + order_of(self._seed, self._epoch, self._count)
         self._ends = self._given + np.cumsum(self._lengths[self._order])
 
     def upto(self, size: float) -> np.ndarray:
@@ -169,42 +201,36 @@ class _Endless:
         return np.concatenate(found)
 
 
-def _keep_plan(path: pathlib.Path, plan, counts, document, within) -> None:
+PLAN = ("first", "source", "length", "offset", "patches")  # arrays of a plan
+
+
+def _keep(path: pathlib.Path, planned: Planned) -> None:
     """Plans are a cache: one that cannot be kept is made again where it is wanted."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    arrays = {name: getattr(plan, name) for name in ("first", "source", "length", "offset", "patches")}
+    arrays = {name: getattr(planned.plan, name) for name in PLAN}
+    arrays |= {f"counts_{name}": values for name, values in planned.counts.items()}
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("wb") as file:
                 np.savez(
-                    file,
-                    **arrays,
-                    document=document,
-                    within=within,
-                    **{f"counts_{name}": value for name, value in counts.items()},
+                    file, version=packing.VERSION, document=planned.document, within=planned.within, **arrays
                 )
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
 
 
-def _kept_plan(path: pathlib.Path, row_length, row_patches):
-    """What _keep_plan wrote; None where it is not there, or not whole."""
+def _kept(path: pathlib.Path, shape: Shape) -> Planned | None:
+    """What _keep wrote; None where it is not there, not whole, or of another version."""
     try:
         with np.load(path, allow_pickle=False) as kept:
             found = {name: kept[name] for name in kept.files}
-        plan = packing.Plan(
-            *(found[name] for name in ("first", "source", "length", "offset", "patches")),
-            row_length,
-            row_patches,
-        )
-        return (
-            plan,
-            {name: found[f"counts_{name}"] for name in ("bytes", "slots", "patches")},
-            found["document"],
-            found["within"],
-        )
+        if found["version"] != packing.VERSION:
+            return None
+        plan = packing.Plan(*(found[name] for name in PLAN), shape.slots, shape.patches)
+        counts = {name: found[f"counts_{name}"] for name in packing.COUNTS}
+        return Planned(plan, counts, found["document"], found["within"])
     except (
         Exception
     ):  # a cache: whichever of numpy's, zipfile's and zlib's many errors it is, the answer is to plan again

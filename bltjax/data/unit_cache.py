@@ -1,8 +1,8 @@
-"""Documents at rest as rows want them: units and patch starts of whichever documents are asked for, read then
-and kept for a while.
+"""Documents as rows want them: units and patch starts of whichever documents are asked for, read then and kept
+for a while.
 
 For text that does not fit in memory. Rows are planned by blocks of documents, and a plan names documents by
-number, so that filling a few rows reads the few documents that are in them. """
+number, so that filling a few rows reads the few documents that are in them."""
 
 import collections
 import hashlib
@@ -59,8 +59,34 @@ class Shelf:
         )
 
 
+class Lengths:
+    """In a Shelf's place where only the documents' lengths matter: rows of bytes without a limit of patches can
+    be planned, and what they hold counted, without a document being read."""
+
+    def __init__(self, documents):
+        """documents: a sequence with `lengths`."""
+        self.documents, self._lengths = documents, documents.lengths
+
+    def read(self, numbers) -> packing.Documents:
+        return packing.of_lengths(self._lengths[np.asarray(numbers, np.int64)])
+
+
 def _bytes(one: packing.Documents) -> int:
     return sum(x.nbytes for x in (one.ids, one.starts, one.raw_bytes) if x is not None)
+
+
+class Held(list):
+    """Documents in memory, as a Shelf wants them."""
+
+    parts, fingerprint = (), ""  # whose rows are planned anew each time
+
+    @property
+    def numbers(self) -> np.ndarray:
+        return np.arange(len(self))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.array([len(document) for document in self], np.int64)
 
 
 class Choice:

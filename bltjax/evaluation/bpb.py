@@ -34,7 +34,7 @@ def nats_by_document(
     windows yields (batch, score [B,T] bool, document [B,T] int, -1 where not scored); is_eos(batch) -> bool
     [B,T], the positions whose target is the end of the document. Returns (nats of raw bytes, nats of EOS),
     float64 [documents] each. mesh: where the parameters are; every process of it makes the same call and gets
-    the same numbers. """
+    the same numbers."""
     scorer = _scorer(FrozenConfigDict(model_config), mesh)
 
     def place(batch):
@@ -53,14 +53,16 @@ def nats_by_document(
     return nats, eos_nats
 
 
-def summary(sizes, nats, eos_nats, patch_size: float) -> dict:
+def summary(sizes, nats, eos_nats, patch_size: float, windows=None) -> dict:
     """What eval.json holds of one text: bits per byte over all documents, and the parts that bootstraps
-    resample."""
+    resample. windows: windows.Windows that were scored, whose left context and positions it then has too."""
     return {
         "bpb": float(nats.sum() / (math.log(2) * sum(sizes))),
         "bytes": int(sum(sizes)),
         "eos_nats": float(eos_nats.sum()),
         "patch_size": float(patch_size),
+        "mean_context_bytes": windows and windows.mean_context_bytes,
+        "largest_position": windows and windows.largest_position,
         "documents": [
             {"bytes": int(b), "nats": float(n), "eos_nats": float(e)}
             for b, n, e in zip(sizes, nats, eos_nats)
@@ -69,16 +71,29 @@ def summary(sizes, nats, eos_nats, patch_size: float) -> dict:
 
 
 def first_documents(documents, limit: int) -> list[bytes]:
-    """Whole documents in the split's own (hash) order, up to `limit` bytes and at least one; 0 is all of
-    them. Of documents at rest only these are read."""
+    """Whole documents in the split's own (hash, so random) order, up to and with the one that brings them to
+    `limit` bytes; 0 is all of them. Of documents on disk only these are read.
+
+    So the sample is unbiased in bytes: where to stop depends on the documents read so far alone, the last among
+    them, so that (Wald's identity) nats and bytes are in expectation the same multiple of the whole's. To leave
+    out what does not fit would prefer short documents, in which every byte has little context."""
     if not limit:
         return list(documents)
-    total, kept = 0, []
-    for number, size in enumerate(
-        map(len, documents) if isinstance(documents, list) else documents.lengths.tolist()
-    ):
-        if kept and total + size > limit:
-            continue
-        kept.append(documents[number])
-        total += size
-    return kept
+    lengths = (
+        documents.lengths
+        if hasattr(documents, "lengths")
+        else np.array([len(d) for d in documents], np.int64)
+    )
+    count = _reaching(lengths, limit)
+    return [documents[number] for number in range(count)]
+
+
+def _reaching(lengths, limit: int, block: int = 1 << 20) -> int:
+    """How many of the first documents have `limit` bytes, or all; a block of lengths at a time."""
+    total = 0
+    for first in range(0, len(lengths), block):
+        sums = total + np.cumsum(np.asarray(lengths[first : first + block], np.int64))
+        if sums[-1] >= limit:
+            return first + int(np.searchsorted(sums, limit)) + 1
+        total = int(sums[-1])
+    return len(lengths)

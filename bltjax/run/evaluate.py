@@ -11,17 +11,19 @@ from bltjax.patching import segmentation, vocab
 from bltjax.run.inputs import Inputs
 
 
-def evaluate(config: ConfigDict, inputs: Inputs, params, mesh=None) -> dict:
-    """What eval.json holds: {"test": scored, "validation": scored, "upper_bound"} (bpb.summary)."""
+def evaluate(config: ConfigDict, inputs: Inputs, params, longest, mesh=None) -> dict:
+    """What eval.json holds: {"test": scored, "validation": scored, "upper_bound"} (bpb.summary).
+
+    longest: of the segments that the run trained on (batches.Rows.longest): no position beyond is scored."""
     limits = {"test": config.eval.test_bytes, "validation": config.eval.validation_bytes}
     scored = {
-        split: score(config, inputs, params, splits.first(getattr(inputs.text, split), limit), mesh)
+        split: score(config, inputs, params, splits.first(getattr(inputs.text, split), limit), longest, mesh)
         for split, limit in limits.items()
     }
     return {"schema_version": cfg.SCHEMA_VERSION, "upper_bound": config.model.kind == "token", **scored}
 
 
-def score(config: ConfigDict, inputs: Inputs, params, chosen, mesh=None) -> dict:
+def score(config: ConfigDict, inputs: Inputs, params, chosen, longest, mesh=None) -> dict:
     """Bits per byte of whole documents, each byte once, with the same left context in bytes for every family."""
     documents = list(chosen)
     sizes, shape = [len(d) for d in documents], (config.data.context, config.data.rows)
@@ -29,7 +31,7 @@ def score(config: ConfigDict, inputs: Inputs, params, chosen, mesh=None) -> dict
         tokenizer = inputs.tokenizer
         ids = [tokenizer.encode(d) for d in documents]
         ends = tokenizer.bos, tokenizer.eos
-        shaped = windows.token_windows(documents, ids, tokenizer.byte_counts, *shape, *ends)
+        shaped = windows.token_windows(documents, ids, tokenizer.byte_counts, *shape, *ends, longest)
         is_eos = lambda batch: batch["target_bytes"] == 0
         patch_size = sum(sizes) / sum(map(len, ids))
     else:
@@ -37,11 +39,11 @@ def score(config: ConfigDict, inputs: Inputs, params, chosen, mesh=None) -> dict
             config.patching, documents, inputs.entropies(chosen), inputs.tokenizer
         )
         patched = config.model.kind == "blt"
-        shaped = windows.byte_windows(documents, lengths if patched else None, *shape)
+        shaped = windows.byte_windows(documents, lengths if patched else None, *shape, longest)
         is_eos = lambda batch: batch["targets"] == vocab.EOS
         patch_size = sum(int(l.sum()) for l in lengths) / sum(map(len, lengths))
     nats = bpb.nats_by_document(config.model, params, shaped, len(documents), is_eos, mesh)
-    return {**bpb.summary(sizes, *nats, patch_size), "documents_digest": digest(documents)}
+    return {**bpb.summary(sizes, *nats, patch_size, shaped), "documents_digest": digest(documents)}
 
 
 def digest(documents: list[bytes]) -> str:

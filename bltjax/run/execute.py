@@ -53,8 +53,9 @@ def ready(run_dir: pathlib.Path, place: tuple[int, int] = (0, 1)) -> Ready:
     config = thresholds.found(config, reads.documents, entropies, realized)
     rows = rows_of(config, rundir.shared(run_dir))
     steps, useful, counts = run_rows.steps_ahead(config, rows)
+    bytes_off = run_rows.check_bytes(config, rows, reads.documents, steps)
     executed = flops.executed_step(config, rows.rows, rows.row_length, rows.row_patches or 0)
-    facts = planned.facts(config, reads, rows, counts, useful, executed)
+    facts = {**planned.facts(config, reads, rows, counts, useful, executed), "bytes_off": bytes_off}
     return Ready(config, reads, rows, steps, useful, executed, facts)
 
 
@@ -101,7 +102,7 @@ def execute(
         tensorboard=tensorboard,
         mesh=mesh,
     )
-    scored = evaluate.evaluate(run.config, run.inputs, params, mesh)
+    scored = evaluate.evaluate(run.config, run.inputs, params, run.rows.longest(run.steps), mesh)
     if writes:
         rundir.write_json(run_dir / "eval.json", scored)
         ended = {

@@ -1,79 +1,211 @@
-"""The rows that a run trains on, and how many steps of them its budget pays for."""
+"""A run's rows: their shape, so that every family's batches hold the same bytes, and how many steps of them the
+budget pays for.
+
+The measure is what rows of bytes hold that have two slots less than `data.context`: rows of patches lose about as
+much to a second BOS and to a patch that no longer fits. A token row has the N for which it holds most nearly as
+many bytes; a row of patches has at least `data.patch_slack` times the patches that it needs on average, and as
+many more as make it hold the measure's bytes within WITHIN. Both are counted ahead, on the run's own first rows.
+"""
 
 import functools
 import math
 import pathlib
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax import flops
-from bltjax.data import batches, packing, row_plans, splits
-from bltjax.data.unit_cache import Shelf
+from bltjax.data import batches, packing, row_plans
+from bltjax.data.unit_cache import Held, Lengths, Shelf
 from bltjax.errors import UserError
 from bltjax.patching import segmentation
 from bltjax.run import budget
 
-SAMPLE = 1 << 24  # bytes of documents that stand for all, where the length of token rows is found
+SPARED = 2  # slots that the measure's rows have less
+WITHIN = 0.003  # of the measure's bytes: rows of patches that hold less are widened
+TOLERANCE = 0.005  # of the measure's bytes: rows that are further off are not comparable
+SHORTEST = 512  # bytes of context: shorter rows cannot be matched so well, and are told, not refused
+SAMPLE = 1 << 24  # bytes of rows on which a shape is chosen
 
 
 def rows(
-    config: ConfigDict, documents, entropies, tokenizer, plans: pathlib.Path | None, place=(0, 1)
+    config: ConfigDict,
+    documents,
+    entropies,
+    tokenizer,
+    plans: pathlib.Path | None,
+    place: tuple[int, int] = (0, 1),
 ) -> batches.Rows:
     """The run's batches: a pure function of (data.seed, step).
 
-    entropies: of these documents, or None. plans: a folder under which plans of rows are kept; None: nowhere. place:
-    this process's among those that plan them together (distributed.place)."""
+    documents: unit_cache.Choice of prepared data, or a list. entropies: store.Entropies or a list, or None;
+    plans: a folder under which plans of rows are kept, or None; place: this process's among those that plan them
+    together (distributed.place)."""
+    documents = Held(documents) if isinstance(documents, list) else documents
+    shelf = _shelf(config, documents, entropies, tokenizer)
+    shape = _shape(config, documents, shelf)
+    chunks = row_plans.Blocks(
+        shelf, shape, config.data.seed, plans and plans / f"plans-{_key(shelf, shape, config)}"
+    )
+    ahead = functools.partial(chunks.ahead, part=place[0], parts=place[1])
+    return batches.Rows(chunks, shape.slots, shape.patches, config.data.rows, ahead)
+
+
+def bytes_off(config: ConfigDict, rows: batches.Rows, documents, steps: int) -> float:
+    """By how much the bytes of a run's first `steps` batches differ from the measure's, as a share of those; over
+    the first SAMPLE bytes of them, where there are more."""
+    steps = min(steps, _sample_steps(config))
+    documents = Held(documents) if isinstance(documents, list) else documents
+    return float(rows.counts(steps)["bytes"].sum() / _measure(config, documents, steps) - 1)
+
+
+def check_bytes(config: ConfigDict, rows: batches.Rows, documents, steps: int) -> float:
+    """`bytes_off`; UserError where it is more than TOLERANCE, in rows of SHORTEST bytes or more. Kind `byte`, which
+    is compared with none, is what it is."""
+    off = bytes_off(config, rows, documents, steps)
+    if abs(off) > TOLERANCE and config.data.context >= SHORTEST and config.model.kind != "byte":
+        raise UserError(
+            f"run {config.name}: its batches hold {off:+.1%} of the bytes that other families' do; {TOLERANCE:.1%} is"
+            f" allowed, so pack more rows together (data.packing_buffer={config.data.packing_buffer}) or make rows"
+            f" longer (data.context={config.data.context})"
+        )
+    return off
+
+
+def steps_ahead(config: ConfigDict, rows: batches.Rows):
+    """(steps, useful FLOPs of each, what each holds): as many steps as the budget pays for, counted before the
+    first."""
+    if config.train.steps:
+        counts = rows.counts(config.train.steps)
+        return config.train.steps, flops.train_flops(config, counts), counts
+    ahead = max(
+        budget.FEWEST_STEPS // 2,
+        math.ceil(1.1 * _steps_of_full_rows(config, rows.row_length, rows.row_patches)),
+    )
+    while True:
+        counts = rows.counts(ahead)
+        useful = flops.train_flops(config, counts)
+        if useful.sum() >= 1.01 * config.budget_flops:
+            steps = budget.steps_for_budget(useful, config.budget_flops, config.name, config.data.rows)
+            return steps, useful[:steps], {name: values[:steps] for name, values in counts.items()}
+        ahead = math.ceil(ahead * 1.05 * 1.01 * config.budget_flops / useful.sum())
+
+
+def _steps_of_full_rows(config: ConfigDict, slots: int, patches: int | None) -> float:
+    """Steps that the run pays for where every row is full: it pays for more of others."""
+    if config.train.steps:
+        return config.train.steps
+    if not config.budget_flops > 0:
+        raise UserError(f"run {config.name}: neither budget_flops nor train.steps says how long it is")
+    return config.budget_flops / flops.train_flops(
+        config, flops.full_rows(config, config.data.rows, slots, patches or 0)
+    )
+
+
+def _sample_steps(config: ConfigDict) -> int:
+    """Steps on which a shape is chosen."""
+    slots, patches = batches.row_shape(config)
+    steps = math.ceil(_steps_of_full_rows(config, slots, patches))
+    return max(1, min(steps, SAMPLE // (config.data.rows * config.data.context)))
+
+
+def _shelf(config: ConfigDict, documents, entropies, tokenizer) -> Shelf:
+    """The documents as bytes, patches or tokens."""
     kind, rule = config.model.kind, config.patching
 
     def units(numbers, found):
         if kind == "token":
-            ids = [tokenizer.encode(document) for document in found]
-            return packing.token_documents(ids, tokenizer.byte_counts, tokenizer.bos, tokenizer.eos)
+            return batches.tokens_of(found, tokenizer)
         if kind == "byte":
             return packing.byte_documents(found)
         own = None if entropies is None else [entropies[number] for number in numbers]
         return packing.byte_documents(found, segmentation.document_lengths(rule, found, own, tokenizer))
 
-    length, patches = config.data.context, None
-    if kind == "token":
-        sample = list(splits.first(documents, SAMPLE))
-        shape = dict(context=config.data.context, rows=config.data.rows, seed=config.data.seed)
-        length = batches.token_rows(sample, tokenizer, **shape).row_length
-    elif kind == "blt":
-        patches = batches.row_shape(config)[1]
-    together = config.data.together if kind == "blt" else 0
-    made_of = {
+    key = {
         "documents": documents.fingerprint,
         "patching": cfg.to_dict(rule) if kind == "blt" else kind,
-        "row": [length, patches, together],
-        "seed": config.data.seed,
         "tokenizer": tokenizer and tokenizer.fingerprint,
-        "entropies": entropies and entropies.mark,
+        "entropies": getattr(entropies, "mark", None),
         "parts": documents.parts,
     }
-    key = cfg.fingerprint(made_of)
-    kept = plans and plans / f"plans-{key}"
-    chunks = row_plans.Blocks(Shelf(documents, units, key), length, patches, config.data.seed, together, kept)
-    ahead = functools.partial(chunks.ahead, part=place[0], parts=place[1])
-    return batches.Rows(chunks, length, patches, config.data.rows, ahead)
+    return Shelf(documents, units, cfg.fingerprint(key))
 
 
-def steps_ahead(config: ConfigDict, rows: batches.Rows):
-    """(steps, useful FLOPs of each, what each holds): as many steps as the budget pays for, counted before the first."""
-    if config.train.steps:
-        counts = rows.counts(config.train.steps)
-        return config.train.steps, flops.train_flops(config, counts["slots"], counts["patches"]), counts
-    if not config.budget_flops > 0:
-        raise UserError(f"run {config.name}: neither budget_flops nor train.steps says how long it is")
-    full = flops.train_flops(
-        config, rows.capacity["slots"], rows.capacity["patches"]
-    )  # of a step without padding
-    ahead = max(budget.FEWEST_STEPS // 2, math.ceil(1.1 * config.budget_flops / full))
+def _key(shelf: Shelf, shape: row_plans.Shape, config: ConfigDict) -> str:
+    """All that a plan of rows depends on."""
+    return cfg.fingerprint(
+        {
+            "units": shelf.key,
+            "shape": [shape.slots, shape.patches, shape.buffer, shape.window, shape.newlines],
+            "seed": config.data.seed,
+            "version": packing.VERSION,
+        }
+    )
+
+
+def _shape(config: ConfigDict, documents, shelf: Shelf) -> row_plans.Shape:
+    """Slots and patches of the run's rows: with the measure's bytes."""
+    slots, patches = batches.row_shape(config)
+
+    def shape(slots, patches):
+        newlines = bool(config.model.get("reset", ""))
+        return row_plans.Shape(slots, patches, config.data.packing_buffer, flops.window(config), newlines)
+
+    if config.model.kind == "byte":
+        return shape(slots, None)
+    steps = _sample_steps(config)
+    wanted, once = _measure(config, documents, steps), Once(shelf)
+
+    def share(slots, patches):
+        """Of the measure's bytes, that batches of such rows hold."""
+        blocks = row_plans.Blocks(once, shape(slots, patches), config.data.seed)
+        made = batches.Rows(blocks, slots, patches, config.data.rows)
+        return float(made.counts(steps)["bytes"].sum() / wanted)
+
+    if config.model.kind == "token":
+        return shape(_nearest_length(slots, lambda slots: share(slots, None)), None)
+    return shape(slots, _widened(patches, slots, lambda patches: share(slots, patches)))
+
+
+def _nearest_length(first: int, share) -> int:
+    """The number of tokens a row whose share of the measure's bytes is nearest to 1."""
+    tried, length = {}, max(4, first)
+    while length not in tried:
+        tried[length] = share(length)
+        length = max(4, round(length / tried[length]))
+    return min(tried, key=lambda length: (abs(tried[length] - 1), length))
+
+
+def _widened(first: int, most: int, share) -> int:
+    """The fewest patches a row, from `first` on in steps of a 32nd and multiples of 8, with which rows hold the
+    measure's bytes within WITHIN; where none does, the fewest that hold as much as any."""
+    held, patches = {}, first
     while True:
-        counts = rows.counts(ahead)
-        useful = flops.train_flops(config, counts["slots"], counts["patches"])
-        if useful.sum() >= 1.01 * config.budget_flops:
-            steps = budget.steps_for_budget(useful, config.budget_flops, config.name, config.data.rows)
-            return steps, useful[:steps], {name: values[:steps] for name, values in counts.items()}
-        ahead = math.ceil(ahead * 1.05 * 1.01 * config.budget_flops / useful.sum())
+        held[patches] = share(patches)
+        if held[patches] >= 1 - WITHIN:
+            return patches
+        if patches >= most or patches > 2 * first:
+            return min(held, key=lambda patches: (held[patches] < max(held.values()) - WITHIN / 10, patches))
+        patches = min(most, patches + 8 * max(1, patches // 256))
+
+
+def _measure(config: ConfigDict, documents, steps: int) -> int:
+    """Raw bytes of the measure's first `steps` batches."""
+    slots = max(4, config.data.context - SPARED)
+    shape = row_plans.Shape(slots, None, config.data.packing_buffer)
+    made = batches.Rows(
+        row_plans.Blocks(Lengths(documents), shape, config.data.seed), slots, None, config.data.rows
+    )
+    return int(made.counts(steps)["bytes"].sum())
+
+
+class Once:
+    """A Shelf whose blocks are read for several plans: the last few are kept."""
+
+    def __init__(self, shelf: Shelf, kept: int = 2):
+        self.documents = shelf.documents
+        self._read = functools.lru_cache(kept)(lambda key: shelf.read(np.frombuffer(key, np.int64)))
+
+    def read(self, numbers) -> packing.Documents:
+        return self._read(np.asarray(numbers, np.int64).tobytes())

@@ -38,7 +38,7 @@ AT_LEAST = {
     "data.longest": 1,
     "data.max_train_bytes": 0,
     "data.patch_slack": 1,
-    "data.together": 0,
+    "data.packing_buffer": 0,
     "train.steps": 0,
     "train.lr": 0,
     "train.eps": 0,
