@@ -167,6 +167,7 @@ def add(verbs) -> None:
 
 def train(args) -> int:
     from bltjax import config as cfg
+    from bltjax import models
     from bltjax.experiments import registry
     from bltjax.parallel import distributed, host, sharding
     from bltjax.run import execute, validate
@@ -211,7 +212,7 @@ def train(args) -> int:
         },
     )
     if mesh is not None:
-        sharding.check(configs[0], tuple(mesh.shape.values()))
+        models.check_mesh(configs[0], tuple(mesh.shape.values()))
     if joined:
         print(
             f"{joined}: {'x'.join(map(str, mesh.shape.values()))} devices (replica x data x model)",
