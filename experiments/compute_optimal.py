@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax import flops
+from bltjax.config import families
 from bltjax.errors import UserError
 
 CONTEXT = 8192  # bytes (paper section 4.3, Llama 2 data)
@@ -38,24 +39,6 @@ PATCHED = (  # family, patch size
     ("megabyte", 4),
     ("megabyte", 6),
 )
-SCHEMES = {
-    "blt-entropy": "entropy",
-    "blt-space": "space",
-    "blt-space-no-cross": "space",
-    "spacebyte": "space",
-    "megabyte": "strided",
-}
-NO_CROSS = {"cross.encoder": "none", "cross.decoder": "none"}
-INTERVENTIONS = {  # what a family changes in the BLT of its size
-    "blt-entropy": {},
-    "blt-space": {},
-    "blt-space-no-cross": NO_CROSS,
-    "spacebyte": {
-        **NO_CROSS,
-        "ngrams.sizes": (),
-    },  # space patches, neither n-grams nor cross-attention (section 5.3)
-    "megabyte": {**NO_CROSS, "ngrams.sizes": ()},  # the same with strided patches
-}
 ENCODER_LAYERS = {
     8: 3
 }  # patches of 8 have three encoder layers, each with cross-attention as in Eq. 16 (section 5.3); others one
@@ -124,7 +107,7 @@ def bpe(scale: Scale) -> ConfigDict:
 
 def patched(scale: Scale, family: str, patch_size: float) -> ConfigDict:
     s = scale.shape
-    scheme = SCHEMES[family]
+    scheme = families.family(family).scheme
     if scheme == "space":
         patch_size = scale.space_size
     layers = ENCODER_LAYERS.get(patch_size, s.encoder_layers)
@@ -143,9 +126,8 @@ def patched(scale: Scale, family: str, patch_size: float) -> ConfigDict:
         ngram_rows=scale.hash_rows,
         ffn_multiple=scale.ffn_multiple,
     )
-    model = cfg.replace(
-        model, **{**scale.model, "cross.encoder": "all" if layers > 1 else "last", **INTERVENTIONS[family]}
-    )
+    model = cfg.replace(model, **{**scale.model, "cross.encoder": "all" if layers > 1 else "last"})
+    model = families.changed(model, family)
     return _run(
         scale,
         f"{family}-{patch_size:g}-{scale.name}",

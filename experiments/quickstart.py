@@ -18,6 +18,7 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
+from bltjax.config import families
 from bltjax.errors import UserError
 
 FAMILIES = ("bpe", "blt-entropy", "blt-space", "blt-strided")
@@ -124,7 +125,7 @@ def bpe(size: str, shape: Shape, lr: float, vocab: int = VOCAB) -> ConfigDict:
 
 
 def blt(family: str, size: str, shape: Shape, lr: float, lm: ConfigDict) -> ConfigDict:
-    scheme = family.removeprefix("blt-")
+    scheme = families.family(family).scheme
     patching = {
         "entropy": cfg.patching("entropy", PATCH),
         "space": cfg.patching("space", SPACE_PATCH),
@@ -144,7 +145,7 @@ def blt(family: str, size: str, shape: Shape, lr: float, lm: ConfigDict) -> Conf
         ngram_rows=HASH_ROWS,
         ffn_multiple=32,
     )
-    model = cfg.replace(model, **NOTHING_CROSSES)
+    model = families.changed(cfg.replace(model, **NOTHING_CROSSES), family)
     return cfg.run(
         f"{family}-{size}",
         family,

@@ -9,8 +9,9 @@ import re
 import numpy as np
 import pytest
 
+from bltjax.config import families
 from bltjax.errors import UserError
-from bltjax.report import findings, plot, rows, sections, tables
+from bltjax.report import findings, page, plot, rows, sections, tables
 from bltjax.report import report as reporting
 from bltjax.report import runs as reading
 from bltjax.science import bootstrap
@@ -512,9 +513,11 @@ def test_labels_are_spread_apart_within_their_room():
 
 
 def test_every_family_looks_different():
-    colours, markers = zip(*plot.STYLE.values())
-    assert len(set(colours)) == len(set(markers)) == len(plot.STYLE)
-    assert set(plot.STYLE) == set(rows.FAMILIES)
+    drawn = [plot.style(name) for name in families.FAMILIES]
+    colours, markers = zip(*drawn, *((colour, marker) for colour, _, marker in families.OTHERS))
+    assert len(set(colours)) == len(set(markers)) == len(drawn) + len(families.OTHERS)
+    assert plot.style("somebody's own") in [(colour, marker) for colour, _, marker in families.OTHERS]
+    assert set(page.themed()) >= set(colours)
 
 
 def test_numbers_as_text():

@@ -201,5 +201,5 @@ def test_a_run_that_a_mesh_cannot_cut(shape, word):
         data_=cfg.replace(cfg.data(), rows=32, context=64),
     )
     with pytest.raises(UserError, match=word) as error:
-        sharding.check(run, shape)
+        models.check_mesh(run, shape)
     assert "\n" not in str(error.value) and "run a" in str(error.value)

@@ -167,6 +167,7 @@ def add(verbs) -> None:
 
 def train(args) -> int:
     from bltjax import config as cfg
+    from bltjax import models
     from bltjax.parallel import distributed, host, sharding
     from bltjax.run import execute, jobs
     from bltjax.storage import locks, rundir
@@ -190,7 +191,7 @@ def train(args) -> int:
     }
     distributed.agree(mesh, {**started, **cfg.flat(config)})
     if mesh is not None:
-        sharding.check(config, tuple(mesh.shape.values()))
+        models.check_mesh(config, tuple(mesh.shape.values()))
     if joined:
         sizes = "x".join(map(str, mesh.shape.values()))
         print(f"{joined}: {sizes} devices (replica x data x model)", file=sys.stderr)

@@ -151,7 +151,7 @@ def compile_run(run, topology: chips.Topology, shape: tuple[int, int, int], foun
     UserError for a mesh that cannot be; a program that does not fit is a record with fits False and `error`,
     one line."""
     mesh = mesh_of(topology, shape, found)
-    sharding.check(run, shape)
+    models.check_mesh(run, shape)
     start = time.perf_counter()
     lowered = lower(run, mesh)
     lower_s, key = time.perf_counter() - start, program_key(lowered, topology)

@@ -7,10 +7,9 @@ Legend of dimensions, used in names such as `x_BxTxD`:
     H heads               K head dimension      L layers              k latents per patch (cross-attention)
 """
 
+from bltjax.config.families import Family, family
 from bltjax.config.presets import PRESETS, blt_model, ffn_width, transformer
 from bltjax.config.schema import (
-    FAMILIES,
-    KINDS,
     SCHEMA_VERSION,
     SCHEMES,
     TEXT_KEYS,
@@ -32,8 +31,7 @@ from bltjax.config.schema import (
 from bltjax.config.sizes import SIZES, Size, sized_blt
 
 __all__ = [
-    "FAMILIES",
-    "KINDS",
+    "Family",
     "PRESETS",
     "SCHEMA_VERSION",
     "SCHEMES",
@@ -44,6 +42,7 @@ __all__ = [
     "completed",
     "data",
     "evaluation",
+    "family",
     "ffn_width",
     "fingerprint",
     "flat",

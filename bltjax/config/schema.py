@@ -18,21 +18,16 @@ from bltjax.errors import UserError
 SCHEMA_VERSION = 2  # 1: before text was called training, validation and test text
 
 # Keys by their former names, for a line that says the new one.
-RENAMED = {"tuning": "validation", "held_out": "test", "tuning_bytes": "validation_bytes", "held_out_bytes": "test_bytes", "byte_lm": "entropy_model", "together": "packing_buffer"}
+RENAMED = {
+    "tuning": "validation",
+    "held_out": "test",
+    "tuning_bytes": "validation_bytes",
+    "held_out_bytes": "test_bytes",
+    "byte_lm": "entropy_model",
+    "together": "packing_buffer",
+}
 
-FAMILIES = (
-    "bpe",
-    "blt-entropy",
-    "blt-space",
-    "blt-space-no-cross",
-    "blt-strided",
-    "blt-bpe",
-    "blt-random",
-    "spacebyte",
-    "megabyte",
-)
 SCHEMES = ("strided", "space", "entropy", "monotonic", "both", "bpe", "random", "none")
-KINDS = ("blt", "token", "byte")
 
 
 def training() -> ConfigDict:
@@ -220,17 +215,20 @@ def replace(config: ConfigDict, **changes) -> ConfigDict:
             if value is None and isinstance(node[last], (bool, int, str, tuple)):
                 raise TypeError
             with node.ignore_type() if value is None else node.unlocked():
-                node[last] = (
-                    float(value)
-                    if isinstance(node[last], float)
-                    and isinstance(value, int)
-                    and not isinstance(value, bool)
-                    else value
-                )
+                node[last] = _like(node[last], value)
         except TypeError:
             like = 'list, such as ["a", "b"]' if isinstance(node[last], tuple) else type(node[last]).__name__
             raise UserError(f"{key}: {value!r} is not of type {like}") from None
     return config.lock()
+
+
+def _like(old, value):
+    """value as old's kind of number, where it is the same number: 1 for 1.0, and 1e6 for 1000000."""
+    if isinstance(value, bool) or isinstance(old, bool):
+        return value
+    if isinstance(old, float) and isinstance(value, int):
+        return float(value)
+    return int(value) if isinstance(old, int) and isinstance(value, float) and value.is_integer() else value
 
 
 def parse_set(config: ConfigDict, assignments) -> ConfigDict:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from bltjax import patching
 from bltjax.generation import kv_cache
 from bltjax.generation import lm as lms
+from bltjax.models import patcher
 from bltjax.models.layers import rms_norm
 from bltjax.patching import hashing
 
@@ -138,7 +139,7 @@ class BLT:
         lm, found, first = state.lm, None, None
         if self.lm:
             logits, lm, first = self.lm.forward(params["lm"], lm, ids_BxC, count_B)
-            found = lms.entropies(logits)
+            found = patcher.entropy(logits)
         next_BxC, progress = patching.advance(self.patching, state.progress, ids_BxC, found)
         x, state = self._encode(params, state._replace(lm=lm), ids_BxC, where)
         closes = next_BxC & where.valid_BxC

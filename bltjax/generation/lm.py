@@ -76,9 +76,3 @@ class LM:
         """The state after the first `kept` of the ids that came in last."""
         last = jnp.take_along_axis(first_BxC, jnp.maximum(kept_B - 1, 0)[:, None], axis=1)[:, 0]
         return state._replace(n_B=state.n_B + kept_B, line_B=jnp.where(kept_B > 0, last, state.line_B))
-
-
-def entropies(logits):
-    """Nats, float32, over all ids."""
-    log_p = jax.nn.log_softmax(logits, axis=-1)
-    return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)

@@ -1,4 +1,20 @@
-"""Models as pure functions: `init` gives parameters, `logits` applies them. Kinds: "blt", "token", "byte"."""
+"""Models as pure functions: `init` gives parameters, `logits` applies them. Kinds: "blt", "token", "byte".
+
+What differs from kind to kind stands in the file of the kind, and everything else asks `kind(config)` for it:
+
+    module(config)        the Linen module
+    inputs(batch)         the arrays of a batch that it reads, in order
+    example()             the smallest such arrays, for initialisation
+    SLOTS, PATCHES        names of a training batch's arrays of shape [B,T] (or [B,N]) and [B,P]
+    UNIT                  what a slot holds: "byte" or "token"
+    bytes_of_targets(batch)   raw bytes that each target stands for, int32 like `targets`
+    check(run)            UserError, one line, for a run's config that cannot be
+    stacks(config)        its transformer layers, crosses(config): its cross-attention (shapes.Stack, .Cross)
+    tables(config)        its tables that are looked up where they lie (shapes.Tables)
+
+How parameters are cut over a mesh is the table of parallel/sharding.py, which the kinds share as they share
+layers; `check_mesh` asks it for a run. Caches for generation: generation/generator.py.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,14 +22,15 @@ import numpy as np
 
 from bltjax.errors import UserError
 from bltjax.models import blt, patcher, token_lm
+from bltjax.parallel import sharding
 
 KINDS = {"blt": blt, "token": token_lm, "byte": patcher}
 
 
-def family(model_config):
-    """The file that knows this kind: module(config), inputs(batch), example()."""
+def kind(model_config):
+    """The file that knows this kind of model. UserError for an unknown one."""
     if model_config.kind not in KINDS:
-        raise UserError(f"unknown model kind {model_config.kind!r}; allowed: {', '.join(KINDS)}")
+        raise UserError(f"model.kind is {model_config.kind!r}; allowed: {', '.join(KINDS)}")
     return KINDS[model_config.kind]
 
 
@@ -25,11 +42,11 @@ def init(model_config, rng) -> dict:
 
     Norm scales are 1, weights truncated normal at three sigmas, as the released code initialises everything.
     A model's modules give the sigmas; all weights are then drawn at once: XLA compiles a draw for each weight
-    of the smallest BLT in eight seconds, this in a fifth of one. """
-    kind = family(model_config)
+    of the smallest BLT in eight seconds, this in a fifth of one."""
+    own = kind(model_config)
 
     def fresh(key):
-        sigmas = kind.module(model_config).init(key, *kind.example())["params"]
+        sigmas = own.module(model_config).init(key, *own.example())["params"]
         paths, tree = jax.tree_util.tree_flatten_with_path(sigmas)
         ends = np.cumsum([leaf.size for _, leaf in paths])
         if ends[-1] <= ONE_DRAW:
@@ -47,8 +64,28 @@ def init(model_config, rng) -> dict:
     return jax.jit(fresh)(rng)
 
 
+def shapes_of(model_config) -> dict:
+    """The parameters as jax.ShapeDtypeStruct. Nothing is computed."""
+    return jax.eval_shape(lambda: init(model_config, jax.random.key(0)))
+
+
 def logits(model_config, params, batch):
     """float32 scores of the next id, [B,T,V] ([B,N,V] for tokens). batch: the arrays of docs/contracts.md for
     this kind, int32."""
-    kind = family(model_config)
-    return kind.module(model_config).apply({"params": params}, *kind.inputs(batch))
+    own = kind(model_config)
+    return own.module(model_config).apply({"params": params}, *own.inputs(batch))
+
+
+def check_mesh(run, shape: tuple[int, int, int]) -> None:
+    """UserError, in one line, if a run (`config.run`) cannot be cut over a mesh of this shape (replica, data,
+    model). Nothing is computed."""
+    own = kind(run.model)
+    layers = (*own.stacks(run.model), *own.crosses(run.model))
+    sharding.check(
+        run.name,
+        shape,
+        heads={f"{part.key}.heads": part.heads for part in layers},
+        rows=run.data.rows,
+        accumulate=run.train.accumulate,
+        parameters=shapes_of(run.model),
+    )

@@ -6,11 +6,20 @@ SpaceByte- and MegaByte-like models are configurations: cross-attention "none", 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from bltjax.errors import UserError
 from bltjax.models.decoder import Decoder
 from bltjax.models.encoder import Encoder
 from bltjax.models.global_model import GlobalModel
+from bltjax.models.patcher import (
+    bytes_of_targets,
+    check_bytes,
+)  # noqa: F401  (bytes, like an entropy model's)
+from bltjax.models.shapes import NO_TABLES, Cross, Stack, Tables
 
-ARRAYS = ("bytes", "patch_ids", "latent_ids", "doc_ids", "patch_doc_ids")
+UNIT = "byte"
+ARRAYS = ("bytes", "patch_ids", "latent_ids", "doc_ids", "patch_doc_ids")  # that the model reads
+SLOTS = ("bytes", "patch_ids", "latent_ids", "doc_ids", "targets", "loss_mask")
+PATCHES = ("patch_doc_ids",)
 
 
 class BLT(nn.Module):
@@ -44,3 +53,46 @@ def example():
     """Smallest batch arrays, for initialisation."""
     zeros, ones = jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), jnp.int32)
     return ones, zeros, zeros, ones, ones
+
+
+def check(run):
+    """UserError for a BLT's config that cannot be."""
+    model, patching = run.model, run.patching
+    check_bytes(run)
+    if model.cross.heads > model.local.width:
+        raise UserError(
+            f"model.cross.heads is {model.cross.heads}; no more than model.local.width ({model.local.width})"
+        )
+    if any(not isinstance(n, int) or n < 1 for n in model.ngrams.sizes):
+        raise UserError(f"model.ngrams.sizes is {tuple(model.ngrams.sizes)!r}; whole numbers of 1 or more")
+    if patching.scheme == "strided" and patching.size != int(patching.size):
+        raise UserError(f"patching.size is {patching.size:g}; strided patches have a whole number of bytes")
+    if patching.scheme == "bpe" and run.tokenizer.kind == "none":
+        raise UserError("patching.scheme 'bpe' needs a tokenizer: tokenizer.kind trained or llama3")
+
+
+def stacks(config) -> tuple[Stack, ...]:
+    """Encoder and decoder, whose layers are alike, and the latent transformer."""
+    l, g = config.local, config.latent
+    layers = l.encoder_layers + l.decoder_layers
+    return (
+        Stack("model.local", layers, l.heads, l.width, l.ffn, l.window, "slots"),
+        Stack("model.latent", g.layers, g.heads, g.width, g.ffn, 0, "patches"),
+    )
+
+
+def crosses(config) -> tuple[Cross, ...]:
+    """The encoder's, where patches ask, and the decoder's, where bytes do."""
+    c, l = config.cross, config.local
+    encoder = {"none": 0, "last": 1, "all": l.encoder_layers}[c.encoder]
+    decoder = {"none": 0, "first": 1, "all": l.decoder_layers}[c.decoder]
+    return (
+        Cross("model.cross", encoder, c.heads, l.width, c.k, "patches"),
+        Cross("model.cross", decoder, c.heads, l.width, c.k, "slots"),
+    )
+
+
+def tables(config) -> Tables:
+    """Of hash n-grams."""
+    n = config.ngrams
+    return Tables(n.functions * len(n.sizes), n.rows, config.local.width) if n.sizes else NO_TABLES

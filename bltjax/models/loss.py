@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from bltjax.models import logits
-from bltjax.patching import vocab
+from bltjax.models import kind, logits
 
 
 def nats_per_position(model_config, params, batch):
@@ -22,12 +21,8 @@ def nats(model_config, params, batch) -> dict:
     documents)."""
     each = nats_per_position(model_config, params, batch)
     kept = batch["loss_mask"] > 0
-    if model_config.kind == "token":
-        bytes_each = jnp.where(kept, batch["target_bytes"], 0)
-        raw = bytes_each > 0
-    else:
-        raw = kept & (batch["targets"] >= vocab.OFFSET)
-        bytes_each = raw
+    bytes_each = jnp.where(kept, kind(model_config).bytes_of_targets(batch), 0)
+    raw = bytes_each > 0
     total = lambda x: jnp.sum(x, dtype=jnp.float32)
     return dict(
         loss=total(each),

@@ -1,12 +1,17 @@
-"""A plain Llama-style decoder: the BPE baseline, and (in entropy_model.py) the entropy model that supplies
-entropies."""
+"""A plain Llama-style decoder: the BPE baseline, and (in patcher.py) the entropy model."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from bltjax.errors import UserError
 from bltjax.models.kernels.hash_lookup import lookup
 from bltjax.models.layers import Block, Linear, RMSNorm, normal, rope_table, stack
+from bltjax.models.shapes import Cross, Stack, Tables
 from bltjax.patching import vocab
+
+UNIT = "token"
+SLOTS = ("tokens", "doc_ids", "targets", "loss_mask", "target_bytes")
+PATCHES = ()
 
 
 class Transformer(nn.Module):
@@ -37,7 +42,7 @@ def byte_lines(ids, doc_ids):
 
 
 def module(config):
-    """The Linen module of kind "token" or "byte"."""
+    """The Linen module of kind "token"."""
     return Transformer(config)
 
 
@@ -49,3 +54,40 @@ def inputs(batch):
 def example():
     """Smallest batch arrays, for initialisation."""
     return jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), jnp.int32)
+
+
+def bytes_of_targets(batch):
+    """Raw bytes that each target stands for, int32 [B,N]."""
+    return batch["target_bytes"]
+
+
+def check(run):
+    """UserError for a token model's config that cannot be."""
+    model, tokenizer = run.model, run.tokenizer
+    if tokenizer.kind == "none" or model.vocab != tokenizer.vocab:
+        raise UserError(
+            f"model.vocab is {model.vocab} and tokenizer.vocab {tokenizer.vocab} ({tokenizer.kind}); they must"
+            " be equal"
+        )
+    if not tokenizer.bytes_per_token > 0:
+        raise UserError(
+            "tokenizer.bytes_per_token must be above 0: the plan's guess of how many bytes a token has"
+        )
+    if model.reset:
+        raise UserError(
+            f"model.reset is {model.reset!r}; only models of bytes have newlines to begin anew at"
+        )
+
+
+def stacks(config) -> tuple[Stack, ...]:
+    c = config
+    return (Stack("model", c.layers, c.heads, c.width, c.ffn, c.window, "slots"),)
+
+
+def crosses(config) -> tuple[Cross, ...]:
+    return ()
+
+
+def tables(config) -> Tables:
+    """Of token embeddings."""
+    return Tables(1, config.vocab, config.width)

@@ -246,32 +246,24 @@ def parts(axis: str) -> int:
     return 1 if current() is None else current().shape[axis]
 
 
-def check(config, shape: tuple[int, int, int]) -> None:
-    """UserError, in one line, if a run (`config.run`) cannot be cut over a mesh of this shape. Nothing is
-    computed."""
-    from bltjax import models
+def check(name: str, shape: tuple[int, int, int], *, heads: dict, rows: int, accumulate: int, parameters):
+    """UserError, in one line, if a run cannot be cut over a mesh of this shape. Nothing is computed.
 
-    sizes = dict(zip(AXES, shape))
-    model, where = config.model, "x".join(map(str, shape))
-    stacks = (
-        {"model.local": model.local, "model.latent": model.latent, "model.cross": model.cross}
-        if model.kind == "blt"
-        else {"model": model}
-    )
-    for name, stack in stacks.items():
-        if stack.heads % sizes["model"]:
+    name: of the run. heads: {config key: attention heads}. rows: of a batch, in `accumulate` microbatches.
+    parameters: a tree of arrays or shapes. """
+    sizes, where = dict(zip(AXES, shape)), "x".join(map(str, shape))
+    for key, count in heads.items():
+        if count % sizes["model"]:
             raise UserError(
-                f"run {config.name}: a mesh of {where} has model={sizes['model']}, which does not divide"
-                f" {name}.heads ({stack.heads})"
+                f"run {name}: a mesh of {where} has model={sizes['model']}, which does not divide {key} ({count})"
             )
-    if config.data.rows % (sizes["replica"] * sizes["data"] * config.train.accumulate):
+    if rows % (sizes["replica"] * sizes["data"] * accumulate):
         raise UserError(
-            f"run {config.name}: {config.data.rows} rows (data.rows) cannot be cut over replica x data = "
-            f"{sizes['replica'] * sizes['data']} devices and {config.train.accumulate} microbatches"
+            f"run {name}: {rows} rows (data.rows) cannot be cut over replica x data = "
+            f"{sizes['replica'] * sizes['data']} devices and {accumulate} microbatches"
         )
-    shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
-    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
         try:
             spec(parameter_path(path), leaf.shape, sizes)
         except UserError as error:
-            raise UserError(f"run {config.name}: {error}") from None
+            raise UserError(f"run {name}: {error}") from None

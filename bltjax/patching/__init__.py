@@ -1,16 +1,16 @@
 """How bytes become patches: rules (their public names are here), hashes of n-grams, ids, and whole documents
 cut."""
 
+from bltjax.patching.incremental import Progress, advance, begin
 from bltjax.patching.rules import (
     NEEDS_ENTROPIES,
     RESOLUTION,
     SCHEMES,
     THRESHOLDS,
-    Progress,
-    advance,
-    begin,
     bpe_starts,
     lengths,
+    limited,
+    opens,
     rounded,
     scores,
     starts,
@@ -27,6 +27,8 @@ __all__ = [
     "begin",
     "bpe_starts",
     "lengths",
+    "limited",
+    "opens",
     "rounded",
     "scores",
     "starts",

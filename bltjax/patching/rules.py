@@ -7,10 +7,9 @@ counts (`bpe_starts`).
 
 The rules are the released ones (paper section 2.1-2.3 and its code): BOS is a patch of its own, position 1
 always starts one. Everything runs on numpy arrays on the host and on jax arrays, under `jax.jit` too, with
-the same result. """
+the same result."""
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +59,7 @@ def starts(
     for the byte that comes after the last, too. resolution: entropies are rounded to multiples of it
     (`rounded`) before they are compared; None or 0: they are not. xp: numpy or jax.numpy; None: jax.numpy
     where an input is a jax array. Raises UserError on an unknown scheme and on missing or impossible values
-    (of traced inputs only shapes are checked). """
+    (of traced inputs only shapes are checked)."""
     xp = xp or (jnp if isinstance(ids, jax.Array) or isinstance(entropies, jax.Array) else np)
     ids = xp.asarray(ids)
     if ids.ndim < 1 or (ids.size and not xp.issubdtype(ids.dtype, xp.integer)):
@@ -85,20 +84,45 @@ def starts(
         natural = forced | _coins(ids, position, mean, seed, xp)
     else:
         if scheme == "monotonic":
-            threshold = _number("delta", threshold if delta is None else delta)
-        else:
+            delta = threshold if delta is None else delta
+        if "threshold" in THRESHOLDS[scheme]:
             threshold = _number("threshold", threshold)
-        values = scores(
-            scheme, rounded(_entropies(ids, entropies, xp), resolution or 0, xp), delta=delta, xp=xp
-        )
-        natural = forced | (values > threshold)
-        if scheme != "entropy":
-            natural = natural | (
-                position == 2
-            )  # the released mask opens with True where the first rise is unknown
-    if limit:
-        natural = natural | ((position - _running_max(xp.where(natural, position, 0), xp)) % limit == 0)
-    return natural[..., : n + bool(include_next)]
+        if "delta" in THRESHOLDS[scheme]:
+            delta = _number("delta", delta)
+        before, rise = _before(rounded(_entropies(ids, entropies, xp), resolution or 0, xp), xp)
+        natural = opens(scheme, position, before, rise, threshold, delta)
+    return limited(natural, limit, xp)[..., : n + bool(include_next)]
+
+
+def opens(scheme, position, before, rise, threshold, delta):
+    """Where a patch starts by an entropy scheme, bool [...], before a length limit: the one place where these
+    conditions stand, for numpy and jax arrays alike.
+
+    position: int in the document; before: e_{p-1}, nats; rise: e_{p-1} - e_{p-2}. What is before position 1 (2
+    for the rise) is not read. threshold, delta: nats, as far as the scheme has them (THRESHOLDS)."""
+    forced = position < (2 if scheme == "entropy" else 3)  # the released mask opens where no rise is known
+    if scheme == "entropy":
+        return forced | (before > threshold)
+    if scheme == "monotonic":
+        return forced | (rise > delta)
+    # Position 3 never starts: the released rule bars a start next to the forced one at 2, and next to no other.
+    return forced | ((position >= 4) & (before > threshold) & (rise > delta))
+
+
+def limited(natural, limit: int, xp):
+    """The same starts, bool [...,N], and those that cut longer patches into pieces of `limit` bytes (0: none)."""
+    if not limit:
+        return natural
+    at = xp.broadcast_to(xp.arange(natural.shape[-1], dtype=xp.int32), natural.shape)
+    return natural | ((at - running_max(xp.where(natural, at, 0), xp)) % limit == 0)
+
+
+def _before(entropies, xp):
+    """(e_{p-1}, e_{p-1} - e_{p-2}) at every position p, float32 [...,N + 1] of entropies [...,N]; -inf and 0
+    where there are none."""
+    before = _after_each(entropies, -xp.inf, xp)
+    pad = [(0, 0)] * (entropies.ndim - 1) + [(2, 0)]
+    return before, xp.pad(entropies[..., 1:] - entropies[..., :-1], pad)[..., : before.shape[-1]]
 
 
 def rounded(entropies, resolution: float, xp=np):
@@ -106,66 +130,10 @@ def rounded(entropies, resolution: float, xp=np):
 
     What is stored ahead of training is rounded, so that live patching rounds too: then both cut at the same
     places, wherever two ways of computing an entropy differ in its last bits only. RESOLUTION is a power of
-    two, so that multiples and their differences are exact. """
+    two, so that multiples and their differences are exact."""
     return (
         xp.round(entropies * np.float32(1 / resolution)) * np.float32(resolution) if resolution else entropies
     )
-
-
-class Progress(NamedTuple):
-    """What a patcher remembers of the ids before, for each row (or, from `advance`, after each of the ids
-    that came in)."""
-
-    n: jax.Array  # int32: ids so far
-    id: jax.Array  # int32: the last
-    entropy: jax.Array  # float32: the last
-    natural: jax.Array  # int32: where the last patch starts that no length limit made
-    prefix: jax.Array  # uint32: hash of all ids
-
-
-def begin(B: int) -> Progress:
-    """Nothing seen yet, [B] each."""
-    zeros = jnp.zeros((B,), jnp.int32)
-    return Progress(zeros, zeros, jnp.zeros((B,), jnp.float32), zeros, jnp.zeros((B,), jnp.uint32))
-
-
-def advance(config, progress: Progress, ids, entropies=None):
-    """(bool [B,C]: whether the id after each of these starts a patch; Progress after each, [B,C]). `starts`
-    of it all, C ids at a time.
-
-    config: a patching config. ids: int32 [B,C] that come next; entropies: nats [B,C].
-    """
-    scheme, C = config.scheme, ids.shape[1]
-    at = progress.n[:, None] + jnp.arange(C, dtype=jnp.int32)[None]
-    position = at + 1  # of the id that comes after
-    before = jnp.concatenate([progress.id[:, None], ids[:, :-1]], axis=1)
-    entropies = (
-        jnp.zeros(ids.shape, jnp.float32) if entropies is None else rounded(entropies, config.resolution, jnp)
-    )
-    rise = entropies - jnp.concatenate([progress.entropy[:, None], entropies[:, :-1]], axis=1)
-    prefix = progress.prefix[:, None] + jnp.cumsum(_symbols(ids, at, jnp), axis=-1, dtype=jnp.uint32)
-    forced = position < 2
-    if scheme == "strided":
-        natural = at % int(config.size) == 0
-    elif scheme == "space":
-        natural = forced | (~_word(ids, jnp) & (_word(before, jnp) | (at == 0))) | (ids < vocab.OFFSET)
-    elif scheme == "random":
-        natural = forced | _heads(prefix, position, config.size, config.seed, jnp)
-    elif scheme == "entropy":
-        natural = forced | (entropies > config.threshold)
-    elif scheme == "monotonic":
-        natural = forced | (position == 2) | (rise > config.delta)
-    elif scheme == "both":
-        natural = (
-            forced
-            | (position == 2)
-            | ((position >= 4) & (entropies > config.threshold) & (rise > config.delta))
-        )
-    else:
-        raise UserError(f"{scheme} patches cannot be made byte by byte; {', '.join(SCHEMES)} can")
-    last = jnp.maximum(_running_max(jnp.where(natural, position, 0), jnp), progress.natural[:, None])
-    start = natural | ((position - last) % config.max_length == 0) if config.max_length else natural
-    return start, Progress(position, ids, entropies, last, prefix)
 
 
 def lengths(
@@ -214,16 +182,13 @@ def scores(scheme, entropies, *, threshold=None, delta=None, xp=None):
     entropies: float [..., N]. -inf where only force makes a start (p < 2; p = 2 but for entropy) or another
     condition rules it out. both: with delta (nats) given the score is the entropy where the rise exceeds
     delta; with threshold given instead, the rise where the entropy exceeds the threshold: the same rule, with
-    the other of its two numbers left open. """
+    the other of its two numbers left open."""
     xp = xp or (jnp if isinstance(entropies, jax.Array) else np)
     entropies = xp.asarray(entropies, xp.float32)
-    before = _after_each(entropies, -xp.inf, xp)  # before[p] is e_{p-1}
-    n = before.shape[-1]
-    position = xp.broadcast_to(xp.arange(n, dtype=xp.int32), before.shape)
+    before, rise = _before(entropies, xp)
+    position = xp.broadcast_to(xp.arange(before.shape[-1], dtype=xp.int32), before.shape)
     if scheme == "entropy":
         return xp.where(position >= 2, before, -xp.inf)
-    pad = [(0, 0)] * (entropies.ndim - 1) + [(2, 0)]
-    rise = xp.pad(entropies[..., 1:] - entropies[..., :-1], pad)[..., :n]  # rise[p] is e_{p-1} - e_{p-2}
     if scheme == "monotonic":
         return xp.where(position >= 3, rise, -xp.inf)
     if scheme != "both":
@@ -240,7 +205,7 @@ def bpe_starts(byte_counts, n: int) -> np.ndarray:
     EOS are patches.
 
     byte_counts: int [tokens], raw bytes of each token in order, without BOS and EOS; they sum to n - 2, else
-    UserError. Not incremental: a token's end can depend on bytes after it. """
+    UserError. Not incremental: a token's end can depend on bytes after it."""
     byte_counts = np.asarray(byte_counts, np.int64)
     if byte_counts.ndim != 1 or (byte_counts < 1).any() or byte_counts.sum() != n - 2:
         raise UserError(
@@ -276,7 +241,7 @@ def _after_each(values, first, xp):
     return xp.pad(values, [(0, 0)] * (values.ndim - 1) + [(1, 0)], constant_values=first)
 
 
-def _running_max(values, xp):
+def running_max(values, xp):
     return (
         np.maximum.accumulate(values, axis=-1) if xp is np else jax.lax.cummax(values, axis=values.ndim - 1)
     )
@@ -285,12 +250,12 @@ def _running_max(values, xp):
 def _space_ends(ids, xp):
     """True where a space patch ends, bool [..., N]: at the first of a run of space-like ids, and at every
     special."""
-    word = _word(ids, xp)
+    inside = word(ids, xp)
     # Specials are space-like here as well: a space right after BOS goes on with its run and ends nothing.
-    return (~word & _after_each(word, True, xp)[..., :-1]) | (ids < vocab.OFFSET)
+    return (~inside & _after_each(inside, True, xp)[..., :-1]) | (ids < vocab.OFFSET)
 
 
-def _word(ids, xp):
+def word(ids, xp):
     """True for letters, digits and what goes on with a character of UTF-8."""
     byte = ids.astype(xp.int32) - vocab.OFFSET
     letter = ((byte >= ord("a")) & (byte <= ord("z"))) | ((byte >= ord("A")) & (byte <= ord("Z")))
@@ -300,18 +265,18 @@ def _word(ids, xp):
 def _coins(ids, position, mean, seed, xp):
     """Heads with probability 1 / mean, bool [..., N + 1], a function of seed, position and all ids before it.
     32-bit wrap-around."""
-    prefix = _after_each(xp.cumsum(_symbols(ids, position[..., :-1], xp), axis=-1, dtype=xp.uint32), 0, xp)
-    return _heads(prefix, position, mean, seed, xp)
+    prefix = _after_each(xp.cumsum(symbols(ids, position[..., :-1], xp), axis=-1, dtype=xp.uint32), 0, xp)
+    return heads(prefix, position, mean, seed, xp)
 
 
-def _symbols(ids, position, xp):
+def symbols(ids, position, xp):
     """What each id adds to the hash of a prefix, uint32."""
     return _mix(
         ids.astype(xp.uint32) * np.uint32(0x9E3779B1) + position.astype(xp.uint32) * np.uint32(0x85EBCA77), xp
     )
 
 
-def _heads(prefix, position, mean, seed, xp):
+def heads(prefix, position, mean, seed, xp):
     mean = _number("mean", mean)
     if not 1 <= mean < math.inf:
         raise UserError(f"mean must be a finite patch size of at least 1, not {mean:g}")

@@ -5,27 +5,17 @@ import html as escaping
 import json
 import re
 
+from bltjax.config import families
 from bltjax.report import plot
 from bltjax.report.tables import numeric_text
 
 # light colour in the figures -> (name of the variable, colour in dark mode)
-DARK = {
+PAGE = {
     plot.INK: ("ink", "#ecebe7"),
     plot.MUTED: ("muted", "#a3a29c"),
     plot.FAINT: ("faint", "#56554f"),
     plot.GRID: ("grid", "#393834"),
     plot.PAPER: ("paper", "#1c1c1a"),
-    "#0072b2": ("c1", "#58aee8"),
-    "#d55e00": ("c2", "#ff8a45"),
-    "#e69f00": ("c3", "#f0b429"),
-    "#009e73": ("c4", "#2fc79b"),
-    "#b5568f": ("c5", "#e494c4"),
-    "#3f9fdc": ("c6", "#8cc8f2"),
-    "#8a6d1f": ("c7", "#cdae5c"),
-    "#7a5cc0": ("c8", "#ab93e6"),
-    "#5f7f8a": ("c9", "#9dbbc5"),
-    "#a0522d": ("c10", "#d98e6b"),
-    "#4d4d99": ("c11", "#9a9ae0"),
 }
 
 STYLE = """
@@ -56,9 +46,14 @@ def escape(text) -> str:
     return escaping.escape(str(text), quote=True)
 
 
+def themed() -> dict:
+    """{light colour: (name of its variable, colour in dark mode)}, of the page and of the families."""
+    return {**{c: (f"c{i}", dark) for i, (c, dark) in enumerate(families.dark_colours().items())}, **PAGE}
+
+
 def colours() -> str:
-    light = "".join(f"--{name}:{colour};" for colour, (name, _) in DARK.items())
-    dark = "".join(f"--{name}:{colour};" for name, colour in DARK.values())
+    light = "".join(f"--{name}:{colour};" for colour, (name, _) in themed().items())
+    dark = "".join(f"--{name}:{colour};" for name, colour in themed().values())
     return f":root{{color-scheme:light dark;{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
 
 
@@ -71,9 +66,10 @@ def inline(picture) -> str:
     text = f'<svg role="img" aria-label="{escape(picture.alt)}" {box}>' + rest.replace("xlink:href", "href")
     # Presentation attributes do not take var(); style declarations do, and matplotlib writes colours as
     # those.
+    known = themed()
     text = re.sub(
         r"#[0-9a-f]{6}\b",
-        lambda m: f"var(--{DARK[m.group(0)][0]})" if m.group(0) in DARK else m.group(0),
+        lambda m: f"var(--{known[m.group(0)][0]})" if m.group(0) in known else m.group(0),
         text,
     )
     return f"<figure>{text}<figcaption>{escape(picture.caption)}</figcaption></figure>"

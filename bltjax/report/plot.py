@@ -1,8 +1,8 @@
 """The figures, as matplotlib Figures of fixed size, and their PNG and SVG bytes. No pyplot: nothing global,
 no window.
 
-Every colour that depends on the page (ink, grid, families) is one of the constants here, so that page.py can
-swap them for dark mode. """
+Every colour that depends on the page (ink, grid) is one of the constants here, and a family's stands in
+config/families.py, so that page.py can swap them for dark mode."""
 
 import io
 import re
@@ -14,23 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from matplotlib.transforms import offset_copy
 
+from bltjax.config import families
 from bltjax.science.power_law import predict
 
 INK, MUTED, FAINT, GRID, PAPER = "#1f1f1e", "#6b6b68", "#c3c2bd", "#e3e2de", "#fefefe"
-# Okabe and Ito's hues, darkened where white paper asks for it, and a marker each: colour is never the only
-# sign
-STYLE = {
-    "bpe": (INK, "o"),
-    "blt-entropy": ("#0072b2", "s"),
-    "blt-space": ("#d55e00", "^"),
-    "blt-space-no-cross": ("#e69f00", "v"),
-    "blt-strided": ("#009e73", "D"),
-    "blt-bpe": ("#b5568f", "P"),
-    "blt-random": ("#3f9fdc", "X"),
-    "spacebyte": ("#8a6d1f", "<"),
-    "megabyte": ("#7a5cc0", ">"),
-}
-OTHER = (("#5f7f8a", "h"), ("#a0522d", "p"), ("#4d4d99", "*"))
+style = families.style  # of a family: (colour, marker)
 RC = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
@@ -63,11 +51,6 @@ LINE = 13.0  # points between two labels
 def look():
     """Context in which figures are drawn and saved."""
     return matplotlib.rc_context(RC)
-
-
-def style(family: str) -> tuple:
-    """(colour, marker); a family of somebody's own gets one of three more, by its name."""
-    return STYLE.get(family) or OTHER[sum(family.encode()) % len(OTHER)]
 
 
 def canvas(width: float = WIDTH, height: float = HEIGHT) -> Figure:

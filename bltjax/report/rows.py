@@ -2,21 +2,11 @@
 
 import math
 
+from bltjax.config import families
 from bltjax.report.runs import Run, finite, lookup
 from bltjax.science.bootstrap import bpb, interval
 
-REFERENCE = "bpe"
-FAMILIES = (
-    "bpe",
-    "blt-entropy",
-    "blt-space",
-    "blt-space-no-cross",
-    "blt-strided",
-    "blt-bpe",
-    "blt-random",
-    "spacebyte",
-    "megabyte",
-)
+REFERENCE, family_order = families.REFERENCE, families.order
 SWEPT = {
     "train.lr": "learning rate",
     "tokenizer.vocab": "BPE vocabulary",
@@ -25,10 +15,6 @@ SWEPT = {
 }
 LATENT = ("latent", "total")  # every other component of a BLT's count is a local module or the output head
 COMPONENTS = ("flops_per_byte_exact", "flops_components", "flops_by_component", "components", "flops.exact")
-
-
-def family_order(family: str) -> tuple:
-    return (FAMILIES.index(family), "") if family in FAMILIES else (len(FAMILIES), family)
 
 
 def number(*values):
@@ -168,7 +154,7 @@ def sweeps(runs: list, rows: list) -> list:
 
     {"key", "label", "family", "budget_flops", "fixed" {key: value}, "values": [{"value", "validation_bpb",
     "runs"}], "chosen", "edge"}. values: ascending, validation bits per byte averaged over seeds. chosen: the
-    lowest by validation; edge: it is the first or last of the grid (always so with two values). """
+    lowest by validation; edge: it is the first or last of the grid (always so with two values)."""
     runs = {str(run.path): run for run in runs}
     found = []
     for key, label in SWEPT.items():

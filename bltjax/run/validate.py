@@ -1,19 +1,18 @@
 """What a run's config must satisfy, said before anything is read or trained: one line that names the key, the
-value and what is allowed."""
+value and what is allowed. What only one kind of model must satisfy stands with the model (models.kind)."""
 
 import math
 
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
+from bltjax import models
+from bltjax.config import families
 from bltjax.data import sources
 from bltjax.errors import UserError
 
-ENTROPY_MODEL = "entropy-model"  # the family of the model that supplies entropies
-FAMILIES = (*cfg.FAMILIES, ENTROPY_MODEL)
 CHOICES = {
-    "family": FAMILIES,
-    "model.kind": cfg.KINDS,
+    "model.kind": tuple(models.KINDS),
     "model.dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "full", "dots"),
     "model.cross.encoder": ("last", "all", "none"),
@@ -82,13 +81,15 @@ CALIBRATED = ("patching.threshold", "patching.delta")  # nan: found on the rows 
 def check(run: ConfigDict) -> ConfigDict:
     """The run itself, or UserError."""
     try:
+        families.family(run.family)
         _values(run)
         _shapes(run)
+        models.kind(run.model).check(run)
+        _family(run)
         if len(run.entropy_model):
-            if run.entropy_model.model.kind != "byte":
+            if run.entropy_model.family != families.ENTROPY_MODEL:
                 raise UserError(
-                    f"entropy_model.model.kind is {run.entropy_model.model.kind!r}; an entropy model is of"
-                    " kind 'byte'"
+                    f"entropy_model.family is {run.entropy_model.family!r}; it must be {families.ENTROPY_MODEL}"
                 )
             check(run.entropy_model)
     except UserError as error:
@@ -131,26 +132,24 @@ def _values(run: ConfigDict) -> None:
 
 
 def _shapes(run: ConfigDict) -> None:
-    model, scheme = run.model, run.patching.scheme
-    stacks = (
-        {"model.local": model.local, "model.latent": model.latent}
-        if model.kind == "blt"
-        else {"model": model}
-    )
-    for name, stack in stacks.items():
+    for stack in models.kind(run.model).stacks(run.model):
         if stack.width % stack.heads or stack.width // stack.heads % 2:
             raise UserError(
-                f"{name}.heads is {stack.heads}; heads must cut {name}.width ({stack.width}) into equal even"
-                " parts"
+                f"{stack.key}.heads is {stack.heads}; heads must cut {stack.key}.width ({stack.width}) into equal"
+                " even parts"
             )
     if run.data.rows % run.train.accumulate:
         raise UserError(
             f"train.accumulate is {run.train.accumulate}; it must divide data.rows ({run.data.rows})"
         )
+    if 0 < run.train.steps <= run.train.warmup:
+        raise UserError(
+            f"train.warmup is {run.train.warmup} of {run.train.steps} steps (train.steps); it must be shorter"
+        )
     if (
         not run.budget_flops
         and not run.train.steps
-        and not (run.family == ENTROPY_MODEL and run.train.init_from)
+        and not (run.family == families.ENTROPY_MODEL and run.train.init_from)
     ):
         raise UserError(
             "neither budget_flops nor train.steps says how long the run is; set one of them above 0"
@@ -165,55 +164,17 @@ def _shapes(run: ConfigDict) -> None:
             "tokenizer.kind is 'given': it comes with the model that train.init_from (--from) names, and"
             " there is none"
         )
-    if model.kind == "token":
-        if run.tokenizer.kind == "none" or model.vocab != run.tokenizer.vocab:
-            raise UserError(
-                f"model.vocab is {model.vocab} and tokenizer.vocab {run.tokenizer.vocab}"
-                f" ({run.tokenizer.kind}); they must be equal"
-            )
-        if not run.tokenizer.bytes_per_token > 0:
-            raise UserError(
-                "tokenizer.bytes_per_token must be above 0: the plan's guess of how many bytes a token has"
-            )
-    elif model.vocab != 260:
-        raise UserError(f"model.vocab is {model.vocab}; models of bytes have 260 ids")
-    if model.kind == "blt":
-        if model.cross.heads > model.local.width:
-            raise UserError(
-                f"model.cross.heads is {model.cross.heads}; no more than model.local.width"
-                f" ({model.local.width})"
-            )
-        if any(not isinstance(n, int) or n < 1 for n in model.ngrams.sizes):
-            raise UserError(
-                f"model.ngrams.sizes is {tuple(model.ngrams.sizes)!r}; whole numbers of 1 or more"
-            )
-        expected = {
-            "blt-entropy": cfg.SCHEMES[2:5],
-            "blt-space": ("space",),
-            "blt-space-no-cross": ("space",),
-            "blt-strided": ("strided",),
-            "blt-bpe": ("bpe",),
-            "blt-random": ("random",),
-            "spacebyte": ("space",),
-            "megabyte": ("strided",),
-        }.get(run.family, ())
-        if scheme not in expected:
-            raise UserError(
-                f"patching.scheme is {scheme!r}; family {run.family} has"
-                f" {', '.join(expected) or 'no patches'}"
-            )
-        if scheme == "strided" and run.patching.size != int(run.patching.size):
-            raise UserError(
-                f"patching.size is {run.patching.size:g}; strided patches have a whole number of bytes"
-            )
-        if scheme == "bpe" and run.tokenizer.kind == "none":
-            raise UserError("patching.scheme 'bpe' needs a tokenizer: tokenizer.kind trained or llama3")
-    elif model.kind == "token" and model.reset:
+
+
+def _family(run: ConfigDict) -> None:
+    """That the run is of the family that it says (config/families.py)."""
+    family, model = families.family(run.family), cfg.flat(run.model)
+    if run.model.kind != family.kind:
+        raise UserError(f"model.kind is {run.model.kind!r}; family {run.family} has {family.kind!r}")
+    if run.patching.scheme not in family.schemes:
         raise UserError(
-            f"model.reset is {model.reset!r}; only models of bytes have newlines to begin anew at"
+            f"patching.scheme is {run.patching.scheme!r}; family {run.family} has {', '.join(family.schemes)}"
         )
-    elif run.family != {"token": "bpe", "byte": ENTROPY_MODEL}[model.kind]:
-        raise UserError(
-            f"family is {run.family!r}, and the model's kind {model.kind!r} is of family"
-            f" {'bpe' if model.kind == 'token' else ENTROPY_MODEL}"
-        )
+    for key, value in family.changes.items():
+        if model[key] != value:
+            raise UserError(f"model.{key} is {model[key]!r}; family {run.family} has {value!r}")

@@ -7,6 +7,7 @@ compiled again."""
 import pathlib
 
 from bltjax import config as cfg
+from bltjax import models
 from bltjax.compile import aot, chips, roofline
 from bltjax.errors import UserError
 from bltjax.parallel import sharding
@@ -133,7 +134,7 @@ def estimates_table(plans) -> str:
 
 def _check(run, topology, shape) -> None:
     aot.check_size(topology, shape)
-    sharding.check(run, shape)
+    models.check_mesh(run, shape)
 
 
 def _layouts(run, topology, shape, fit) -> list[dict]:
@@ -169,7 +170,7 @@ def _whole_slice(mesh, topology) -> bool:
 
 def _can(run, mesh, accumulate) -> bool:
     try:
-        sharding.check(cfg.replace(run, **{"train.accumulate": accumulate}), mesh)
+        models.check_mesh(cfg.replace(run, **{"train.accumulate": accumulate}), mesh)
     except UserError:
         return False
     return True
