@@ -29,7 +29,7 @@ def load(path, entropy_model=None) -> "Model":
     released checkpoint.
 
     entropy_model: another such path, of the model that supplies entropies; None: the one that comes with it.
-    UserError where there is no model, or where it is not whole. """
+    UserError where there is no model, or where it is not whole."""
     folder = pathlib.Path(path)
     model = _ours(folder) if detect.of(folder) == detect.OURS else _imported(folder, detect.load(folder))
     if entropy_model is not None:
@@ -59,14 +59,14 @@ def _ours(folder: pathlib.Path) -> "Model":
         tokenizer = lambda: (
             bpe.llama3() if config.tokenizer.kind == "llama3" else bpe.load(folder / planned["tokenizer"])
         )
-    elif (folder / imported.TOKENIZER).exists():
-        tokenizer = lambda: bpe.huggingface(folder / imported.TOKENIZER)
+    elif path := bpe.in_folder(folder):
+        tokenizer = lambda: bpe.read(path)
     return Model(cfg.replace(config, **found), lambda: checkpoint.load_params(folder), folder, lm, tokenizer)
 
 
 def _imported(folder: pathlib.Path, found: imported.Imported) -> "Model":
     lm = found.entropy_model and (lambda: _imported(folder, found.entropy_model))
-    tokenizer = found.tokenizer and (lambda: bpe.huggingface(found.tokenizer))
+    tokenizer = found.tokenizer and (lambda: bpe.read(found.tokenizer))
     return Model(found.config, lambda: found.params, folder, lm, tokenizer)
 
 
@@ -132,7 +132,7 @@ class Model:
         convention); None: its own patches.
 
         Documents are masked at EOS. Shapes are filled up to a few sizes, so that many lengths do not mean
-        many compilations. """
+        many compilations."""
         ids = checked(ids, self.config.model.vocab)
         kind = self.config.model.kind
         if kind == "blt":
@@ -220,7 +220,7 @@ def run(function, model: Model, batch: dict, shape) -> np.ndarray:
     and cut again.
 
     Padding stands behind everything and in a document of its own, so that nothing sees it; where models
-    differ by length (the first patch of padding, blocks of attention) they differ in rounding alone. """
+    differ by length (the first patch of padding, blocks of attention) they differ in rounding alone."""
     B, N = shape
     longer = {name: _filled(name, x, B, N, batch) for name, x in batch.items()}
     return np.asarray(_compiled(function, FrozenConfigDict(model.config.model))(model.params, longer))[:B, :N]

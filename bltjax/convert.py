@@ -9,6 +9,7 @@ from bltjax import api, patching
 from bltjax.errors import UserError
 from bltjax.formats import detect, huggingface, imported
 from bltjax.tokenizers import bpe
+from bltjax.training import checkpoint
 
 
 def bring_in(source: pathlib.Path, out: pathlib.Path, entropy_model: pathlib.Path | None = None) -> dict:
@@ -23,9 +24,9 @@ def bring_in(source: pathlib.Path, out: pathlib.Path, entropy_model: pathlib.Pat
         found.entropy_model = other if other.config.model.kind == "byte" else other.entropy_model
         if found.entropy_model is None:
             raise UserError(f"{entropy_model} has no entropy model")
-    if found.tokenizer and (entries := bpe.huggingface(found.tokenizer).vocab) > found.config.model.vocab:
+    if found.tokenizer and (entries := bpe.read(found.tokenizer).vocab) > found.config.model.vocab:
         raise UserError(f"{found.tokenizer} has {entries:,} entries, the model {found.config.model.vocab:,}")
-    imported.write(found, out)
+    imported.write(found, out, checkpoint.write_params)
     return {
         "out": str(out),
         "from": found.origin,

@@ -2,6 +2,8 @@
 tiny Llamas for other tests."""
 
 import json
+import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -200,6 +202,29 @@ def test_a_vocabulary_that_is_filled_up(tmp_path, capfd):
     (small / "tokenizer.json").write_text("{}")
     code, _, error = test_interop.run(capfd, "import", small, "--out", tmp_path / "out")
     assert code == 2 and "cannot read the tokenizer" in error and not (tmp_path / "out").exists()
+
+
+def test_a_directory_with_tokenizer_model_alone(tmp_path):
+    """It has that tokenizer, its ends are the config's, and import carries both along."""
+    pytest.importorskip("sentencepiece")
+    folder = llama_with_tokenizer(tmp_path / "llama", 700, bos_token_id=2, eos_token_id=1)
+    (folder / "tokenizer.json").unlink()
+    shutil.copy(pathlib.Path(__file__).parent / "golden" / "sentencepiece.model", folder / "tokenizer.model")
+    convert.bring_in(folder, tmp_path / "ours")
+    for path in (folder, tmp_path / "ours"):
+        tokenizer = api.load(path).tokenizer
+        assert (tokenizer.kind, tokenizer.bos, tokenizer.eos) == ("sentencepiece", 2, 1)
+        assert tokenizer.decode(tokenizer.encode(b"some text \xff")) == b"some text \xff"
+
+
+def test_of_two_tokenizers_the_one_that_is_exact(tmp_path):
+    """Llama 2 comes with a tokenizer.json that normalises and with SentencePiece's file."""
+    pytest.importorskip("sentencepiece")
+    folder = llama_with_tokenizer(tmp_path / "llama", 700)
+    state = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**state, "normalizer": {"type": "NFKC"}}))
+    shutil.copy(pathlib.Path(__file__).parent / "golden" / "sentencepiece.model", folder / "tokenizer.model")
+    assert api.load(folder).tokenizer.kind == "sentencepiece"
 
 
 def test_llama_as_global_model(tmp_path):

@@ -226,6 +226,7 @@ WRITING = [  # twenty writing systems: "all people are born free" or the like
 
 def given(name, tmp_path):
     if name == "sentencepiece":
+        pytest.importorskip("sentencepiece")
         return bpe.read(GOLDEN / "sentencepiece.model")
     if name == "trained":
         return bpe.train_bpe(TEXT, 300)
@@ -266,22 +267,40 @@ def test_tokens_are_exact_in_every_writing(name, tmp_path):
 
 
 def test_sentencepiece_as_its_library_has_it():
-    """Its library puts a blank before a text; here a text that begins with one gives the same ids."""
+    """Its library puts a blank before a text; here a text that begins with one gives the same ids, those of
+    user-defined pieces among them. The file was made by tests/train_sentencepiece.py."""
+    pytest.importorskip("sentencepiece")
     tokenizer = bpe.read(GOLDEN / "sentencepiece.model")
     assert (tokenizer.bos, tokenizer.eos, tokenizer.vocab) == (1, 2, 700)
-    for case in json.loads((GOLDEN / "sentencepiece.json").read_text()):
+    cases = json.loads((GOLDEN / "sentencepiece.json").read_text())
+    for case in cases:
         assert tokenizer.encode((" " + case["text"]).encode()).tolist() == case["ids"], case["text"]
+    assert any(b"<piece>" == tokenizer.token_bytes[i] for case in cases for i in case["ids"])
+
+
+def test_sentencepiece_without_its_package(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "sentencepiece" else find(name)
+    )
+    with pytest.raises(UserError, match="extra `sentencepiece`"):
+        bpe.read(GOLDEN / "sentencepiece.model")
+
+
+def test_a_golden_file_names_no_folder():
+    assert b"/" + b"tmp" not in (GOLDEN / "sentencepiece.model").read_bytes()
 
 
 def test_files_that_are_no_tokenizers(tmp_path):
+    pytest.importorskip("sentencepiece")
     whole = (GOLDEN / "sentencepiece.model").read_bytes()
-    unigram = whole.replace(b"\x18\x02", b"\x18\x01")  # the model type
+    no_bytes = whole.replace(b"\x98\x02\x01", b"\x98\x02\x00")  # byte_fallback
     normalised = whole.replace(b"identity", b"identity") + b"\x1a\x04\x12\x02ab"
     for content, says in (
         (b"", "SentencePiece"),
         (whole[:-3], "SentencePiece"),
         (b"\xff" * 50, "SentencePiece"),
-        (unigram, "not exact bytes"),
+        (no_bytes, "not exact bytes"),
         (normalised, "not exact bytes"),
         (b"{", "cannot read"),
         (b"{}", "cannot read"),
@@ -308,6 +327,7 @@ def byte_level(tmp_path, **changes):
     state = json.loads(backend.to_str())
     state["model"] |= changes.pop("model", {})
     state["added_tokens"] += changes.pop("added", [])
+    tmp_path.mkdir(exist_ok=True)
     (tmp_path / "tokenizer.json").write_text(json.dumps({**state, **changes}))
     return tmp_path / "tokenizer.json"
 
@@ -342,3 +362,43 @@ def test_tokenizers_of_files_that_are_not_exact(tmp_path):
         path = byte_level(tmp_path)
         path.write_text(path.read_text().replace('"<s>"', '"<bos>"'))
         bpe.read(path)
+
+
+def test_words_are_cut_for_training():
+    """Text without spaces is one word; uncut, every merge reads all of it again, for minutes."""
+    text = [b"a" * 100_000]
+    assert max(bpe.train_bpe(text, 266).byte_counts) == bpe.LONGEST_WORD == 256
+    with pytest.raises(UserError, match="only give 266"):  # a longer token would need a longer word
+        bpe.train_bpe(text, 270)
+
+
+@pytest.mark.parametrize(
+    "files, wanted",
+    [
+        ({}, ("<s>", "</s>")),
+        ({"config.json": {"bos_token_id": "<|im_start|>"}}, ("<s>", "</s>")),  # an id is a number
+        ({"config.json": {"bos_token_id": 0, "eos_token_id": [1, 300]}}, ("<s>", "</s>")),
+        ({"tokenizer_config.json": {"eos_token": {"content": "<|im_end|>"}}}, ("<s>", "<|im_end|>")),
+        ({"tokenizer_config.json": {"bos_token": "<|im_end|>"}}, ("<|im_end|>", "</s>")),
+        ({"generation_config.json": {"eos_token_id": 300}}, ("<s>", "<|im_end|>")),
+        (
+            {"config.json": {"eos_token_id": 1}, "tokenizer_config.json": {"eos_token": "<|im_end|>"}},
+            ("<s>", "</s>"),
+        ),
+        ({"config.json": {"eos_token_id": 50, "bos_token_id": 10**6}}, ("<s>", "</s>")),  # no specials
+        ({"config.json": "damaged"}, ("<s>", "</s>")),
+    ],
+)
+def test_files_beside_say_which_ids_end_a_text(tmp_path, files, wanted):
+    added = dict(id=300, content="<|im_end|>", single_word=False, lstrip=False, rstrip=False)
+    path = byte_level(tmp_path, added=[{**added, "normalized": False, "special": True}])
+    ids = {"<s>": 0, "</s>": 1, "<|im_end|>": 300}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    found = bpe.read(path)
+    assert (found.bos, found.eos) == tuple(ids[name] for name in wanted)
+    found.save(tmp_path / "elsewhere" / "t.json")  # where nothing lies beside
+    again = bpe.load(tmp_path / "elsewhere" / "t.json")
+    assert (again.bos, again.eos, again.fingerprint) == (found.bos, found.eos, found.fingerprint)
+    plain = bpe.read(byte_level(tmp_path / "plain", added=[{**added, "normalized": False, "special": True}]))
+    assert (plain.fingerprint == found.fingerprint) == (wanted == ("<s>", "</s>"))

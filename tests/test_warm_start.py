@@ -172,6 +172,7 @@ def test_a_llama_goes_on_as_a_bpe_model(tmp_path, texts, capfd):
 
 
 def test_a_tokenizer_of_a_file(tmp_path, texts, capfd):
+    pytest.importorskip("sentencepiece")
     path = HERE / "golden" / "sentencepiece.model"
     changes = (
         "--set",

@@ -248,6 +248,7 @@ def chosen(args):
 def generate(args) -> int:
     from bltjax import api
     from bltjax.generation import Options, characters
+    from bltjax.parallel import host
 
     if args.file and not args.file.is_file():
         raise UserError(f"no file {args.file}")
@@ -272,6 +273,7 @@ def generate(args) -> int:
         args.draft,
     )
     options.check()
+    host.keep_compiled_programs()
     generator = api.load(args.model, entropy_model=args.entropy_model).generator
     if args.json or len(prompts) > 1:
         result = generator.generate(prompts, options)
@@ -323,7 +325,9 @@ def export(args) -> int:
 def patch(args) -> int:
     from bltjax.inspection import page as patch_page
     from bltjax.inspection import patches as inspect_patches
+    from bltjax.parallel import host
 
+    host.keep_compiled_programs()
     result = inspect_patches.of_text(
         args.text,
         args.run,

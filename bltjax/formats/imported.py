@@ -2,7 +2,7 @@
 of ours.
 
 The directory is that of a run without its training: config.json, checkpoints/0, and entropy_model/, a
-directory of the same kind, if there is an entropy model. It appears whole or not at all. """
+directory of the same kind, if there is an entropy model. It appears whole or not at all."""
 
 import contextlib
 import dataclasses
@@ -15,8 +15,9 @@ from ml_collections import ConfigDict
 from bltjax.errors import UserError
 from bltjax.formats import blt, weights
 from bltjax.storage import locks, rundir
+from bltjax.tokenizers import bpe, specials
 
-ENTROPY_MODEL, TOKENIZER = "entropy_model", "tokenizer.json"
+ENTROPY_MODEL = "entropy_model"
 SCHEMES = {
     "entropy": "blt-entropy",
     "monotonic": "blt-entropy",
@@ -31,7 +32,7 @@ SCHEMES = {
 class Imported:
     """config: a run's. origin: what it was, in a few words. source, places: its tensors and where they
     belong, which were checked; nothing is read before it is asked for. tokenizer: the path of its
-    tokenizer.json."""
+    tokenizer's file."""
 
     config: ConfigDict
     origin: str
@@ -59,10 +60,10 @@ class Imported:
         }
 
 
-def write(model: Imported, out: pathlib.Path) -> None:
-    """Writes the directory. UserError where there is one already."""
+def write(model: Imported, out: pathlib.Path, write_params) -> None:
+    """Writes the directory. write_params: training.checkpoint's. UserError where there is one already."""
     with appearing(out) as part:
-        _write(model, part)
+        _write(model, part, write_params)
 
 
 @contextlib.contextmanager
@@ -93,22 +94,22 @@ def check_free(out: pathlib.Path) -> None:
         raise UserError(f"{out} is there already; name another --out, or remove it")
 
 
-def _write(model: Imported, folder: pathlib.Path) -> None:
-    from bltjax.training import checkpoint  # orbax takes a second to import, and loading needs none of it
-
+def _write(model: Imported, folder: pathlib.Path, write_params) -> None:
     folder.mkdir(parents=True)
     rundir.create(folder, model.config, "imported")
     rundir.amend(folder, imported={"from": model.origin, **model.sizes()})
     leaves = {"/".join(path): (shape, dtype, own) for path, shape, dtype, own in model.leaves()}
-    checkpoint.write_params(
+    write_params(
         folder,
         {name: (dtype, shape) for name, (shape, dtype, _) in leaves.items()},
         lambda name: weights.parts(model.source, leaves[name][2], *leaves[name][:2]),
     )
     if model.tokenizer:
-        shutil.copyfile(model.tokenizer, folder / TOKENIZER)
+        shutil.copyfile(model.tokenizer, folder / model.tokenizer.name)
+        found = bpe.read(model.tokenizer)  # its ends may be said by the config.json that stays behind
+        specials.write_beside(folder, specials.Ends(found.bos, found.eos))
     if model.entropy_model:
-        _write(model.entropy_model, folder / ENTROPY_MODEL)
+        _write(model.entropy_model, folder / ENTROPY_MODEL, write_params)
 
 
 def family(scheme: str) -> str:

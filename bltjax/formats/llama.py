@@ -3,7 +3,7 @@ model of a BLT (paper section 6.2).
 
 There a rotary pair is (i, i + K/2), here (2i, 2i + 1): the rows of queries and keys are put in another order,
 which changes no result. Keys and values of grouped queries are repeated, one for each query head: the same
-function, with more weights. """
+function, with more weights."""
 
 import pathlib
 
@@ -14,10 +14,11 @@ from bltjax.errors import UserError
 from bltjax.formats import blt, imported, safetensors, weights
 from bltjax.formats.huggingface import read_json
 from bltjax.formats.weights import Place
+from bltjax.tokenizers import bpe
 
 
 def load(directory: pathlib.Path) -> imported.Imported:
-    """A Llama directory as a token model, with its tokenizer where there is a tokenizer.json. UserError for
+    """A Llama directory as a token model, with its tokenizer where there is a file of one. UserError for
     what does not fit."""
     config, source = read_json(directory / "config.json"), safetensors.open_directory(directory)
     try:
@@ -35,7 +36,6 @@ def load(directory: pathlib.Path) -> imported.Imported:
         f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(model.layers)
     ]  # written by old versions, computed here
     weights.check(source, places, buffers)
-    path = directory / imported.TOKENIZER
     return imported.Imported(
         cfg.run(
             directory.name,
@@ -46,7 +46,7 @@ def load(directory: pathlib.Path) -> imported.Imported:
         f"Hugging Face Llama directory {directory.name}",
         source,
         places,
-        tokenizer=path if path.exists() else None,
+        tokenizer=bpe.in_folder(directory),
     )
 
 

@@ -1,11 +1,12 @@
 """Safetensors files, read and written in slices of rows, so that a tensor larger than memory can pass
 through.
 
-The format is eight bytes (length of the header, little endian), a JSON header {name: dtype, shape,
-data_offsets}, and the tensors' bytes one behind the other. The library of that name maps files into memory,
-and what has been read of a mapped file counts as used; here a slice is read into the array that wants it, and
-nothing else stays. """
+They are read by the library of that name, which also checks that a file's tensors cover it exactly. It reads
+by `pread`: of a file that is mapped into memory, what has been read counts as used. It writes only what is in
+memory as a whole, so that `write` streams a file itself: eight bytes (length of the header, little endian), a
+JSON header {name: dtype, shape, data_offsets}, and the tensors' bytes one behind the other."""
 
+import functools
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
+import safetensors
 
 from bltjax.errors import UserError
 
@@ -29,17 +31,22 @@ DTYPES = {
     "BOOL": np.dtype(bool),
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-LONGEST_HEADER = 100_000_000  # bytes: the format's own limit
+SLICE = 64 * 2**20  # bytes that are read at once where a whole tensor is wanted
 INDEX = "model.safetensors.index.json"
+# What the library says of a damaged file, in words that say what to look for.
+FAULTS = {
+    "not fully covered": "it is truncated, or has bytes that belong to none of its tensors",
+    "invalid offset": "its tensors overlap, or leave bytes that belong to none",
+    "invalid shape": "a tensor's shape does not go with its size",
+}
 
 
 class Tensor(NamedTuple):
-    """Where a tensor lies."""
+    """What a file says of a tensor."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
     path: pathlib.Path
-    offset: int  # of its first byte in the file
 
 
 class Files:
@@ -48,6 +55,7 @@ class Files:
 
     def __init__(self, tensors: dict[str, Tensor]):
         self.tensors = tensors
+        self._open = functools.cache(_opened)
 
     def __iter__(self):
         return iter(self.tensors)
@@ -59,25 +67,31 @@ class Files:
         return self.tensors[name].dtype
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows start to stop of a tensor (all), a new array in the file's dtype."""
-        t = self.tensors[name]
-        if not t.shape:
-            return self._read(t, t.offset, ())
-        stop = t.shape[0] if stop is None else stop
-        row = int(np.prod(t.shape[1:], dtype=np.int64)) * t.dtype.itemsize
-        return self._read(t, t.offset + start * row, (stop - start, *t.shape[1:]))
+        """Rows start to stop of a tensor (all), a new array in the file's dtype. UserError where the file
+        ends too early."""
+        dtype, shape, path = self.tensors[name]
+        try:
+            if not shape:
+                return self._open(path).get_tensor(name)
+            stop = shape[0] if stop is None else stop
+            if start == stop or 0 in shape:
+                return np.empty((stop - start, *shape[1:]), dtype)
+            return self._open(path).get_slice(name)[start:stop]
+        except (safetensors.SafetensorError, OSError) as error:
+            raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
 
-    def _read(self, t: Tensor, offset: int, shape) -> np.ndarray:
-        array = aligned(shape, t.dtype)
-        with t.path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            left = memoryview(array.reshape(-1).view(np.uint8)) if array.size else memoryview(b"")
-            while len(left):
-                got = file.readinto(left)
-                if not got:
-                    raise UserError(f"{t.path} is truncated: it ends inside its tensors")
-                left = left[got:]
-        return array
+    def read_aligned(self, name: str) -> np.ndarray:
+        """The whole tensor in an `aligned` array, filled in slices."""
+        dtype, shape, _ = self.tensors[name]
+        whole = aligned(shape, dtype)
+        if not shape:
+            whole[...] = self.read(name)
+            return whole
+        row = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+        step = max(1, SLICE // max(1, row))
+        for start in range(0, shape[0], step):
+            whole[start : start + step] = self.read(name, start, min(start + step, shape[0]))
+        return whole
 
 
 def aligned(shape, dtype) -> np.ndarray:
@@ -90,58 +104,34 @@ def aligned(shape, dtype) -> np.ndarray:
 
 
 def header(path: pathlib.Path) -> dict[str, Tensor]:
-    """The tensors of one file. UserError for a file that is missing, truncated, or none of these."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, LONGEST_HEADER):
-                raise UserError(
-                    f"{path} is no whole safetensors file: its header would take {length} bytes, the file has"
-                    f" {size}"
-                )
-            fields = json.loads(file.read(length))
-        found, spans = {}, []
-        for name, about in fields.items():
-            if name == "__metadata__":
-                continue
-            if about["dtype"] not in DTYPES:
-                raise UserError(
-                    f"{path}: tensor {name} is of dtype {about['dtype']}; known: {', '.join(DTYPES)}"
-                )
-            dtype, shape, (begin, end) = (
-                DTYPES[about["dtype"]],
-                tuple(int(n) for n in about["shape"]),
-                about["data_offsets"],
+    """The tensors of one file. UserError for a file that is missing, damaged, or none of these."""
+    found, tensors = _opened(path), {}
+    for name in found.keys():
+        about = found.get_slice(name)
+        if about.get_dtype() not in DTYPES:
+            raise UserError(
+                f"{path}: tensor {name} is of dtype {about.get_dtype()}; known: {', '.join(DTYPES)}"
             )
-            if (
-                min(shape, default=0) < 0
-                or end - begin != int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-            ):
-                raise UserError(
-                    f"{path}: tensor {name} of shape {list(shape)} cannot lie in bytes {begin} to {end}"
-                )
-            if not 0 <= begin <= end <= size - 8 - length:
-                raise UserError(
-                    f"{path} is truncated: tensor {name} would end at byte {8 + length + end}, the file has"
-                    f" {size}"
-                )
-            found[name] = Tensor(dtype, shape, path, 8 + length + begin)
-            spans.append((begin, end))
-        spans.sort()
-        if any(a[1] != b[0] for a, b in zip([(0, 0), *spans], [*spans, (size - 8 - length, 0)])):
-            raise UserError(f"{path} is damaged: its tensors overlap, or leave bytes that belong to none")
+        tensors[name] = Tensor(DTYPES[about.get_dtype()], tuple(about.get_shape()), path)
+    return tensors
+
+
+def _opened(path: pathlib.Path):
+    """The library's handle of a file, whose header it has checked; or UserError."""
+    try:
+        return safetensors.safe_open(path, framework="numpy", backend="pread").__enter__()
     except FileNotFoundError:
         raise UserError(f"no file {path}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{path} is no safetensors file: its header cannot be read") from None
-    return found
+    except (safetensors.SafetensorError, OSError) as error:
+        said = " ".join(str(error).split())
+        fault = next((words for part, words in FAULTS.items() if part in said), said)
+        raise UserError(f"{path} is no whole safetensors file: {fault}") from None
 
 
 def read_tree(path: pathlib.Path) -> dict:
     """All tensors of a file whose names are paths, "a/b/c", as a nested dict."""
     files = Files(header(path))
-    return nested({tuple(name.split("/")): files.read(name) for name in files})
+    return nested({tuple(name.split("/")): files.read_aligned(name) for name in files})
 
 
 def nested(flat: dict) -> dict:
@@ -211,3 +201,4 @@ def write(path: pathlib.Path, tensors: dict[str, tuple[np.dtype, tuple[int, ...]
                 raise ValueError(f"tensor {name} is not of the size that was announced")
         file.flush()
         os.fsync(file.fileno())
+    header(path)  # as the library sees it

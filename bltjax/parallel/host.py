@@ -40,13 +40,26 @@ def ready() -> None:
 
 
 def keep_compiled_programs() -> None:
-    """Compiled programs are kept between processes, under the user's cache folder: a resumed run does not
-    compile again.
+    """Compiled programs are kept between processes, all of them, under the user's cache folder: an equal
+    command does not compile again. Where the user has no folder, or JAX_COMPILATION_CACHE_DIR names one,
+    nothing is changed.
 
     A run's numbers do not depend on it.
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
-        base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    if jax.config.jax_compilation_cache_dir is None and (base := _cache_folder()) is not None:
         jax.config.update("jax_compilation_cache_dir", str(base / "bltjax" / f"xla-{jax.__version__}"))
+    # By default what compiles within a second is not kept: of a command that loads a model those are most.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _cache_folder() -> pathlib.Path | None:
+    """XDG_CACHE_HOME or ~/.cache; None for a user without a home."""
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return pathlib.Path(given)
+    try:
+        return pathlib.Path.home() / ".cache"
+    except RuntimeError:
+        return None

@@ -1,0 +1,141 @@
+"""The floors of the house: an import goes down, never up, and no two files or folders import each other.
+
+Read from the sources (ast): imports inside functions count."""
+
+import ast
+import collections
+import pathlib
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# From the roof to the ground; what stands on one floor may not import its neighbours there either.
+FLOORS = (
+    ("cli",),
+    ("experiments", "launch"),
+    ("inspection",),
+    ("report",),
+    ("science",),
+    ("sweep",),
+    ("run",),
+    ("compile",),
+    ("convert",),
+    ("api",),
+    ("evaluation",),
+    ("training",),
+    ("generation",),
+    ("formats",),
+    ("entropy",),
+    ("data",),
+    ("tokenizers",),
+    ("flops",),
+    ("models",),
+    ("models.kernels",),
+    ("parallel",),
+    ("patching",),
+    ("config",),
+    ("storage",),
+    ("errors",),
+)
+LEVEL = {name: len(FLOORS) - i for i, names in enumerate(FLOORS) for name in names}
+OUTSIDE = {"hashing"}  # only gives another name to what is in patching, for those who script
+
+# Imports that go up today, (file, module). They are to go; nothing may come.
+UP = {
+    "parallel.sharding": {"models"},
+    "run.execute": {"sweep.plan"},
+    "run.inputs": {"sweep.plan"},
+    "storage.rundir": {"config"},
+    "sweep.runner": {"launch.local"},
+}
+# Pairs of files, and of folders, that import each other today.
+FILES = {("run.execute", "run.inputs")}
+FOLDERS = {("models", "parallel"), ("run", "sweep")}
+
+
+def sources():
+    """{module without bltjax.: path}."""
+    found = {}
+    for path in sorted(ROOT.glob("bltjax/**/*.py")):
+        found[".".join(path.relative_to(ROOT / "bltjax").with_suffix("").parts)] = path
+    for folder in ("experiments", "launch"):
+        for path in sorted((ROOT / folder).glob("*.py")):
+            found[f"{folder}.{path.stem}"] = path
+    return {name.removesuffix(".__init__"): path for name, path in found.items() if name != "__init__"}
+
+
+def imports(name: str, path: pathlib.Path, modules) -> set[str]:
+    """The modules of this project that a file imports, the innermost that there is of each."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            wanted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            wanted = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            assert not isinstance(node, ast.ImportFrom), f"{path}: imports are absolute here"
+            continue
+        for one in wanted:
+            parts = one.removeprefix("bltjax.").split(".")
+            if one.split(".")[0] not in ("bltjax", "experiments", "launch"):
+                continue
+            while parts and ".".join(parts) not in modules:
+                parts.pop()
+            if parts and ".".join(parts) != name:
+                found.add(".".join(parts))
+    return found
+
+
+def floor(module: str) -> str:
+    """The folder or file of FLOORS that a module belongs to."""
+    if module.startswith("models.kernels"):
+        return "models.kernels"
+    return module.split(".")[0]
+
+
+def graph() -> dict[str, set[str]]:
+    modules = sources()
+    return {name: imports(name, path, modules) for name, path in modules.items()}
+
+
+def mutual(edges: dict[str, set[str]]) -> set[tuple[str, str]]:
+    """Pairs that reach each other, directly."""
+    return {tuple(sorted((a, b))) for a, to in edges.items() for b in to if a in edges.get(b, ())}
+
+
+def folders(edges):
+    found = collections.defaultdict(set)
+    for name, to in edges.items():
+        found[floor(name)] |= {floor(other) for other in to} - {floor(name)}
+    return found
+
+
+def test_every_folder_has_a_floor():
+    assert {floor(name) for name in sources()} - set(LEVEL) == OUTSIDE
+
+
+def test_imports_go_down():
+    up = collections.defaultdict(set)
+    for name, to in graph().items():
+        for other in to:
+            if floor(name) not in OUTSIDE and floor(other) != floor(name):
+                if LEVEL[floor(other)] >= LEVEL[floor(name)]:
+                    up[name].add(other)
+    new = {(name, other) for name, to in up.items() for other in to} - {
+        (name, other) for name, to in UP.items() for other in to
+    }
+    assert not new, f"these imports go up: {sorted(new)}"
+    gone = {(n, o) for n, to in UP.items() for o in to} - {(n, o) for n, to in up.items() for o in to}
+    assert not gone, f"these are mended, take them off the list: {sorted(gone)}"
+
+
+def test_nothing_imports_each_other():
+    edges = graph()
+    assert mutual(edges) == FILES
+    assert mutual(folders(edges)) == FOLDERS
+
+
+def test_the_reader_of_imports_sees_late_ones(tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text("def f():\n    from bltjax.run import execute\n    import bltjax.api\n    import numpy\n")
+    assert imports("models.x", file, {"run", "run.execute", "api"}) == {"run.execute", "api"}
+    assert mutual({"a": {"b"}, "b": {"a"}, "c": {"a"}}) == {("a", "b")}
