@@ -56,7 +56,7 @@ def shards(directory) -> list[Shard]:
     """All shards of a prepared data set, by split (SPLITS), part and number.
 
     UserError where it is none, where a part is missing, and where a file is missing or not of the size that
-    the manifest has. """
+    the manifest has."""
     directory = pathlib.Path(directory)
     found = []
     for manifest in manifests(directory):
@@ -146,6 +146,23 @@ def manifests(directory: pathlib.Path) -> list[dict]:
             f" ({', '.join(map(str, missing[:8]))}); --shard I/{count} makes them"
         )
     return sorted(found, key=lambda manifest: manifest["part"])
+
+
+def test_overlap(directory) -> dict:
+    """How much of a prepared data set's test text is trained on: {"all", "without_boilerplate"}, the shares of
+    the 50-byte shingles of its test documents (sampled by hash, each once a document) that occur in training
+    text, from 0 to 1; None where there is no test text. Boilerplate is shingles in more than near_copies.many
+    documents of the source, such as licences. Of several parts: each part's test text against its own training
+    text, weighted by shingles."""
+    totals = {"all": [0, 0], "without_boilerplate": [0, 0]}
+    for manifest in manifests(pathlib.Path(directory)):
+        for kind, (trained, every) in manifest.get("test_shingles", {}).items():
+            totals[kind] = [totals[kind][0] + trained, totals[kind][1] + every]
+    return shares_of(totals)
+
+
+def shares_of(counts: dict) -> dict:
+    return {kind: trained / every if every else None for kind, (trained, every) in counts.items()}
 
 
 def verify(shard: Shard) -> None:
