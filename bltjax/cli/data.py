@@ -36,7 +36,7 @@ def add(parser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a key of the config's data section, such as text_field=body or test=0.001",
+        help="a key of the config's data section, such as data.text_field=body or data.test=0.001 (data. may be left out)",
     )
     sub.add_argument("--json", action="store_true")
     sub.set_defaults(call=prepare)
@@ -114,14 +114,14 @@ def prepare(args) -> int:
     if ignored := [
         item
         for item in args.set
-        if item.split("=")[0].strip() in ("source", *(["globs"] if args.globs else []))
+        if item.split("=")[0].strip().removeprefix("data.") in ("source", *(["globs"] if args.globs else []))
     ]:
         raise UserError(f"--set {ignored[0]}: SOURCE and PATTERN say it already")
     if args.globs and args.source not in ("files", "arrayrecord"):
         raise UserError(f"{args.globs[0]}: patterns go with files and arrayrecord, not with {args.source}")
     if args.out == pathlib.Path():
         raise UserError("--out is empty; it is the directory to be made")
-    data = cfg.parse_set(cfg.data(), args.set)
+    data = cfg.parse_set(cfg.data(), [item.strip().removeprefix("data.") for item in args.set])
     data = cfg.replace(data, source=args.source, **({"globs": tuple(args.globs)} if args.globs else {}))
     manifest = preparing.prepare(
         data,

@@ -148,6 +148,23 @@ def manifests(directory: pathlib.Path) -> list[dict]:
     return sorted(found, key=lambda manifest: manifest["part"])
 
 
+def test_overlap(directory) -> dict:
+    """How much of a prepared data set's test text is trained on: {"all", "without_boilerplate"}, the shares of
+    the 50-byte shingles of its test documents (sampled by hash, each once a document) that occur in training
+    text, from 0 to 1; None where there is no test text. Boilerplate is shingles in more than near_copies.many
+    documents of the source, such as licences. Of several parts: each part's test text against its own training
+    text, weighted by shingles."""
+    totals = {"all": [0, 0], "without_boilerplate": [0, 0]}
+    for manifest in manifests(pathlib.Path(directory)):
+        for kind, (trained, every) in manifest.get("test_shingles", {}).items():
+            totals[kind] = [totals[kind][0] + trained, totals[kind][1] + every]
+    return shares_of(totals)
+
+
+def shares_of(counts: dict) -> dict:
+    return {kind: trained / every if every else None for kind, (trained, every) in counts.items()}
+
+
 def verify(shard: Shard) -> None:
     """UserError where a shard's bytes, or its index's, are not those that were written."""
     for path, digest in ((shard.path, shard.sha256), (shard.index_path, shard.index_sha256)):

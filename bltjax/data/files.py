@@ -2,8 +2,8 @@
 (gs://, s3://, https://).
 
 By the name without the ending of its compression: `.jsonl` and `.ndjson` hold a document a line, `.parquet` a
-document a row of a column, `.arrayrecord` a document a record; every other file is one document. Bytes stay
-as they are: nothing is decoded or normalised. """
+document a row of a column, `.arrayrecord` a document a record; every other file is plain: one document, or
+several where a separator cuts it (data/cuts.py). Bytes stay as they are: nothing is decoded or normalised."""
 
 import bz2
 import codecs
@@ -18,6 +18,7 @@ import os
 import pathlib
 import zlib
 
+from bltjax.data import cuts
 from bltjax.errors import UserError
 
 JSON_LINES = (".jsonl", ".ndjson")
@@ -82,13 +83,13 @@ def _remote(pattern: str) -> list[File]:
     ]
 
 
-def documents(file: File, field: str, longest: int, group_field: str = ""):
+def documents(file: File, field: str, longest: int, group_field: str = "", separator: str = ""):
     """Yields (bytes, group) of every document of a file. group: what `group_field` of its line or row says,
-    else the name's ending.
+    else the name's ending. separator: what stands between the documents of a plain file; "": it is one.
 
     UserError, naming file and line or row, for a file that is missing, truncated or damaged, a line that is
     no JSON object, a field that is missing or no text, and a document of more than `longest` bytes, of which
-    no more is ever read. """
+    no more is ever read."""
     name, _ = _endings(file.path)
     kind = pathlib.PurePosixPath(name).suffix.lower()
     with readable(file.path):
@@ -107,8 +108,56 @@ def documents(file: File, field: str, longest: int, group_field: str = ""):
                 yield from _lines(file.path, stream, field, longest, group_field)
             elif kind == ".parquet":
                 yield from _rows(file.path, stream, field, longest, group_field)
+            elif separator:
+                pieces = cuts.at_separator(stream, separator.encode(), longest, file.path)
+                yield from ((piece, kind.lstrip(".")) for piece in pieces)
             else:
-                yield within(stream.read(longest + 1), longest, file.path), kind.lstrip(".")
+                document = stream.read(longest + 1)
+                if len(document) > longest:
+                    raise too_long(file.path, longest)
+                yield document, kind.lstrip(".")
+
+
+def part(file: File, shares, number: int, separator: str, longest: int):
+    """Yields (bytes, group) of the documents of part `number` of a plain file whose bytes are cut by shares that
+    sum to 1: whole bytes, wherever they fall. The part is cut at `separator`, or else into pieces at line
+    ends. UserError as `documents`."""
+    group = pathlib.PurePosixPath(_endings(file.path)[0]).suffix.lower().lstrip(".")
+    with readable(file.path):
+        with opened(file.path) as stream:
+            size = stream.seek(0, os.SEEK_END) if is_as_long_as_it_is_read(file.path) else cuts.length(stream)
+        first, last = (cuts.place(size, sum(shares[:k])) for k in (number, number + 1))
+        with opened(file.path) as stream:
+            if is_as_long_as_it_is_read(file.path):
+                stream.seek(first)
+            else:
+                cuts.skip(stream, first)
+            stream = cuts.Limited(stream, last - first)
+            pieces = (
+                cuts.at_separator(stream, separator.encode(), longest, file.path)
+                if separator
+                else cuts.at_line_ends(stream)
+            )
+            yield from ((piece, group) for piece in pieces)
+
+
+def is_plain(path: str) -> bool:
+    """Whether a file is text as it is, and not lines, rows or records that hold texts."""
+    kind = pathlib.PurePosixPath(_endings(path)[0]).suffix.lower()
+    return kind not in (*JSON_LINES, ".parquet", ".arrayrecord")
+
+
+def is_as_long_as_it_is_read(path: str) -> bool:
+    """Whether a file is not compressed."""
+    return not _endings(path)[1]
+
+
+def too_long(path: str, longest: int) -> UserError:
+    return UserError(
+        f"{path}: one document of more than {longest:,} bytes; set data.separator to what stands between its"
+        ' documents (such as "\\n\\n"), data.split to cut it by position (such as 90/5/5), or data.longest to'
+        " allow more"
+    )
 
 
 @contextlib.contextmanager

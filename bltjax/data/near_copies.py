@@ -1,76 +1,178 @@
-"""Which training text nearly repeats text that is not trained on, by shingles that both have, in memory that
-does not grow with either."""
+"""Which documents nearly repeat test or validation text, and how much of test text is trained on: by 50-byte
+shingles, sampled by their hashes, in memory that does not grow with the source.
 
+Boilerplate is a shingle that many documents have (`many`): of a licence, a header, a menu. It says nothing
+about where the rest of a document comes from, and links nothing. Two documents are near-copies where they
+share more than NEAR of the shingles of the one that has fewer, boilerplate left out.
+
+What is left of test text in training text then comes in passages. The training documents that hold the most
+of it leave, too, until OVERLAP of it is left, as long as that costs no more than COST of the documents."""
+
+import dataclasses
+import functools
 import math
-import pathlib
-import sys
 
 import numpy as np
 
-from bltjax.data import files, shingles
-
-BLOCK = 1 << 18  # bytes hashed at once: what the processor's cache holds
-MOST = 1 << 20  # hashes of text that is not trained on
-OWNER = np.uint64(2**24 - 1)  # the bits of a hash that say whose it is
-NEAR = 0.5
-SAMPLING = 16  # of shingles one in so many, or fewer, is compared
-BOILERPLATE = 8  # a shingle in more of those documents than this says nothing: licences, menus
-
-
-def hashes_by_block(document: bytes):
-    """The hashes of all shingles of a document, uint64, in blocks."""
-    text = np.frombuffer(document, np.uint8)
-    for at in range(0, len(text) - shingles.SHINGLE + 1, BLOCK):
-        yield shingles.hashes(text[at : at + BLOCK + shingles.SHINGLE - 1])
+NEAR = 0.2
+FEWEST = 3  # sampled shingles in common: fewer are no evidence
+OVERLAP = 0.01
+COST = 0.05
+SAMPLING = 8  # one shingle in so many is looked at, or fewer where held-out text is large
+MOST = 1 << 21  # sampled shingles of held-out text, about
+NEVER = np.iinfo(np.int32).max
+TOP = 1 << 16  # what a document holds of test text is counted below this
+NONE = -1
+STAYS, TEST, VALIDATION = range(3)  # why a document leaves
 
 
-class NearCopies:
-    """Sampled shingles of documents that are not trained on, about MOST of them at most, to tell what nearly
-    repeats one."""
+def many(documents: int) -> float:
+    """A shingle in more documents than this is boilerplate, in a source of so many documents: 50, or one in a
+    thousand where that is more; in a small source one in eight, but 8 at least."""
+    return max(8, min(50, documents / 8), documents / 1000)
 
-    def __init__(self, paths: list[pathlib.Path], size: int):
-        """size: bytes in all."""
-        self.sampling = SAMPLING * (1 << max(0, math.ceil(math.log2(max(1, size / SAMPLING) / MOST))))
-        entries, used, sizes = (
-            np.empty(2 * size // self.sampling + 1, np.uint64),
-            0,
-            [],
-        )  # what it is, and in the last bits whose
-        for path in paths:
-            for document in files.records(path, sys.maxsize):
-                hashes = self._sample(document)
-                if len(hashes):
-                    if used + len(hashes) > len(entries):
-                        entries = np.append(entries, np.empty(len(entries) + len(hashes), np.uint64))
-                    entries[used : used + len(hashes)] = hashes & ~OWNER | np.uint64(len(sizes) & int(OWNER))
-                    used += len(hashes)
-                    sizes.append(len(hashes))
-        self.sizes = np.array(sizes, np.int64)
-        entries = entries[:used]
-        entries.sort()
-        again = np.zeros(used + BOILERPLATE, bool)  # whether the hash comes so many entries later, too
-        for at in range(0, used - BOILERPLATE, BLOCK):
-            block = entries[at : at + BLOCK + BOILERPLATE]
-            again[at + BOILERPLATE : at + len(block)] = (block[BOILERPLATE:] ^ block[:-BOILERPLATE]) <= OWNER
-        common = again[BOILERPLATE:].copy()
-        for before in range(BOILERPLATE):
-            common |= again[before : before + used]
-        self.entries = entries[~common]
 
-    def _sample(self, document: bytes) -> np.ndarray:
-        blocks = [hashes[hashes % np.uint64(self.sampling) == 0] for hashes in hashes_by_block(document)]
-        return np.unique(np.concatenate([*blocks, np.zeros(0, np.uint64)]))
+def sampling_for(size: int) -> int:
+    """One shingle in so many is sampled where held-out text has `size` bytes."""
+    return SAMPLING * (1 << max(0, math.ceil(math.log2(max(1, size / SAMPLING) / MOST))))
 
-    def near(self, document: bytes) -> bool:
-        """Whether it shares more than NEAR of the smaller's shingles with one of the documents, boilerplate
-        left out."""
-        mine = self._sample(document)
-        first, last = (
-            np.searchsorted(self.entries, mine & ~OWNER, "left"),
-            np.searchsorted(self.entries, mine | OWNER, "right"),
-        )
-        owners = [self.entries[a:b] & OWNER for a, b in zip(first[last > first], last[last > first])]
-        if not owners:
-            return False
-        which, shared = np.unique(np.concatenate(owners).astype(np.int64), return_counts=True)
-        return bool((shared > NEAR * np.minimum(self.sizes[which], len(mine))).any())
+
+@dataclasses.dataclass(frozen=True)
+class Hits:
+    """The sampled shingles of D documents that held-out text has, too: sampled int64 [D], how many shingles of
+    each were looked at, counts int64 [D], how many of them it has, and those, document by document, as rows
+    int64 [sum of counts] of its table."""
+
+    sampled: np.ndarray
+    counts: np.ndarray
+    rows: np.ndarray
+
+    def documents(self):
+        """Yields (sampled, rows) of each document."""
+        ends = np.cumsum(self.counts).tolist()
+        for sampled, first, last in zip(self.sampled.tolist(), [0, *ends], ends):
+            yield sampled, self.rows[first:last]
+
+    def owners(self) -> np.ndarray:
+        """The document, from 0 on, of each of `rows`."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+
+class HeldOut:
+    """The sampled shingles of held-out documents: of test text (numbers 0 to tests - 1), then of validation
+    text.
+
+    First every document of the source is matched and counted. `settle` then says what is boilerplate. Then
+    documents are decided on: those of test text in order, those of validation text, and those of training
+    text. `limit` and `overlap` close the account."""
+
+    def __init__(self, blocks, tests: int):
+        """blocks: what shingles.sampled yields for the held-out documents."""
+        hashes, owners, first = [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)], 0
+        for count, found, owner in blocks:
+            hashes.append(found)
+            owners.append((owner + first).astype(np.int32))
+            first += count
+        hashes, owners = np.concatenate(hashes), np.concatenate(owners)
+        order = np.argsort(hashes, kind="stable")  # so that the owners of a row ascend
+        hashes, self.owners = hashes[order], owners[order]
+        new = np.ones(len(hashes), bool)
+        new[1:] = hashes[1:] != hashes[:-1]
+        firsts = np.flatnonzero(new)
+        self.hashes = hashes[firsts]  # a row of the table for each
+        self.starts = np.append(firsts, len(hashes))  # of a row's owners
+        self.tests = tests
+        self.kept = np.zeros(first, bool)  # held-out documents so far
+        self.documents = np.zeros(len(self.hashes), np.int32)  # of the source that have it
+        self.least = np.full(len(self.hashes), NEVER, np.int32)  # of what its training documents hold: `hold`
+
+    def match(self, blocks) -> Hits:
+        """The hits of documents of the source, each of which must be matched once."""
+        sampled, counts, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for count, hashes, owners in blocks:
+            row = np.searchsorted(self.hashes, hashes)
+            hit = (
+                self.hashes[np.minimum(row, len(self.hashes) - 1)] == hashes if len(self.hashes) else row < 0
+            )
+            sampled.append(np.bincount(owners, minlength=count))
+            counts.append(np.bincount(owners[hit], minlength=count))
+            rows.append(row[hit])
+        return Hits(*map(np.concatenate, (sampled, counts, rows)))
+
+    def count(self, hits: Hits) -> None:
+        """Counts the documents of some hits."""
+        np.add.at(self.documents, hits.rows, 1)
+
+    def settle(self, documents: int) -> None:
+        """All documents of the source, so many, have been counted: says what is boilerplate."""
+        self.boilerplate = self.documents > many(documents)
+        postings = np.repeat(~self.boilerplate, np.diff(self.starts))
+        self.sizes = np.bincount(self.owners[postings], minlength=len(self.kept))
+
+    def repeated(self, sampled: int, rows: np.ndarray, upto: int) -> int:
+        """The first held-out document, below number `upto` and kept, of which a document with these hits is a
+        near-copy; NONE: there is none."""
+        own = rows[~self.boilerplate[rows]]
+        if len(own) < FEWEST:
+            return NONE
+        counts = self.starts[own + 1] - self.starts[own]
+        steps = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        owners = self.owners[np.repeat(self.starts[own], counts) + steps]
+        owners, shared = np.unique(owners[self.kept[owners] & (owners < upto)], return_counts=True)
+        smaller = np.minimum(self.sizes[owners], sampled - (len(rows) - len(own)))
+        near = owners[(shared >= FEWEST) & (shared > NEAR * smaller)]
+        return int(near[0]) if len(near) else NONE
+
+    def decide(self, hits: Hits, split: str, first: int, stay: bool = False) -> np.ndarray:
+        """Why each document of some hits leaves, uint8 [D]: it stays (STAYS), nearly repeats test text (TEST)
+        or validation text (VALIDATION). first: the number of the first of them, where they are held out. stay:
+        none leaves."""
+        why = np.zeros(len(hits.counts), np.uint8)
+        for i, (sampled, rows) in enumerate(hits.documents()):
+            number = first + i
+            upto = {"test": number, "validation": self.tests, "train": len(self.kept)}[split]
+            of = NONE if stay else self.repeated(sampled, rows, upto)
+            why[i] = STAYS if of == NONE else TEST if of < self.tests else VALIDATION
+            if split != "train":
+                self.kept[number] = why[i] == STAYS
+        return why
+
+    def hold(self, hits: Hits, stays: np.ndarray) -> np.ndarray:
+        """How many shingles of test text, boilerplate left out, each training document holds, int64 [D];
+        `least` remembers it for those that stay (bool [D])."""
+        owners = hits.owners()
+        counted = (self.in_tests[hits.rows] > 0) & ~self.boilerplate[hits.rows]
+        held = np.minimum(np.bincount(owners[counted], minlength=len(hits.counts)), TOP - 1)
+        mine = stays[owners]
+        np.minimum.at(self.least, hits.rows[mine], held[owners[mine]].astype(np.int32))
+        return held
+
+    @functools.cached_property
+    def in_tests(self) -> np.ndarray:
+        """How many kept test documents have each shingle: int64 [rows]."""
+        of_test = (self.kept & (np.arange(len(self.kept)) < self.tests))[self.owners]
+        sums = np.concatenate([[0], np.cumsum(of_test)])
+        return sums[self.starts[1:]] - sums[self.starts[:-1]]
+
+    def limit(self, held: np.ndarray) -> int:
+        """Training documents that hold so many shingles of test text, or more, leave; NEVER: none does. held
+        int64 [TOP]: how many training documents hold 0, 1, 2, ... of them."""
+        own = ~self.boilerplate
+        weights, least = self.in_tests[own], self.least[own]
+        left = np.bincount(np.minimum(least, TOP), weights=weights, minlength=TOP + 1)[:TOP]
+        left = np.concatenate([[0], np.cumsum(left)])  # shingles in training text, if limit is 0, 1, 2, ...
+        cost = np.concatenate([np.cumsum(held[::-1])[::-1], [0]])  # documents that then leave
+        if left[-1] <= OVERLAP * weights.sum():
+            return NEVER
+        enough = np.flatnonzero(left <= OVERLAP * weights.sum())[-1]
+        cheap = np.flatnonzero(cost <= COST * held.sum())[0]
+        return int(max(enough, cheap, FEWEST))
+
+    def overlap(self, limit: int) -> dict:
+        """How many shingles, each once a document, the kept test documents have, and how many of them occur
+        in training text: {"all": [in training text, in all], "without_boilerplate": the same}."""
+        trained, own = self.least < limit, ~self.boilerplate
+        return {
+            "all": [int(self.in_tests[trained].sum()), int(self.in_tests.sum())],
+            "without_boilerplate": [int(self.in_tests[trained & own].sum()), int(self.in_tests[own].sum())],
+        }

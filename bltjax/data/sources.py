@@ -2,9 +2,10 @@
 beginning, a document at a time.
 
 A source gives the same documents in the same order every time it is asked on one machine; nothing is decoded
-or normalised. """
+or normalised."""
 
 import dataclasses
+import decimal
 import functools
 import hashlib
 import os
@@ -37,19 +38,20 @@ RANGE = 10_000  # records of a unit, where a source is not made of files
 @dataclasses.dataclass(frozen=True)
 class Unit:
     """A part of a source that is read on its own. stamp changes when its content does; read() yields (bytes,
-    group) in order."""
+    group) in order. split: that of all its documents; "": their digests say it."""
 
     name: str
     stamp: str
     size: int  # bytes at rest; 0 where that is not known
     read: Callable
+    split: str = ""
 
 
 def units(data_config) -> list[Unit]:
     """The units of the source that `data_config` (config.data) names.
 
     UserError for an unknown source, a pattern without a match, a data set that is not there, and a package
-    that is not installed. """
+    that is not installed."""
     kind, _, name = data_config.source.partition(":")
     takes_name = kind in NAMED
     if kind not in SOURCES or takes_name != bool(name):
@@ -58,7 +60,38 @@ def units(data_config) -> list[Unit]:
             if kind == PREPARED
             else f"unknown data.source {data_config.source!r}; allowed: {allowed(prepared=False)}"
         )
+    check(data_config)
     return SOURCES[kind](data_config, name)
+
+
+def check(data_config) -> None:
+    """UserError where data.separator or data.split cannot be, or does not go with data.source."""
+    for key in ("separator", "split"):
+        if data_config[key] and data_config.source not in ("files", PREPARED):
+            raise UserError(
+                f"data.{key} cuts files: it goes with data.source=files, not {data_config.source}"
+            )
+    if data_config.split:
+        positions(data_config.split)
+
+
+def positions(split: str) -> tuple[float, float, float]:
+    """ "90/5/5" as shares of training, validation and test text. UserError where it is not three numbers above 0
+    that sum to 100."""
+    try:
+        percents = [decimal.Decimal(part) for part in split.split("/")]
+    except decimal.InvalidOperation:
+        percents = []
+    if (
+        len(percents) != 3
+        or not all(percent.is_finite() and percent > 0 for percent in percents)
+        or sum(percents) != 100
+    ):
+        raise UserError(
+            f"data.split is {split!r}; it must be percentages of training, validation and test text, each above 0"
+            " and 100 together, such as 90/5/5"
+        )
+    return tuple(float(percent) / 100 for percent in percents)
 
 
 def allowed(prepared: bool = True) -> str:
@@ -121,7 +154,37 @@ def _stdlib(data_config, _) -> list[Unit]:
 
 
 def _files(data_config, _) -> list[Unit]:
-    return _units_of_files(data_config, files.found(data_config.globs))
+    matched = files.found(data_config.globs)
+    plain = [file for file in matched if files.is_plain(file.path)]
+    for key in ("separator", "split"):
+        if data_config[key] and not plain:
+            raise UserError(
+                f"data.{key} cuts plain files, and {matched[0].path} holds documents already (a line, row or"
+                " record each)"
+            )
+    if data_config.split:
+        if len(matched) > 1:
+            raise UserError(
+                f"data.split={data_config.split} cuts one file by position, and data.globs match {len(matched)};"
+                " leave it out, or name one file"
+            )
+        return _units_by_position(data_config, matched[0])
+    if not data_config.separator:
+        for file in plain:
+            if files.is_as_long_as_it_is_read(file.path) and file.size > data_config.longest:
+                raise files.too_long(file.path, data_config.longest)
+    return _units_of_files(data_config, matched)
+
+
+def _units_by_position(data_config, file) -> list[Unit]:
+    """The training, validation and test text of one file, in this order."""
+    found = []
+    for number, split in enumerate(("train", "validation", "test")):
+        read = functools.partial(
+            files.part, file, positions(data_config.split), number, data_config.separator, data_config.longest
+        )
+        found.append(Unit(f"{file.path} ({split})", file.stamp, file.size // 3, read, split))
+    return found
 
 
 def _array_records(data_config, _) -> list[Unit]:
@@ -133,7 +196,12 @@ def _array_records(data_config, _) -> list[Unit]:
 
 def _units_of_files(data_config, matched) -> list[Unit]:
     read = lambda file: functools.partial(
-        files.documents, file, data_config.text_field, data_config.longest, data_config.group_field
+        files.documents,
+        file,
+        data_config.text_field,
+        data_config.longest,
+        data_config.group_field,
+        data_config.separator,
     )
     return [Unit(file.path, file.stamp, file.size, read(file)) for file in matched]
 
@@ -238,7 +306,4 @@ SOURCES = {
     "hf": _huggingface,
 }
 NAMED = ("tfds", "hf")
-# for runs: what `bltjax data prepare` made, which is no list of units any more (sweep/at_rest.py)
-PREPARED = (
-    "prepared"
-)
+PREPARED = "prepared"  # for runs: what `bltjax data prepare` made, which is no list of units any more

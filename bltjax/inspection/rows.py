@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from bltjax.data import corpus
+from bltjax.data import corpus, prepare
 from bltjax.entropy import curves, store
 from bltjax.errors import UserError
 from bltjax.inspection.patches import SPACE_MARKS
@@ -30,8 +30,8 @@ def of(path: pathlib.Path, step: int = 0, rows: int = 2, verify: bool = False) -
 
 
 def of_data(directory: pathlib.Path, verify: bool = False) -> dict:
-    """{"splits": {name: {"documents", "bytes", "shards", "lengths", "groups"}}, "counts", "fingerprints",
-    "entropies": {whose: of how many shards}, "verified"}."""
+    """{"splits": {name: {"documents", "bytes", "shards", "lengths", "groups"}}, "counts", "near_copies",
+    "test_overlap", "fingerprints", "entropies": {whose: of how many shards}, "verified"}."""
     manifests, shards = corpus.manifests(directory), corpus.shards(directory)
     if verify:
         for shard in shards:
@@ -56,6 +56,10 @@ def of_data(directory: pathlib.Path, verify: bool = False) -> dict:
             "groups": {name: size for name, size in groups if size},
         }
     counts = {key: sum(m["counts"][key] for m in manifests) for key in manifests[0]["counts"]}
+    reasons = {
+        why: sum(m.get("near_copies", {}).get(why, 0) for m in manifests)
+        for why in manifests[0].get("near_copies", {})
+    }
     return {
         "data": str(directory),
         "parts": len(manifests),
@@ -63,6 +67,8 @@ def of_data(directory: pathlib.Path, verify: bool = False) -> dict:
         "fingerprints": [m["fingerprint"] for m in manifests],
         "splits": splits,
         "counts": counts,
+        "near_copies": reasons,
+        "test_overlap": corpus.test_overlap(directory),
         "entropies": {
             mark: sum(store.whole(store.folder_of(shard, mark), shard) for shard in shards)
             for mark in curves.marks(directory)
@@ -159,10 +165,9 @@ def _data_text(found: dict) -> str:
             lines.append(
                 f"          groups: {', '.join(shares)}{' and more' if len(facts['groups']) > SHOWN else ''}"
             )
-    lines.append(
-        f"left out: {counts['short']:,} too short, {counts['duplicates']:,} copies, {counts['near_copies']:,}"
-        " nearly test text"
-    )
+    lines += [prepare.empty(split) for split, facts in found["splits"].items() if not facts["documents"]]
+    lines += prepare.left_out_lines(counts, found["near_copies"])
+    lines.append(prepare.overlap_line(found["test_overlap"]))
     marks = [
         mark if count == found["shards"] else f"{mark} (of {count} of {found['shards']} shards)"
         for mark, count in found["entropies"].items()

@@ -121,6 +121,7 @@ def _values(run: ConfigDict) -> None:
     cfg.lr_scales(run.train)
     if not sources.known(run.data.source):
         raise UserError(f"data.source is {run.data.source!r}; allowed: {sources.allowed()}")
+    sources.check(run.data)
     for key in ("globs", "mix"):
         if any(not isinstance(item, str) for item in run.data[key]):
             raise UserError(f'data.{key} must be a list of texts, such as ["texts/*.txt"]')
