@@ -51,6 +51,7 @@ def test(bpb: float, seed: int = 0, family_noise: float = 0.004) -> dict:
         "eos_nats": 2.5 * DOCUMENTS,
         "bytes": int(sizes.sum()),
         "documents": documents,
+        "documents_digest": "d" * 12,
         "patch_size": 4.4,
     }
 
@@ -70,8 +71,11 @@ def add_run(
     noise_seed=None,
     finished=True,
     seed=0,
+    digest="d" * 12,
+    changes=None,
+    planned=None,
 ):
-    """One run directory; returns its path."""
+    """One run directory; returns its path. changes: dotted keys of the config; planned: of planned.json."""
     token = family == "bpe"
     bpb = law(family, budget) if bpb is None else bpb
     name = name or f"{family}-{budget:.0e}".replace("+", "")
@@ -83,6 +87,26 @@ def add_run(
         if token
         else dict(kind="blt", vocab=260, local=dict(width=64))
     )
+    config = dict(
+        name=name,
+        family=family,
+        size="",
+        seed=seed,
+        budget_flops=budget,
+        model=model,
+        data=dict(context=512, rows=8),
+        patching=dict(scheme="none" if token else family[4:], size=1.0 if token else 4.5),
+        tokenizer=(
+            dict(kind="trained", vocab=vocab, bytes_per_token=3.2) if token else dict(kind="none", vocab=0)
+        ),
+        train=dict(lr=lr),
+    )
+    for key, value in (changes or {}).items():
+        *sections_, last = key.split(".")
+        node = config
+        for part in sections_:
+            node = node.setdefault(part, {})
+        node[last] = value
     write(
         path / "config.json",
         {
@@ -93,22 +117,7 @@ def add_run(
             "platform": "cpu",
             "data_fingerprint": "abc",
             "created": "2026-01-01T00:00:00Z",
-            "config": dict(
-                name=name,
-                family=family,
-                size="",
-                seed=seed,
-                budget_flops=budget,
-                model=model,
-                data=dict(context=512, rows=8),
-                patching=dict(scheme="none" if token else family[4:], size=1.0 if token else 4.5),
-                tokenizer=(
-                    dict(kind="trained", vocab=vocab, bytes_per_token=3.2)
-                    if token
-                    else dict(kind="none", vocab=0)
-                ),
-                train=dict(lr=lr),
-            ),
+            "config": config,
         },
     )
     entropy = dict(
@@ -133,6 +142,7 @@ def add_run(
             packing_efficiency=dict(bytes=0.97, patches=0.88),
             entropy_model=entropy if family == "blt-entropy" else None,
             **({} if token else dict(flops_components=exact)),
+            **(planned or {}),
         ),
     )
     steps = np.arange(1, 201)
@@ -157,6 +167,7 @@ def add_run(
         )
         if documents is not None:
             scored["documents"] = documents
+        scored["documents_digest"] = digest
         write(
             path / "eval.json",
             {

@@ -11,8 +11,10 @@ from bltjax.config.presets import PRESETS, blt_model, ffn_width, transformer
 from bltjax.config.schema import (
     FAMILIES,
     KINDS,
+    LABELS,
     SCHEMA_VERSION,
     SCHEMES,
+    SWEPT,
     TEXT_KEYS,
     completed,
     data,
@@ -34,10 +36,12 @@ from bltjax.config.sizes import SIZES, Size, sized_blt
 __all__ = [
     "FAMILIES",
     "KINDS",
+    "LABELS",
     "PRESETS",
     "SCHEMA_VERSION",
     "SCHEMES",
     "SIZES",
+    "SWEPT",
     "Size",
     "TEXT_KEYS",
     "blt_model",

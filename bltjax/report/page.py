@@ -6,6 +6,7 @@ import json
 import re
 
 from bltjax.report import plot
+from bltjax.report.runs import flat
 from bltjax.report.tables import numeric_text
 
 # light colour in the figures -> (name of the variable, colour in dark mode)
@@ -105,15 +106,6 @@ def marks(cell, right: bool, tag: str) -> str:
 
 def items(lines) -> str:
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
-
-
-def flat(values: dict, prefix: str = "") -> dict:
-    out = {}
-    for key, value in values.items():
-        out.update(
-            flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-        )
-    return out
 
 
 def configurations(runs: list) -> str:

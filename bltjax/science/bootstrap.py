@@ -9,7 +9,7 @@ with the degrees of freedom that Satterthwaite (1946) gives a sum of estimated v
 The two are crossed: every seed is scored on every document. The spread of seeds' scores on given documents holds
 the seeds' own variance and what is peculiar to a seed on a document; the bootstrap over documents of the mean over
 seeds holds the latter too. It is taken out of the former, or it would be counted twice (the same correction as in
-Obuchowski and Rockette 1995, for readers and cases). """
+Obuchowski and Rockette 1995, for readers and cases)."""
 
 import dataclasses
 import math
@@ -61,7 +61,7 @@ def resample_runs(documents: dict, text: dict, resamples: int = RESAMPLES, seed:
     """{run: samples [resamples]} from {run: [{"bytes", "nats"}, ...]}.
 
     text: {run: what tells its test text from others'}. Runs of the same text share their draws; a run with fewer
-    than two documents has no entry, since nothing can be said about its spread. """
+    than two documents has no entry, since nothing can be said about its spread."""
     groups = {}
     for run, rows in documents.items():
         if len(rows) >= 2:
@@ -81,7 +81,7 @@ class Score:
 
     samples_R: the same mean under R resamples of the documents. seed_variance: variance of one seed about the
     mean of all possible ones, what is peculiar to documents taken out; freedom: its degrees of freedom, 0 with
-    one seed. """
+    one seed."""
 
     mean: float
     samples_R: np.ndarray
@@ -115,7 +115,11 @@ def pool(scores: list) -> list:
         return list(scores)
     relative = sum(s.freedom * s.seed_variance / s.mean**2 for s in scores) / freedom
     return [
-        dataclasses.replace(s, seed_variance=max(0.0, relative) * s.mean**2, freedom=freedom) if s.freedom else s
+        (
+            dataclasses.replace(s, seed_variance=max(0.0, relative) * s.mean**2, freedom=freedom)
+            if s.freedom
+            else s
+        )
         for s in scores
     ]
 
@@ -150,7 +154,7 @@ def difference_interval(a: Score, b: Score, level: float = LEVEL):
 def draws(scores: list, seed: int):
     """[R, N]: the scores of one pooled series under resampled documents and, where all have several seeds, other
     seeds: noise of the estimated variance, whose own uncertainty (chi-squared) the budgets share. seed: of that
-    noise; series that are compared take different ones. """
+    noise; series that are compared take different ones."""
     samples_RxN = np.stack([s.samples_R for s in scores], axis=1)
     if not all(s.covers_seeds for s in scores):
         return samples_RxN

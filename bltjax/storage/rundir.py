@@ -132,6 +132,10 @@ def create(run_dir: pathlib.Path, config: ConfigDict, experiment: str) -> None:
     differing = [
         k for k in {**old_flat, **new_flat} if json.dumps(old_flat.get(k)) != json.dumps(new_flat.get(k))
     ]
+    if differing and set(differing) <= set(cfg.LABELS):  # the same run, with other words for reports
+        labels = {k: new[k] for k in cfg.LABELS}
+        write_json(run_dir / "config.json", {**record, "config": {**record["config"], **labels}})
+        return
     if (
         differing and not begun(run_dir) and not locks.is_held(run_dir / ".lock")
     ):  # refused before its first step: nothing of it is lost
@@ -194,7 +198,7 @@ def state(run_dir: pathlib.Path) -> str:
     """done, failed, started or new; whether a started one is running, its lock tells (locks.is_held).
 
     A done run whose files were damaged has started: `bltjax run` goes on from its last checkpoint and writes
-    them again. """
+    them again."""
     ended = (run_dir / "done.json").exists()
     if ended and not damage(run_dir):
         return "done"

@@ -17,6 +17,7 @@ from bltjax.errors import UserError
 
 FEWEST_STEPS = 100  # below, the schedule's warm-up and the rounding of the budget to whole steps mean nothing
 TOLERANCE = 0.01  # of the budget
+MANY_EPOCHS = 4  # beyond, repeated text is worth less than new text (Muennighoff et al. 2023)
 
 
 def plan(experiment) -> list[dict]:
@@ -26,10 +27,23 @@ def plan(experiment) -> list[dict]:
     (12·l·h² of the latent, or of the token transformer), params_total and params_hash (counted), params (by
     component), flops_per_byte_paper and _exact (forward), flops_components (of `exact`), steps, batch_bytes,
     context, train_bytes, train_flops (`exact`, useful, entropy model left out), budget_flops, executed_flops
-    (padding and masked blocks included), entropy_model {paper, exact: forward FLOPs per byte; params;
+    (padding and masked blocks included), seed, epochs (how often the training text is read; None where only
+    the data say how much there is: data.max_train_bytes is 0), entropy_model {paper, exact: forward FLOPs per byte; params;
     train_flops}. Bytes are byte slots: the few of them that hold BOS and EOS are counted exactly when the
-    data is read. """
+    data is read."""
     return [_plan(run) for run in getattr(experiment, "runs", experiment)]
+
+
+def plan_each(runs, refused: list) -> tuple[list[dict], list]:
+    """(plans, their runs) of those that can be planned; {"name", "why"} of the others are added to refused."""
+    plans, kept = [], []
+    for run in runs:
+        try:
+            plans.append(_plan(run))
+            kept.append(run)
+        except UserError as error:
+            refused.append({"name": run.name, "why": str(error)})
+    return plans, kept
 
 
 def trained(entropy_model: ConfigDict) -> bool:
@@ -54,6 +68,7 @@ def _plan(run: ConfigDict) -> dict:
         name=run.name,
         family=run.family,
         size=run.size,
+        seed=run.seed,
         patch_size=counted["patch_size"],
         params_latent=counted["params"]["latent_12lh2"],
         params_total=counted["params"]["total"],
@@ -66,6 +81,7 @@ def _plan(run: ConfigDict) -> dict:
         batch_bytes=batch_bytes,
         context=run.data.context,
         train_bytes=steps * batch_bytes,
+        epochs=steps * batch_bytes / run.data.max_train_bytes if run.data.max_train_bytes else None,
         train_flops=steps * per_step,
         budget_flops=run.budget_flops or None,
         executed_flops=steps * flops.executed_step(run, run.data.rows, *batches.row_shape(run)),
@@ -90,7 +106,7 @@ def steps_for_budget(useful_per_step, budget: float, name: str = "this run", row
 
     useful_per_step: float [S], `exact` useful training FLOPs of each step, counted ahead, as many as the
     budget can need. rows: of a batch, for advice in the error. Fewer than 100 steps, or more than 1% off:
-    UserError. S too small: ValueError. """
+    UserError. S too small: ValueError."""
     useful_per_step = np.asarray(useful_per_step, np.float64)
     spent = np.cumsum(useful_per_step)
     if not len(spent) or spent[-1] < budget * (1 - TOLERANCE):
@@ -203,6 +219,7 @@ COLUMNS = (  # title, of a plan
     ("entropies", lambda p: f"{p['entropy_model']['exact']:.2g}" if p["entropy_model"]["exact"] else "-"),
     ("train FLOPs", lambda p: f"{p['train_flops']:.4g}"),
     ("bytes", lambda p: _short(p["train_bytes"])),
+    ("epochs", lambda p: f"{p['epochs']:.2f}" if p.get("epochs") else "-"),
     ("batch", lambda p: _short(p["batch_bytes"])),
     ("steps", lambda p: f"{p['steps']:,}"),
     ("here", lambda p: _duration(p["seconds_here"]) if "seconds_here" in p else "-"),
@@ -223,13 +240,19 @@ def text_table(plans: list[dict]) -> str:
             "",
             "paper, exact: forward FLOPs per byte in either convention; training is 3 times that.",
             "entropies: the entropy model's, not in the budget. here: rough time of one run on one core or"
-            " device of this machine"
-            + (f"; all of them {_duration(total)}." if total else "."),
+            " device of this machine" + (f"; all of them {_duration(total)}." if total else "."),
+            *repeats(plans),
             "",
             "Share of the exact FLOPs per byte",
             *shares,
         ]
     )
+
+
+def repeats(plans: list[dict]) -> list[str]:
+    """A line where a run reads its text more than 4 times."""
+    many = [f"{p['name']} ({p['epochs']:.1f})" for p in plans if (p.get("epochs") or 0) > MANY_EPOCHS]
+    return [f"More than {MANY_EPOCHS} epochs: {', '.join(many)}."] if many else []
 
 
 def _share(components: dict, name: str) -> str:
