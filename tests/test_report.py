@@ -191,6 +191,12 @@ def experiment(root, families=("bpe", "blt-entropy", "blt-space")) -> pathlib.Pa
     return pathlib.Path(root)
 
 
+def analysed(root) -> dict:
+    """The numbers of a report, nothing drawn."""
+    root = pathlib.Path(root)
+    return reporting.analyse(root, reading.read_experiment(root))
+
+
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory):
     """A report of three families and three budgets, an unfinished run and a failed one among them."""
@@ -233,8 +239,8 @@ def test_interval_covers_about_as_often_as_it_says():
 
 def test_pairing_reduces_the_variance_of_a_difference():
     a, b = test(2.0, 1)["documents"], test(1.98, 2)["documents"]
-    samples = bootstrap.resample_runs({"a": a, "b": b})
-    alone = bootstrap.resample_runs({"b": b}, seed=1)["b"]
+    samples = bootstrap.resample_runs({"a": a, "b": b}, {"a": "same", "b": "same"})
+    alone = bootstrap.resample_runs({"b": b}, {"b": "same"}, seed=1)["b"]
     assert np.std(samples["a"] - samples["b"]) < 0.1 * np.std(samples["a"] - alone)
     low, high = bootstrap.interval(samples["a"] - samples["b"])
     assert low < 0.02 < high
@@ -243,11 +249,24 @@ def test_pairing_reduces_the_variance_of_a_difference():
 def test_documents_that_differ_or_are_too_few_are_not_paired(tmp_path):
     experiment(tmp_path, ("bpe", "blt-space"))
     other = test(2.0)["documents"][:-1]
-    add_run(tmp_path, "blt-space", 3e11, documents=other)
-    add_run(tmp_path, "blt-space", 1e12, documents=other[:1])
-    pairs = {p["budget_flops"]: p for p in reporting.report(tmp_path)["pairs"]}
+    add_run(tmp_path, "blt-space", 3e11, documents=other, digest="other")
+    for family in ("bpe", "blt-space"):
+        add_run(tmp_path, family, 1e12, documents=other[:1])
+    pairs = {p["budget_flops"]: p for p in analysed(tmp_path)["pairs"]}
     assert pairs[1e11]["low"] is not None and pairs[3e11]["note"] == "test documents differ"
-    assert pairs[1e12]["low"] is None and not pairs[1e12]["excludes_zero"]
+    assert pairs[1e12]["note"] == "fewer than two test documents" and not pairs[1e12]["excludes_zero"]
+
+
+def test_equal_byte_counts_are_not_equal_documents(tmp_path):
+    experiment(tmp_path, ("bpe", "blt-space"))
+    add_run(tmp_path, "blt-space", 3e11, digest="another text of the same sizes")
+    add_run(tmp_path, "blt-space", 1e12, digest=None)
+    result = analysed(tmp_path)
+    pairs = {p["budget_flops"]: p for p in result["pairs"]}
+    assert pairs[3e11]["low"] is None and pairs[3e11]["note"] == "test documents differ"
+    assert pairs[1e12]["low"] is None and "documents_digest" in pairs[1e12]["note"]
+    assert result["fits"]["bpe"]["alpha_low"] is not None and result["fits"]["blt-space"]["alpha_low"] is None
+    assert result["crossovers"][0]["share"] is None
 
 
 # Choice and sweeps
@@ -257,7 +276,7 @@ def test_choice_is_by_validation_text_and_never_by_test(tmp_path):
     add_run(tmp_path, "bpe", 1e11, lr=1e-3, bpb=2.0, validation=2.2, name="a")
     add_run(tmp_path, "bpe", 1e11, lr=2e-3, bpb=2.1, validation=2.1, name="b")
     add_run(tmp_path, "bpe", 1e11, lr=4e-3, bpb=1.9, validation=2.3, name="c")
-    result = reporting.report(tmp_path)
+    result = analysed(tmp_path)
     assert [r["name"] for r in result["runs"]] == ["b"] and len(result["all_runs"]) == 3
     assert {r["name"]: r["chosen"] for r in result["all_runs"]} == {"a": False, "b": True, "c": False}
 
@@ -287,7 +306,7 @@ def test_a_vocabulary_sweep_at_two_learning_rates_is_not_mixed(tmp_path):
                 validation=2 + abs(math.log2(vocab) - 10) / 10 + lr,
                 name=f"v{vocab}-{lr}",
             )
-    found = [s for s in reporting.report(tmp_path)["sweeps"] if s["key"] == "tokenizer.vocab"]
+    found = [s for s in analysed(tmp_path)["sweeps"] if s["key"] == "tokenizer.vocab"]
     assert len(found) == 2 and all(s["chosen"] == 1024 and not s["edge"] for s in found)
     assert sorted(s["fixed"]["train.lr"] for s in found) == [1e-3, 2e-3]
 
@@ -410,26 +429,57 @@ def test_the_same_directories_give_the_same_files(reported, tmp_path):
 
 
 def test_headline_follows_the_numbers(tmp_path):
-    for budget in BUDGETS:
-        add_run(tmp_path, "bpe", budget, bpb=law("bpe", budget), noise_seed=1)
-        add_run(tmp_path, "blt-space", budget, bpb=law("bpe", budget) * 1.05, noise_seed=2, share=0.8)
-    result = reporting.report(tmp_path)
-    assert result["headline"].startswith("bpe has the lowest test bits per byte at all 3 budgets")
-    assert "excludes 0" in result["headline"]
+    def runs(factor, share):
+        for budget in BUDGETS:
+            for seed in range(3):
+                moved = (seed - 1) * 1e-3
+                for family, bpb, own in (("bpe", 1.0, 1), ("blt-space", factor, 2)):
+                    add_run(
+                        tmp_path,
+                        family,
+                        budget,
+                        bpb=law("bpe", budget) * (bpb + moved),
+                        name=f"{family}-{budget:.0e}-seed{seed}".replace("+", ""),
+                        noise_seed=own,
+                        share=share,
+                        seed=seed,
+                    )
+        return analysed(tmp_path)
+
+    result = runs(1.05, 0.8)
+    assert result["headline"].startswith("bpe has the lowest mean test bits per byte at all 3 budgets")
+    assert "documents and seeds, excludes 0 at each" in result["headline"]
     assert any("take most of the FLOPs" in line and "80%" in line for line in result["caveats"])
-    assert any("One seed is one seed" in line for line in result["caveats"])
-    for budget in BUDGETS:  # the same means, too close to tell
-        add_run(tmp_path, "blt-space", budget, bpb=law("bpe", budget) * 1.00005, noise_seed=2, share=0.3)
-    result = reporting.report(tmp_path)
+    assert any("means over 3 seeds" in line for line in result["caveats"])
+    result = runs(1.00005, 0.3)  # the same means, too close to tell
     assert "includes 0" in result["headline"] and "excludes 0" not in result["headline"]
     assert not any("take most of the FLOPs" in line for line in result["caveats"])
 
 
+def test_one_seed_names_no_winner(reported):
+    result, root = reported
+    said = [result["headline"], *result["findings"], (root / "report" / "report.md").read_text()]
+    for text in said:
+        assert not re.search(
+            r"excludes 0|includes 0|\bbetter\b(?! is)|\bbest\b.* of|winner|ahead",
+            text.replace("these numbers call no series better", "")
+            .replace("no bar says which series is better", "")
+            .replace("lower is better", "")
+            .replace("the configuration that is best on validation text", ""),
+        ), text
+    assert "Seeds are missing" in result["headline"] and "2.119" not in result["headline"]
+    assert all(p["covers"].startswith("of these documents only") for p in result["pairs"])
+    assert all(f["covers"].startswith("of these documents only") for f in result["fits"].values())
+    assert all(c["covers"].startswith("of these documents only") for c in result["crossovers"])
+    assert all(r["interval_covers"].startswith("of these documents only") for r in result["runs"])
+    assert any("One seed is one seed" in line for line in result["caveats"])
+
+
 def test_headline_without_anything_to_compare_claims_nothing(tmp_path):
     add_run(tmp_path, "blt-space", 1e11)
-    assert "Nothing to compare yet" in reporting.report(tmp_path)["headline"]
+    assert "Nothing to compare yet" in analysed(tmp_path)["headline"]
     add_run(tmp_path, "blt-strided", 1e11)
-    result = reporting.report(tmp_path)
+    result = analysed(tmp_path)
     assert "No bpe run has finished" in result["headline"] and result["pairs"] == [] and result["fits"] == {}
 
 
@@ -439,7 +489,7 @@ def test_bits_that_rise_with_budget_and_unequal_conditions_are_said(tmp_path):
     record = json.loads((path / "config.json").read_text())
     write(path / "config.json", {**record, "data_fingerprint": "other"})
     write(path / "done.json", dict(realized_flops=1.05e12))
-    result = reporting.report(tmp_path)
+    result = analysed(tmp_path)
     assert any("do not fall everywhere: bpe from 3×10¹¹ to 10¹²" in line for line in result["findings"])
     assert any("data_fingerprint" in line for line in result["warnings"]) and any(
         "+5.00%" in line for line in result["warnings"]
@@ -451,7 +501,7 @@ def test_score_that_its_documents_contradict_is_flagged(tmp_path):
     scored = json.loads((path / "eval.json").read_text())
     scored["test"]["bpb"] *= 0.9
     write(path / "eval.json", scored)
-    assert any("its documents sum to" in line for line in reporting.report(tmp_path)["warnings"])
+    assert any("its documents sum to" in line for line in analysed(tmp_path)["warnings"])
 
 
 def test_missing_optional_fields_leave_gaps_not_errors(tmp_path):
@@ -460,7 +510,7 @@ def test_missing_optional_fields_leave_gaps_not_errors(tmp_path):
     write(path / "eval.json", {"test": {"bpb": 2.0}})
     write(path / "done.json", {"finished": "now"})
     (path / "metrics.jsonl").unlink()
-    (row,) = reporting.report(tmp_path)["all_runs"]
+    (row,) = analysed(tmp_path)["all_runs"]
     assert row["bpb"] == 2.0 and row["bpb_low"] is None and row["realized_flops"] is None
 
 
@@ -509,7 +559,7 @@ def test_run_whose_score_is_not_finite_has_failed(tmp_path):
     add_run(tmp_path, "bpe", 1e11)
     path = add_run(tmp_path, "blt-space", 1e11)
     (path / "eval.json").write_text('{"test": {"bpb": NaN}}')
-    (failed,) = reporting.report(tmp_path)["unfinished"]
+    (failed,) = analysed(tmp_path)["unfinished"]
     assert failed["state"] == "failed" and "not a finite number" in failed["reason"]
 
 
@@ -543,10 +593,10 @@ def test_numbers_as_text():
 
 
 def test_analysis_stands_apart():
-    """It imports nothing of the package but itself and the exception."""
+    """It imports nothing of the package but itself, the science and the exception."""
     for path in pathlib.Path(reporting.__file__).parent.glob("*.py"):
         for module in re.findall(r"^\s*(?:from|import)\s+(bltjax[\w.]*)", path.read_text(), re.M):
-            assert module.startswith("bltjax.report") or module == "bltjax.errors", (path.name, module)
+            assert re.match(r"bltjax\.(report|science|errors)\b", module), (path.name, module)
 
 
 def test_markdown_has_the_same_sections_as_the_data(reported):

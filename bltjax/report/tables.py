@@ -151,7 +151,15 @@ def in_ascii(text: str) -> str:
         return f"{found[1] or '1'}e{''.join(digits[sign] for sign in found[2])}"
 
     text = re.sub(rf"(?:([\d.]+)×)?\b10([{''.join(digits)}]+)", power, text)
-    for sign, plain_ in (("≤", "<="), ("–", "-"), ("−", "-"), ("→", "->"), ("←", "<-"), ("×", "x"), ("·", "*")):
+    for sign, plain_ in (
+        ("≤", "<="),
+        ("–", "-"),
+        ("−", "-"),
+        ("→", "->"),
+        ("←", "<-"),
+        ("×", "x"),
+        ("·", "*"),
+    ):
         text = text.replace(sign, plain_)
     return text.encode("ascii", "replace").decode("ascii")
 
