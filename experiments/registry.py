@@ -63,8 +63,8 @@ def load(
 
     only: keep the runs whose names contain this text. overrides: `key=value` texts (bltjax.config.parse_set),
     applied to every run that is kept. seeds: every run so many times (`with_seeds`); None: as often as the
-    experiment says. refused: a list that takes {"name", "why"} of runs whose config is not valid, which are then
-    left out; None: they are an error. Anything wrong: UserError, one line."""
+    experiment says. refused: a list that takes {"name", "why"} of runs whose config is not valid, which are
+    then left out; None: they are an error. Anything wrong: UserError, one line."""
     target, arg = _parse(str(name_or_path))
     if runlocal:
         if arg not in (None, "runlocal"):
@@ -93,8 +93,8 @@ def load(
 
 
 def with_seeds(runs, seeds: int) -> tuple[ConfigDict, ...]:
-    """Every run `seeds` times: seeds s, s+1, ... from its own s on, named NAME-seedS. One seed: the runs as they
-    are, with the names they have.
+    """Every run `seeds` times: seeds s, s+1, ... from its own s on, named NAME-seedS. One seed: the runs as
+    they are, with the names they have.
 
     `seed` draws the weights and nothing else, so that the copies share documents and their order (data.seed),
     tokenizer and entropy model, whose config stays what it is."""
@@ -239,9 +239,8 @@ def _checked(path: pathlib.Path, run: ConfigDict) -> ConfigDict:
 
 def _overridden(run: ConfigDict, overrides) -> ConfigDict:
     assignments = list(overrides)
-    if len(
-        run.entropy_model
-    ):  # it must never read what the run holds out: an override of the run's documents is the entropy model's too
+    # an entropy model must never read what its run holds out: an override of the run's documents is its too
+    if len(run.entropy_model):
         shared = tuple(f"data.{key}=" for key in cfg.TEXT_KEYS)
         assignments = [f"entropy_model.{a}" for a in assignments if a.startswith(shared)] + assignments
     if any(a.partition("=")[0].strip() == "name" for a in overrides):

@@ -42,7 +42,8 @@ def test_two_samples_of_one_family_differ_in_five_percent_of_cases(seeds, budget
 
 
 def test_two_seeds_alone_err_on_the_careful_side():
-    """Four numbers say little of their variance: Welch's interval is a little too wide there, never too narrow."""
+    """Four numbers say little of their variance: Welch's interval is a little too wide there, never too
+    narrow."""
     assert called_different(2, 0.01, 0.005, trials=600) <= 0.08
 
 

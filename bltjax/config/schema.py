@@ -182,9 +182,9 @@ def run(
     swept: tuple = SWEPT,
 ) -> ConfigDict:
     """One whole run. entropy_model: the run that trains the entropy model (family `entropy-model`), for
-    schemes that need entropies. seed: draws the weights. series: the curve of a report that the run belongs to,
-    within its family; "": a report finds out. swept: keys over which a report takes the best on validation
-    text."""
+    schemes that need entropies. seed: draws the weights. series: the curve of a report that the run belongs
+    to, within its family; "": a report finds out. swept: keys over which a report takes the best on
+    validation text."""
     config = ConfigDict(
         dict(
             schema_version=SCHEMA_VERSION,

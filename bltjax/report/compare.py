@@ -1,5 +1,5 @@
-"""Series beside each other: their scores with documents and seeds resampled, differences to the reference at each
-budget, fits, and where curves meet."""
+"""Series beside each other: their scores with documents and seeds resampled, differences to the reference at
+each budget, fits, and where curves meet."""
 
 from bltjax.report import tables
 from bltjax.report.rows import REFERENCE, budget_key
@@ -13,8 +13,8 @@ BOTH = "documents and seeds"
 
 
 def scores(chosen: list, samples: dict, texts: dict, documents: dict) -> dict:
-    """{(series, budget): Score} of chosen rows whose seeds were scored on the same documents; the seed variance is
-    pooled over a series' budgets. samples, texts, documents: by run directory."""
+    """{(series, budget): Score} of chosen rows whose seeds were scored on the same documents; the seed
+    variance is pooled over a series' budgets. samples, texts, documents: by run directory."""
     found = {}
     for row in chosen:
         dirs = row["run_dirs"]
@@ -39,7 +39,8 @@ def by_series(chosen: list) -> dict:
 
 
 def reference_of(chosen: list) -> str | None:
-    """The series that others are compared with: of REFERENCE's the one at most budgets, then the first by name."""
+    """The series that others are compared with: of REFERENCE's the one at most budgets, then the first by
+    name."""
     mine = by_series([r for r in chosen if r["family"] == REFERENCE])
     return min(mine, key=lambda s: (-len(mine[s]), s)) if mine else None
 
@@ -116,7 +117,8 @@ def fits(chosen: list, scored: dict, texts: dict, x: str) -> dict:
 
 
 def crossings(chosen: list, scored: dict, texts: dict, fitted: dict) -> list:
-    """Where each series' measured curve meets the reference's, inside the range that both were measured in."""
+    """Where each series' measured curve meets the reference's, inside the range that both were measured
+    in."""
     x = "realized_flops"
     curves = {
         series: sorted((r for r in rows if r[x]), key=lambda r: r[x])

@@ -41,8 +41,9 @@ def unequal(runs: list, rows: list) -> list:
     ]
     if off:
         lines.append(f"More than 1% off their budget: {listed(off)}.")
+    positions = "{name} (trained on {positions_trained:,.0f}, scored at up to {positions_scored:,.0f})"
     beyond = [
-        f"{r['name']} (trained on {r['positions_trained']:,.0f}, scored at up to {r['positions_scored']:,.0f})"
+        positions.format(**r)
         for r in rows
         if r["positions_trained"] and r["positions_scored"] and r["positions_scored"] > r["positions_trained"]
     ]
@@ -58,6 +59,6 @@ def unequal(runs: list, rows: list) -> list:
     shared = {r["overlap_without_boilerplate"] for r in rows} - {None}
     if shared and max(shared) > OVERLAP:
         lines.append(
-            f"{max(shared):.1%} of the test text's shingles, boilerplate left out, also stand in training text."
+            f"{max(shared):.1%} of the test text's shingles, boilerplate left out, stand in training text too."
         )
     return lines

@@ -23,8 +23,8 @@ def listed(words) -> str:
 
 
 def winners(chosen: list, pairs: list) -> list:
-    """One entry per budget: {"budget_flops", "here" (rows, lowest first), "best", "rival", "pair" (of best and
-    rival, or None), "seeded" (all rows here have several seeds), "clear", "alone"}.
+    """One entry per budget: {"budget_flops", "here" (rows, lowest first), "best", "rival", "pair" (of best
+    and rival, or None), "seeded" (all rows here have several seeds), "clear", "alone"}.
 
     The rival is the reference series, or where that is best the next series. clear: the interval of the
     difference covers seeds and excludes 0."""
@@ -58,9 +58,9 @@ def scores(rows: list) -> str:
 
 
 def headline(chosen: list, pairs: list) -> str:
-    """One sentence. With several seeds: which series is lowest at which budgets, and at how many of them beyond the
-    interval. With one seed anywhere: what was measured, and that seeds are missing; nothing of a difference.
-    """
+    """One sentence. With several seeds: which series is lowest at which budgets, and at how many of them
+    beyond the interval. With one seed anywhere: what was measured, and that seeds are missing; nothing of a
+    difference."""
     won = winners(chosen, pairs)
     compared = [w for w in won if not w["alone"]]
     if not compared:
@@ -68,14 +68,15 @@ def headline(chosen: list, pairs: list) -> str:
             "Nothing to compare yet: no budget has runs of two series"
             f" ({listed(sorted({r['series'] for r in chosen}))} finished)."
         )
+    against = reference_of(chosen)
     if not all(w["seeded"] for w in compared):
         largest = compared[-1]
         rest = f" ({len(compared) - 1} smaller budgets below)" if len(compared) > 1 else ""
         return (
             f"Test bits per byte measured at {short_flops(largest['budget_flops'])} FLOPs: "
             f"{scores(sorted(largest['here'], key=order))}{rest}. {MISSING}"
+            + ("" if against else f" No {REFERENCE} run has finished.")
         )
-    against = reference_of(chosen)
     if against is None:
         lowest = "; ".join(f"{w['best']['series']} at {short_flops(w['budget_flops'])}" for w in compared)
         return (
@@ -95,7 +96,7 @@ def headline(chosen: list, pairs: list) -> str:
     return "; ".join(parts) + "."
 
 
-MISSING = "Seeds are missing (--seeds 3): of a single seed each, these numbers call no series better."
+MISSING = "Seeds are missing (--seeds 3), and single runs do not rank series."
 
 
 def surely(won: list, rival: str) -> str:
@@ -164,8 +165,8 @@ def with_budget(chosen: list) -> str:
 
 
 def crossings(crossovers: list) -> list:
-    """A sentence per series whose curve meets the reference's inside the measured range, and one for those that
-    do not."""
+    """A sentence per series whose curve meets the reference's inside the measured range, and one for those
+    that do not."""
     lines = []
     for c in crossovers:
         if c["measured"]:
@@ -185,29 +186,29 @@ def crossings(crossovers: list) -> list:
     apart = [c["series"] for c in crossovers if not c["measured"]]
     if apart:
         lines.append(
-            f"No crossing with {crossovers[0]['against']} in the measured range: {listed(apart)}. Nothing is said"
-            " beyond that range."
+            f"No crossing with {crossovers[0]['against']} in the measured range: {listed(apart)}."
+            " Nothing is said beyond that range."
         )
     return lines
 
 
 def epochs(chosen: list) -> list:
-    """A sentence where a run reads its training text more than 4 times, and where series at one budget differ in
-    that by more than a fifth."""
+    """A sentence where a run reads its training text more than 4 times, and where series at one budget differ
+    in that by more than a fifth."""
     lines = []
     many = [f"{r['name']} ({r['epochs']:.1f})" for r in chosen if (r["epochs"] or 0) > MANY_EPOCHS]
     if many:
         lines.append(
-            f"More than {MANY_EPOCHS} epochs over the training text: {listed(many)}. Repeated text teaches less than"
-            " new text."
+            f"More than {MANY_EPOCHS} epochs over the training text: {listed(many)}."
+            " Repeated text teaches less than new text."
         )
     for budget in sorted({budget_key(r) for r in chosen}):
         read = {r["name"]: r["epochs"] for r in chosen if r["epochs"] and budget_key(r) == budget}
         if read and max(read.values()) > 1.2 * min(read.values()):
             low, high = min(read, key=read.get), max(read, key=read.get)
             lines.append(
-                f"Epochs at {short_flops(budget)} FLOPs differ by more than a fifth: {read[low]:.2f} ({low}) to"
-                f" {read[high]:.2f} ({high})."
+                f"Epochs at {short_flops(budget)} FLOPs differ by more than a fifth: {read[low]:.2f} ({low})"
+                f" to {read[high]:.2f} ({high})."
             )
     return lines
 
@@ -220,15 +221,17 @@ def caveats(chosen: list, pairs: list) -> list:
     """What the reader must keep in mind, as far as it applies here."""
     counts = sorted({r["seeds"] for r in chosen})
     if counts == [1]:
+        seeds = listed(sorted({str(r["seed"]) for r in chosen}))
         lines = [
-            f"One seed is one seed: every point is a single run (seed {listed(sorted({str(r['seed']) for r in chosen}))})."
-            " The intervals, those of fits and crossings too, are of these documents only: they say how much the"
-            " choice of test documents matters. How much another seed would move a point they do not say."
+            f"One seed is one seed: every point is a single run (seed {seeds}). The intervals, those of fits"
+            " and crossings too, are of these documents only: they say how much the choice of test documents"
+            " matters. How much another seed would move a point they do not say."
         ]
     else:
         lines = [
-            f"Points are means over {listed(map(str, counts))} seeds, never the best seed. Intervals are over documents"
-            " and seeds; the variance of seeds, relative to the score, is pooled over a series' budgets."
+            f"Points are means over {listed(map(str, counts))} seeds, never the best seed. Intervals are over"
+            " documents and seeds; the variance of seeds, relative to the score, is pooled over a series'"
+            " budgets."
         ]
         if counts[0] == 1:
             lines.append("Where a run of one seed takes part, the interval is of these documents only.")
@@ -248,16 +251,16 @@ def caveats(chosen: list, pairs: list) -> list:
 
 
 def local_modules(chosen: list) -> str:
-    """Why bpe's figure may be lower here: what share of a byte family's FLOPs its local modules take, if the run
-    directories say."""
+    """Why bpe's figure may be lower here: what share of a byte family's FLOPs its local modules take, if the
+    run directories say."""
     shares = {}
     for r in chosen:
         if r["local_share"] is not None:
             shares.setdefault(r["family"], []).append(r["local_share"])
     if not shares:
         return (
-            f"{REFERENCE}'s lower figure says little about large scale: in small byte models the local modules"
-            " take much of the FLOPs (these run directories do not record the share)."
+            f"{REFERENCE}'s lower figure says little about large scale: in small byte models the local"
+            " modules take much of the FLOPs (these run directories do not record the share)."
         )
     parts = [f"{family} {ranged(values)}" for family, values in shares.items()]
     most = min(min(values) for values in shares.values()) > 0.5

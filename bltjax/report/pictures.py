@@ -95,11 +95,11 @@ def figures(result: dict, runs: list):
             "difference_to_bpe",
             f"Difference in test bits per byte to {against} at each budget",
             (
-                "Bars: 95% intervals of the difference, both series on the same test documents, drawn side by side. "
+                "Bars: 95% intervals of the difference on the same test documents, drawn side by side. "
                 + (
-                    "They cover documents and seeds: a bar that does not touch 0 is a difference that these runs show."
+                    "They cover documents and seeds: a bar that does not touch 0 shows a difference."
                     if covered
-                    else "Of these documents only: seeds are missing, so that no bar says which series is better."
+                    else "Of these documents only: seeds are missing."
                 )
             ),
             plot.differences(
@@ -138,8 +138,8 @@ def figures(result: dict, runs: list):
 
 
 def variants_of(chosen: list) -> dict:
-    """{series: {"series", "family", "variant"}}: series of one family share its colour and are numbered, for a
-    line and a marker of their own."""
+    """{series: {"series", "family", "variant"}}: series of one family share its colour and are numbered, for
+    a line and a marker of their own."""
     out = {}
     for r in sorted(chosen, key=order):
         if r["series"] not in out:

@@ -81,7 +81,8 @@ FILLS = ("full", "none", "left", "bottom")
 
 
 def variant(line: dict) -> dict:
-    """Marker of a series: its family's, filled in one of four ways, since series of a family share a colour."""
+    """Marker of a series: its family's, filled in one of four ways, since series of a family share a
+    colour."""
     colour, marker = style(line["family"])
     number = line.get("variant", 0) % len(FILLS)
     look_ = dict(
@@ -270,8 +271,8 @@ def curves(series: list, fits: dict, label: str, ticks=()) -> Figure:
 
 
 def differences(series: list, label: str, ticks=(), reference: str = "bpe") -> Figure:
-    """Differences to the reference with their intervals. series: [{"series", "family", "variant", "x", "y", "low",
-    "high"}] of differences."""
+    """Differences to the reference with their intervals. series: [{"series", "family", "variant", "x", "y",
+    "low", "high"}] of differences."""
     figure = canvas(WIDTH, 3.5)
     axes = place(figure, [s["series"] for s in series] + [reference])
     xs = [x for s in series for x in s["x"]]

@@ -1,5 +1,5 @@
-"""The report of an experiment: one dict, report.csv (runs), points.csv (series at budgets), report.md, figures as PNG and SVG, and one
-self-contained report.html.
+"""The report of an experiment: one dict, report.csv (runs), points.csv (series at budgets), report.md,
+figures as PNG and SVG, and one self-contained report.html.
 
 Reads the experiment's run directories and nothing else; the same directories give the same files.
 """
@@ -21,12 +21,12 @@ def report(experiment_dir, out_dir=None) -> dict:
     one JSON-ready dict:
 
     {"experiment", "schema_version", "headline", "findings", "caveats", "runs": one row per series and budget
-    (the mean over seeds of the configuration that is best on validation text), "all_runs": every finished run,
-    "unfinished", "fits" and "fits_with_entropy_model" (by series), "pairs" (differences to bpe at each budget),
-    "crossovers", "sweeps", "files"}. Rows: `rows.row`; those of "runs" have beside it "series", "seeds",
-    "bpb_seed_sd" (None with one seed), "interval_covers", "tried" (how many configurations it is the best of),
-    "run_dirs"; their run_dir is the first seed's. Nothing finished: UserError; a run with a damaged file is listed as unfinished.
-    """
+    (the mean over seeds of the configuration that is best on validation text), "all_runs": every finished
+    run, "unfinished", "fits" and "fits_with_entropy_model" (by series), "pairs" (differences to bpe at each
+    budget), "crossovers", "sweeps", "files"}. Rows: `rows.row`; those of "runs" have beside it "series",
+    "seeds", "bpb_seed_sd" (None with one seed), "interval_covers", "tried" (how many configurations it is the
+    best of), "run_dirs"; their run_dir is the first seed's. Nothing finished: UserError; a run with a damaged
+    file is listed as unfinished."""
     directory = pathlib.Path(experiment_dir)
     runs = sorted(
         reading.read_experiment(directory),

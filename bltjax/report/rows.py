@@ -124,8 +124,8 @@ def row(run: Run, samples=None) -> dict:
 
 
 def lexicon_of(planned: dict, token: bool):
-    """Parameters that cost almost no FLOPs and grow with a table: the hash tables of a BLT, the embeddings and
-    the output head of a BPE vocabulary. None: not recorded."""
+    """Parameters that cost almost no FLOPs and grow with a table: the hash tables of a BLT, the embeddings
+    and the output head of a BPE vocabulary. None: not recorded."""
     parts = [
         number(lookup(planned, f"params.{key}")) for key in (("embeddings", "head") if token else ("hash",))
     ]
@@ -133,7 +133,8 @@ def lexicon_of(planned: dict, token: bool):
 
 
 def test_text(run: Run):
-    """What tells the run's test text from others': the digest of its documents; None where none was written."""
+    """What tells the run's test text from others': the digest of its documents; None where none was
+    written."""
     digest = lookup(run.evaluation, "test.documents_digest")
     return digest if isinstance(digest, str) and digest else None
 

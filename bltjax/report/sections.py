@@ -60,8 +60,8 @@ def of(result: dict, runs: list, figures: dict) -> list:
             tables=[table(result["runs"], POINT)],
             lines=[
                 "What stands behind each point: means over its seeds, of the configuration that is best on"
-                " validation text. A lexicon is the hash tables of a BLT, or the embeddings and the output head of a"
-                " BPE vocabulary: many parameters, almost no FLOPs."
+                " validation text. A lexicon is the hash tables of a BLT, or the embeddings and the output"
+                " head of a BPE vocabulary: many parameters, almost no FLOPs."
             ],
         ),
         section(

@@ -1,15 +1,15 @@
 """Which runs make one curve, and which configuration stands for it at each budget.
 
-A *series* is a family and what distinguishes its runs. The rule: an experiment says it (the key `series` of a run);
-where it does not, runs of one family are told apart by
+A *series* is a family and what distinguishes its runs. The rule: an experiment says it (the key `series` of a
+run); where it does not, runs of one family are told apart by
 
  1. the keys of ALWAYS that take several values at one budget and are not swept;
- 2. further keys, in the config's order, as long as two runs at one budget would still be taken for one another: the
-    same series, the same values of what is swept, and yet different configs.
+ 2. further keys, in the config's order, as long as two runs at one budget would still be taken for one
+    another: the same series, the same values of what is swept, and yet different configs.
 
-What is swept (`swept` of the runs; `config.SWEPT` unless an experiment says otherwise) makes no series: among its
-values the best is taken, on validation text averaged over seeds, never on test text. Runs that differ only in seed
-and name are one *configuration*, of which the mean counts."""
+What is swept (`swept` of the runs; `config.SWEPT` unless an experiment says otherwise) makes no series: among
+its values the best is taken, on validation text averaged over seeds, never on test text. Runs that differ
+only in seed and name are one *configuration*, of which the mean counts."""
 
 import json
 import math

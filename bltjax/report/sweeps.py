@@ -18,9 +18,9 @@ def sweeps(configs: dict, candidates: list, swept: tuple) -> list:
     budget and rest:
 
     {"key", "label", "family", "series", "budget_flops", "fixed" {key: value}, "values": [{"value",
-    "validation_bpb", "seeds", "runs"}], "chosen", "edge"}. values: ascending, validation bits per byte averaged
-    over seeds. chosen: the lowest by validation; edge: it is the first or last of the grid (always so with two
-    values).
+    "validation_bpb", "seeds", "runs"}], "chosen", "edge"}. values: ascending, validation bits per byte
+    averaged over seeds. chosen: the lowest by validation; edge: it is the first or last of the grid (always
+    so with two values).
 
     configs: {run_dir: nested config}; candidates: averaged rows; swept: the keys."""
     found = []
@@ -94,7 +94,8 @@ PLURALS = {
 
 
 def tuned(configs: dict, candidates: list, swept: tuple) -> list:
-    """A sentence per budget at which one series is the best of several values and another the best of fewer."""
+    """A sentence per budget at which one series is the best of several values and another the best of
+    fewer."""
     counts = {}
     for (series, budget), members in by_budget(candidates).items():
         values = {key: len({str(lookup(configs[r["run_dir"]], key)) for r in members}) for key in swept}

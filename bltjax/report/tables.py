@@ -93,7 +93,8 @@ def cell(value, form: str) -> str:
 
 
 def table(rows: list, keys=None) -> dict:
-    """The table of runs as text: {"columns", "rows"}, columns that hold nothing left out; keys: only these columns."""
+    """The table of runs as text: {"columns", "rows"}, columns that hold nothing left out; keys: only these
+    columns."""
     kept = [
         c
         for c in COLUMNS

@@ -1,15 +1,15 @@
 """Intervals of bits per byte that cover test documents and training seeds together.
 
-Two things were sampled: the documents that are scored, and the seeds that drew the weights. Documents, not bytes:
-bytes of one document are not independent. Runs scored on the same documents are resampled together, so that what
-makes a document hard for every family cancels in their difference. Seeds are few, two or three, and a percentile
-bootstrap over so few is far too narrow. So their variance is estimated, and the interval takes the t distribution
-with the degrees of freedom that Satterthwaite (1946) gives a sum of estimated variances.
+Two things were sampled: the documents that are scored, and the seeds that drew the weights. Documents, not
+bytes: bytes of one document are not independent. Runs scored on the same documents are resampled together, so
+that what makes a document hard for every family cancels in their difference. Seeds are few, two or three, and
+a percentile bootstrap over so few is far too narrow. So their variance is estimated, and the interval takes
+the t distribution with the degrees of freedom that Satterthwaite (1946) gives a sum of estimated variances.
 
-The two are crossed: every seed is scored on every document. The spread of seeds' scores on given documents holds
-the seeds' own variance and what is peculiar to a seed on a document; the bootstrap over documents of the mean over
-seeds holds the latter too. It is taken out of the former, or it would be counted twice (the same correction as in
-Obuchowski and Rockette 1995, for readers and cases)."""
+The two are crossed: every seed is scored on every document. The spread of seeds' scores on given documents
+holds the seeds' own variance and what is peculiar to a seed on a document; the bootstrap over documents of
+the mean over seeds holds the latter too. It is taken out of the former, or it would be counted twice (the
+same correction as in Obuchowski and Rockette 1995, for readers and cases)."""
 
 import dataclasses
 import math
@@ -60,8 +60,8 @@ def interval(samples, level: float = LEVEL):
 def resample_runs(documents: dict, text: dict, resamples: int = RESAMPLES, seed: int = 0) -> dict:
     """{run: samples [resamples]} from {run: [{"bytes", "nats"}, ...]}.
 
-    text: {run: what tells its test text from others'}. Runs of the same text share their draws; a run with fewer
-    than two documents has no entry, since nothing can be said about its spread."""
+    text: {run: what tells its test text from others'}. Runs of the same text share their draws; a run with
+    fewer than two documents has no entry, since nothing can be said about its spread."""
     groups = {}
     for run, rows in documents.items():
         if len(rows) >= 2:
@@ -80,8 +80,8 @@ class Score:
     """Bits per byte of one configuration, a mean over its seeds, and what intervals need.
 
     samples_R: the same mean under R resamples of the documents. seed_variance: variance of one seed about the
-    mean of all possible ones, what is peculiar to documents taken out; freedom: its degrees of freedom, 0 with
-    one seed."""
+    mean of all possible ones, what is peculiar to documents taken out; freedom: its degrees of freedom, 0
+    with one seed."""
 
     mean: float
     samples_R: np.ndarray
@@ -96,8 +96,8 @@ class Score:
 
 
 def score(bpb_S, samples_SxR, documents: int) -> Score:
-    """The Score of S seeds of one configuration, scored on the same documents. seed_variance may come out below
-    0 here; `pool` mends it."""
+    """The Score of S seeds of one configuration, scored on the same documents. seed_variance may come out
+    below 0 here; `pool` mends it."""
     bpb_S, samples_SxR = np.asarray(bpb_S, np.float64), np.asarray(samples_SxR, np.float64)
     seeds = len(bpb_S)
     variance = 0.0
@@ -143,8 +143,8 @@ def score_interval(a: Score, level: float = LEVEL):
 
 
 def difference_interval(a: Score, b: Score, level: float = LEVEL):
-    """(low, high) of a minus b, both scored on the same documents under the same draws. Over documents and seeds
-    where both have several seeds, else over documents alone."""
+    """(low, high) of a minus b, both scored on the same documents under the same draws. Over documents and
+    seeds where both have several seeds, else over documents alone."""
     variances = [(float((a.samples_R - b.samples_R).var(ddof=1)), a.documents - 1)]
     if a.covers_seeds and b.covers_seeds:
         variances += [(s.seed_variance / s.seeds, s.freedom) for s in (a, b)]
@@ -152,9 +152,9 @@ def difference_interval(a: Score, b: Score, level: float = LEVEL):
 
 
 def draws(scores: list, seed: int):
-    """[R, N]: the scores of one pooled series under resampled documents and, where all have several seeds, other
-    seeds: noise of the estimated variance, whose own uncertainty (chi-squared) the budgets share. seed: of that
-    noise; series that are compared take different ones."""
+    """[R, N]: the scores of one pooled series under resampled documents and, where all have several seeds,
+    other seeds: noise of the estimated variance, whose own uncertainty (chi-squared) the budgets share. seed:
+    of that noise; series that are compared take different ones."""
     samples_RxN = np.stack([s.samples_R for s in scores], axis=1)
     if not all(s.covers_seeds for s in scores):
         return samples_RxN

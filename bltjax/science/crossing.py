@@ -1,5 +1,5 @@
-"""Where two curves of bits per byte over training FLOPs meet: as measured, and as fitted. Never outside the range
-that both were measured in."""
+"""Where two curves of bits per byte over training FLOPs meet: as measured, and as fitted. Never outside the
+range that both were measured in."""
 
 import numpy as np
 

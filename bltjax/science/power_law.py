@@ -68,9 +68,9 @@ def power_law(flops, bpb, samples=None) -> dict | None:
     """Fit of bpb = E + A·C^-alpha to one point per budget; None below 3 points.
 
     flops, bpb: [N]. samples: [R, N], the same points under resampled documents and seeds, for the interval of
-    alpha. 3 or 4 points: E = 0 and the fit is a line in log-log, which "note" says; from 5 on all three parameters.
-    Returns {"form", "E", "A", "alpha", "alpha_low", "alpha_high", "points", "low_flops", "high_flops",
-    "largest_residual" (relative), "starts", "starts_agreeing", "note"}."""
+    alpha. 3 or 4 points: E = 0 and the fit is a line in log-log, which "note" says; from 5 on all three
+    parameters. Returns {"form", "E", "A", "alpha", "alpha_low", "alpha_high", "points", "low_flops",
+    "high_flops", "largest_residual" (relative), "starts", "starts_agreeing", "note"}."""
     flops, bpb = np.asarray(flops, np.float64), np.asarray(bpb, np.float64)
     if len(np.unique(flops)) < 3:
         return None

@@ -28,14 +28,15 @@ def plan(experiment) -> list[dict]:
     component), flops_per_byte_paper and _exact (forward), flops_components (of `exact`), steps, batch_bytes,
     context, train_bytes, train_flops (`exact`, useful, entropy model left out), budget_flops, executed_flops
     (padding and masked blocks included), seed, epochs (how often the training text is read; None where only
-    the data say how much there is: data.max_train_bytes is 0), entropy_model {paper, exact: forward FLOPs per byte; params;
-    train_flops}. Bytes are byte slots: the few of them that hold BOS and EOS are counted exactly when the
-    data is read."""
+    the data say how much there is: data.max_train_bytes is 0), entropy_model {paper, exact: forward FLOPs per
+    byte; params; train_flops}. Bytes are byte slots: the few of them that hold BOS and EOS are counted
+    exactly when the data is read."""
     return [_plan(run) for run in getattr(experiment, "runs", experiment)]
 
 
 def plan_each(runs, refused: list) -> tuple[list[dict], list]:
-    """(plans, their runs) of those that can be planned; {"name", "why"} of the others are added to refused."""
+    """(plans, their runs) of those that can be planned; {"name", "why"} of the others are added to
+    refused."""
     plans, kept = [], []
     for run in runs:
         try:
