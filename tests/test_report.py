@@ -142,8 +142,8 @@ def add_run(
             packing_efficiency=dict(bytes=0.97, patches=0.88),
             entropy_model=entropy if family == "blt-entropy" else None,
             **({} if token else dict(flops_components=exact)),
-            **(planned or {}),
-        ),
+        )
+        | (planned or {}),
     )
     steps = np.arange(1, 201)
     noise = np.random.default_rng(7).normal(0, 0.05, 200)
