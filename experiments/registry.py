@@ -5,9 +5,12 @@ An experiment is a Python file with `get_config(arg=None)`, which returns a lock
     claim    one sentence: what the runs are there to show
     figure   the figure or table of the paper that it redraws, or ""
     runs     a tuple of run configs (`bltjax.config.run`), with different names
+    swept    optional: keys such as "train.lr" over which a report takes the best on validation text; whatever
+             else differs between runs of a family at one budget makes another curve (default: `config.SWEPT`)
+    seeds    optional: how many seeds every run has unless --seeds says otherwise (default: 1)
 
 The file's name is the experiment's, and with it the directory of its runs. `NAME:arg` passes arg on, and is a
-directory of its own, `NAME-arg`; every file answers to `runlocal`, its small version for a laptop. """
+directory of its own, `NAME-arg`; every file answers to `runlocal`, its small version for a laptop."""
 
 import contextlib
 import dataclasses
@@ -46,12 +49,22 @@ def names() -> list[str]:
     return sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("__init__", "registry"))
 
 
-def load(name_or_path: str, overrides=(), *, runlocal: bool = False, only: str = "") -> Experiment:
+def load(
+    name_or_path: str,
+    overrides=(),
+    *,
+    runlocal: bool = False,
+    only: str = "",
+    seeds: int | None = None,
+    refused: list | None = None,
+) -> Experiment:
     """The experiment `NAME`, `NAME:arg`, `path/to/file.py` or `path/to/file.py:arg`; runlocal: the same as
     the arg "runlocal".
 
     only: keep the runs whose names contain this text. overrides: `key=value` texts (bltjax.config.parse_set),
-    applied to every run that is kept. Anything wrong: UserError, one line. """
+    applied to every run that is kept. seeds: every run so many times (`with_seeds`); None: as often as the
+    experiment says. refused: a list that takes {"name", "why"} of runs whose config is not valid, which are
+    then left out; None: they are an error. Anything wrong: UserError, one line."""
     target, arg = _parse(str(name_or_path))
     if runlocal:
         if arg not in (None, "runlocal"):
@@ -60,17 +73,60 @@ def load(name_or_path: str, overrides=(), *, runlocal: bool = False, only: str =
     path, module = _module(target)
     declared = _call(path, module, arg)
     name = path.stem if arg is None else f"{path.stem}-{re.sub('[^A-Za-z0-9._+-]+', '-', arg)}"
-    declared_runs = _runs(path, declared)
+    declared_runs = with_seeds(_labelled(path, declared), _seeds(path, declared, seeds))
     kept = tuple(run for run in declared_runs if only in run.name)
     if not kept:
         raise UserError(
             f"no run of {name} has {only!r} in its name; there are"
             f" {', '.join(run.name for run in declared_runs)}"
         )
-    runs = tuple(
-        validate.check(_overridden(run, overrides)) if overrides else _checked(path, run) for run in kept
-    )
+    runs = []
+    for run in kept:
+        try:
+            runs.append(validate.check(_overridden(run, overrides)) if overrides else _checked(path, run))
+        except UserError as error:
+            if refused is None:
+                raise
+            refused.append({"name": run.name, "why": str(error)})
+    runs = tuple(runs)
     return Experiment(name, str(declared.get("claim", "")), str(declared.get("figure", "")), runs, path)
+
+
+def with_seeds(runs, seeds: int) -> tuple[ConfigDict, ...]:
+    """Every run `seeds` times: seeds s, s+1, ... from its own s on, named NAME-seedS. One seed: the runs as
+    they are, with the names they have.
+
+    `seed` draws the weights and nothing else, so that the copies share documents and their order (data.seed),
+    tokenizer and entropy model, whose config stays what it is."""
+    if seeds == 1:
+        return tuple(runs)
+    return tuple(
+        cfg.replace(run, name=f"{run.name}-seed{seed}", seed=seed)
+        for run in runs
+        for seed in range(run.seed, run.seed + seeds)
+    )
+
+
+def _seeds(path: pathlib.Path, declared: ConfigDict, asked: int | None) -> int:
+    where, seeds = ("--seeds", asked) if asked is not None else (f"{path}: seeds", declared.get("seeds", 1))
+    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
+        raise UserError(f"{where} is {seeds!r}; it must be a whole number, 1 or more")
+    return seeds
+
+
+def _labelled(path: pathlib.Path, declared: ConfigDict) -> tuple[ConfigDict, ...]:
+    """The runs, with what the experiment says is swept."""
+    runs = _runs(path, declared)
+    swept = declared.get("swept")
+    if swept is None:
+        return runs
+    known = {key for run in runs for key in cfg.flat(run)}
+    for key in swept if isinstance(swept, (tuple, list)) else [swept]:
+        if not isinstance(swept, (tuple, list)) or key not in known:
+            raise UserError(
+                f'{path}: swept is {swept!r}; it must be a tuple of keys of the runs, as ("train.lr",)'
+            )
+    return tuple(cfg.replace(run, swept=tuple(swept)) for run in runs)
 
 
 def _parse(text: str) -> tuple[str, str | None]:
@@ -183,9 +239,8 @@ def _checked(path: pathlib.Path, run: ConfigDict) -> ConfigDict:
 
 def _overridden(run: ConfigDict, overrides) -> ConfigDict:
     assignments = list(overrides)
-    if len(
-        run.entropy_model
-    ):  # it must never read what the run holds out: an override of the run's documents is the entropy model's too
+    # an entropy model must never read what its run holds out: an override of the run's documents is its too
+    if len(run.entropy_model):
         shared = tuple(f"data.{key}=" for key in cfg.TEXT_KEYS)
         assignments = [f"entropy_model.{a}" for a in assignments if a.startswith(shared)] + assignments
     if any(a.partition("=")[0].strip() == "name" for a in overrides):

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from test_analysis import BUDGETS, law
+from test_report import BUDGETS, law
 
-from bltjax.science import power_law
+from bltjax.science import crossing, power_law
 
 
 def test_two_parameter_fit_recovers_the_exponent_and_says_what_it_is():
@@ -62,20 +62,20 @@ def test_interval_of_the_exponent_holds_the_truth_and_narrows_with_noise(points)
 def test_crossover_is_where_the_laws_meet_and_only_in_range():
     meet = (85 / 60) ** (1 / (0.145 - 0.132))  # about 4.4e11
     a, b = ([law(f, c) for c in BUDGETS] for f in ("blt-entropy", "bpe"))
-    found = power_law.crossover_measured(BUDGETS, a, BUDGETS, b)
+    found = crossing.measured(BUDGETS, a, BUDGETS, b)
     assert found["flops"] == pytest.approx([meet], rel=1e-6)
-    assert power_law.crossover_fits(
+    assert crossing.of_fits(
         power_law.power_law(BUDGETS, a), power_law.power_law(BUDGETS, b)
     ) == pytest.approx([meet], rel=1e-3)
     below = [1e10, 2e10, 4e10]
     assert (
-        power_law.crossover_measured(
+        crossing.measured(
             below, [law("blt-entropy", c) for c in below], below, [law("bpe", c) for c in below]
         )["flops"]
         == []
     )
     assert (
-        power_law.crossover_measured([1e10, 1e11], [3, 2], [2e11, 1e12], [2, 3])["flops"] == []
+        crossing.measured([1e10, 1e11], [3, 2], [2e11, 1e12], [2, 3])["flops"] == []
     )  # no range in common
 
 
@@ -83,8 +83,8 @@ def test_crossover_share_and_interval():
     rng = np.random.default_rng(0)
     a, b = (np.array([law(f, c) for c in BUDGETS]) for f in ("blt-entropy", "bpe"))
     noise = lambda scale: np.exp(rng.normal(0, scale, (500, 3)))
-    found = power_law.crossover_measured(BUDGETS, a, BUDGETS, b, a * noise(1e-3), b * noise(1e-3))
+    found = crossing.measured(BUDGETS, a, BUDGETS, b, a * noise(1e-3), b * noise(1e-3))
     assert found["share"] == 1 and found["low"] < found["flops"][0] < found["high"]
     assert (
-        power_law.crossover_measured(BUDGETS, a, BUDGETS, b, a * noise(0.05), b * noise(0.05))["share"] < 0.9
+        crossing.measured(BUDGETS, a, BUDGETS, b, a * noise(0.05), b * noise(0.05))["share"] < 0.9
     )

@@ -11,7 +11,7 @@ import pytest
 
 from bltjax.config import families
 from bltjax.errors import UserError
-from bltjax.report import findings, page, plot, rows, sections, tables
+from bltjax.report import findings, page, pictures, plot, sections, tables
 from bltjax.report import report as reporting
 from bltjax.report import runs as reading
 from bltjax.science import bootstrap
@@ -52,6 +52,7 @@ def test(bpb: float, seed: int = 0, family_noise: float = 0.004) -> dict:
         "eos_nats": 2.5 * DOCUMENTS,
         "bytes": int(sizes.sum()),
         "documents": documents,
+        "documents_digest": "d" * 12,
         "patch_size": 4.4,
     }
 
@@ -71,8 +72,11 @@ def add_run(
     noise_seed=None,
     finished=True,
     seed=0,
+    digest="d" * 12,
+    changes=None,
+    planned=None,
 ):
-    """One run directory; returns its path."""
+    """One run directory; returns its path. changes: dotted keys of the config; planned: of planned.json."""
     token = family == "bpe"
     bpb = law(family, budget) if bpb is None else bpb
     name = name or f"{family}-{budget:.0e}".replace("+", "")
@@ -84,6 +88,26 @@ def add_run(
         if token
         else dict(kind="blt", vocab=260, local=dict(width=64))
     )
+    config = dict(
+        name=name,
+        family=family,
+        size="",
+        seed=seed,
+        budget_flops=budget,
+        model=model,
+        data=dict(context=512, rows=8),
+        patching=dict(scheme="none" if token else family[4:], size=1.0 if token else 4.5),
+        tokenizer=(
+            dict(kind="trained", vocab=vocab, bytes_per_token=3.2) if token else dict(kind="none", vocab=0)
+        ),
+        train=dict(lr=lr),
+    )
+    for key, value in (changes or {}).items():
+        *sections_, last = key.split(".")
+        node = config
+        for part in sections_:
+            node = node.setdefault(part, {})
+        node[last] = value
     write(
         path / "config.json",
         {
@@ -94,22 +118,7 @@ def add_run(
             "platform": "cpu",
             "data_fingerprint": "abc",
             "created": "2026-01-01T00:00:00Z",
-            "config": dict(
-                name=name,
-                family=family,
-                size="",
-                seed=seed,
-                budget_flops=budget,
-                model=model,
-                data=dict(context=512, rows=8),
-                patching=dict(scheme="none" if token else family[4:], size=1.0 if token else 4.5),
-                tokenizer=(
-                    dict(kind="trained", vocab=vocab, bytes_per_token=3.2)
-                    if token
-                    else dict(kind="none", vocab=0)
-                ),
-                train=dict(lr=lr),
-            ),
+            "config": config,
         },
     )
     entropy = dict(
@@ -134,7 +143,8 @@ def add_run(
             packing_efficiency=dict(bytes=0.97, patches=0.88),
             entropy_model=entropy if family == "blt-entropy" else None,
             **({} if token else dict(flops_components=exact)),
-        ),
+        )
+        | (planned or {}),
     )
     steps = np.arange(1, 201)
     noise = np.random.default_rng(7).normal(0, 0.05, 200)
@@ -158,6 +168,7 @@ def add_run(
         )
         if documents is not None:
             scored["documents"] = documents
+        scored["documents_digest"] = digest
         write(
             path / "eval.json",
             {
@@ -179,6 +190,12 @@ def experiment(root, families=("bpe", "blt-entropy", "blt-space")) -> pathlib.Pa
         for budget in BUDGETS:
             add_run(root, family, budget)
     return pathlib.Path(root)
+
+
+def analysed(root) -> dict:
+    """The numbers of a report, nothing drawn."""
+    root = pathlib.Path(root)
+    return reporting.analyse(root, reading.read_experiment(root))
 
 
 @pytest.fixture(scope="module")
@@ -223,8 +240,8 @@ def test_interval_covers_about_as_often_as_it_says():
 
 def test_pairing_reduces_the_variance_of_a_difference():
     a, b = test(2.0, 1)["documents"], test(1.98, 2)["documents"]
-    samples = bootstrap.resample_runs({"a": a, "b": b})
-    alone = bootstrap.resample_runs({"b": b}, seed=1)["b"]
+    samples = bootstrap.resample_runs({"a": a, "b": b}, {"a": "same", "b": "same"})
+    alone = bootstrap.resample_runs({"b": b}, {"b": "same"}, seed=1)["b"]
     assert np.std(samples["a"] - samples["b"]) < 0.1 * np.std(samples["a"] - alone)
     low, high = bootstrap.interval(samples["a"] - samples["b"])
     assert low < 0.02 < high
@@ -233,11 +250,24 @@ def test_pairing_reduces_the_variance_of_a_difference():
 def test_documents_that_differ_or_are_too_few_are_not_paired(tmp_path):
     experiment(tmp_path, ("bpe", "blt-space"))
     other = test(2.0)["documents"][:-1]
-    add_run(tmp_path, "blt-space", 3e11, documents=other)
-    add_run(tmp_path, "blt-space", 1e12, documents=other[:1])
-    pairs = {p["budget_flops"]: p for p in reporting.report(tmp_path)["pairs"]}
+    add_run(tmp_path, "blt-space", 3e11, documents=other, digest="other")
+    for family in ("bpe", "blt-space"):
+        add_run(tmp_path, family, 1e12, documents=other[:1])
+    pairs = {p["budget_flops"]: p for p in analysed(tmp_path)["pairs"]}
     assert pairs[1e11]["low"] is not None and pairs[3e11]["note"] == "test documents differ"
-    assert pairs[1e12]["low"] is None and not pairs[1e12]["excludes_zero"]
+    assert pairs[1e12]["note"] == "fewer than two test documents" and not pairs[1e12]["excludes_zero"]
+
+
+def test_equal_byte_counts_are_not_equal_documents(tmp_path):
+    experiment(tmp_path, ("bpe", "blt-space"))
+    add_run(tmp_path, "blt-space", 3e11, digest="another text of the same sizes")
+    add_run(tmp_path, "blt-space", 1e12, digest=None)
+    result = analysed(tmp_path)
+    pairs = {p["budget_flops"]: p for p in result["pairs"]}
+    assert pairs[3e11]["low"] is None and pairs[3e11]["note"] == "test documents differ"
+    assert pairs[1e12]["low"] is None and "documents_digest" in pairs[1e12]["note"]
+    assert result["fits"]["bpe"]["alpha_low"] is not None and result["fits"]["blt-space"]["alpha_low"] is None
+    assert result["crossovers"][0]["share"] is None
 
 
 # Choice and sweeps
@@ -247,7 +277,7 @@ def test_choice_is_by_validation_text_and_never_by_test(tmp_path):
     add_run(tmp_path, "bpe", 1e11, lr=1e-3, bpb=2.0, validation=2.2, name="a")
     add_run(tmp_path, "bpe", 1e11, lr=2e-3, bpb=2.1, validation=2.1, name="b")
     add_run(tmp_path, "bpe", 1e11, lr=4e-3, bpb=1.9, validation=2.3, name="c")
-    result = reporting.report(tmp_path)
+    result = analysed(tmp_path)
     assert [r["name"] for r in result["runs"]] == ["b"] and len(result["all_runs"]) == 3
     assert {r["name"]: r["chosen"] for r in result["all_runs"]} == {"a": False, "b": True, "c": False}
 
@@ -277,7 +307,7 @@ def test_a_vocabulary_sweep_at_two_learning_rates_is_not_mixed(tmp_path):
                 validation=2 + abs(math.log2(vocab) - 10) / 10 + lr,
                 name=f"v{vocab}-{lr}",
             )
-    found = [s for s in reporting.report(tmp_path)["sweeps"] if s["key"] == "tokenizer.vocab"]
+    found = [s for s in analysed(tmp_path)["sweeps"] if s["key"] == "tokenizer.vocab"]
     assert len(found) == 2 and all(s["chosen"] == 1024 and not s["edge"] for s in found)
     assert sorted(s["fixed"]["train.lr"] for s in found) == [1e-3, 2e-3]
 
@@ -400,26 +430,53 @@ def test_the_same_directories_give_the_same_files(reported, tmp_path):
 
 
 def test_headline_follows_the_numbers(tmp_path):
-    for budget in BUDGETS:
-        add_run(tmp_path, "bpe", budget, bpb=law("bpe", budget), noise_seed=1)
-        add_run(tmp_path, "blt-space", budget, bpb=law("bpe", budget) * 1.05, noise_seed=2, share=0.8)
-    result = reporting.report(tmp_path)
-    assert result["headline"].startswith("bpe has the lowest test bits per byte at all 3 budgets")
-    assert "excludes 0" in result["headline"]
+    def runs(factor, share):
+        for budget in BUDGETS:
+            for seed in range(3):
+                moved = (seed - 1) * 1e-3
+                for family, bpb, own in (("bpe", 1.0, 1), ("blt-space", factor, 2)):
+                    add_run(
+                        tmp_path,
+                        family,
+                        budget,
+                        bpb=law("bpe", budget) * (bpb + moved),
+                        name=f"{family}-{budget:.0e}-seed{seed}".replace("+", ""),
+                        noise_seed=own,
+                        share=share,
+                        seed=seed,
+                    )
+        return analysed(tmp_path)
+
+    result = runs(1.05, 0.8)
+    assert result["headline"].startswith("bpe has the lowest mean test bits per byte at all 3 budgets")
+    assert "documents and seeds, excludes 0 at each" in result["headline"]
     assert any("take most of the FLOPs" in line and "80%" in line for line in result["caveats"])
-    assert any("One seed is one seed" in line for line in result["caveats"])
-    for budget in BUDGETS:  # the same means, too close to tell
-        add_run(tmp_path, "blt-space", budget, bpb=law("bpe", budget) * 1.00005, noise_seed=2, share=0.3)
-    result = reporting.report(tmp_path)
+    assert any("means over 3 seeds" in line for line in result["caveats"])
+    result = runs(1.00005, 0.3)  # the same means, too close to tell
     assert "includes 0" in result["headline"] and "excludes 0" not in result["headline"]
     assert not any("take most of the FLOPs" in line for line in result["caveats"])
 
 
+def test_one_seed_names_no_winner(reported):
+    result, root = reported
+    page = (root / "report" / "report.md").read_text()
+    captions = [figure.caption for figure in pictures.draw(result, reading.read_experiment(root)).values()]
+    for text in (result["headline"], *result["findings"], *captions):
+        assert not re.search(r"excludes|includes|lowest|better|winn|ahead|beat", text), text
+    assert "excludes 0" not in page and "includes 0" not in page
+    assert "Seeds are missing" in result["headline"]
+    assert all(p["covers"].startswith("of these documents only") for p in result["pairs"])
+    assert all(f["covers"].startswith("of these documents only") for f in result["fits"].values())
+    assert all(c["covers"].startswith("of these documents only") for c in result["crossovers"])
+    assert all(r["interval_covers"].startswith("of these documents only") for r in result["runs"])
+    assert any("One seed is one seed" in line for line in result["caveats"])
+
+
 def test_headline_without_anything_to_compare_claims_nothing(tmp_path):
     add_run(tmp_path, "blt-space", 1e11)
-    assert "Nothing to compare yet" in reporting.report(tmp_path)["headline"]
+    assert "Nothing to compare yet" in analysed(tmp_path)["headline"]
     add_run(tmp_path, "blt-strided", 1e11)
-    result = reporting.report(tmp_path)
+    result = analysed(tmp_path)
     assert "No bpe run has finished" in result["headline"] and result["pairs"] == [] and result["fits"] == {}
 
 
@@ -429,7 +486,7 @@ def test_bits_that_rise_with_budget_and_unequal_conditions_are_said(tmp_path):
     record = json.loads((path / "config.json").read_text())
     write(path / "config.json", {**record, "data_fingerprint": "other"})
     write(path / "done.json", dict(realized_flops=1.05e12))
-    result = reporting.report(tmp_path)
+    result = analysed(tmp_path)
     assert any("do not fall everywhere: bpe from 3×10¹¹ to 10¹²" in line for line in result["findings"])
     assert any("data_fingerprint" in line for line in result["warnings"]) and any(
         "+5.00%" in line for line in result["warnings"]
@@ -441,7 +498,7 @@ def test_score_that_its_documents_contradict_is_flagged(tmp_path):
     scored = json.loads((path / "eval.json").read_text())
     scored["test"]["bpb"] *= 0.9
     write(path / "eval.json", scored)
-    assert any("its documents sum to" in line for line in reporting.report(tmp_path)["warnings"])
+    assert any("its documents sum to" in line for line in analysed(tmp_path)["warnings"])
 
 
 def test_missing_optional_fields_leave_gaps_not_errors(tmp_path):
@@ -450,7 +507,7 @@ def test_missing_optional_fields_leave_gaps_not_errors(tmp_path):
     write(path / "eval.json", {"test": {"bpb": 2.0}})
     write(path / "done.json", {"finished": "now"})
     (path / "metrics.jsonl").unlink()
-    (row,) = reporting.report(tmp_path)["all_runs"]
+    (row,) = analysed(tmp_path)["all_runs"]
     assert row["bpb"] == 2.0 and row["bpb_low"] is None and row["realized_flops"] is None
 
 
@@ -499,7 +556,7 @@ def test_run_whose_score_is_not_finite_has_failed(tmp_path):
     add_run(tmp_path, "bpe", 1e11)
     path = add_run(tmp_path, "blt-space", 1e11)
     (path / "eval.json").write_text('{"test": {"bpb": NaN}}')
-    (failed,) = reporting.report(tmp_path)["unfinished"]
+    (failed,) = analysed(tmp_path)["unfinished"]
     assert failed["state"] == "failed" and "not a finite number" in failed["reason"]
 
 
@@ -535,10 +592,10 @@ def test_numbers_as_text():
 
 
 def test_analysis_stands_apart():
-    """It imports nothing of the package but itself and the exception."""
+    """It imports nothing of the package but itself, the science and the exception."""
     for path in pathlib.Path(reporting.__file__).parent.glob("*.py"):
         for module in re.findall(r"^\s*(?:from|import)\s+(bltjax[\w.]*)", path.read_text(), re.M):
-            assert module.startswith("bltjax.report") or module == "bltjax.errors", (path.name, module)
+            assert re.match(r"bltjax\.(report|science|errors)\b", module), (path.name, module)
 
 
 def test_markdown_has_the_same_sections_as_the_data(reported):

@@ -27,6 +27,13 @@ def add(verbs) -> None:
             "--runlocal", action="store_true", help="the experiment's small version, for a laptop"
         )
         sub.add_argument("--only", default="", metavar="TEXT", help="only runs whose name contains TEXT")
+        if name != "compile":  # weights of another seed compile to the same program
+            sub.add_argument(
+                "--seeds",
+                type=int,
+                metavar="N",
+                help="every run N times, its weights drawn by N seeds (default: as the experiment says)",
+            )
         sub.add_argument(
             "--root",
             type=pathlib.Path,
@@ -101,21 +108,33 @@ def add(verbs) -> None:
     sub.add_argument("--out", type=pathlib.Path, help="where to write (default: ROOT/EXPERIMENT/report)")
 
 
-def chosen(args):
-    """(experiment, the runs that --only keeps)."""
+def chosen(args, refused: list | None = None):
+    """(experiment, the runs that --only keeps). refused: as in `registry.load`."""
     from bltjax.experiments import registry
 
-    experiment = registry.load(args.experiment, args.set, runlocal=args.runlocal, only=args.only)
+    experiment = registry.load(
+        args.experiment,
+        args.set,
+        runlocal=args.runlocal,
+        only=args.only,
+        seeds=getattr(args, "seeds", None),
+        refused=refused,
+    )
     return experiment, experiment.runs
 
 
 def plan(args) -> int:
+    """Runs that cannot be planned get a line each and do not hide the others; the exit status is then 2."""
     from bltjax.compile import chips
     from bltjax.sweep import plan as planning
 
     topology = chips.topology(args.topology) if args.topology else None
-    experiment, runs = chosen(args)
-    plans = planning.plan(runs)
+    refused = []
+    experiment, runs = chosen(args, refused)
+    plans, runs = planning.plan_each(runs, refused)
+    if not plans:
+        rest = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        raise UserError(refused[0]["why"] + rest)
     rate = planning.machine_flops()
     for p in plans:
         p["seconds_here"] = planning.seconds(p, rate)
@@ -125,12 +144,15 @@ def plan(args) -> int:
         for p, config in zip(plans, runs):
             p["on"] = compile_table.estimated(config, topology, p["steps"])
     if args.json:
-        print(json.dumps({"experiment": experiment.name, "machine_flops": rate, "runs": plans}))
+        found = {"experiment": experiment.name, "machine_flops": rate, "runs": plans, "refused": refused}
+        print(json.dumps(found))
     else:
         print(planning.text_table(plans))
         if args.topology:
             print("\n" + compile_table.estimates_table(plans))
-    return 0
+    for one in refused:
+        print(f"bltjax: refused {one['name']}: {' '.join(one['why'].split())}", file=sys.stderr)
+    return 2 if refused else 0
 
 
 def compile_(args) -> int:
@@ -184,5 +206,16 @@ def report(args) -> int:
     experiment, _ = chosen(args)
     directory = args.root / experiment.name
     result = reporting.report(directory, args.out or directory / "report")
-    print(json.dumps(result, allow_nan=False) if args.json else reporting.text(result))
+    say(json.dumps(result, allow_nan=False) if args.json else reporting.text(result))
     return 0
+
+
+def say(text: str) -> None:
+    """Prints text also where the terminal's encoding has not all of its signs."""
+    from bltjax.report import tables
+
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        text = tables.in_ascii(text)
+    print(text)

@@ -10,8 +10,10 @@ Legend of dimensions, used in names such as `x_BxTxD`:
 from bltjax.config.families import Family, family
 from bltjax.config.presets import PRESETS, blt_model, ffn_width, transformer
 from bltjax.config.schema import (
+    LABELS,
     SCHEMA_VERSION,
     SCHEMES,
+    SWEPT,
     TEXT_KEYS,
     completed,
     data,
@@ -32,10 +34,12 @@ from bltjax.config.sizes import SIZES, Size, sized_blt
 
 __all__ = [
     "Family",
+    "LABELS",
     "PRESETS",
     "SCHEMA_VERSION",
     "SCHEMES",
     "SIZES",
+    "SWEPT",
     "Size",
     "TEXT_KEYS",
     "blt_model",

@@ -27,6 +27,11 @@ RENAMED = {
     "together": "packing_buffer",
 }
 
+# What a family is tuned in unless an experiment says otherwise: of runs at one budget that differ in these
+# alone, a report shows the best on validation text. What else differs is another curve (report/series.py).
+SWEPT = ("train.lr", "tokenizer.vocab", "model.ngrams.rows")
+LABELS = {"series": "", "swept": SWEPT}  # keys of a run that change what is said of it, not what it computes
+
 SCHEMES = ("strided", "space", "entropy", "monotonic", "both", "bpe", "random", "none")
 
 
@@ -176,9 +181,13 @@ def run(
     budget_flops: float = 0.0,
     size: str = "",
     seed: int = 0,
+    series: str = "",
+    swept: tuple = SWEPT,
 ) -> ConfigDict:
     """One whole run. entropy_model: the run that trains the entropy model (family `entropy-model`), for
-    schemes that need entropies."""
+    schemes that need entropies. seed: draws the weights. series: the curve of a report that the run belongs
+    to, within its family; "": a report finds out. swept: keys over which a report takes the best on
+    validation text."""
     config = ConfigDict(
         dict(
             schema_version=SCHEMA_VERSION,
@@ -186,6 +195,8 @@ def run(
             family=family,
             size=size,
             seed=seed,
+            series=series,
+            swept=tuple(swept),
             budget_flops=float(
                 budget_flops
             ),  # `exact` useful training FLOPs, entropy model left out; 0: train.steps decides
@@ -334,6 +345,7 @@ def completed(config: ConfigDict) -> ConfigDict:
         values,
         {name: section.to_dict() for name, section in sections.items() if isinstance(values.get(name), dict)},
     )
+    values = {**LABELS, **values}
     if values.get("entropy_model"):
         values["entropy_model"] = completed(config.entropy_model).to_dict()
     return ConfigDict(values).lock()

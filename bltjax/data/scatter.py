@@ -9,7 +9,7 @@ import os
 import pathlib
 import shutil
 
-from bltjax.data import buckets, corpus, sources
+from bltjax.data import buckets, sources
 from bltjax.errors import UserError
 from bltjax.storage import rundir
 

@@ -1,8 +1,12 @@
 """What the numbers say, in plain words, and what they do not. Every sentence follows from the rows; none goes
 beyond them."""
 
+from bltjax.report.compare import by_series, reference_of
 from bltjax.report.rows import REFERENCE, budget_key
+from bltjax.report.series import order
 from bltjax.report.tables import short_flops
+
+MANY_EPOCHS = 4  # beyond, repeated text is worth less than new text (Muennighoff et al. 2023)
 
 
 def signed(value: float, digits: int = 3) -> str:
@@ -19,78 +23,94 @@ def listed(words) -> str:
 
 
 def winners(chosen: list, pairs: list) -> list:
-    """One entry per budget: {"budget_flops", "best", "rival", "pair" (best minus rival or None), "clear",
-    "alone"}.
+    """One entry per budget: {"budget_flops", "here" (rows, lowest first), "best", "rival", "pair" (of best
+    and rival, or None), "seeded" (all rows here have several seeds), "clear", "alone"}.
 
-    The rival is bpe, or where bpe is best the next family. clear: the interval of the paired difference
-    excludes 0. """
+    The rival is the reference series, or where that is best the next series. clear: the interval of the
+    difference covers seeds and excludes 0."""
+    against = reference_of(chosen)
     found = []
     for budget in sorted({budget_key(r) for r in chosen}):
         here = sorted((r for r in chosen if budget_key(r) == budget), key=lambda r: (r["bpb"], r["name"]))
-        best, others = here[0], {r["family"]: r for r in here[1:]}
-        rival = others.get(REFERENCE) or (here[1] if best["family"] == REFERENCE and others else None)
+        best, others = here[0], {r["series"]: r for r in here[1:]}
+        rival = others.get(against) or (here[1] if best["series"] == against and others else None)
         pair = None
         if rival:
-            other = best if best["family"] != REFERENCE else rival
-            pair = next(
-                (p for p in pairs if p["budget_flops"] == budget and p["family"] == other["family"]), None
-            )
+            other = (best if best["series"] != against else rival)["series"]
+            pair = next((p for p in pairs if (p["budget_flops"], p["series"]) == (budget, other)), None)
         found.append(
             dict(
                 budget_flops=budget,
+                here=here,
                 best=best,
                 rival=rival,
                 pair=pair,
-                clear=bool(pair and pair["excludes_zero"]),
+                seeded=all(r["seeds"] > 1 for r in here),
+                clear=bool(pair and pair["covers_seeds"] and pair["excludes_zero"]),
                 alone=not others,
             )
         )
     return found
 
 
+def scores(rows: list) -> str:
+    return ", ".join(f"{r['series']} {r['bpb']:.3f}" for r in rows)
+
+
 def headline(chosen: list, pairs: list) -> str:
-    """One sentence: which family is best at which budgets, and at how many of them beyond the interval."""
+    """One sentence. With several seeds: which series is lowest at which budgets, and at how many of them
+    beyond the interval. With one seed anywhere: what was measured, and that seeds are missing; nothing of a
+    difference."""
     won = winners(chosen, pairs)
     compared = [w for w in won if not w["alone"]]
     if not compared:
         return (
-            "Nothing to compare yet: no budget has runs of two families"
-            f" ({listed(sorted({r['family'] for r in chosen}))} finished)."
+            "Nothing to compare yet: no budget has runs of two series"
+            f" ({listed(sorted({r['series'] for r in chosen}))} finished)."
         )
-    if not any(r["family"] == REFERENCE for r in chosen):
-        best = "; ".join(f"{w['best']['family']} at {short_flops(w['budget_flops'])}" for w in compared)
+    against = reference_of(chosen)
+    if not all(w["seeded"] for w in compared):
+        largest = compared[-1]
+        rest = f" ({len(compared) - 1} smaller budgets below)" if len(compared) > 1 else ""
         return (
-            f"Lowest test bits per byte: {best}. No {REFERENCE} run has finished, so nothing is said"
+            f"Test bits per byte measured at {short_flops(largest['budget_flops'])} FLOPs: "
+            f"{scores(sorted(largest['here'], key=order))}{rest}. {MISSING}"
+            + ("" if against else f" No {REFERENCE} run has finished.")
+        )
+    if against is None:
+        lowest = "; ".join(f"{w['best']['series']} at {short_flops(w['budget_flops'])}" for w in compared)
+        return (
+            f"Lowest mean test bits per byte: {lowest}. No {REFERENCE} run has finished, so nothing is said"
             " against it."
         )
     parts = []
-    for family in dict.fromkeys(w["best"]["family"] for w in compared):
-        mine = [w for w in compared if w["best"]["family"] == family]
+    for series in dict.fromkeys(w["best"]["series"] for w in compared):
+        mine = [w for w in compared if w["best"]["series"] == series]
         where = (
             f"at all {len(mine)} budgets"
             if len(mine) == len(compared) > 1
             else "at " + listed(short_flops(w["budget_flops"]) for w in mine) + " FLOPs"
         )
-        judged = [w for w in mine if w["pair"] and w["pair"]["low"] is not None]
-        clear = sum(w["clear"] for w in judged)
-        rival = "the next family" if family == REFERENCE else REFERENCE
-        if not judged:
-            sure = "no interval of the difference could be formed"
-        elif clear == len(judged):
-            sure = f"the interval of the paired difference to {rival} excludes 0" + (
-                " at each" if len(mine) > 1 else ""
-            )
-        elif clear:
-            sure = (
-                f"the interval of the paired difference to {rival} excludes 0 at "
-                f"{listed(short_flops(w['budget_flops']) for w in judged if w['clear'])} only"
-            )
-        else:
-            sure = (
-                f"but the interval of the paired difference to {rival} includes 0, so no difference is shown"
-            )
-        parts.append(f"{family} has the lowest test bits per byte {where} ({sure})")
+        rival = "the next series" if series == against else against
+        parts.append(f"{series} has the lowest mean test bits per byte {where} ({surely(mine, rival)})")
     return "; ".join(parts) + "."
+
+
+MISSING = "Seeds are missing (--seeds 3), and single runs do not rank series."
+
+
+def surely(won: list, rival: str) -> str:
+    """At which budgets the interval of the difference excludes 0, in words."""
+    judged = [w for w in won if w["pair"] and w["pair"]["low"] is not None]
+    clear = [w for w in judged if w["clear"]]
+    what = f"the interval of the difference to {rival}, over documents and seeds,"
+    if not judged:
+        return "no interval of the difference could be formed"
+    if len(clear) == len(judged):
+        return f"{what} excludes 0" + (" at each" if len(won) > 1 else "")
+    if clear:
+        return f"{what} excludes 0 at {listed(short_flops(w['budget_flops']) for w in clear)} only"
+    return f"but {what} includes 0, so no difference is shown"
 
 
 def at_each_budget(chosen: list, pairs: list) -> list:
@@ -98,35 +118,37 @@ def at_each_budget(chosen: list, pairs: list) -> list:
     lines = []
     for w in winners(chosen, pairs):
         best, rival, pair = w["best"], w["rival"], w["pair"]
-        text = f"At {short_flops(w['budget_flops'])} FLOPs: {best['family']} {best['bpb']:.3f}"
+        text = f"At {short_flops(w['budget_flops'])} FLOPs: {best['series']} {best['bpb']:.3f}"
         if w["alone"]:
-            lines.append(text + ", the only family that has finished here.")
+            lines.append(text + ", the only series that has finished here.")
         elif not rival:
-            lines.append(text + f", the lowest; no {REFERENCE} run has finished here.")
+            others = f", {scores(w['here'][1:])}" if w["here"][1:] else ""
+            lines.append(text + f"{others}; no {REFERENCE} run has finished here.")
         elif not pair or pair["low"] is None:
             lines.append(
-                text
-                + f", {rival['family']} {rival['bpb']:.3f}; no interval"
+                text + f", {rival['series']} {rival['bpb']:.3f}; no interval"
                 f" ({pair['note'] if pair else 'not paired'})."
             )
         else:
-            sign = 1 if pair["family"] == best["family"] else -1
+            sign = 1 if pair["series"] == best["series"] else -1
             low, high = sorted((sign * pair["low"], sign * pair["high"]))
-            verdict = "excludes 0" if w["clear"] else "includes 0: these documents do not tell the two apart"
+            if not pair["covers_seeds"]:
+                verdict = "of these documents only, seeds are missing"
+            elif w["clear"]:
+                verdict = "over documents and seeds, which excludes 0"
+            else:
+                verdict = "over documents and seeds, which includes 0: these runs do not tell the two apart"
             lines.append(
                 text
-                + f", {rival['family']} {rival['bpb']:.3f}; paired difference"
-                f" {signed(sign * pair['difference'])} (95% interval {span(low, high)}), which {verdict}."
+                + f", {rival['series']} {rival['bpb']:.3f}; difference {signed(sign * pair['difference'])}"
+                f" (95% interval {span(low, high)} {verdict})."
             )
     return lines
 
 
 def with_budget(chosen: list) -> str:
-    """Whether bits per byte fall from each budget to the next in every family."""
-    families = {}
-    for r in sorted(chosen, key=budget_key):
-        families.setdefault(r["family"], []).append(r)
-    long = {f: rs for f, rs in families.items() if len(rs) > 1}
+    """Whether bits per byte fall from each budget to the next in every series."""
+    long = {s: rs for s, rs in by_series(sorted(chosen, key=budget_key)).items() if len(rs) > 1}
     if not long:
         return ""
     rising = [
@@ -136,14 +158,15 @@ def with_budget(chosen: list) -> str:
         if b["bpb"] >= a["bpb"]
     ]
     return (
-        "Test bits per byte fall from each budget to the next in every family."
+        "Test bits per byte fall from each budget to the next in every series."
         if not rising
         else f"Test bits per byte do not fall everywhere: {listed(rising)}."
     )
 
 
 def crossings(crossovers: list) -> list:
-    """A sentence per family that meets bpe inside the measured range, and one for those that do not."""
+    """A sentence per series whose curve meets the reference's inside the measured range, and one for those
+    that do not."""
     lines = []
     for c in crossovers:
         if c["measured"]:
@@ -151,21 +174,42 @@ def crossings(crossovers: list) -> list:
             if c["share"] is None:
                 sure = "no resampling"
             elif c["low"] is None:
-                sure = f"in {c['share']:.0%} of resamples"
+                sure = f"in {c['share']:.0%} of resamples {c['covers']}"
             else:
                 sure = (
                     f"in {c['share']:.0%} of resamples they meet in range, 95% of those from"
-                    f" {rounded(c['low'])} to {rounded(c['high'])}"
+                    f" {rounded(c['low'])} to {rounded(c['high'])}: {c['covers']}"
                 )
             lines.append(
-                f"The measured curves of {c['family']} and {REFERENCE} meet near {at} FLOPs ({sure})."
+                f"The measured curves of {c['series']} and {c['against']} meet near {at} FLOPs ({sure})."
             )
-    apart = [c["family"] for c in crossovers if not c["measured"]]
+    apart = [c["series"] for c in crossovers if not c["measured"]]
     if apart:
         lines.append(
-            f"No crossover with {REFERENCE} in the measured range: {listed(apart)}. Nothing is said beyond"
-            " that range."
+            f"No crossing with {crossovers[0]['against']} in the measured range: {listed(apart)}."
+            " Nothing is said beyond that range."
         )
+    return lines
+
+
+def epochs(chosen: list) -> list:
+    """A sentence where a run reads its training text more than 4 times, and where series at one budget differ
+    in that by more than a fifth."""
+    lines = []
+    many = [f"{r['name']} ({r['epochs']:.1f})" for r in chosen if (r["epochs"] or 0) > MANY_EPOCHS]
+    if many:
+        lines.append(
+            f"More than {MANY_EPOCHS} epochs over the training text: {listed(many)}."
+            " Repeated text teaches less than new text."
+        )
+    for budget in sorted({budget_key(r) for r in chosen}):
+        read = {r["name"]: r["epochs"] for r in chosen if r["epochs"] and budget_key(r) == budget}
+        if read and max(read.values()) > 1.2 * min(read.values()):
+            low, high = min(read, key=read.get), max(read, key=read.get)
+            lines.append(
+                f"Epochs at {short_flops(budget)} FLOPs differ by more than a fifth: {read[low]:.2f} ({low})"
+                f" to {read[high]:.2f} ({high})."
+            )
     return lines
 
 
@@ -173,35 +217,33 @@ def rounded(value: float) -> str:
     return short_flops(float(f"{value:.2g}"))
 
 
-def caveats(chosen: list, rows: list, pairs: list) -> list:
+def caveats(chosen: list, pairs: list) -> list:
     """What the reader must keep in mind, as far as it applies here."""
-    lines = []
-    seeds = sorted({str(r["seed"]) for r in rows})
-    per_group = max(
-        len({str(r["seed"]) for r in rows if (r["family"], budget_key(r)) == (c["family"], budget_key(c))})
-        for c in chosen
-    )
-    if per_group == 1:
-        lines.append(
-            f"One seed is one seed: every point is a single run (seed {listed(seeds)}). The intervals say how"
-            " much the choice of test documents matters; how much another seed would move a point they do"
-            " not say."
-        )
+    counts = sorted({r["seeds"] for r in chosen})
+    if counts == [1]:
+        seeds = listed(sorted({str(r["seed"]) for r in chosen}))
+        lines = [
+            f"One seed is one seed: every point is a single run (seed {seeds}). The intervals, those of fits"
+            " and crossings too, are of these documents only: they say how much the choice of test documents"
+            " matters. How much another seed would move a point they do not say."
+        ]
     else:
-        lines.append(
-            f"Up to {per_group} seeds per family and budget; each point is the run that is best on validation"
-            " text, not a mean. The intervals are over test documents, not over seeds."
-        )
-    documents = sorted({r["test_documents"] for r in chosen})
-    if documents[0] < 20:
-        lines.append(f"Only {documents[0]} test documents: a bootstrap over so few understates the spread.")
+        lines = [
+            f"Points are means over {listed(map(str, counts))} seeds, never the best seed. Intervals are over"
+            " documents and seeds; the variance of seeds, relative to the score, is pooled over a series'"
+            " budgets."
+        ]
+        if counts[0] == 1:
+            lines.append("Where a run of one seed takes part, the interval is of these documents only.")
+    documents = min(r["test_documents"] for r in chosen)
+    if documents < 20:
+        lines.append(f"Only {documents} test documents: an interval over so few understates the spread.")
     if len(pairs) > 1:
-        lines.append(f"{len(pairs)} paired intervals of 95% each, not corrected for being many.")
+        lines.append(f"{len(pairs)} intervals of differences, 95% each, not corrected for being many.")
     if any(r["upper_bound"] for r in chosen):
         lines.append(
             f"{REFERENCE}'s bits per byte is an upper bound: it scores one tokenization out of all that spell"
-            " the same bytes. Where a byte family is ahead, the true gap may be smaller by what the others"
-            " would add."
+            " the same bytes. Its true figure may be lower by what the others would add."
         )
     if any(w["best"]["family"] == REFERENCE for w in winners(chosen, pairs) if not w["alone"]):
         lines.append(local_modules(chosen))
@@ -209,16 +251,16 @@ def caveats(chosen: list, rows: list, pairs: list) -> list:
 
 
 def local_modules(chosen: list) -> str:
-    """Why bpe may win here: what share of a byte family's FLOPs its local modules take, if the run
-    directories say."""
+    """Why bpe's figure may be lower here: what share of a byte family's FLOPs its local modules take, if the
+    run directories say."""
     shares = {}
     for r in chosen:
         if r["local_share"] is not None:
             shares.setdefault(r["family"], []).append(r["local_share"])
     if not shares:
         return (
-            f"{REFERENCE} winning here says little about large scale: in small byte models the local modules"
-            " take much of the FLOPs (these run directories do not record the share)."
+            f"{REFERENCE}'s lower figure says little about large scale: in small byte models the local"
+            " modules take much of the FLOPs (these run directories do not record the share)."
         )
     parts = [f"{family} {ranged(values)}" for family, values in shares.items()]
     most = min(min(values) for values in shares.values()) > 0.5
@@ -234,35 +276,3 @@ def local_modules(chosen: list) -> str:
 def ranged(values) -> str:
     low, high = f"{min(values):.0%}", f"{max(values):.0%}"
     return low if low == high else f"{low} to {high}"
-
-
-def unequal(runs: list, rows: list) -> list:
-    """Conditions that should be equal in one sweep and are not (docs/contracts.md), a line each; and budgets
-    missed by more than 1%."""
-    lines = []
-    checks = {
-        "training and test text (data_fingerprint)": lambda r: r.record.get("data_fingerprint"),
-        "bytes of context": lambda r: r.setting("data.context"),
-        "cores": lambda r: r.record.get("cores"),
-        "platform": lambda r: r.record.get("platform"),
-    }
-    for what, read in checks.items():
-        values = sorted({str(read(r)) for r in runs if read(r) is not None})
-        if len(values) > 1:
-            lines.append(f"Not the same in all runs: {what}: {listed(values)}.")
-    for budget in sorted({budget_key(r) for r in rows}):
-        batches = {
-            r["name"]: r["bytes_per_batch"] for r in rows if r["bytes_per_batch"] and budget_key(r) == budget
-        }
-        if batches and max(batches.values()) > 1.02 * min(batches.values()):
-            low, high = min(batches, key=batches.get), max(batches, key=batches.get)
-            lines.append(
-                f"Bytes per batch at {short_flops(budget)} FLOPs differ by more than 2%: {batches[low]:,.0f}"
-                f" ({low}) to {batches[high]:,.0f} ({high})."
-            )
-    off = [
-        f"{r['name']} {r['deviation_percent']:+.2f}%" for r in rows if abs(r["deviation_percent"] or 0) > 1
-    ]
-    if off:
-        lines.append(f"More than 1% off their budget: {listed(off)}.")
-    return lines

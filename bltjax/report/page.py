@@ -7,6 +7,7 @@ import re
 
 from bltjax.config import families
 from bltjax.report import plot
+from bltjax.report.runs import flat
 from bltjax.report.tables import numeric_text
 
 # light colour in the figures -> (name of the variable, colour in dark mode)
@@ -101,15 +102,6 @@ def marks(cell, right: bool, tag: str) -> str:
 
 def items(lines) -> str:
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
-
-
-def flat(values: dict, prefix: str = "") -> dict:
-    out = {}
-    for key, value in values.items():
-        out.update(
-            flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-        )
-    return out
 
 
 def configurations(runs: list) -> str:

@@ -2,12 +2,19 @@
 
 import dataclasses
 
-from bltjax.report import plot
+from bltjax.report import plot, plot_runs
 from bltjax.report.rows import budget_key
 from bltjax.report.runs import finite
+from bltjax.report.series import order
 from bltjax.report.tables import short_flops
 
-SHORT = {"train.lr": "lr", "tokenizer.vocab": "vocab", "patching.size": "patch", "size": "size"}
+SHORT = {"train.lr": "lr", "tokenizer.vocab": "vocab", "model.ngrams.rows": "rows", "patching.size": "patch"}
+SWEEPS = {  # swept key -> name of its figure
+    "train.lr": "learning_rate_sweep",
+    "tokenizer.vocab": "vocabulary_sweep",
+    "model.ngrams.rows": "hash_rows_sweep",
+    "patching.size": "patch_size_sweep",
+}
 EXACT = "training FLOPs (exact, useful)"
 
 
@@ -36,30 +43,35 @@ def figures(result: dict, runs: list):
     """(name, alt, caption, Figure), in the report's order."""
     chosen = [r for r in result["runs"] if r["realized_flops"]]
     budgets = [budget_key(r) for r in chosen]
-    intervals = "Bars: 95% intervals over test documents, drawn side by side. Lines: "
+    variants = variants_of(chosen)
+    seeds = [r["seeds"] > 1 for r in chosen]
+    over = (
+        "over test documents and seeds" if all(seeds) else "of these test documents only: seeds are missing"
+    )
+    intervals = f"Points: means over seeds. Bars: 95% intervals {over}; drawn side by side. Lines: "
     fits = intervals + "power-law fits, drawn over the measured range only."
     if not result["fits"]:
         fits = intervals + "none fitted, a power law needs three budgets; dotted lines join the points."
     if chosen:
         yield (
             "bpb_vs_flops",
-            "Test bits per byte against training FLOPs, a curve per family",
+            "Test bits per byte against training FLOPs, a curve per series",
             fits,
-            plot.curves(series(chosen, "realized_flops"), result["fits"], EXACT, budgets),
+            plot.curves(lines_of(chosen, "realized_flops"), result["fits"], EXACT, budgets),
         )
     if any(r["entropy_forward_flops"] for r in chosen):
         yield (
             "bpb_vs_flops_with_entropy_model",
             (
                 "Test bits per byte against training FLOPs with the entropy model's forward FLOPs, a curve"
-                " per family"
+                " per series"
             ),
             (
                 "The same, with the entropy model's forward FLOPs over the training bytes added to the runs"
                 " that use it; its own training is in a table of its own."
             ),
             plot.curves(
-                series(chosen, "flops_with_entropy_model"),
+                lines_of(chosen, "flops_with_entropy_model"),
                 result["fits_with_entropy_model"],
                 "training FLOPs + entropy model's forward FLOPs",
                 budgets,
@@ -69,7 +81,8 @@ def figures(result: dict, runs: list):
         against = result["pairs"][0]["against"]
         lines = {}
         for pair in result["pairs"]:
-            line = lines.setdefault(pair["family"], dict(family=pair["family"], x=[], y=[], low=[], high=[]))
+            blank = dict(variants[pair["series"]], x=[], y=[], low=[], high=[])
+            line = lines.setdefault(pair["series"], blank)
             for key, value in (
                 ("x", pair["budget_flops"]),
                 ("y", pair["difference"]),
@@ -77,17 +90,23 @@ def figures(result: dict, runs: list):
                 ("high", pair["high"]),
             ):
                 line[key].append(value)
-        order = [f for f in dict.fromkeys(r["family"] for r in chosen) if f in lines]
+        covered = all(pair["covers_seeds"] for pair in result["pairs"])
         yield (
             "difference_to_bpe",
-            f"Paired difference in test bits per byte to {against} at each budget",
+            f"Difference in test bits per byte to {against} at each budget",
             (
-                "Bars: 95% intervals of the paired difference, both families under the same resampled"
-                " documents, drawn side by side. A bar that does not touch 0 is a difference these documents"
-                " can tell."
+                "Bars: 95% intervals of the difference on the same test documents, drawn side by side. "
+                + (
+                    "They cover documents and seeds: a bar that does not touch 0 shows a difference."
+                    if covered
+                    else "Of these documents only: seeds are missing."
+                )
             ),
             plot.differences(
-                [lines[f] for f in order], "budget, training FLOPs (exact, useful)", budgets, against
+                [lines[s] for s in variants if s in lines],
+                "budget, training FLOPs (exact, useful)",
+                budgets,
+                against,
             ),
         )
     curves = training_curves(chosen, runs)
@@ -99,13 +118,9 @@ def figures(result: dict, runs: list):
                 "Each panel: one family's chosen runs in colour over all others in grey. Running mean over 2%"
                 " of the steps, on training rows."
             ),
-            plot.training(curves, EXACT),
+            plot_runs.training(curves, EXACT),
         )
-    for key, name in (
-        ("train.lr", "learning_rate_sweep"),
-        ("tokenizer.vocab", "vocabulary_sweep"),
-        ("patching.size", "patch_size_sweep"),
-    ):
+    for key, name in SWEEPS.items():
         found = [
             s
             for s in result["sweeps"]
@@ -118,18 +133,28 @@ def figures(result: dict, runs: list):
                 name,
                 f"Validation bits per byte against {label}",
                 "On validation text; test text plays no part in the choice. Filled: the chosen value.",
-                plot.swept(found, label + unit, namer(found)),
+                plot_runs.swept(found, label + unit, namer(found)),
             )
 
 
-def series(chosen: list, x: str) -> list:
-    """[{"family", "x", "y", "low", "high"}] with x ascending."""
+def variants_of(chosen: list) -> dict:
+    """{series: {"series", "family", "variant"}}: series of one family share its colour and are numbered, for
+    a line and a marker of their own."""
     out = {}
+    for r in sorted(chosen, key=order):
+        if r["series"] not in out:
+            number = sum(v["family"] == r["family"] for v in out.values())
+            out[r["series"]] = dict(series=r["series"], family=r["family"], variant=number)
+    return out
+
+
+def lines_of(chosen: list, x: str) -> list:
+    """[{"series", "family", "variant", "x", "y", "low", "high"}] with x ascending."""
+    out = {series: dict(v, x=[], y=[], low=[], high=[]) for series, v in variants_of(chosen).items()}
     for r in sorted(chosen, key=lambda r: r[x]):
-        line = out.setdefault(r["family"], dict(family=r["family"], x=[], y=[], low=[], high=[]))
         for key, name in (("x", x), ("y", "bpb"), ("low", "bpb_low"), ("high", "bpb_high")):
-            line[key].append(r[name])
-    return [out[f] for f in dict.fromkeys(r["family"] for r in chosen)]
+            out[r["series"]][key].append(r[name])
+    return list(out.values())
 
 
 def training_curves(chosen: list, runs: list) -> list:
@@ -137,27 +162,28 @@ def training_curves(chosen: list, runs: list) -> list:
     logged = {str(run.path): run.metrics for run in runs}
     out = []
     for r in chosen:
-        points = [
-            (m["useful_flops"], m["bpb"])
-            for m in logged[r["run_dir"]]
-            if finite(m.get("useful_flops")) and finite(m.get("bpb")) and m["useful_flops"] > 0
-        ]
-        if len(points) > 1:
-            x, y = plot.smooth(*zip(*points))
-            out.append(dict(family=r["family"], x=x, y=y))
+        for run_dir in r["run_dirs"]:
+            points = [
+                (m["useful_flops"], m["bpb"])
+                for m in logged[run_dir]
+                if finite(m.get("useful_flops")) and finite(m.get("bpb")) and m["useful_flops"] > 0
+            ]
+            if len(points) > 1:
+                x, y = plot_runs.smooth(*zip(*points))
+                out.append(dict(family=r["family"], x=x, y=y))
     return out
 
 
 def namer(sweeps: list):
     """Direct labels that say as much as tells these sweeps apart."""
     budgets = len({s["budget_flops"] for s in sweeps}) > 1
-    families = len({s["family"] for s in sweeps}) > 1
+    several = len({s["series"] for s in sweeps}) > 1
 
     def name(sweep):
-        parts = [sweep["family"]] if families or not budgets else []
+        parts = [sweep["series"]] if several or not budgets else []
         parts += [short_flops(sweep["budget_flops"])] if budgets else []
         parts += [
-            f"{SHORT[key]} {value:g}" if finite(value) else str(value)
+            f"{SHORT.get(key, key)} {value:g}" if finite(value) else str(value)
             for key, value in sweep["fixed"].items()
         ]
         return ", ".join(parts)

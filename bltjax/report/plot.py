@@ -4,6 +4,7 @@ no window.
 Every colour that depends on the page (ink, grid) is one of the constants here, and a family's stands in
 config/families.py, so that page.py can swap them for dark mode."""
 
+import contextlib
 import io
 import re
 
@@ -48,9 +49,31 @@ WIDTH, HEIGHT = 5.1, 4.0  # inches: text keeps its size when a phone shrinks the
 LINE = 13.0  # points between two labels
 
 
+@contextlib.contextmanager
 def look():
-    """Context in which figures are drawn and saved."""
-    return matplotlib.rc_context(RC)
+    """Context in which figures are drawn and saved: matplotlib's own defaults and RC, whatever the user's
+    matplotlibrc says (text.usetex, say, would need a TeX)."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield
+
+
+LINES = ("solid", (0, (6, 2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1.5)))
+FILLS = ("full", "none", "left", "bottom")
+
+
+def variant(line: dict) -> dict:
+    """Marker of a series: its family's, filled in one of four ways, since series of a family share a
+    colour."""
+    colour, marker = style(line["family"])
+    number = line.get("variant", 0) % len(FILLS)
+    look_ = dict(
+        linestyle="none", marker=marker, color=colour, markeredgecolor=PAPER, clip_on=False, zorder=4
+    )
+    if number:
+        look_.update(markeredgecolor=colour, fillstyle=FILLS[number], markerfacecoloralt=PAPER)
+    return look_
 
 
 def canvas(width: float = WIDTH, height: float = HEIGHT) -> Figure:
@@ -201,10 +224,10 @@ def bars(axes, line: dict, transform, **line_style) -> None:
 
 
 def curves(series: list, fits: dict, label: str, ticks=()) -> Figure:
-    """Test bits per byte against training FLOPs. series: [{"family", "x", "y", "low", "high"}], low and high
-    with None if unknown."""
+    """Test bits per byte against training FLOPs. series: [{"series", "family", "variant", "x", "y", "low",
+    "high"}], low and high with None if unknown; fits: by series."""
     figure = canvas()
-    axes = place(figure, [s["family"] for s in series])
+    axes = place(figure, [s["series"] for s in series])
     xs = [x for s in series for x in s["x"]]
     flops_axis(axes, min(xs), max(xs), label, ticks)
     bits_axis(
@@ -214,192 +237,46 @@ def curves(series: list, fits: dict, label: str, ticks=()) -> Figure:
     )
     ends = []
     for index, s in enumerate(series):
-        colour, marker = style(s["family"])
+        colour = style(s["family"])[0]
         x, y = np.array(s["x"]), np.array(s["y"])
-        fit = fits.get(s["family"])
+        fit = fits.get(s["series"])
         if fit:
             dense = np.geomspace(x.min(), x.max(), 100)
-            axes.plot(dense, predict(fit, dense), color=colour, linewidth=1.6)
+            dashes = LINES[s["variant"] % len(LINES)]
+            axes.plot(dense, predict(fit, dense), color=colour, linewidth=1.6, linestyle=dashes)
         else:
             axes.plot(x, y, color=colour, linewidth=1, linestyle=(0, (2, 2)))
         bars(axes, s, apart(figure, axes, index, len(series), 4), linewidth=1.2, alpha=0.4)
-        axes.plot(
-            x,
-            y,
-            linestyle="none",
-            marker=marker,
-            markersize=6,
-            color=colour,
-            markeredgecolor=PAPER,
-            markeredgewidth=0.7,
-            clip_on=False,
-            zorder=4,
-        )
-        ends.append((x[-1], float(predict(fit, x[-1])) if fit else y[-1], s["family"], colour))
+        axes.plot(x, y, markersize=6, markeredgewidth=0.7, **variant(s))
+        ends.append((x[-1], float(predict(fit, x[-1])) if fit else y[-1], s["series"], colour))
     direct_labels(figure, axes, ends)
     return figure
 
 
 def differences(series: list, label: str, ticks=(), reference: str = "bpe") -> Figure:
-    """Paired differences to the reference with their intervals. series: [{"family", "x", "y", "low", "high"}]
-    of differences."""
+    """Differences to the reference with their intervals. series: [{"series", "family", "variant", "x", "y",
+    "low", "high"}] of differences."""
     figure = canvas(WIDTH, 3.5)
-    axes = place(figure, [s["family"] for s in series] + [reference])
+    axes = place(figure, [s["series"] for s in series] + [reference])
     xs = [x for s in series for x in s["x"]]
     flops_axis(axes, min(xs), max(xs), label, ticks)
     bits_axis(
         axes,
         [0.0] + [v for s in series for key in ("y", "low", "high") for v in s[key] if v is not None],
-        f"test bits per byte minus {reference}'s (below 0: better)",
+        f"test bits per byte minus {reference}'s",
         0.1,
     )
     axes.axhline(0, color=INK, linewidth=1)
     ends = [(axes.get_xlim()[1], 0.0, reference, INK)]
     for index, s in enumerate(series):
-        colour, marker = style(s["family"])
+        colour = style(s["family"])[0]
         shift = apart(figure, axes, index, len(series), 6)
         axes.plot(s["x"], s["y"], color=colour, linewidth=1.0, alpha=0.5, transform=shift)
         bars(axes, s, shift, linewidth=2)
-        axes.plot(
-            s["x"],
-            s["y"],
-            linestyle="none",
-            marker=marker,
-            markersize=4.5,
-            color=colour,
-            markeredgecolor=PAPER,
-            markeredgewidth=0.4,
-            transform=shift,
-            clip_on=False,
-            zorder=4,
-        )
-        ends.append((s["x"][-1], s["y"][-1], s["family"], colour))
+        axes.plot(s["x"], s["y"], markersize=4.5, markeredgewidth=0.4, transform=shift, **variant(s))
+        ends.append((s["x"][-1], s["y"][-1], s["series"], colour))
     direct_labels(figure, axes, ends)
     return figure
-
-
-def training(runs: list, label: str) -> Figure:
-    """A panel per family: its own training curves in colour over everybody's. runs: [{"family", "x", "y"}]
-    with x ascending."""
-    families = list(dict.fromkeys(r["family"] for r in runs))
-    columns = 1 if len(families) == 1 else 2
-    lines = -(-len(families) // columns)
-    figure = canvas(WIDTH + 0.4, 2.35 * lines + 0.75)
-    xs, ys = np.concatenate([r["x"] for r in runs]), np.concatenate([r["y"] for r in runs])
-    # the first steps' fall from 8 bits would flatten all the rest
-    top = np.quantile(ys, 0.97) if len(ys) > 50 else ys.max()
-    low_x = min(r["x"][min(len(r["x"]) - 1, int(np.argmax(r["y"] <= top)))] for r in runs)
-    height = figure.get_size_inches()[1]
-    grid = figure.add_gridspec(
-        lines,
-        columns,
-        left=0.085,
-        right=0.97,
-        bottom=0.62 / height,
-        top=1 - 0.62 / height,
-        wspace=0.12,
-        hspace=0.3,
-    )
-    shared = None
-    for index, family in enumerate(families):
-        axes = figure.add_subplot(grid[index // columns, index % columns], sharex=shared, sharey=shared)
-        shared = shared or axes
-        colour = style(family)[0]
-        for r in sorted(runs, key=lambda r: r["family"] == family):
-            mine = r["family"] == family
-            axes.plot(
-                r["x"],
-                r["y"],
-                color=colour if mine else FAINT,
-                linewidth=1.3 if mine else 0.8,
-                zorder=3 if mine else 2,
-            )
-            if mine:
-                axes.plot(
-                    r["x"][-1:],
-                    r["y"][-1:],
-                    marker=style(family)[1],
-                    markersize=5,
-                    color=colour,
-                    zorder=4,
-                    clip_on=False,
-                )
-        axes.set_title(family, loc="left", color=colour, fontsize=10.5, pad=4)
-        flops_axis(axes, low_x, xs.max(), label if index + columns >= len(families) else "")
-        air = 0.05 * (top - ys.min())
-        axes.set_ylim(ys.min() - air, top + air)
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        axes.tick_params(labelleft=index % columns == 0, labelbottom=index + columns >= len(families))
-    figure.text(
-        8 / 72 / figure.get_size_inches()[0],
-        1 - 0.2 / height,
-        "training bits per byte, smoothed",
-        va="center",
-    )
-    return figure
-
-
-def swept(sweep_list: list, label: str, name_of) -> Figure:
-    """Validation bits per byte against a swept value, the chosen one filled. name_of: sweep -> direct
-    label."""
-    figure = canvas()
-    names = [name_of(s) for s in sweep_list]
-    axes = place(figure, names, 9.5)
-    values = sorted({v["value"] for s in sweep_list for v in s["values"]})
-    axes.set_xscale("log")
-    air = (values[-1] / values[0]) ** 0.06
-    axes.set_xlim(values[0] / air, values[-1] * air)
-    kept = values[:1]
-    for value in values[
-        1:
-    ]:  # neighbours whose numbers would run into each other: the first one keeps its tick
-        if np.log(value / kept[-1]) >= 0.085 * np.log(values[-1] / values[0]):
-            kept.append(value)
-    axes.xaxis.set_major_locator(FixedLocator(kept))
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 100 else f"{value:.3g}")
-    )
-    axes.xaxis.set_minor_locator(NullLocator())
-    if len(kept) > 6:
-        axes.tick_params(axis="x", labelsize=8.5, labelrotation=30)
-    axes.set_xlabel(label)
-    bits_axis(
-        axes,
-        [v["validation_bpb"] for s in sweep_list for v in s["values"]],
-        "validation bits per byte (filled: chosen)",
-    )
-    ends = []
-    for sweep, name in zip(sweep_list, names):
-        colour, marker = style(sweep["family"])
-        x, y = [v["value"] for v in sweep["values"]], [v["validation_bpb"] for v in sweep["values"]]
-        axes.plot(x, y, color=colour, linewidth=1.3)
-        for at, bits in zip(x, y):
-            axes.plot(
-                [at],
-                [bits],
-                marker=marker,
-                markersize=6.5,
-                color=colour if at == sweep["chosen"] else PAPER,
-                markeredgecolor=colour,
-                markeredgewidth=1.2,
-                zorder=4,
-                clip_on=False,
-            )
-        ends.append((x[-1], y[-1], name, colour))
-    direct_labels(figure, axes, ends, 9.5)
-    return figure
-
-
-def smooth(x, y, points: int = 300):
-    """Running mean over 2% of the steps, then at most so many points, the last one among them."""
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    width = max(1, len(y) // 50)
-    if width > 1:
-        total = np.concatenate([[0.0], np.cumsum(y)])
-        y = (total[width:] - total[:-width]) / width
-        x = x[width - 1 :]
-    kept = np.unique(np.geomspace(1, len(x), min(points, len(x))).round().astype(int)) - 1 if len(x) else []
-    return x[kept], y[kept]
 
 
 def png(figure: Figure) -> bytes:

@@ -1,30 +1,32 @@
-"""The report of an experiment: one dict, report.csv, report.md, figures as PNG and SVG, and one
-self-contained report.html.
+"""The report of an experiment: one dict, report.csv (runs), points.csv (series at budgets), report.md,
+figures as PNG and SVG, and one self-contained report.html.
 
 Reads the experiment's run directories and nothing else; the same directories give the same files.
 """
 
 import pathlib
 
-import numpy as np
-
-from bltjax.report import findings, page, pictures, sections, tables
+from bltjax.report import compare, conditions, findings, page, pictures, sections, series, tables
 from bltjax.report import rows as rowing
 from bltjax.report import runs as reading
-from bltjax.report.rows import REFERENCE, budget_key
-from bltjax.science import bootstrap, power_law
+from bltjax.report import sweeps as sweeping
+from bltjax.report.rows import budget_key
+from bltjax.science import bootstrap
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1: a row per family and budget, one run each
 
 
 def report(experiment_dir, out_dir=None) -> dict:
     """Writes the report of runs/<experiment> to out_dir (default: its subfolder `report`) and returns it as
     one JSON-ready dict:
 
-    {"experiment", "schema_version", "headline", "findings", "caveats", "runs": one row per family and budget
-    (the best by validation text), "all_runs": every finished run, "unfinished", "fits",
-    "fits_with_entropy_model", "pairs" (differences to bpe at each budget), "crossovers", "sweeps", "files"}.
-    Rows: `rows.row`. Nothing finished: UserError; a run with a damaged file is listed as unfinished. """
+    {"experiment", "schema_version", "headline", "findings", "caveats", "runs": one row per series and budget
+    (the mean over seeds of the configuration that is best on validation text), "all_runs": every finished
+    run, "unfinished", "fits" and "fits_with_entropy_model" (by series), "pairs" (differences to bpe at each
+    budget), "crossovers", "sweeps", "files"}. Rows: `rows.row`; those of "runs" have beside it "series",
+    "seeds", "bpb_seed_sd" (None with one seed), "interval_covers", "tried" (how many configurations it is the
+    best of), "run_dirs"; their run_dir is the first seed's. Nothing finished: UserError; a run with a damaged
+    file is listed as unfinished."""
     directory = pathlib.Path(experiment_dir)
     runs = sorted(
         reading.read_experiment(directory),
@@ -41,6 +43,7 @@ def report(experiment_dir, out_dir=None) -> dict:
     parts = sections.of(result, runs, figures)
     files = {
         "report.csv": tables.to_csv(result["all_runs"]),
+        "points.csv": tables.to_csv(result["runs"]),
         "report.md": sections.markdown(result, parts, figures),
         "report.html": page.html(result, parts, figures, runs),
     }
@@ -54,26 +57,33 @@ def report(experiment_dir, out_dir=None) -> dict:
 def analyse(directory: pathlib.Path, runs: list) -> dict:
     """All numbers of the report, before anything is drawn."""
     done = [run for run in runs if run.state == "done"]
-    samples = bootstrap.resample_runs({str(run.path): rowing.documents(run) for run in done})
+    documents = {str(run.path): rowing.documents(run) for run in done}
+    texts = {str(run.path): rowing.test_text(run) for run in done}
+    samples = bootstrap.resample_runs(documents, texts)
     rows = [rowing.row(run, samples.get(str(run.path))) for run in done]
-    rows.sort(key=lambda r: (rowing.family_order(r["family"]), budget_key(r), r["name"]))
-    chosen = rowing.choose(rows)
+    series.name_series(done, rows)
+    candidates = [series.averaged(group) for group in series.configurations(done, rows)]
+    chosen = series.choose(candidates)
+    scored = compare.scores(chosen, samples, texts, documents)
+    for row in chosen:
+        score = scored.get((row["series"], budget_key(row)))
+        row["bpb_low"], row["bpb_high"] = bootstrap.score_interval(score) if score else (None, None)
+        row["interval_covers"] = compare.covers([score]) if score else ""
+    picked = {run_dir for row in chosen for run_dir in row["run_dirs"]}
+    rows.sort(key=series.order)
     for row in rows:
-        row["chosen"] = any(row is other for other in chosen)
-    test = {str(run.path): bootstrap.documents_key(rowing.documents(run)) for run in done}
-    pairs = paired(chosen, samples, test)
-    crossovers = crossing(chosen, samples, test)
-    fits = fitted(chosen, samples, "realized_flops")
-    beside = fitted(chosen, samples, "flops_with_entropy_model")
-    for crossover in crossovers:
-        both = fits.get(crossover["family"]), fits.get(REFERENCE)
-        crossover["fits"] = power_law.crossover_fits(*both) if all(both) else []
+        row["chosen"] = row["run_dir"] in picked
+    pairs = compare.pairs(chosen, scored, texts)
+    fits = compare.fits(chosen, scored, texts, "realized_flops")
+    crossovers = compare.crossings(chosen, scored, texts, fits)
+    configs, swept = {str(run.path): run.config for run in done}, sweeping.all_swept(done)
     found = [
         *findings.at_each_budget(chosen, pairs),
         *filter(None, [findings.with_budget(chosen)]),
         *findings.crossings(crossovers),
+        *findings.epochs(chosen),
+        *sweeping.tuned(configs, candidates, swept),
     ]
-    warnings = [*findings.unequal(done, rows), *filter(None, map(rowing.disagreement, done))]
     unfinished = [
         dict(name=run.name, state=run.state, reason=run.reason, run_dir=str(run.path))
         for run in runs
@@ -87,121 +97,17 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
         schema_version=SCHEMA_VERSION,
         headline=findings.headline(chosen, pairs),
         findings=found,
-        caveats=findings.caveats(chosen, rows, pairs),
-        warnings=warnings,
+        caveats=findings.caveats(chosen, pairs),
+        warnings=[*conditions.unequal(done, rows), *filter(None, map(rowing.disagreement, done))],
         runs=chosen,
         all_runs=rows,
         unfinished=unfinished,
         fits=fits,
-        fits_with_entropy_model=beside,
+        fits_with_entropy_model=compare.fits(chosen, scored, texts, "flops_with_entropy_model"),
         pairs=pairs,
         crossovers=crossovers,
-        sweeps=rowing.sweeps(done, rows),
+        sweeps=sweeping.sweeps(configs, candidates, swept),
     )
-
-
-def families(chosen: list) -> dict:
-    """{family: its chosen rows, budgets ascending}."""
-    out = {}
-    for row in chosen:
-        out.setdefault(row["family"], []).append(row)
-    return out
-
-
-def stacked(rows: list, samples: dict):
-    """Resampled bits per byte of several runs, [S, N], or None where one has none or they were drawn from
-    different documents."""
-    drawn = [samples.get(r["run_dir"]) for r in rows]
-    return None if any(d is None for d in drawn) else np.stack(drawn, axis=1)
-
-
-def fitted(chosen: list, samples: dict, x: str) -> dict:
-    """{family: fit} of test bits per byte over the chosen runs; families with fewer than three budgets left
-    out."""
-    out = {}
-    for family, rows in families(chosen).items():
-        rows = [r for r in rows if r[x]]
-        found = (
-            power_law.power_law([r[x] for r in rows], [r["bpb"] for r in rows], stacked(rows, samples))
-            if len(rows) > 2
-            else None
-        )
-        if found:
-            out[family] = found
-    return out
-
-
-def paired(chosen: list, samples: dict, test: dict) -> list:
-    """Differences of every family to bpe at the same budget, under the same resampled documents."""
-    reference = {budget_key(r): r for r in chosen if r["family"] == REFERENCE}
-    out = []
-    for row in sorted(chosen, key=budget_key):
-        base = reference.get(budget_key(row))
-        if base is None or row is base:
-            continue
-        a, b = samples.get(row["run_dir"]), samples.get(base["run_dir"])
-        same = test[row["run_dir"]] == test[base["run_dir"]]
-        low, high = bootstrap.interval(a - b) if same and a is not None and b is not None else (None, None)
-        note = (
-            ""
-            if low is not None
-            else "test documents differ" if not same else "fewer than two test documents"
-        )
-        out.append(
-            dict(
-                budget_flops=budget_key(row),
-                family=row["family"],
-                against=REFERENCE,
-                difference=row["bpb"] - base["bpb"],
-                low=low,
-                high=high,
-                excludes_zero=low is not None and (low > 0 or high < 0),
-                run=row["name"],
-                against_run=base["name"],
-                documents=len(test[row["run_dir"]]),
-                note=note,
-            )
-        )
-    return out
-
-
-def crossing(chosen: list, samples: dict, test: dict) -> list:
-    """Where each family's measured curve meets bpe's, inside the range that both were measured in."""
-    of = {
-        family: sorted((r for r in rows if r["realized_flops"]), key=lambda r: r["realized_flops"])
-        for family, rows in families(chosen).items()
-    }
-    base, out = of.get(REFERENCE, []), []
-    for family, rows in of.items():
-        span = (
-            power_law.overlap([r["realized_flops"] for r in rows], [r["realized_flops"] for r in base])
-            if rows and base
-            else None
-        )
-        if family == REFERENCE or not span:
-            continue
-        same = len({test[r["run_dir"]] for r in rows + base}) == 1
-        drawn = (stacked(rows, samples), stacked(base, samples)) if same else (None, None)
-        met = power_law.crossover_measured(
-            [r["realized_flops"] for r in rows],
-            [r["bpb"] for r in rows],
-            [r["realized_flops"] for r in base],
-            [r["bpb"] for r in base],
-            *drawn,
-        )
-        out.append(
-            dict(
-                family=family,
-                against=REFERENCE,
-                range=list(span),
-                measured=met["flops"],
-                low=met["low"],
-                high=met["high"],
-                share=met["share"],
-                text=tables.listed_flops(met["flops"]) or "none in range",
-            )
-        )
-    return out
 
 
 def text(result: dict) -> str:

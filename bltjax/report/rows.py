@@ -1,18 +1,10 @@
-"""One row of numbers per run, the choice of one run per family and budget, and what was swept."""
-
-import math
+"""One row of numbers per run."""
 
 from bltjax.config import families
 from bltjax.report.runs import Run, finite, lookup
 from bltjax.science.bootstrap import bpb, interval
 
 REFERENCE, family_order = families.REFERENCE, families.order
-SWEPT = {
-    "train.lr": "learning rate",
-    "tokenizer.vocab": "BPE vocabulary",
-    "patching.size": "target patch size",
-    "size": "model size",
-}
 LATENT = ("latent", "total")  # every other component of a BLT's count is a local module or the output head
 COMPONENTS = ("flops_per_byte_exact", "flops_components", "flops_by_component", "components", "flops.exact")
 
@@ -56,6 +48,8 @@ def row(run: Run, samples=None) -> dict:
     per_byte = number(entropy.get("forward_flops_per_byte"))
     forward = per_byte * train_bytes if per_byte is not None and train_bytes is not None else 0.0
     total, hashed = number(lookup(planned, "params.total")), number(lookup(planned, "params.hash"), 0)
+    lexicon = lexicon_of(planned, token)
+    executed = number(last.get("executed_flops"), planned.get("executed_flops"))
     low, high = interval(samples) if samples is not None else (None, None)
     flat = {
         f"flops_per_byte_{kind}": number(
@@ -72,7 +66,8 @@ def row(run: Run, samples=None) -> dict:
         budget_flops=budget,
         realized_flops=realized,
         deviation_percent=100 * (realized / budget - 1) if budget and realized else None,
-        executed_flops=number(last.get("executed_flops"), planned.get("executed_flops")),
+        executed_flops=executed,
+        executed_over_useful=executed / realized if executed and realized else None,
         entropy_forward_flops=forward,
         flops_with_entropy_model=realized + forward if realized is not None else None,
         patch_target=number(target),
@@ -80,17 +75,21 @@ def row(run: Run, samples=None) -> dict:
         patch_test=number(lookup(run.evaluation, "test.patch_size")),
         steps=number(last.get("step"), planned.get("steps")),
         train_bytes=train_bytes,
+        epochs=number(planned.get("epochs")),
         bytes_per_batch=number(planned.get("bytes_per_batch")),
         packing_bytes=number(lookup(planned, "packing_efficiency.bytes"), last.get("packing_bytes")),
         packing_patches=number(lookup(planned, "packing_efficiency.patches"), last.get("packing_patches")),
         params_total=total,
         params_hash=None if total is None else hashed,
         params_without_hash=None if total is None else total - hashed,
+        params_lexicon=lexicon,
+        params_without_lexicon=None if total is None or lexicon is None else total - lexicon,
         **flat,
         local_share=local_share(planned),
         threshold=number(planned.get("threshold")),
         delta=number(planned.get("delta")),
         lr=number(run.setting("train.lr")),
+        hash_rows=number(run.setting("model.ngrams.rows")),
         vocab=number(run.setting("tokenizer.vocab")) if token else number(run.setting("model.vocab")),
         bpb=float(lookup(run.evaluation, "test.bpb")),
         bpb_low=low,
@@ -98,11 +97,32 @@ def row(run: Run, samples=None) -> dict:
         upper_bound=upper_bound(run),
         eos_nats=number(lookup(run.evaluation, "test.eos_nats")),
         test_bytes=number(lookup(run.evaluation, "test.bytes")),
+        mean_context_bytes=number(lookup(run.evaluation, "test.mean_context_bytes")),
+        positions_trained=number(lookup(planned, "positions.trained")),
+        positions_scored=number(lookup(planned, "positions.scored")),
+        overlap=number(lookup(planned, "data.test_overlap.all")),
+        overlap_without_boilerplate=number(lookup(planned, "data.test_overlap.without_boilerplate")),
         test_documents=len(lookup(run.evaluation, "test.documents", [])),
         validation_bpb=number(lookup(run.evaluation, "validation.bpb")),
         wall_s=number(run.done.get("wall_s"), last.get("wall_s")),
         run_dir=str(run.path),
     )
+
+
+def lexicon_of(planned: dict, token: bool):
+    """Parameters that cost almost no FLOPs and grow with a table: the hash tables of a BLT, the embeddings
+    and the output head of a BPE vocabulary. None: not recorded."""
+    parts = [
+        number(lookup(planned, f"params.{key}")) for key in (("embeddings", "head") if token else ("hash",))
+    ]
+    return None if any(part is None for part in parts) else sum(parts)
+
+
+def test_text(run: Run):
+    """What tells the run's test text from others': the digest of its documents; None where none was
+    written."""
+    digest = lookup(run.evaluation, "test.documents_digest")
+    return digest if isinstance(digest, str) and digest else None
 
 
 def upper_bound(run: Run) -> bool:
@@ -121,94 +141,7 @@ def disagreement(run: Run, tolerance: float = 1e-4):
     return f"{run.name}: eval.json states {stated:.4f} test bits per byte, its documents sum to {summed:.4f}"
 
 
-def by_budget(rows: list) -> dict:
-    """{(family, budget): rows}, families in their usual order, budgets ascending. Runs without a budget are
-    told apart by their FLOPs."""
-    groups = {}
-    for entry in sorted(rows, key=lambda r: (family_order(r["family"]), budget_key(r), r["name"])):
-        groups.setdefault((entry["family"], budget_key(entry)), []).append(entry)
-    return groups
-
-
 def budget_key(entry: dict) -> float:
     value = entry["budget_flops"] or entry["realized_flops"] or 0.0
     digits = 9 if entry["budget_flops"] else 2  # without a budget, equal steps make FLOPs nearly equal
     return float(f"{value:.{digits}g}") if value else 0.0
-
-
-def choose(rows: list) -> list:
-    """The best run of each family and budget by validation text, never by test text; without validation
-    scores, the first by name."""
-    return [
-        min(
-            group,
-            key=lambda r: (r["validation_bpb"] if r["validation_bpb"] is not None else math.inf, r["name"]),
-        )
-        for group in by_budget(rows).values()
-    ]
-
-
-def sweeps(runs: list, rows: list) -> list:
-    """What was tried at several values with all else that is swept held fixed, one entry per key, family,
-    budget and rest:
-
-    {"key", "label", "family", "budget_flops", "fixed" {key: value}, "values": [{"value", "validation_bpb",
-    "runs"}], "chosen", "edge"}. values: ascending, validation bits per byte averaged over seeds. chosen: the
-    lowest by validation; edge: it is the first or last of the grid (always so with two values)."""
-    runs = {str(run.path): run for run in runs}
-    found = []
-    for key, label in SWEPT.items():
-        groups = {}
-        for (family, budget), members in by_budget(rows).items():
-            for entry in members:
-                config = runs[entry["run_dir"]]
-                rest = tuple(
-                    (other, config.setting(other))
-                    for other in SWEPT
-                    if other != key and not implied(key, other)
-                )
-                value = config.setting(key)
-                if value is not None and entry["validation_bpb"] is not None:
-                    groups.setdefault((family, budget, rest), {}).setdefault(value, []).append(entry)
-        for (family, budget, rest), values in groups.items():
-            if len(values) > 1:
-                table = [
-                    dict(
-                        value=value,
-                        validation_bpb=sum(e["validation_bpb"] for e in tried) / len(tried),
-                        runs=[e["name"] for e in tried],
-                    )
-                    for value, tried in sorted(values.items(), key=lambda item: (str(type(item[0])), item[0]))
-                ]
-                chosen = min(table, key=lambda item: item["validation_bpb"])["value"]
-                found.append(
-                    dict(
-                        key=key,
-                        label=label,
-                        family=family,
-                        budget_flops=budget,
-                        all_fixed=dict(rest),
-                        values=table,
-                        chosen=chosen,
-                        edge=chosen in (table[0]["value"], table[-1]["value"]),
-                    )
-                )
-    for sweep in found:  # what is the same in all of a family's sweeps of this key is no news
-        siblings = [
-            other["all_fixed"]
-            for other in found
-            if (other["key"], other["family"]) == (sweep["key"], sweep["family"])
-        ]
-        sweep["fixed"] = {
-            name: value
-            for name, value in sweep["all_fixed"].items()
-            if len({fixed[name] for fixed in siblings}) > 1
-        }
-    for sweep in found:
-        del sweep["all_fixed"]
-    return found
-
-
-def implied(key: str, other: str) -> bool:
-    """Whether a swept key brings the other along: a larger vocabulary means longer tokens."""
-    return {key, other} == {"tokenizer.vocab", "patching.size"}

@@ -1,7 +1,7 @@
 """Run directories of one experiment, read as they lie: finished, unfinished and failed ones.
 
 Nothing here imports the trainer: a report is a function of the files alone (docs/contracts.md, "A run
-directory"). """
+directory")."""
 
 import dataclasses
 import json
@@ -49,6 +49,15 @@ def lookup(values: dict, dotted: str, default=None):
             return default
         node = node[part]
     return default if node is None else node
+
+
+def flat(values: dict, prefix: str = "") -> dict:
+    """Dotted keys to values."""
+    out = {}
+    for key, value in values.items():
+        nested = isinstance(value, dict) and value
+        out.update(flat(value, f"{prefix}{key}.") if nested else {prefix + key: value})
+    return out
 
 
 def read_json(path: pathlib.Path) -> dict:

@@ -4,9 +4,33 @@ figures."""
 import json
 
 from bltjax.report.findings import signed, span
-from bltjax.report.rows import REFERENCE, budget_key, family_order
+from bltjax.report.compare import by_series
+from bltjax.report.pictures import SWEEPS
+from bltjax.report.rows import REFERENCE, budget_key
 from bltjax.report.runs import finite
+from bltjax.report.series import order
 from bltjax.report.tables import flops, short_flops, table, to_markdown
+
+POINT = (  # columns of the table of points
+    "name",
+    "series",
+    "budget_flops",
+    "bpb",
+    "seeds",
+    "bpb_seed_sd",
+    "validation_bpb",
+    "patch_size",
+    "epochs",
+    "bytes_per_batch",
+    "executed_over_useful",
+    "mean_context_bytes",
+    "params_total",
+    "params_lexicon",
+    "params_without_lexicon",
+    "lr",
+    "vocab",
+    "hash_rows",
+)
 
 
 def of(result: dict, runs: list, figures: dict) -> list:
@@ -18,8 +42,9 @@ def of(result: dict, runs: list, figures: dict) -> list:
             figures=["bpb_vs_flops", "bpb_vs_flops_with_entropy_model"],
             tables=[score_table(result)],
             lines=[
-                "Test bits per byte, lower is better, with 95% intervals over documents. ≤ marks an upper"
-                " bound: one tokenization of many."
+                "Test bits per byte, lower is better: means over seeds, with 95% intervals "
+                + covered(result["runs"])
+                + ". ≤ marks an upper bound: one tokenization of many."
             ],
         ),
         (
@@ -27,9 +52,18 @@ def of(result: dict, runs: list, figures: dict) -> list:
             if result["pairs"]
             else None
         ),
-        section("Power laws", tables=[fit_table(result), crossover_table(result)], lines=fit_lines(result)),
+        section("Power laws", tables=[fit_table(result), crossing_table(result)], lines=fit_lines(result)),
         sweep_section(result),
         section("Training curves", figures=["training_curves"]),
+        section(
+            "Points",
+            tables=[table(result["runs"], POINT)],
+            lines=[
+                "What stands behind each point: means over its seeds, of the configuration that is best on"
+                " validation text. A lexicon is the hash tables of a BLT, or the embeddings and the output"
+                " head of a BPE vocabulary: many parameters, almost no FLOPs."
+            ],
+        ),
         section(
             "Runs",
             tables=[table(result["all_runs"])],
@@ -60,14 +94,24 @@ def bits(row: dict) -> str:
     return text + (f" ({row['bpb_low']:.3f} to {row['bpb_high']:.3f})" if row["bpb_low"] is not None else "")
 
 
+def covered(rows: list) -> str:
+    """What the rows' intervals cover, in words."""
+    seeds = [r["seeds"] > 1 for r in rows]
+    if all(seeds):
+        return "over documents and seeds"
+    return "of these documents only" + (" where there is one seed" if any(seeds) else "")
+
+
 def score_table(result: dict) -> dict:
-    """Families down, budgets across."""
+    """Series down, budgets across."""
     budgets = sorted({budget_key(r) for r in result["runs"]})
-    cells = {(r["family"], budget_key(r)): bits(r) for r in result["runs"]}
-    families = sorted({r["family"] for r in result["runs"]}, key=family_order)
+    cells = {(r["series"], budget_key(r)): bits(r) for r in result["runs"]}
     return dict(
-        columns=["family", *[f"{short_flops(b)} FLOPs" for b in budgets]],
-        rows=[[f, *[cells.get((f, b), "–") for b in budgets]] for f in families],
+        columns=["series", *[f"{short_flops(b)} FLOPs" for b in budgets]],
+        rows=[
+            [s, *[cells.get((s, b), "–") for b in budgets]]
+            for s in by_series(sorted(result["runs"], key=order))
+        ],
     )
 
 
@@ -75,38 +119,50 @@ def pair_table(result: dict) -> dict:
     rows = [
         [
             short_flops(p["budget_flops"]),
-            p["family"],
+            p["series"],
             signed(p["difference"], 4),
             span(p["low"], p["high"], 4) if p["low"] is not None else p["note"],
-            "–" if p["low"] is None else "excludes 0" if p["excludes_zero"] else "includes 0",
+            verdict(p),
+            " and ".join(map(str, p["seeds"])),
             str(p["documents"]),
         ]
         for p in result["pairs"]
     ]
+    against = result["pairs"][0]["against"] if result["pairs"] else REFERENCE
     return dict(
         columns=[
             "budget",
-            "family",
-            f"bits/byte minus {REFERENCE}'s",
-            "95% interval, paired",
-            "verdict",
+            "series",
+            f"bits/byte minus {against}'s",
+            "95% interval",
+            "it covers",
+            "seeds",
             "documents",
         ],
         rows=rows,
     )
 
 
+def verdict(pair: dict) -> str:
+    """What an interval covers and, where that is documents and seeds, whether it excludes 0."""
+    if pair["low"] is None:
+        return "–"
+    if not pair["covers_seeds"]:
+        return "these documents only"
+    return "documents and seeds: " + ("excludes 0" if pair["excludes_zero"] else "includes 0")
+
+
 def fit_table(result: dict) -> dict:
     rows = []
     for key, what in (("fits", "without"), ("fits_with_entropy_model", "with")):
-        for family, f in result[key].items():
-            if key == "fits" or f != result["fits"].get(family):
+        for series, f in result[key].items():
+            if key == "fits" or f != result["fits"].get(series):
                 around = (
                     f"{f['alpha_low']:.4f} to {f['alpha_high']:.4f}" if f["alpha_low"] is not None else "–"
                 )
                 rows.append(
                     [
-                        family,
+                        series,
                         what,
                         f["form"],
                         f"{f['E']:.4g}",
@@ -119,7 +175,7 @@ def fit_table(result: dict) -> dict:
                 )
     return dict(
         columns=[
-            "family",
+            "series",
             "entropy model",
             "form",
             "E",
@@ -135,38 +191,39 @@ def fit_table(result: dict) -> dict:
 
 def fit_lines(result: dict) -> list:
     notes = {}
-    for family, f in result["fits"].items():
-        if f["note"]:
-            notes.setdefault(f["note"], []).append(family)
-        if f.get("starts"):
-            notes.setdefault(
-                f"{f['starts_agreeing']} of {f['starts']} starts of the optimiser agree", []
-            ).append(family)
-    lines = [f"{', '.join(families)}: {note}." for note, families in notes.items()]
-    if not lines:
-        return lines
-    return [
-        *lines,
-        "Intervals of alpha are over test documents; neither seeds nor a wrong form of the law are in them.",
-    ]
+    for series, f in result["fits"].items():
+        agreeing = (
+            f"{f['starts_agreeing']} of {f['starts']} starts of the optimiser agree"
+            if f.get("starts")
+            else ""
+        )
+        covers = f"interval of alpha {f['covers']}" if f["covers"] else ""
+        for note in (f["note"], agreeing, covers, f["no_interval"] and f"no interval: {f['no_interval']}"):
+            if note:
+                notes.setdefault(note, []).append(series)
+    lines = [f"{'; '.join(series)}: {note}." for note, series in notes.items()]
+    return [*lines, "A wrong form of the law is in no interval."] if lines else lines
 
 
-def crossover_table(result: dict) -> dict:
+def crossing_table(result: dict) -> dict:
     rows = [
         [
-            c["family"],
+            c["series"],
             c["text"],
             f"{c['share']:.0%}" if c["share"] is not None else "–",
             f"{flops(c['low'], 2)} to {flops(c['high'], 2)}" if c["low"] is not None else "–",
+            c["covers"] or "–",
             ", ".join(flops(f, 2) for f in c["fits"]) or "none in range",
         ]
         for c in result["crossovers"]
     ]
+    against = result["crossovers"][0]["against"] if result["crossovers"] else REFERENCE
     columns = [
-        "family",
-        f"measured curve meets {REFERENCE}'s at",
+        "series",
+        f"measured curve meets {against}'s at",
         "resamples that meet",
         "95% of those",
+        "it covers",
         "fits meet at",
     ]
     return dict(columns=columns, rows=rows)
@@ -182,7 +239,7 @@ def sweep_section(result: dict):
     lines, tables = [], {}
     for s in result["sweeps"]:
         fixed = "".join(f", {key} {value_text(value)}" for key, value in s["fixed"].items())
-        where = f"{s['family']}, {short_flops(s['budget_flops'])} FLOPs{fixed}"
+        where = f"{s['series']}, {short_flops(s['budget_flops'])} FLOPs{fixed}"
         edge = (
             "at the edge of the grid, so the best value may lie outside" if s["edge"] else "inside the grid"
         )
@@ -191,12 +248,7 @@ def sweep_section(result: dict):
         )
         tables.setdefault(s["label"], []).append((where, s))
     tables = [sweep_table(label, found) for label, found in tables.items()]
-    return section(
-        "Sweeps, chosen on validation text",
-        lines,
-        ["learning_rate_sweep", "vocabulary_sweep", "patch_size_sweep"],
-        tables,
-    )
+    return section("Sweeps, chosen on validation text", lines, list(SWEEPS.values()), tables)
 
 
 def sweep_table(label: str, found: list) -> dict:

@@ -2,13 +2,17 @@
 
 import csv
 import io
+import re
 
 COLUMNS = (  # of report.csv and of the table of runs: key, heading, format
     ("name", "run", "{}"),
     ("family", "family", "{}"),
+    ("series", "series", "{}"),
     ("chosen", "chosen", "{}"),
     ("budget_flops", "planned FLOPs (budget)", "flops"),
     ("bpb", "test bits/byte", "{:.4f}"),
+    ("seeds", "seeds", "{}"),
+    ("bpb_seed_sd", "standard deviation over seeds", "{:.4f}"),
     ("bpb_low", "95% from", "{:.4f}"),
     ("bpb_high", "95% to", "{:.4f}"),
     ("upper_bound", "upper bound", "{}"),
@@ -16,6 +20,7 @@ COLUMNS = (  # of report.csv and of the table of runs: key, heading, format
     ("realized_flops", "realized FLOPs (useful)", "flops"),
     ("deviation_percent", "off budget", "{:+.2f}%"),
     ("executed_flops", "executed FLOPs", "flops"),
+    ("executed_over_useful", "executed over useful", "{:.2f}"),
     ("entropy_forward_flops", "entropy model's forward FLOPs", "flops"),
     ("flops_with_entropy_model", "realized + entropy model", "flops"),
     ("patch_target", "patch size, target", "{:.3g}"),
@@ -23,17 +28,21 @@ COLUMNS = (  # of report.csv and of the table of runs: key, heading, format
     ("patch_test", "patch size, test text", "{:.3f}"),
     ("steps", "steps", "{:,.0f}"),
     ("train_bytes", "training bytes", "{:,.0f}"),
+    ("epochs", "epochs", "{:.2f}"),
     ("bytes_per_batch", "bytes per batch", "{:,.0f}"),
     ("packing_bytes", "packing, bytes or tokens", "{:.1%}"),
     ("packing_patches", "packing, patches", "{:.1%}"),
     ("params_total", "parameters", "{:,.0f}"),
     ("params_without_hash", "parameters without hash tables", "{:,.0f}"),
     ("params_hash", "hash tables", "{:,.0f}"),
+    ("params_lexicon", "lexicon (hash tables, or embeddings and head of BPE)", "{:,.0f}"),
+    ("params_without_lexicon", "parameters without lexicon", "{:,.0f}"),
     ("flops_per_byte_exact", "forward FLOPs/byte, exact", "{:,.0f}"),
     ("flops_per_byte_paper", "forward FLOPs/byte, paper", "{:,.0f}"),
     ("local_share", "FLOPs outside the latent transformer", "{:.0%}"),
     ("lr", "learning rate", "{:g}"),
     ("vocab", "vocabulary", "{:,.0f}"),
+    ("hash_rows", "hash rows", "{:,.0f}"),
     ("size", "size", "{}"),
     ("seed", "seed", "{}"),
     ("threshold", "threshold, nats", "{:.4f}"),
@@ -41,6 +50,11 @@ COLUMNS = (  # of report.csv and of the table of runs: key, heading, format
     ("eos_nats", "EOS nats (apart)", "{:.1f}"),
     ("test_bytes", "test bytes", "{:,.0f}"),
     ("test_documents", "test documents", "{}"),
+    ("mean_context_bytes", "mean left context, bytes", "{:,.1f}"),
+    ("positions_trained", "positions trained", "{:,.0f}"),
+    ("positions_scored", "positions scored", "{:,.0f}"),
+    ("overlap", "test shingles in training text", "{:.2%}"),
+    ("overlap_without_boilerplate", "the same without boilerplate", "{:.2%}"),
     ("wall_s", "wall, s", "{:,.0f}"),
     ("run_dir", "directory", "{}"),
 )
@@ -79,7 +93,8 @@ def cell(value, form: str) -> str:
 
 
 def table(rows: list, keys=None) -> dict:
-    """The table of runs as text: {"columns", "rows"}, columns that hold nothing left out."""
+    """The table of runs as text: {"columns", "rows"}, columns that hold nothing left out; keys: only these
+    columns."""
     kept = [
         c
         for c in COLUMNS
@@ -95,7 +110,7 @@ def to_csv(rows: list) -> str:
     """Every column with every digit; empty where nothing is known."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    keys = [key for key, _, _ in COLUMNS]
+    keys = [key for key, _, _ in COLUMNS if any(key in r for r in rows)]
     writer.writerow(keys)
     writer.writerows(
         [
@@ -127,6 +142,27 @@ def numeric_text(text: str) -> bool:
 
 def listed_flops(values) -> str:
     return ", ".join(flops(value, 2) for value in values)
+
+
+def in_ascii(text: str) -> str:
+    """The same for a terminal that has no such signs: 3e11 for 3×10¹¹."""
+    digits = {chr(v): chr(k) for k, v in SUPERSCRIPT.items()}
+
+    def power(found):
+        return f"{found[1] or '1'}e{''.join(digits[sign] for sign in found[2])}"
+
+    text = re.sub(rf"(?:([\d.]+)×)?\b10([{''.join(digits)}]+)", power, text)
+    for sign, plain_ in (
+        ("≤", "<="),
+        ("–", "-"),
+        ("−", "-"),
+        ("→", "->"),
+        ("←", "<-"),
+        ("×", "x"),
+        ("·", "*"),
+    ):
+        text = text.replace(sign, plain_)
+    return text.encode("ascii", "replace").decode("ascii")
 
 
 def plain(columns: list, rows: list) -> str:

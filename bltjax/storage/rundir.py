@@ -119,6 +119,10 @@ def create(run_dir: pathlib.Path, config: ConfigDict, experiment: str) -> None:
     differing = [
         k for k in {**old_flat, **new_flat} if json.dumps(old_flat.get(k)) != json.dumps(new_flat.get(k))
     ]
+    if differing and set(differing) <= set(cfg.LABELS):  # the same run, with other words for reports
+        labels = {k: new[k] for k in cfg.LABELS}
+        write_json(run_dir / "config.json", {**record, "config": {**record["config"], **labels}})
+        return
     if (
         differing and not begun(run_dir) and not locks.is_held(run_dir / ".lock")
     ):  # refused before its first step: nothing of it is lost

@@ -11,7 +11,10 @@ from ml_collections import ConfigDict
 
 from bltjax import flops
 from bltjax.data import batches
+from bltjax.errors import UserError
 from bltjax.run import budget
+
+MANY_EPOCHS = 4  # beyond, repeated text is worth less than new text (Muennighoff et al. 2023)
 
 
 def plan(experiment, document_lengths=None) -> list[dict]:
@@ -23,10 +26,24 @@ def plan(experiment, document_lengths=None) -> list[dict]:
     (12·l·h² of the latent, or of the token transformer), params_total and params_hash (counted), params (by
     component), flops_per_byte_paper and _exact (forward), flops_components (of `exact`), steps, batch_bytes,
     context, train_bytes, train_flops (`exact`, useful, entropy model left out), budget_flops, executed_flops
-    (padding and masked blocks included), attention (what its FLOPs are averaged over), entropy_model {paper, exact: forward FLOPs per byte; params;
-    train_flops}. Bytes are byte slots: the few of them that hold BOS and EOS are counted exactly when the
-    data is read."""
+    (padding and masked blocks included), attention (what its FLOPs are averaged over), seed, epochs (how often
+    the training text is read; None where only the data say how much there is: data.max_train_bytes is 0),
+    entropy_model {paper, exact: forward FLOPs per byte; params; train_flops}. Bytes are byte slots: the few of
+    them that hold BOS and EOS are counted exactly when the data is read."""
     return [_plan(run, document_lengths) for run in getattr(experiment, "runs", experiment)]
+
+
+def plan_each(runs, refused: list) -> tuple[list[dict], list]:
+    """(plans, their runs) of those that can be planned; {"name", "why"} of the others are added to
+    refused."""
+    plans, kept = [], []
+    for run in runs:
+        try:
+            plans.append(_plan(run))
+            kept.append(run)
+        except UserError as error:
+            refused.append({"name": run.name, "why": str(error)})
+    return plans, kept
 
 
 def _plan(run: ConfigDict, document_lengths=None) -> dict:
@@ -46,6 +63,7 @@ def _plan(run: ConfigDict, document_lengths=None) -> dict:
         name=run.name,
         family=run.family,
         size=run.size,
+        seed=run.seed,
         patch_size=counted["patch_size"],
         params_latent=counted["params"]["latent_12lh2"],
         params_total=counted["params"]["total"],
@@ -58,6 +76,7 @@ def _plan(run: ConfigDict, document_lengths=None) -> dict:
         batch_bytes=batch_bytes,
         context=run.data.context,
         train_bytes=steps * batch_bytes,
+        epochs=steps * batch_bytes / run.data.max_train_bytes if run.data.max_train_bytes else None,
         train_flops=steps * per_step,
         budget_flops=run.budget_flops or None,
         executed_flops=steps * flops.executed_step(run, run.data.rows, *batches.row_shape(run)),
@@ -143,6 +162,7 @@ COLUMNS = (  # title, of a plan
     ("entropies", lambda p: f"{p['entropy_model']['exact']:.2g}" if p["entropy_model"]["exact"] else "-"),
     ("train FLOPs", lambda p: f"{p['train_flops']:.4g}"),
     ("bytes", lambda p: _short(p["train_bytes"])),
+    ("epochs", lambda p: f"{p['epochs']:.2f}" if p.get("epochs") else "-"),
     ("batch", lambda p: _short(p["batch_bytes"])),
     ("steps", lambda p: f"{p['steps']:,}"),
     ("here", lambda p: _duration(p["seconds_here"]) if "seconds_here" in p else "-"),
@@ -171,6 +191,12 @@ def text_table(plans: list[dict]) -> str:
             *shares,
         ]
     )
+
+
+def repeats(plans: list[dict]) -> list[str]:
+    """A line where a run reads its text more than 4 times."""
+    many = [f"{p['name']} ({p['epochs']:.1f})" for p in plans if (p.get("epochs") or 0) > MANY_EPOCHS]
+    return [f"More than {MANY_EPOCHS} epochs: {', '.join(many)}."] if many else []
 
 
 def _share(components: dict, name: str) -> str:

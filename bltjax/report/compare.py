@@ -1,0 +1,160 @@
+"""Series beside each other: their scores with documents and seeds resampled, differences to the reference at
+each budget, fits, and where curves meet."""
+
+from bltjax.report import tables
+from bltjax.report.rows import REFERENCE, budget_key
+from bltjax.science import bootstrap, crossing, power_law
+
+NO_DIGEST = "no documents_digest in eval.json shows that both were scored on the same text"
+DIFFER = "test documents differ"
+TOO_FEW = "fewer than two test documents"
+ONE_SEED = "of these documents only: a run of one seed is in it"
+BOTH = "documents and seeds"
+
+
+def scores(chosen: list, samples: dict, texts: dict, documents: dict) -> dict:
+    """{(series, budget): Score} of chosen rows whose seeds were scored on the same documents; the seed
+    variance is pooled over a series' budgets. samples, texts, documents: by run directory."""
+    found = {}
+    for row in chosen:
+        dirs = row["run_dirs"]
+        same = len({(texts[d], len(documents[d])) for d in dirs}) == 1
+        if same and (len(dirs) == 1 or texts[dirs[0]]) and all(d in samples for d in dirs):
+            drawn = [samples[d] for d in dirs]
+            found.setdefault(row["series"], {})[budget_key(row)] = bootstrap.score(
+                row["seed_bpb"], drawn, len(documents[dirs[0]])
+            )
+    pooled = {}
+    for series, at in found.items():
+        pooled.update({(series, budget): s for budget, s in zip(at, bootstrap.pool(list(at.values())))})
+    return pooled
+
+
+def by_series(chosen: list) -> dict:
+    """{series: its chosen rows, budgets ascending}."""
+    out = {}
+    for row in chosen:
+        out.setdefault(row["series"], []).append(row)
+    return out
+
+
+def reference_of(chosen: list) -> str | None:
+    """The series that others are compared with: of REFERENCE's the one at most budgets, then the first by
+    name."""
+    mine = by_series([r for r in chosen if r["family"] == REFERENCE])
+    return min(mine, key=lambda s: (-len(mine[s]), s)) if mine else None
+
+
+def why_apart(rows: list, texts: dict) -> str:
+    """Why rows cannot be resampled together, "" if they can: their documents must be the same text."""
+    seen = {texts[d] for row in rows for d in row["run_dirs"]}
+    return NO_DIGEST if None in seen else DIFFER if len(seen) > 1 else ""
+
+
+def covers(scores_: list) -> str:
+    """What an interval over these scores covers, in words."""
+    return BOTH if all(s.covers_seeds for s in scores_) else ONE_SEED
+
+
+def pairs(chosen: list, scored: dict, texts: dict) -> list:
+    """Differences of every series to the reference at the same budget, on the same test documents."""
+    against = reference_of(chosen)
+    reference = {budget_key(r): r for r in chosen if r["series"] == against}
+    out = []
+    for row in sorted(chosen, key=budget_key):
+        base = reference.get(budget_key(row))
+        if base is None or row is base:
+            continue
+        a, b = (scored.get((r["series"], budget_key(r))) for r in (row, base))
+        note = why_apart([row, base], texts) or (
+            TOO_FEW if a is None or b is None else DIFFER if a.documents != b.documents else ""
+        )
+        low, high = (None, None) if note else bootstrap.difference_interval(a, b)
+        out.append(
+            dict(
+                budget_flops=budget_key(row),
+                family=row["family"],
+                series=row["series"],
+                against=against,
+                difference=row["bpb"] - base["bpb"],
+                low=low,
+                high=high,
+                excludes_zero=low is not None and (low > 0 or high < 0),
+                covers="" if note else covers([a, b]),
+                covers_seeds=not note and a.covers_seeds and b.covers_seeds,
+                seeds=[row["seeds"], base["seeds"]],
+                run=row["name"],
+                against_run=base["name"],
+                documents=row["test_documents"],
+                note=note,
+            )
+        )
+    return out
+
+
+def resampled(rows: list, scored: dict, texts: dict, number: int):
+    """(bits per byte of one series' rows under resampled documents and seeds [R, N], what that covers, "") or
+    (None, "", why not). number: of the series, for noise of its own."""
+    found = [scored.get((r["series"], budget_key(r))) for r in rows]
+    why = why_apart(rows, texts) or (
+        TOO_FEW if any(s is None for s in found) else DIFFER if len({s.documents for s in found}) > 1 else ""
+    )
+    return (None, "", why) if why else (bootstrap.draws(found, number), covers(found), "")
+
+
+def fits(chosen: list, scored: dict, texts: dict, x: str) -> dict:
+    """{series: fit} of test bits per byte over its budgets; series with fewer than three left out."""
+    out = {}
+    for number, (series, rows) in enumerate(by_series(chosen).items()):
+        rows = [r for r in rows if r[x]]
+        if len(rows) < 3:
+            continue
+        samples, covered, why = resampled(rows, scored, texts, number)
+        found = power_law.power_law([r[x] for r in rows], [r["bpb"] for r in rows], samples)
+        if found:
+            out[series] = dict(found, family=rows[0]["family"], covers=covered, no_interval=why)
+    return out
+
+
+def crossings(chosen: list, scored: dict, texts: dict, fitted: dict) -> list:
+    """Where each series' measured curve meets the reference's, inside the range that both were measured
+    in."""
+    x = "realized_flops"
+    curves = {
+        series: sorted((r for r in rows if r[x]), key=lambda r: r[x])
+        for series, rows in by_series(chosen).items()
+    }
+    against, out = reference_of(chosen), []
+    base = curves.get(against, [])
+    numbers = {series: number for number, series in enumerate(curves)}
+    for series, rows in curves.items():
+        span = crossing.overlap([r[x] for r in rows], [r[x] for r in base]) if rows and base else None
+        if series == against or not span:
+            continue
+        why = why_apart(rows + base, texts)
+        mine, theirs = (resampled(r, scored, texts, numbers[r[0]["series"]]) for r in (rows, base))
+        drawn = (None, None) if why or mine[0] is None or theirs[0] is None else (mine[0], theirs[0])
+        met = crossing.measured(
+            [r[x] for r in rows],
+            [r["bpb"] for r in rows],
+            [r[x] for r in base],
+            [r["bpb"] for r in base],
+            *drawn
+        )
+        both = fitted.get(series), fitted.get(against)
+        out.append(
+            dict(
+                family=rows[0]["family"],
+                series=series,
+                against=against,
+                range=list(span),
+                measured=met["flops"],
+                low=met["low"],
+                high=met["high"],
+                share=met["share"],
+                covers="" if drawn[0] is None else BOTH if mine[1] == theirs[1] == BOTH else ONE_SEED,
+                fits=crossing.of_fits(*both) if all(both) else [],
+                text=tables.listed_flops(met["flops"]) or "none in range",
+            )
+        )
+    return out

@@ -1,0 +1,64 @@
+"""Conditions that should be equal in one sweep and are not (docs/contracts.md), a line each."""
+
+from bltjax.report.findings import listed
+from bltjax.report.rows import budget_key
+from bltjax.report.tables import short_flops
+
+# column of a row: (what it is, tolerance between runs at one budget)
+WITHIN = {
+    "bytes_per_batch": ("Bytes per batch", 0.005),
+    "mean_context_bytes": ("Mean left context in bytes", 0.02),
+}
+OVERLAP = 0.02  # share of test shingles in training text, boilerplate left out
+EXECUTED = 1.2  # over useful FLOPs
+
+
+def unequal(runs: list, rows: list) -> list:
+    """Conditions that should be equal in one sweep and are not (docs/contracts.md), a line each; and budgets
+    missed by more than 1%."""
+    lines = []
+    checks = {
+        "training and test text (data_fingerprint)": lambda r: r.record.get("data_fingerprint"),
+        "bytes of context": lambda r: r.setting("data.context"),
+        "cores": lambda r: r.record.get("cores"),
+        "platform": lambda r: r.record.get("platform"),
+    }
+    for what, read in checks.items():
+        values = sorted({str(read(r)) for r in runs if read(r) is not None})
+        if len(values) > 1:
+            lines.append(f"Not the same in all runs: {what}: {listed(values)}.")
+    for budget in sorted({budget_key(r) for r in rows}):
+        for column, (what, tolerance) in WITHIN.items():
+            found = {r["name"]: r[column] for r in rows if r[column] and budget_key(r) == budget}
+            if found and max(found.values()) > (1 + tolerance) * min(found.values()):
+                low, high = min(found, key=found.get), max(found, key=found.get)
+                lines.append(
+                    f"{what} at {short_flops(budget)} FLOPs differ by more than {tolerance:.1%}:"
+                    f" {found[low]:,.0f} ({low}) to {found[high]:,.0f} ({high})."
+                )
+    off = [
+        f"{r['name']} {r['deviation_percent']:+.2f}%" for r in rows if abs(r["deviation_percent"] or 0) > 1
+    ]
+    if off:
+        lines.append(f"More than 1% off their budget: {listed(off)}.")
+    positions = "{name} (trained on {positions_trained:,.0f}, scored at up to {positions_scored:,.0f})"
+    beyond = [
+        positions.format(**r)
+        for r in rows
+        if r["positions_trained"] and r["positions_scored"] and r["positions_scored"] > r["positions_trained"]
+    ]
+    if beyond:
+        lines.append(f"Scored at positions that were never trained: {listed(beyond)}.")
+    padded = [
+        f"{r['name']} {r['executed_over_useful']:.2f}"
+        for r in rows
+        if (r["executed_over_useful"] or 0) > EXECUTED
+    ]
+    if padded:
+        lines.append(f"Executed FLOPs over useful ones above {EXECUTED}: {listed(padded)}.")
+    shared = {r["overlap_without_boilerplate"] for r in rows} - {None}
+    if shared and max(shared) > OVERLAP:
+        lines.append(
+            f"{max(shared):.1%} of the test text's shingles, boilerplate left out, stand in training text too."
+        )
+    return lines
