@@ -4,16 +4,15 @@ the way of the others."""
 import json
 import types
 
-import numpy as np
 import pytest
 from test_analysis import add_run
 
 from bltjax import config as cfg
 from bltjax.errors import UserError
 from bltjax.report import report as reporting
-from bltjax.run import execute, inputs
+from bltjax.run import execute, jobs
 from bltjax.storage import rundir
-from bltjax.sweep import runner, status
+from bltjax.sweep import graph, runner, status
 from bltjax.tokenizers import bpe
 
 GARBLED = [None, b"", b'{"a": ', b"\xff\xfe\x00", b"[1]", b"{}", b"null"]  # None: removed
@@ -110,19 +109,19 @@ def test_old_notes_are_no_news_of_a_done_run(run_dir):
 
 def test_execute_writes_the_files_again(run_dir, monkeypatch):
     wanted = {name: json.loads((run_dir / name).read_text()) for name in ("planned.json", "eval.json")}
-    prepared = types.SimpleNamespace(
+    ready = types.SimpleNamespace(
         planned=wanted["planned.json"],
-        text=types.SimpleNamespace(fingerprint="abc"),
+        inputs=types.SimpleNamespace(text=types.SimpleNamespace(fingerprint="abc")),
         config=None,
-        rows=None,
+        rows=types.SimpleNamespace(longest=lambda steps: None),
         steps=200,
         useful=None,
         executed=None,
     )
-    monkeypatch.setattr(execute, "prepare", lambda *_: prepared)
+    monkeypatch.setattr(execute, "ready", lambda *_: ready)
     monkeypatch.setattr(execute.loop, "train", lambda *_, **__: {})
-    monkeypatch.setattr(execute.starting, "params", lambda *_: None)
-    monkeypatch.setattr(execute, "evaluate", lambda *_: wanted["eval.json"])
+    monkeypatch.setattr(execute.warm_start, "params", lambda *_: None)
+    monkeypatch.setattr(execute.evaluate, "evaluate", lambda *_: wanted["eval.json"])
     for name in rundir.REDONE:
         (run_dir / name).write_text('{"a": ')
         execute.execute(run_dir, progress=False)
@@ -131,15 +130,16 @@ def test_execute_writes_the_files_again(run_dir, monkeypatch):
         )
 
 
-def test_the_runner_survives_a_preparation_beside_a_damaged_plan(run_dir):
+def test_the_runner_survives_a_job_beside_a_damaged_plan(run_dir):
     (run_dir / "planned.json").write_text('{"steps": 2')
     said = []
-    job = runner.Job("entropy model", "prepare", run_dir, 0.0, process=types.SimpleNamespace(returncode=0))
-    runner.finish(job, types.SimpleNamespace(line=said.append))
-    assert job.state == "done" and said == ["done     entropy model"]
+    job = graph.Job("entropy model", "run", run_dir, ())
+    task = runner.Task(job, process=types.SimpleNamespace(returncode=0))
+    runner.finish(task, types.SimpleNamespace(line=said.append))
+    assert task.state == "done" and said == ["done     entropy model"]
     (run_dir / "metrics.jsonl").write_bytes(b"{}\n")
-    job.mode, job.state = "run", "elsewhere"
-    runner.Display("experiment", [job]).show()
+    task.state = "elsewhere"
+    runner.Display("experiment", [task]).show()
 
 
 @pytest.mark.parametrize(
@@ -163,54 +163,31 @@ def test_the_report_goes_on_without_a_damaged_run(run_dir, monkeypatch, name):
         reporting.report(run_dir.parent)
 
 
-def test_entropies_are_a_cache(tmp_path, monkeypatch):
-    calls, documents = [], [b"one", b"", b"three"]
-
-    def annotate(model, params, documents):
-        calls.append(len(documents))
-        return [np.arange(len(d) + 2, dtype=np.float32) for d in documents]
-
-    monkeypatch.setattr(inputs.annotate, "annotate", annotate)
-    lm = types.SimpleNamespace(facts={"fingerprint": "f"}, model=None, params=None)
-
-    def check(times):
-        found = inputs.entropies(lm, documents, tmp_path)
-        assert [e.tolist() for e in found] == [list(range(len(d) + 2)) for d in documents] and len(
-            calls
-        ) == times
-        assert not list(tmp_path.glob("*.part"))
-
-    check(1)
-    check(1)
-    (path,) = tmp_path.glob("*.npz")
-    whole = path.read_bytes()
-    middle = bytearray(whole)
-    middle[whole.index(b"NUMPY") + 130] ^= 0xFF
-    for times, content in enumerate(
-        [b"", b"garbage", whole[:40], whole[:-30], whole[len(whole) // 2 :], bytes(middle)], 2
-    ):
-        path.write_bytes(content)
-        check(times)
-    others = [
-        dict(entropies=np.zeros(14, np.float32), lengths=np.array([5, 7, 2])),
-        dict(lengths=np.array([5, 2, 7])),
-        dict(entropies=np.zeros(13, np.float32), lengths=np.array([5, 2, 7])),
-    ]
-    for times, arrays in enumerate(others, 8):
-        with path.open("wb") as out:
-            np.savez(out, **arrays)
-        check(times)
-    check(10)
-
-
 def test_a_damaged_tokenizer_is_trained_again(tmp_path):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for i in range(30):
+        (texts / f"{i}.txt").write_bytes(b"%d " % i + TEXT[i % len(TEXT)])
     config = cfg.replace(
-        cfg.run("r", "bpe", cfg.transformer("token", vocab=270, width=16, layers=1, heads=1)),
-        **{"tokenizer.kind": "trained", "tokenizer.vocab": 270},
+        cfg.run(
+            "r", "bpe", cfg.transformer("token", vocab=270, width=16, layers=1, heads=1), budget_flops=1e9
+        ),
+        **{
+            "tokenizer.kind": "trained",
+            "tokenizer.vocab": 270,
+            "data.source": "files",
+            "data.globs": (f"{texts}/*.txt",),
+            "data.test": 0.2,
+            "data.validation": 0.2,
+            "data.min_bytes": 1,
+        },
     )
-    first = inputs.tokenizer(config, TEXT, tmp_path)
-    path = inputs.tokenizer_path(config, TEXT, tmp_path)
+    data, tokenizer, run = graph.of_run(tmp_path / "runs" / "x" / "r", config, "x")
+    jobs.do(data.directory)
+    jobs.do(tokenizer.directory)
+    path = tokenizer.directory / "tokenizer.json"
     whole = path.read_bytes()
+    first = bpe.load(path)
     for content in (
         b"",
         whole[:-100],
@@ -223,7 +200,6 @@ def test_a_damaged_tokenizer_is_trained_again(tmp_path):
         with pytest.raises(UserError, match=path.name) as error:
             bpe.load(path)
         assert "\n" not in str(error.value)
-        assert (
-            inputs.tokenizer(config, TEXT, tmp_path).fingerprint == first.fingerprint
-            and path.read_bytes() == whole
-        )
+        assert jobs.state(tokenizer.directory, "tokenizer") == "started"
+        jobs.do(tokenizer.directory)
+        assert path.read_bytes() == whole

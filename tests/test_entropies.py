@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bltjax import config, models, patching
-from bltjax.entropy import annotate, calibrate
+from bltjax.entropy import annotate, calibrate, sketch
 from bltjax.errors import UserError
 from bltjax.models import patcher
 from bltjax.patching import vocab
@@ -132,116 +132,61 @@ def realized(scheme, ids, entropies, **settings):
 
 @pytest.mark.parametrize("max_length", [0, 9])
 @pytest.mark.parametrize(
-    "scheme, given, searched",
+    "scheme, delta, searched",
     [
-        ("entropy", {}, "threshold"),
-        ("monotonic", {}, "delta"),
-        ("both", {}, "threshold"),
-        ("both", dict(delta=-0.5), "threshold"),
-        ("both", dict(threshold=0.5), "delta"),
+        ("entropy", None, "threshold"),
+        ("monotonic", None, "delta"),
+        ("both", 0.0, "threshold"),
+        ("both", -0.5, "threshold"),
     ],
 )
-def test_calibrated_size_is_the_patcher_s_own(scheme, given, searched, max_length):
-    ids, entropies = texts()
+def test_calibrated_size_is_the_patcher_s_own(scheme, delta, searched, max_length):
+    """Scores say which threshold gives a size; with a longest length, which no score knows, what is asked of them
+    is moved until it does."""
+    ids, entropies = texts(step=patching.RESOLUTION)
+    scores = sketch.Sketch(scheme, delta).add(entropies)
+    settings = {"max_length": max_length, **({} if delta is None else {"delta": delta})}
+    size = lambda threshold: realized(scheme, ids, entropies, **settings, **{searched: threshold})
     for target in (4.5, 6.0):
-        found = calibrate.calibrate(scheme, ids, entropies, target, max_length=max_length, **given)
-        settings = {
-            "max_length": max_length,
-            **({"delta": 0.0} if scheme == "both" else {}),
-            **given,
-            searched: found,
-        }
-        size = realized(scheme, ids, entropies, **settings)
-        assert abs(size / target - 1) < 2e-3
-        np.testing.assert_allclose(
-            calibrate.curve(scheme, ids, entropies, [found], max_length=max_length, **given), size, rtol=1e-12
-        )
-        for other in np.linspace(found - 0.5, found + 0.5, 21):  # none is closer
-            assert (
-                abs(realized(scheme, ids, entropies, **{**settings, searched: other}) - target)
-                >= abs(size - target) - 1e-12
-            )
+        found, gives = calibrate.approach(target, scores.threshold, size)
+        assert gives == size(found) and abs(gives / target - 1) < calibrate.CLOSE
+        if not max_length:
+            np.testing.assert_allclose(scores.mean_size(found), gives, rtol=1e-12)
+            others = np.linspace(found - 0.5, found + 0.5, 21)
+            assert all(abs(size(other) - target) >= abs(gives - target) - 1e-12 for other in others)
 
 
-def test_ties_move_together_and_out_of_reach_is_said():
-    ids, entropies = texts(step=0.25)
-    found = calibrate.calibrate("entropy", ids, entropies, realized("entropy", ids, entropies, threshold=2.0))
-    assert 2.0 <= found < 2.25
+def test_out_of_reach_is_said():
     ids, entropies = texts(step=2.0)
+    scores = sketch.Sketch("entropy").add(entropies)
+    size = lambda threshold: realized("entropy", ids, entropies, threshold=threshold, max_length=9)
     for target in (1.5, 1e6):
         with pytest.raises(UserError, match="reach from 1 to"):
-            calibrate.calibrate("entropy", ids, entropies, target)
-    with pytest.raises(UserError, match="reach from 1 to 8.9"):
-        calibrate.calibrate("entropy", ids, entropies, 20, max_length=9)
+            calibrate.approach(target, scores.threshold, size)
+    with pytest.raises(UserError, match="the closest is 8.9"):
+        calibrate.approach(20, texts_sketch(texts(step=patching.RESOLUTION)[1]).threshold, size)
 
 
-def test_neighbouring_floats_are_told_apart():
-    values = np.float32(
-        [
-            0,
-            0,
-            1,
-            np.nextafter(np.float32(1), np.float32(2)),
-            1,
-            np.nextafter(np.float32(1), np.float32(2)),
-            0,
-            0,
-        ]
-    )
-    ids = np.full(8, 101, np.int32)
-    found = calibrate.calibrate("entropy", [ids], [values], 2.0)
-    assert patching.lengths(ids, "entropy", entropies=values, threshold=found, include_next=False) == [
-        1,
-        3,
-        2,
-        2,
-    ]
+def texts_sketch(entropies):
+    return sketch.Sketch("entropy").add(entropies)
 
 
-def test_curve_rises_and_count_takes_the_first():
-    ids, entropies = texts()
-    sizes = calibrate.curve("entropy", ids, entropies, np.linspace(-1, 9, 30))
-    assert sizes[0] == 1 and (np.diff(sizes) >= 0).all() and sizes[-1] > 20
-    assert calibrate.calibrate("entropy", ids, entropies, 4, count=2) == calibrate.calibrate(
-        "entropy", ids[:2], entropies[:2], 4
-    )
-
-
-def test_solve_by_any_count():
-    ids, entropies = texts()
+def test_a_gap_that_rows_leave_is_no_size():
     calls = []
 
-    def size(threshold):
+    def gives(threshold):
         calls.append(threshold)
-        return realized("entropy", ids, entropies, threshold=threshold)
+        return 4 if threshold < 4.5 else 5
 
-    assert abs(size(calibrate.solve(size, 0, 9, 4.5)) / 4.5 - 1) < 1e-3 and len(calls) < 30
-    calls.clear()
-    with pytest.raises(UserError, match="reach from"):
-        calibrate.solve(size, 0, 1, 4.5)
-    assert len(calls) == 2
-    with pytest.raises(UserError):
-        calibrate.solve(lambda t: 4 if t < 1 else 5, 0, 2, 4.5)  # a gap wider than 2%
+    with pytest.raises(UserError, match="reach from 4 to 5|the closest is"):
+        calibrate.approach(4.5, lambda size: size, gives)
+    assert len(calls) <= calibrate.MOST_TRIES
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        dict(scheme="space"),
-        dict(target=0.5),
-        dict(target=float("nan")),
-        dict(scheme="both", threshold=1.0, delta=1.0),
-        dict(count=0),
-        dict(documents_entropies=[np.zeros(3)]),
-        dict(documents_entropies=[np.full(4, np.nan)]),
-    ],
-)
-def test_bad_arguments_are_one_line(arguments):
-    good = dict(
-        scheme="entropy", documents_ids=[np.full(4, 101)], documents_entropies=[np.arange(4.0)], target=2
-    )
-    with pytest.raises(UserError) as error:
-        calibrate.calibrate(**{**good, **arguments})
+@pytest.mark.parametrize("target", [0.5, float("nan"), float("inf")])
+def test_sizes_that_cannot_be(target):
+    with pytest.raises(UserError, match="at least 1 and finite") as error:
+        calibrate.approach(target, lambda size: size, lambda threshold: threshold)
     assert "\n" not in str(error.value)
 
 

@@ -1,5 +1,4 @@
-"""Runs on prepared data are the runs that they would be in memory; their rows are read as they are wanted,
-and repeat exactly."""
+"""Runs on prepared data: their rows are read as they are wanted, and repeat exactly."""
 
 import itertools
 import json
@@ -15,7 +14,6 @@ from bltjax.cli import main
 from bltjax.data import batches, corpus, packing, prepare, row_plans, unit_cache
 from bltjax.errors import UserError
 from bltjax.patching import segmentation
-from bltjax.run import inputs
 from bltjax.storage import rundir
 
 HERE = pathlib.Path(__file__).parent
@@ -213,33 +211,21 @@ def test_a_run_of_every_family(prepared, tmp_path, name, capfd):
         )
 
 
-def test_a_run_goes_on_with_its_own_text_alone(prepared, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(inputs, "_corpora", {})
+def test_a_run_goes_on_with_its_own_text_alone(prepared, tmp_path, capsys):
     out = run(prepared, tmp_path, "space")
     for name in ("done.json", "eval.json"):
         (out / name).unlink()
     elsewhere = tmp_path / "else"
-    prepare.prepare(
-        cfg.replace(
-            cfg.data(),
-            source="files",
-            globs=(str(prepared.parent / "a.jsonl"),),
-            test=0.1,
-            validation=0.1,
-            seed=5,
-        ),
-        elsewhere,
-    )
+    source = dict(source="files", globs=(str(prepared.parent / "a.jsonl"),), test=0.1, validation=0.1)
+    prepare.prepare(cfg.replace(cfg.data(), **source, seed=5), elsewhere)
     shutil.move(prepared, tmp_path / "kept")
     shutil.copytree(elsewhere, prepared)
-    inputs._corpora.clear()  # as another process would begin
     try:
         run(prepared, tmp_path, "space", code=2)
         assert "other text" in capsys.readouterr().err
     finally:
         shutil.rmtree(prepared)
         shutil.move(tmp_path / "kept", prepared)
-        inputs._corpora.clear()
     assert (run(prepared, tmp_path, "space") / "done.json").exists()
 
 
@@ -273,7 +259,7 @@ def test_a_mix_reads_its_shares(prepared, tmp_path, capfd, monkeypatch):
     planned = rundir.read_json(out / "planned.json")
     from bltjax.run import execute
 
-    rows = execute.prepare(out, rundir.load_config(out)).rows
+    rows = execute.ready(out).rows
     text = b"".join(
         (ids[ids >= 4] - 4).astype(np.uint8).tobytes()
         for ids in (rows.batch(step)["bytes"] for step in range(200))
@@ -367,14 +353,6 @@ def test_what_cannot_be_read(prepared, tmp_path, capfd):
     ):
         run(prepared, tmp_path, "space", *more, code=2)
         assert says in capfd.readouterr().err
-
-
-def test_a_large_data_set_is_annotated_by_its_own_command(prepared, tmp_path, capfd, monkeypatch):
-    from bltjax.run import at_rest
-
-    monkeypatch.setattr(at_rest, "ANNOTATED_HERE", 10)
-    run(prepared, tmp_path, "entropy", "--set", "entropy_model.train.steps=110", code=2)
-    assert "bltjax data annotate" in capfd.readouterr().err
 
 
 def test_a_choice_is_lazy():
