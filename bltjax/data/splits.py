@@ -98,3 +98,16 @@ def first(documents, max_bytes: int = 0) -> Choice:
     if max_bytes:
         count = min(count, int(np.searchsorted(np.cumsum(documents.lengths), max_bytes)) + 1)
     return Choice(documents, np.arange(count))
+
+
+def common(some, others) -> bytes | None:
+    """A document that two sequences of documents both hold; None where there is none. Of the larger one only
+    documents as long as one of the smaller are read."""
+    if len(some) > len(others):
+        some, others = others, some
+    digests = {hashlib.sha256(some[number]).digest() for number in range(len(some))}
+    for number in np.flatnonzero(np.isin(others.lengths, some.lengths)):
+        document = others[int(number)]
+        if hashlib.sha256(document).digest() in digests:
+            return document
+    return None

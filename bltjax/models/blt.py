@@ -10,9 +10,7 @@ from bltjax.errors import UserError
 from bltjax.models.decoder import Decoder
 from bltjax.models.encoder import Encoder
 from bltjax.models.global_model import GlobalModel
-from bltjax.models.patcher import (
-    check_bytes,
-)  # noqa: F401  (bytes, like an entropy model's)
+from bltjax.models.patcher import bytes_of_targets, check_bytes  # noqa: F401  (its targets are bytes too)
 from bltjax.models.shapes import NO_TABLES, Cross, Stack, Tables
 
 UNIT = "byte"

@@ -41,6 +41,7 @@ def ready(run_dir: pathlib.Path, place: tuple[int, int] = (0, 1)) -> Ready:
     UserError for inputs that are not there, and for budgets and patch sizes that cannot be had."""
     config = rundir.load_config(run_dir)
     reads = inputs.load(run_dir, config)
+    warm_start.check_text(config, reads.text)
     entropies = reads.entropies(reads.documents)
 
     def rows_of(config, plans):

@@ -14,8 +14,11 @@ from ml_collections import ConfigDict
 
 from bltjax import api, models, patching
 from bltjax import config as cfg
+from bltjax.data import splits
 from bltjax.errors import UserError
 from bltjax.formats import llama
+from bltjax.run import inputs
+from bltjax.storage import rundir
 
 HOW = (
     "dtype",
@@ -91,3 +94,26 @@ def params(run: ConfigDict) -> dict | None:
             f" {theirs.get(wrong[0], 'missing')} there, {ours.get(wrong[0], 'missing')} here"
         )
     return jax.tree.map(lambda x: np.asarray(x, np.float32), found)
+
+
+def check_text(config: ConfigDict, text: splits.Splits) -> None:
+    """UserError where a run starts from one that trained on this run's test text, or that was tested on what this
+    one trains on: no score of either would mean anything. What an imported model has read is not known.
+
+    text: of the run with this config."""
+    source = pathlib.Path(config.train.init_from) if config.train.init_from else None
+    while source and (source / inputs.NAME).exists():
+        theirs = splits.opened(inputs.folders(source))
+        if theirs.fingerprint != text.fingerprint:
+            for ours, what, others, whose in (
+                (text.test, "test", theirs.train, "trained on"),
+                (text.validation, "validation", theirs.train, "trained on"),
+                (text.train, "training", theirs.test, "is tested on"),
+            ):
+                if found := splits.common(ours, others):
+                    raise UserError(
+                        f"run {config.name}: {source} {whose} text that is {what} text here (a document that begins"
+                        f" {found[:24]!r}); split both alike, or start from another model"
+                    )
+        before = rundir.load_config(source).train.init_from
+        source = pathlib.Path(before) if before else None
