@@ -29,7 +29,7 @@ def load(path, entropy_model=None) -> "Model":
     released checkpoint.
 
     entropy_model: another such path, of the model that supplies entropies; None: the one that comes with it.
-    UserError where there is no model, or where it is not whole. """
+    UserError where there is no model, or where it is not whole."""
     folder = pathlib.Path(path)
     model = _ours(folder) if detect.of(folder) == detect.OURS else _imported(folder, detect.load(folder))
     if entropy_model is not None:
@@ -98,13 +98,17 @@ class Model:
 
     @property
     def has_entropy_model(self) -> bool:
-        return self.config.model.kind == "byte" or self._entropy_model is not None
+        return self.is_entropy_model or self._entropy_model is not None
+
+    @property
+    def is_entropy_model(self) -> bool:
+        return models.kind(self.config.model) is patcher
 
     @functools.cached_property
     def entropy_model(self) -> "Model":
         """The model that supplies entropies: this one if it is an entropy model, else the one that it was
         patched with. UserError without."""
-        if self.config.model.kind == "byte":
+        if self.is_entropy_model:
             return self
         if not self._entropy_model:
             raise UserError(
@@ -132,16 +136,16 @@ class Model:
         convention); None: its own patches.
 
         Documents are masked at EOS. Shapes are filled up to a few sizes, so that many lengths do not mean
-        many compilations. """
+        many compilations."""
         ids = checked(ids, self.config.model.vocab)
-        kind = self.config.model.kind
-        if kind == "blt":
+        kind = models.kind(self.config.model)
+        if kind.PATCHES:
             lengths = self._lengths(ids) if patch_lengths is None else patch_lengths
             batch = blt.batch_from_lengths(ids, lengths)
         else:
             # without a tokenizer: one document
-            eos = vocab.EOS if kind == "byte" else self.tokenizer.eos if self._tokenizer else -1
-            batch = {"tokens" if kind == "token" else "bytes": ids, "doc_ids": blt.documents_at(ids, eos)}
+            eos = vocab.EOS if kind.UNIT == "byte" else self.tokenizer.eos if self._tokenizer else -1
+            batch = {kind.SLOTS[0]: ids, "doc_ids": blt.documents_at(ids, eos)}
         return run(models.logits, self, batch, ids.shape)
 
     def _lengths(self, ids: np.ndarray) -> np.ndarray:
@@ -183,7 +187,7 @@ class Model:
         data = text.encode() if isinstance(text, str) else bytes(text)
         if not data:
             return [], None
-        if self.config.model.kind == "token":
+        if models.kind(self.config.model).UNIT == "token":
             return cut(data, self.tokenizer.byte_counts[self.tokenizer.encode(data)]), None
         scheme = self.config.patching.scheme
         needs = scheme in patching.NEEDS_ENTROPIES
@@ -220,7 +224,7 @@ def run(function, model: Model, batch: dict, shape) -> np.ndarray:
     and cut again.
 
     Padding stands behind everything and in a document of its own, so that nothing sees it; where models
-    differ by length (the first patch of padding, blocks of attention) they differ in rounding alone. """
+    differ by length (the first patch of padding, blocks of attention) they differ in rounding alone."""
     B, N = shape
     longer = {name: _filled(name, x, B, N, batch) for name, x in batch.items()}
     return np.asarray(_compiled(function, FrozenConfigDict(model.config.model))(model.params, longer))[:B, :N]
