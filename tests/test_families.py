@@ -1,4 +1,4 @@
-"""One table of families: a new one of existing kinds is one entry, and what a run says of itself is held to it."""
+"""One table of families: a new one of existing kinds is one entry, and runs are held to what they say."""
 
 import pytest
 
@@ -108,6 +108,7 @@ TOKEN = cfg.transformer("token", vocab=512, width=32, layers=1, heads=1)
         (lambda: run("megabyte", scheme="strided", size=4.5), "patching.size is 4.5; strided patches"),
         (lambda: run(**{"model.vocab": 300}), "model.vocab is 300; models of bytes have 260 ids"),
         (lambda: run(**{"model.local.heads": 5}), "model.local.heads is 5; heads must cut model.local.width"),
+        (lambda: run("blt-entropy", scheme="entropy"), "patching.scheme 'entropy' needs entropies: give"),
         # A warm-up as long as the run never reaches its learning rate.
         (lambda: run(**{"train.steps": 200, "train.warmup": 200}), "train.warmup is 200 of 200 steps"),
     ],

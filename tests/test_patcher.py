@@ -1,5 +1,5 @@
-"""The entropy model and where patches start from its entropies, on the device: equal to the rules on the host,
-document by document."""
+"""The entropy model and where patches start from its entropies, on the device: equal to the rules on the
+host, document by document."""
 
 import functools
 
@@ -67,7 +67,8 @@ def test_schemes_without_entropies_are_refused():
 
 
 def test_the_model_cuts_as_its_annotation_is_cut():
-    """In one traced call, rows of documents give the patches that entropies computed ahead give on the host."""
+    """In one traced call, rows of documents give the patches that entropies computed ahead give on the
+    host."""
     config = cfg.transformer("byte", vocab=260, width=16, layers=1, heads=2, window=8, ffn_multiple=8)
     params = models.init(config, jax.random.key(0))
     params["head"]["kernel"] = 30 * params["head"]["kernel"]  # entropies that differ

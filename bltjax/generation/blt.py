@@ -422,8 +422,8 @@ def parameters(model) -> tuple:
 
 
 def patches_expected(model, prompts: list[bytes], new_bytes: int, draft: int) -> int:
-    """Room for the patches of the prompts, counted, and for as many of what follows as those prompts let expect.
-    Too few is no harm: there will be more room, and another compilation."""
+    """Room for the patches of the prompts, counted, and for as many of what follows as those prompts let
+    expect. Too few is no harm: there will be more room, and another compilation."""
     counts = [
         len(model.patch(p[:LONGEST_COUNTED])) * max(1, len(p) / LONGEST_COUNTED) if p else 0 for p in prompts
     ]

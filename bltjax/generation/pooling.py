@@ -14,8 +14,8 @@ LOWEST = -1e30
 def pool(c, params, pooled_BxTxD, keys, starts_BxQ, ends_BxQ, real_BxQ):
     """Patch vectors [B,Q,*] of bytes starts..ends, PIECE bytes a turn.
 
-    c: the model's config. params: as BLT.prepare has them. pooled_BxTxD: what patches take the maximum of; keys:
-    [B,T,2,C] of each cross-attention, what they attend to. real_BxQ: False for what is no patch."""
+    c: the model's config. params: as BLT.prepare has them. pooled_BxTxD: what patches take the maximum of;
+    keys: [B,T,2,C] of each cross-attention, what they attend to. real_BxQ: False for what is no patch."""
     B, Q = starts_BxQ.shape
     turns = jnp.max(jnp.where(real_BxQ, ends_BxQ - starts_BxQ, 0)) // PIECE + 1
 

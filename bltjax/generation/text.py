@@ -8,8 +8,8 @@ from bltjax.patching import vocab
 
 
 class Bytes:
-    """Ids of bytes. unit: what one id is called. ends: ids at which a text ends, sorted. barred: bool [V], ids
-    that are never drawn."""
+    """Ids of bytes. unit: what one id is called. ends: ids at which a text ends, sorted. barred: bool [V],
+    ids that are never drawn."""
 
     unit = "byte"
 
@@ -27,8 +27,8 @@ class Bytes:
 
 
 class Tokens:
-    """The same of a tokenizer's ids. UserError where it has more than the model, whose vocabulary may be filled
-    up beyond it."""
+    """The same of a tokenizer's ids. UserError where it has more than the model, whose vocabulary may be
+    filled up beyond it."""
 
     unit = "token"
 
