@@ -25,6 +25,7 @@ from bltjax import config as cfg
 from bltjax.data import corpus
 from bltjax.entropy import annotate, sketch, store
 from bltjax.generation import lm as lms
+from bltjax.models import patcher
 from bltjax.patching import segmentation, vocab
 
 LONGEST, PIECE = 4096, 128
@@ -37,7 +38,7 @@ def incremental(engine, params, pieces_NxC, count_N):
     def one(state, piece):
         ids, count = piece
         logits, state, first = engine.forward(params, state, ids[None], count[None])
-        return engine.commit(state, first, count[None]), lms.entropies(logits)[0]
+        return engine.commit(state, first, count[None]), patcher.entropy(logits)[0]
 
     return jax.lax.scan(one, engine.begin(1), (pieces_NxC, count_N))[1].reshape(-1)
 

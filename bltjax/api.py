@@ -98,13 +98,17 @@ class Model:
 
     @property
     def has_entropy_model(self) -> bool:
-        return self.config.model.kind == "byte" or self._entropy_model is not None
+        return self.is_entropy_model or self._entropy_model is not None
+
+    @property
+    def is_entropy_model(self) -> bool:
+        return models.kind(self.config.model) is patcher
 
     @functools.cached_property
     def entropy_model(self) -> "Model":
         """The model that supplies entropies: this one if it is an entropy model, else the one that it was
         patched with. UserError without."""
-        if self.config.model.kind == "byte":
+        if self.is_entropy_model:
             return self
         if not self._entropy_model:
             raise UserError(
@@ -134,14 +138,14 @@ class Model:
         Documents are masked at EOS. Shapes are filled up to a few sizes, so that many lengths do not mean
         many compilations."""
         ids = checked(ids, self.config.model.vocab)
-        kind = self.config.model.kind
-        if kind == "blt":
+        kind = models.kind(self.config.model)
+        if kind.PATCHES:
             lengths = self._lengths(ids) if patch_lengths is None else patch_lengths
             batch = blt.batch_from_lengths(ids, lengths)
         else:
             # without a tokenizer: one document
-            eos = vocab.EOS if kind == "byte" else self.tokenizer.eos if self._tokenizer else -1
-            batch = {"tokens" if kind == "token" else "bytes": ids, "doc_ids": blt.documents_at(ids, eos)}
+            eos = vocab.EOS if kind.UNIT == "byte" else self.tokenizer.eos if self._tokenizer else -1
+            batch = {kind.SLOTS[0]: ids, "doc_ids": blt.documents_at(ids, eos)}
         return run(models.logits, self, batch, ids.shape)
 
     def _lengths(self, ids: np.ndarray) -> np.ndarray:
@@ -183,7 +187,7 @@ class Model:
         data = text.encode() if isinstance(text, str) else bytes(text)
         if not data:
             return [], None
-        if self.config.model.kind == "token":
+        if models.kind(self.config.model).UNIT == "token":
             return cut(data, self.tokenizer.byte_counts[self.tokenizer.encode(data)]), None
         scheme = self.config.patching.scheme
         needs = scheme in patching.NEEDS_ENTROPIES

@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from bltjax import config as cfg
-from bltjax.compile import aot, chips
+from bltjax.compile import aot, chips, collectives, hlo
 from bltjax.errors import UserError
 from bltjax.parallel import sharding
 from bltjax.sweep import compile_table
@@ -147,6 +147,25 @@ def test_exact_flops_are_the_products_of_the_compiled_program():
     assert found["exact_flops"] < found["executed_flops"]
 
 
+def test_an_output_head_is_no_look_up_table():
+    """Both have an axis of the vocabulary; a table's is its rows, a head's is the last (its gradient, as XLA:TPU
+    sums it for 400M BPE: docs/results/compile)."""
+    model = cfg.transformer("token", vocab=128_256, width=1280, layers=1, heads=10)
+    tables = aot.table_rows(model)
+
+    def moved(dims, where):
+        array = hlo.Shape("f32", dims)
+        return collectives.Collective(
+            "all-reduce", 1.0, 1, (array,), (array,), 32, (), "ici", where, "main", "one", ""
+        )
+
+    assert not aot.carries(moved((1280, 128_256), "transpose(jvp(Transformer))/head/dot_general"), tables)
+    assert not aot.carries(moved((40, 128_256), "add"), tables)
+    assert not aot.carries(moved((128_256, 1280), "transpose(jvp(Transformer))/head/dot_general"), tables)
+    assert aot.carries(moved((128_256, 1280), "transpose(jvp(Transformer))/embed/scatter-add"), tables)
+    assert aot.carries(moved((1, 4008, 640), ""), tables)  # a device's part
+
+
 def test_tracing_does_not_grow_with_depth():
     mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
     texts = [
@@ -208,7 +227,7 @@ import json, sys
 from bltjax.compile import aot, chips
 from bltjax.parallel import sharding
 sys.path.insert(0, {str(HERE)!r})
-from test_aot import tiny
+from test_compile import tiny
 topology = chips.topology("v5p:4x4x4")
 found = aot.devices(topology)
 run = tiny(**{{"model.dtype": "bfloat16", "model.remat": "full", "data.rows": 256, "data.context": 256, "train.accumulate": 2,

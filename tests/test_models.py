@@ -367,5 +367,5 @@ def test_token_loss_counts_the_bytes_that_targets_stand_for():
 
 
 def test_unknown_kind():
-    with pytest.raises(UserError, match="unknown model kind 'rnn'; allowed: blt, token, byte"):
+    with pytest.raises(UserError, match="model.kind is 'rnn'; allowed: blt, token, byte"):
         models.init(cfg.replace(blt(), kind="rnn"), jax.random.key(0))

@@ -4,7 +4,7 @@ traffic, FLOPs, time.
 TPU topologies are compiled by libtpu itself (extra `tpu`), which raises the pod's own out-of-memory error;
 `cpu:N` for N CPU devices. Nothing is run and no array is made: inputs are shapes with layouts. A program is
 known by its lowered text, so that runs which differ only in their numbers (entropy and space patches of one
-size, say) are compiled once, and a table that was begun goes on. """
+size, say) are compiled once, and a table that was begun goes on."""
 
 import contextlib
 import hashlib
@@ -24,11 +24,6 @@ from bltjax.errors import UserError
 from bltjax.parallel import sharding
 from bltjax.training import step as training_step
 
-BATCH = {
-    "blt": ("bytes", "patch_ids", "latent_ids", "doc_ids", "targets", "loss_mask"),
-    "byte": ("bytes", "doc_ids", "targets", "loss_mask"),
-    "token": ("tokens", "doc_ids", "targets", "loss_mask", "target_bytes"),
-}
 LARGEST = 12  # collectives that a record lists
 SCHEDULE_STEPS = 10_000  # programs differ in their learning rates' constants otherwise, and in nothing else
 
@@ -118,10 +113,8 @@ def batch_like(run, mesh) -> dict:
     like = lambda width: jax.ShapeDtypeStruct(
         (run.data.rows, width), jnp.int32, sharding=sharding.batch_sharding(mesh)
     )
-    return {
-        **{name: like(slots) for name in BATCH[run.model.kind]},
-        **({"patch_doc_ids": like(patches)} if patches else {}),
-    }
+    kind = models.kind(run.model)
+    return {name: like(slots) for name in kind.SLOTS} | {name: like(patches) for name in kind.PATCHES}
 
 
 def lower(run, mesh):
@@ -274,7 +267,7 @@ def weight_minimum(run, shape) -> float:
     microbatch, two gathers in the compute dtype and one reduce-scatter in float32 (in which gradients are
     summed)."""
     sizes = dict(zip(sharding.AXES, shape))
-    params = jax.eval_shape(lambda: models.init(run.model, jax.random.key(0)))
+    params = models.shapes_of(run.model)
     once = 0.0
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name = sharding.parameter_path(path)
@@ -288,7 +281,7 @@ def weight_minimum(run, shape) -> float:
 def table_rows(model) -> set[int]:
     """Sizes that only an axis of table rows has: of one table or of all in line, whole or one device's
     part."""
-    count, rows, _ = roofline.tables(model)
+    count, rows, _ = models.kind(model).tables(model)
     return {
         part
         for n in (rows, count * rows)
@@ -298,8 +291,10 @@ def table_rows(model) -> set[int]:
 
 
 def carries(record, tables: set[int]) -> bool:
-    """Whether a collective moves (a part of) a look-up table or its gradient."""
-    return any(set(shape.dims) & tables for shape in (*record.operands, *record.results))
+    """Whether a collective moves (a part of) a look-up table or its gradient. A table's last axis is its
+    features: an output head, whose last axis is the vocabulary, is a matrix like any other."""
+    arrays = (*record.operands, *record.results)
+    return "/head/" not in record.op_name and any(set(array.dims[:-1]) & tables for array in arrays)
 
 
 def _of_lookups(record) -> bool:
@@ -333,7 +328,7 @@ def products(run, text: str, topology: chips.Topology) -> dict:
 def timed(run, topology: chips.Topology, shape, measured: dict) -> dict:
     """The roofline estimate, with the compiled program's own traffic and products, and with the predicted
     bytes of HBM (a compiler's figure counts every operand of every fusion). Of programs that do not compile,
-    and of chips without peaks, None. """
+    and of chips without peaks, None."""
     if measured["error"] or not topology.chip.flops_per_second:
         return dict(step_seconds=None, mfu=None, chip_hours=None, bound=None, seconds=None)
     predicted = roofline.predict(run, topology, tuple(shape))["counts"]

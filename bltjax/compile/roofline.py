@@ -10,7 +10,7 @@ The terms are lower bounds: every unit at its published peak, each byte moved on
 
 import math
 
-from bltjax import flops
+from bltjax import flops, models
 from bltjax.compile.chips import Topology
 from bltjax.data import batches
 
@@ -51,7 +51,7 @@ def estimate(
     matrix units work while HBM is read ahead, weights of the next layer are gathered and gradients of the
     last one scattered (XLA's latency-hiding scheduler). Rows come on top, because look-ups and scatter-adds
     are issued by the same core that would otherwise multiply; so do collectives whose result the very next
-    operation waits for: tensor-parallel all-reduces, and the all-to-all that brings looked-up rows home. """
+    operation waits for: tensor-parallel all-reduces, and the all-to-all that brings looked-up rows home."""
     if not chip.flops_per_second:
         terms = ("compute", "hbm", "ici", "dcn", "rows", "ici_blocking")
         return dict(seconds=dict.fromkeys(terms), step_seconds=None, bound=None, mfu=None, chip_hours=None)
@@ -96,7 +96,7 @@ def predict(
     Counted: products as `flops.executed_step` has them, and what `remat` repeats; FSDP's 2 gathers in
     bfloat16 and 1 reduce-scatter in float32 of the weights per microbatch; tensor-parallel all-reduces;
     gradients over replicas, once a step; look-ups; AdamW in float32. Compiled for one v5p chip, 400M BPE: the
-    products are those predicted, and peak memory 4% and 6% more (remat full, none). """
+    products are those predicted, and peak memory 4% and 6% more (remat full, none)."""
     chip = topology.chip
     mesh = tuple(mesh or (topology.slices, topology.slice_devices, 1))
     accumulate, remat = accumulate or run.train.accumulate, remat or run.model.remat
@@ -121,7 +121,7 @@ def candidates(run, topology: Topology, steps: int = 0, allowed=None, copies: bo
 
     Mesh shapes with a replica for each slice; microbatches of whole rows per device; every remat policy.
     allowed: (mesh, accumulate) -> bool, to leave out more than `mistake` does. copies: also several replicas
-    in a slice. """
+    in a slice."""
     found = []
     for model in divisors(topology.slice_devices):
         for each in divisors(topology.slice_devices // model) if copies else (1,):
@@ -160,13 +160,15 @@ def mistake(run, topology: Topology, mesh: tuple[int, int, int], accumulate: int
             f"data.rows {run.data.rows} cannot be cut into {accumulate} microbatches over {replica * data}"
             f" devices (replica {replica} x data {data})"
         )
-    for name, heads, width, ffn in _stacks(run.model):
-        if heads % model:
-            return f"model axis {model} does not divide {name}'s {heads} heads"
-        if width % data or ffn % (data * model):
+    kind = models.kind(run.model)
+    for part in (*kind.stacks(run.model), *kind.crosses(run.model)):
+        if part.heads % model:
+            return f"model axis {model} does not divide {part.key}.heads ({part.heads} heads)"
+    for stack in kind.stacks(run.model):
+        if stack.width % data or stack.ffn % (data * model):
             return (
-                f"data axis {data} does not divide {name}'s width {width}, or data x model {data * model} its"
-                f" {ffn} feed-forward columns"
+                f"data axis {data} does not divide {stack.key}.width ({stack.width}), or data x model"
+                f" {data * model} its {stack.ffn} feed-forward columns"
             )
     return ""
 
@@ -195,7 +197,7 @@ def lookup(config, mesh: tuple[int, int, int], lanes: int, slots: float) -> dict
     "home", "replicas", "model": bytes moved over the axes data, replica and model, forward and backward
     together}."""
     replica, data, model = mesh
-    count, rows, width = tables(config)
+    count, rows, width = models.kind(config).tables(config)
     if not count:
         return dict(rows=0.0, row_bytes=0.0, entries=0.0, found_bytes=0.0, home=0.0, replicas=0.0, model=0.0)
     own = width / (replica * model)
@@ -215,14 +217,6 @@ def lookup(config, mesh: tuple[int, int, int], lanes: int, slots: float) -> dict
     )
 
 
-def tables(config) -> tuple[int, int, int]:
-    """(how many, rows, features) of the tables that are looked up where they lie: hash n-grams, or token
-    embeddings. (0, 0, 0): none."""
-    if config.kind == "blt" and config.ngrams.sizes:
-        return len(config.ngrams.sizes) * config.ngrams.functions, config.ngrams.rows, config.local.width
-    return (1, config.vocab, config.width) if config.kind == "token" else (0, 0, 0)
-
-
 def divisors(n: int) -> list[int]:
     return [i for i in range(1, n + 1) if n % i == 0]
 
@@ -235,10 +229,7 @@ def _counts(run, topology, mesh, accumulate, remat) -> tuple[dict, dict]:
     micro = rows / accumulate
     slots, patches = batches.row_shape(run)
     counted = flops.params(run)
-    table = (
-        counted["hash"] if config.kind == "blt" else counted["embeddings"] if config.kind == "token" else 0
-    )
-    weights = (counted["total"] - table) / model_axis
+    weights = (counted["total"] - models.kind(config).tables(config).size) / model_axis
     found = lookup(config, mesh, topology.chip.lanes, micro * slots)
     dense, held = weights / data, weights / data + found["entries"]  # parameters that a device holds
 
@@ -303,47 +294,23 @@ def _peak(memory: dict) -> float:
     )
 
 
-# What a model's layers move and keep, per row. A stack is (layers, positions, width, feed-forward, heads'
-# keys).
+# What a model's layers move and keep, per row.
 
 
 def _parts(config, slots, patches):
     """[(layers, positions of a row, width, ffn, keys per query)] of the transformer stacks."""
-    if config.kind != "blt":
-        return [(config.layers, slots, config.width, config.ffn, flops.executed_keys(slots, config.window))]
-    local, latent = config.local, config.latent
+    positions = {"slots": slots, "patches": patches}
     return [
-        (
-            local.encoder_layers + local.decoder_layers,
-            slots,
-            local.width,
-            local.ffn,
-            flops.executed_keys(slots, local.window),
-        ),
-        (latent.layers, patches, latent.width, latent.ffn, flops.executed_keys(patches)),
+        (s.layers, positions[s.over], s.width, s.ffn, flops.executed_keys(positions[s.over], s.window))
+        for s in models.kind(config).stacks(config)
     ]
 
 
 def _cross(config, slots, patches):
     """[(layers, positions of the queries, positions of the keys, width)] of cross-attention."""
-    if config.kind != "blt":
-        return []
-    layers = lambda which, of: {"none": 0, "first": 1, "last": 1, "all": of}[which]
-    width, k = config.local.width, config.cross.k
     return [
-        (layers(config.cross.encoder, config.local.encoder_layers), patches * k, slots, width),
-        (layers(config.cross.decoder, config.local.decoder_layers), slots, patches * k, width),
-    ]
-
-
-def _stacks(config):
-    """[(name, heads, width, ffn)] that a mesh must divide."""
-    if config.kind != "blt":
-        return [("the transformer", config.heads, config.width, config.ffn)]
-    return [
-        ("cross-attention", config.cross.heads, config.local.width, config.local.ffn),
-        ("the local model", config.local.heads, config.local.width, config.local.ffn),
-        ("the latent transformer", config.latent.heads, config.latent.width, config.latent.ffn),
+        (c.layers, *((patches * c.k, slots) if c.queries == "patches" else (slots, patches * c.k)), c.width)
+        for c in models.kind(config).crosses(config)
     ]
 
 
@@ -413,7 +380,6 @@ def _repeated(config, slots, patches, remat: str) -> float:
 
 
 def _largest_layer(config) -> float:
-    return max(
-        [4 * width**2 + 3 * width * ffn for _, _, width, ffn in _stacks(config)]
-        + [config.vocab * _stacks(config)[0][2]]
-    )
+    stacks = models.kind(config).stacks(config)
+    head = config.vocab * stacks[0].width
+    return max(head, *(4 * s.width**2 + 3 * s.width * s.ffn for s in stacks))

@@ -1,8 +1,8 @@
 """The one table of families: what distinguishes the models that are compared, and how they are drawn.
 
-A family is a kind of model, the patching schemes it may have, and what it changes in the BLT of its size. A new
-one of existing kinds is one entry here: planner, runner, checks, report and figures read this table when they
-are asked, and keep no list of their own.
+A family is a kind of model, the patching schemes it may have, and what it changes in the BLT of its size. A
+new one of existing kinds is one entry here: planner, runner, checks, report and figures read this table when
+they are asked, and keep no list of their own.
 """
 
 import dataclasses
@@ -18,9 +18,10 @@ ENTROPY_MODEL = "entropy-model"  # the family of the model that supplies entropi
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """kind: of model (bltjax/models). schemes: of patching that it may have, the usual one first. changes: dotted
-    keys of the model config that differ from the BLT of the same size. colour and dark: "#rrggbb" in figures on a
-    light and on a dark page. marker: matplotlib's sign, so that colour is never the only one."""
+    """words: what it is. kind: of model (bltjax/models). schemes: of patching that it may have, the usual one
+    first. changes: dotted keys of the model config that differ from the BLT of the same size. colour and
+    dark: "#rrggbb" in figures on a light and on a dark page. marker: matplotlib's sign, so that colour is
+    never the only one."""
 
     words: str
     kind: str
@@ -39,7 +40,7 @@ NO_CROSS = {"cross.encoder": "none", "cross.decoder": "none"}
 # Neither n-grams nor cross-attention (paper section 5.3).
 PLAIN = {**NO_CROSS, "ngrams.sizes": ()}
 
-# In the order of tables and figures. The colours are Okabe and Ito's hues, darkened where white paper asks for it.
+# In the order of tables and figures. Colours are Okabe and Ito's hues, darkened where white paper asks for it.
 FAMILIES = {
     "bpe": Family("a transformer on BPE tokens", "token", ("none",), "#1f1f1e", "#ecebe7", "o"),
     "blt-entropy": Family(

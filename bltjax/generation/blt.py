@@ -4,16 +4,19 @@ closes.
 After byte t the patcher says whether t + 1 opens a patch. If so the patch of t closes: its bytes are pooled,
 it goes through the global model at the next position there, and its latent is what the decoder reads from t
 on; else the decoder goes on with the latent it has. What comes in at once may be one byte, a piece of a
-prompt, or a draft; patches that close in it go through the global model GROUP at a time. """
+prompt, or a draft; patches that close in it go through the global model GROUP at a time."""
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from ml_collections import FrozenConfigDict
 
 from bltjax import patching
-from bltjax.generation import kv_cache
+from bltjax.errors import UserError
+from bltjax.generation import decode, kv_cache, pooling
 from bltjax.generation import lm as lms
 from bltjax.models import patcher
 from bltjax.models.layers import rms_norm
@@ -21,8 +24,7 @@ from bltjax.patching import hashing
 
 GROUP = 32  # patches of a row that go through the global model together, where several close
 ROOM = 64  # slots of the global model's rings are a multiple of this
-PIECE = 16  # bytes of a patch that are pooled together; longer patches take several turns
-LOWEST = -1e30
+LONGEST_COUNTED = 65_536  # bytes of a prompt whose patches are counted ahead
 
 
 class State(NamedTuple):
@@ -93,11 +95,30 @@ class BLT:
         if c.cross.encoder != "none":
             crosses = e["cross"]["attention"]
             found["pool"] = kv_cache.matrix(e["pool"]["kernel"], dtype)
-            found["patch_cross"] = [_cross(crosses, i, dtype) for i in range(crosses["q"]["kernel"].shape[0])]
+            found["patch_cross"] = [
+                pooling.cross_weights(crosses, i, dtype) for i in range(crosses["q"]["kernel"].shape[0])
+            ]
         if c.cross.decoder != "none":
             own = d["layers"]["cross"] if every else jax.tree.map(lambda x: x[None], d["cross"])
-            found["byte_cross"] = [_cross(own, i, dtype) for i in range(own["q"]["kernel"].shape[0])]
+            found["byte_cross"] = [
+                pooling.cross_weights(own, i, dtype) for i in range(own["q"]["kernel"].shape[0])
+            ]
         return found
+
+    def weight_bytes(self, params) -> dict:
+        """Bytes of weights that a pass of each module reads; look-up tables are read a few rows at a time."""
+        found = {
+            "encoder": kv_cache.nbytes(params, "encoder"),
+            "global": kv_cache.nbytes(params, "pool", "patch_cross", "project", "latent", "latents"),
+            "decoder": kv_cache.nbytes(params, "decoder", "byte_cross", "head"),
+        }
+        if self.lm:
+            found["lm"] = kv_cache.nbytes(params["lm"], "layers", "head")
+        return found
+
+    def passes(self, loop) -> dict:
+        """How often each module's weights were read; "patches" and "bytes" of all rows."""
+        return {name: int(value) for name, value in loop.state.passes.items()}
 
     def begin(self, B: int) -> State:
         c, l, g = self.config, self.config.local, self.config.latent
@@ -210,7 +231,7 @@ class BLT:
         keys = state.keys
         if c.cross.encoder != "none":
             keys = tuple(
-                kv_cache.put(buffer, _kv(cross, source, c.norm_eps), where)
+                kv_cache.put(buffer, pooling.keys_and_values(cross, source, c.norm_eps), where)
                 for buffer, cross, source in zip(
                     keys, params["patch_cross"], sources if every else sources[-1:], strict=True
                 )
@@ -284,9 +305,11 @@ class BLT:
             turn, latent, read = carry
             cut = lambda x: jax.lax.dynamic_slice_in_dim(x, turn * group, group, axis=1)
             count_B = jnp.clip(many_B - turn * group, 0, group)
-            x = self._pool(
+            x = pooling.pool(
+                c,
                 params,
-                state,
+                state.pooled_BxTxD,
+                state.keys,
                 cut(starts),
                 cut(ends),
                 jnp.arange(group, dtype=jnp.int32)[None] < count_B[:, None],
@@ -299,7 +322,7 @@ class BLT:
                 new = (x,)
             else:
                 x = x.reshape(B, group, c.cross.k, -1)
-                new = tuple(_kv(cross, x, c.norm_eps) for cross in params["byte_cross"])
+                new = tuple(pooling.keys_and_values(cross, x, c.norm_eps) for cross in params["byte_cross"])
             return (
                 turn + 1,
                 latent,
@@ -315,68 +338,6 @@ class BLT:
         return state._replace(latent=latent, passes=_add(state.passes, **{"global": turns})), Trail(
             progress, None, closed, opened, read
         )
-
-    def _pool(self, params, state: State, starts_BxQ, ends_BxQ, real_BxQ):
-        """Patch vectors [B,Q,*] of bytes starts..ends, PIECE bytes a turn."""
-        c = self.config
-        B, Q = starts_BxQ.shape
-        turns = jnp.max(jnp.where(real_BxQ, ends_BxQ - starts_BxQ, 0)) // PIECE + 1
-
-        def piece(buffer_BxTx, i):
-            at = starts_BxQ[:, :, None] + i * PIECE + jnp.arange(PIECE, dtype=jnp.int32)[None, None]
-            rows = jnp.arange(B, dtype=jnp.int32)[:, None, None]
-            return buffer_BxTx.at[rows, at].get(mode="clip"), at <= ends_BxQ[:, :, None]
-
-        def most(i, so_far):
-            x, here = piece(state.pooled_BxTxD, i)
-            return jnp.maximum(so_far, jnp.max(jnp.where(here[..., None], x, LOWEST), axis=2))
-
-        D = c.local.width
-        pooled = jax.lax.fori_loop(0, turns, most, jnp.full((B, Q, D), LOWEST, c.dtype))
-        pooled = jnp.where(real_BxQ[..., None], pooled, 0)
-        if c.cross.encoder == "none":
-            return pooled
-        patches = (pooled @ params["pool"]).reshape(B, Q, c.cross.k, D)
-        for cross, buffer in zip(params["patch_cross"], state.keys, strict=True):
-            q = _each(rms_norm(patches, cross["norm_q"], c.norm_eps), cross["q"])
-            inner, H = q.shape[-1], c.cross.heads
-            q = (q * jnp.asarray((inner // H) ** -0.5, q.dtype)).reshape(B, Q, c.cross.k, H, -1)
-            q = [q[:, :, i] for i in range(c.cross.k)]
-
-            def turn(i, carry):
-                top, total, out = carry
-                kv, here = piece(buffer, i)  # [B,Q,W,2,C]
-                kv = kv.reshape(B, Q, PIECE, 2, H, -1)
-                scores = jnp.stack(
-                    [
-                        jnp.einsum(
-                            "BQHC,BQWHC->BQWH", one, kv[:, :, :, 0], preferred_element_type=jnp.float32
-                        )
-                        for one in q
-                    ],
-                    axis=3,
-                )
-                scores = jnp.where(here[..., None, None], scores, LOWEST)
-                new = jnp.maximum(top, jnp.max(scores, axis=2))
-                weights, fade = jnp.exp(scores - new[:, :, None]), jnp.exp(top - new)
-                seen = jnp.stack(
-                    [
-                        jnp.einsum(
-                            "BQWH,BQWHC->BQHC", weights[:, :, :, i], kv[:, :, :, 1].astype(jnp.float32)
-                        )
-                        for i in range(c.cross.k)
-                    ],
-                    axis=2,
-                ).reshape(out.shape)
-                return new, total * fade + jnp.sum(weights, axis=2), out * _per_head(fade, inner) + seen
-
-            zero = jnp.zeros((B, Q, c.cross.k, H), jnp.float32)
-            _, total, out = jax.lax.fori_loop(
-                0, turns, turn, (zero + LOWEST, zero, jnp.zeros((B, Q, c.cross.k, inner), jnp.float32))
-            )
-            o = _each((out / _per_head(total, inner)).astype(c.dtype), cross["out"])
-            patches = (2 * patches if c.cross.doubled_residual else patches) + o
-        return patches.reshape(B, Q, -1)
 
     def _decode(self, params, decoder, x, read, where):
         """(logits, rings). read: what each byte reads, [B,C,k,2,inner] of each cross-attention, or
@@ -403,7 +364,7 @@ class BLT:
         scores = _head_sums(
             (q * jnp.asarray((inner // H) ** -0.5, q.dtype))[:, :, None] * kv_BxCxkx2xI[:, :, :, 0], H
         )
-        weights = _per_head(jax.nn.softmax(scores, axis=2), inner).astype(c.dtype)
+        weights = pooling.per_head(jax.nn.softmax(scores, axis=2), inner).astype(c.dtype)
         o = jnp.sum(weights * kv_BxCxkx2xI[:, :, :, 1], axis=2) @ cross["out"]
         return (2 * x_BxCxD if c.cross.doubled_residual else x_BxCxD) + o
 
@@ -415,34 +376,9 @@ def room(patches: int) -> int:
     return -(-patches // step) * step
 
 
-def _cross(stack: dict, i: int, dtype) -> dict:
-    return {
-        "norm_q": stack["norm_q"]["scale"][i].astype(jnp.float32),
-        "norm_kv": stack["norm_kv"]["scale"][i].astype(jnp.float32),
-        **{name: kv_cache.matrix(stack[name]["kernel"][i], dtype) for name in ("q", "kv", "out")},
-    }
-
-
-def _kv(cross: dict, source, eps: float):
-    """Keys and values [..., 2, inner] of what is attended to."""
-    kv = _each(rms_norm(source, cross["norm_kv"], eps), cross["kv"])
-    return kv.reshape(*kv.shape[:-1], 2, -1)
-
-
-def _each(x, matrix):
-    """x @ matrix, of a patch's k vectors one after the other: XLA's CPU backend hands a few rows at once to a
-    library whose threads take ten times as long to wake up as such a product takes."""
-    return x @ matrix if x.ndim < 4 else jnp.stack([x[:, :, i] @ matrix for i in range(x.shape[2])], axis=2)
-
-
 def _head_sums(x, heads: int):
     """cross_attention.head_sums without its product, which would be of a few rows."""
     return jnp.sum(x.reshape(*x.shape[:-1], heads, -1), axis=-1, dtype=jnp.float32)
-
-
-def _per_head(x, C: int):
-    """cross_attention.per_head without its product."""
-    return jnp.repeat(x, C // x.shape[-1], axis=-1)
 
 
 def _own(values_BxNx, index_BxC):
@@ -452,3 +388,44 @@ def _own(values_BxNx, index_BxC):
 
 def _add(passes: dict, **more) -> dict:
     return {name: value + jnp.int32(more.get(name, 0)) for name, value in passes.items()}
+
+
+DRAFTS = True  # with its encoder and decoder alone
+
+
+def entropy_model(model):
+    """The api.Model that gives entropies, or None where the patches need none."""
+    return model.entropy_model if model.config.patching.scheme in patching.NEEDS_ENTROPIES else None
+
+
+def engine(model, capacity: int, patches: int, most: int) -> BLT:
+    """Of an api.Model. UserError for patches that cannot be made byte by byte."""
+    rule, scheme = model.config.patching, model.config.patching.scheme
+    if scheme == "bpe":
+        raise UserError(
+            f"{model.folder}: BPE patches depend on bytes that are not there yet, so that nothing can be"
+            " generated with them"
+        )
+    lm = entropy_model(model)
+    if any(math.isnan(rule[key]) for key in patching.THRESHOLDS.get(scheme, ())):
+        raise UserError(
+            f"{model.folder}: {scheme} patches have no threshold; calibrate one (bltjax data calibrate)"
+        )
+    frozen = FrozenConfigDict(lm.config.model) if lm is not None else None
+    return BLT(FrozenConfigDict(model.config.model), FrozenConfigDict(rule), frozen, capacity, patches, most)
+
+
+def parameters(model) -> tuple:
+    """What `prepare` takes."""
+    lm = entropy_model(model)
+    return model.params, lm.params if lm is not None else None
+
+
+def patches_expected(model, prompts: list[bytes], new_bytes: int, draft: int) -> int:
+    """Room for the patches of the prompts, counted, and for as many of what follows as those prompts let
+    expect. Too few is no harm: there will be more room, and another compilation."""
+    counts = [
+        len(model.patch(p[:LONGEST_COUNTED])) * max(1, len(p) / LONGEST_COUNTED) if p else 0 for p in prompts
+    ]
+    share = max([count / len(p) for count, p in zip(counts, prompts) if p], default=0.25)
+    return room(int(max(counts) + 2 + max(decode.PIECE, 1.2 * max(share, 0.125) * new_bytes + draft + 1)))

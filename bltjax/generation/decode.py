@@ -44,10 +44,6 @@ def begin(engine, ids_BxT, stop_B, done_B) -> Loop:
     )
 
 
-def _full(engine, state, C: int):
-    return engine.full(state, C) if hasattr(engine, "full") else False
-
-
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
 def read(engine, params, loop: Loop, length_B) -> Loop:
     """Reads each row's prompt of `length` ids, which is in `ids`; ends early where the engine is full."""
@@ -65,7 +61,7 @@ def read(engine, params, loop: Loop, length_B) -> Loop:
         )
 
     return jax.lax.while_loop(
-        lambda loop: jnp.any(loop.n_B < length_B) & jnp.logical_not(_full(engine, loop.state, PIECE)),
+        lambda loop: jnp.any(loop.n_B < length_B) & jnp.logical_not(engine.full(loop.state, PIECE)),
         piece,
         loop,
     )
@@ -103,7 +99,7 @@ def follow(
         )
 
     goes_on = lambda carry: (
-        (carry[0] < steps) & jnp.any(~carry[1].done_B) & jnp.logical_not(_full(engine, carry[1].state, 1))
+        (carry[0] < steps) & jnp.any(~carry[1].done_B) & jnp.logical_not(engine.full(carry[1].state, 1))
     )
     return jax.lax.while_loop(goes_on, one, (jnp.int32(0), loop))[1]
 
@@ -112,7 +108,7 @@ def follow(
 def speculate(engine, k: int, params, loop: Loop, steps, ends_E, barred_V) -> Loop:
     """BLT-S (arXiv 2605.08044): `follow`, greedily, in turns. A turn drafts k bytes by encoder and decoder
     alone, with the latent that there is, then one pass of everything checks them: what the draft agrees on is
-    kept, and the byte after it is known from the same pass. """
+    kept, and the byte after it is known from the same pass."""
 
     def turn(carry):
         step, loop = carry
@@ -156,6 +152,6 @@ def speculate(engine, k: int, params, loop: Loop, steps, ends_E, barred_V) -> Lo
         )
 
     goes_on = lambda carry: (
-        (carry[0] < steps) & jnp.any(~carry[1].done_B) & jnp.logical_not(_full(engine, carry[1].state, k + 1))
+        (carry[0] < steps) & jnp.any(~carry[1].done_B) & jnp.logical_not(engine.full(carry[1].state, k + 1))
     )
     return jax.lax.while_loop(goes_on, turn, (jnp.int32(0), loop))[1]

@@ -8,18 +8,14 @@ import math
 import time
 from typing import Iterator
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import FrozenConfigDict
 
-from bltjax import patching
 from bltjax.errors import UserError
-from bltjax.generation import blt, decode, lm, sampling
+from bltjax.generation import blt, decode, lm, sampling, text
 from bltjax.models.buckets import bucket
-from bltjax.patching import vocab
 
-LONGEST_COUNTED = 65_536  # bytes of a prompt whose patches are counted ahead
+ENGINES = {"blt": blt, "token": lm, "byte": lm}  # what generates from each kind of model
 LONGEST = 10_000_000  # new bytes at most: room for their ids is made at the start
 SLICE = 32  # steps between looks at what came out, where somebody waits for it
 
@@ -28,7 +24,7 @@ SLICE = 32  # steps between looks at what came out, where somebody waits for it
 class Options:
     """How to go on. temperature 0: greedily. top_k 0, top_p 1: no limit. seed: row i of a batch draws with
     (seed, i). stop: bytes (or text) at whose first occurrence a row ends, before them. draft: BLT-S drafts of
-    so many bytes (greedy BLT only; 0: none). """
+    so many bytes (greedy BLT only; 0: none)."""
 
     max_new_bytes: int = 256
     temperature: float = 0.0
@@ -127,87 +123,25 @@ class Generator:
     """Generates from one model (api.Model); holds its parameters in the form that the loops want."""
 
     def __init__(self, model):
-        self.model, config = model, model.config
-        self.kind = config.model.kind
-        scheme = config.patching.scheme
-        if self.kind == "blt" and scheme == "bpe":
-            raise UserError(
-                f"{model.folder}: BPE patches depend on bytes that are not there yet, so that nothing can be"
-                " generated with them"
-            )
-        self.entropy_model = (
-            model.entropy_model if self.kind == "blt" and scheme in patching.NEEDS_ENTROPIES else None
-        )
-        if self.entropy_model is not None and any(
-            math.isnan(config.patching[key]) for key in patching.THRESHOLDS[scheme]
-        ):
-            raise UserError(
-                f"{model.folder}: {scheme} patches have no threshold; calibrate one (bltjax data calibrate)"
-            )
-        ends = {model.tokenizer.eos, *config.tokenizer.ends} if self.kind == "token" else {vocab.EOS}
-        self.ends = jnp.asarray(sorted(ends), jnp.int32)
-        barred = np.arange(config.model.vocab) < vocab.OFFSET
-        if self.kind == "token":  # a model's vocabulary may be filled up beyond its tokenizer's
-            if model.tokenizer.vocab > config.model.vocab:
-                raise UserError(
-                    f"{model.folder}: the tokenizer has {model.tokenizer.vocab:,} entries, the model"
-                    f" {config.model.vocab:,}"
-                )
-            barred = np.ones(config.model.vocab, bool)
-            barred[: model.tokenizer.vocab] = model.tokenizer.byte_counts == 0
-        barred[sorted(ends)] = False
-        self.barred = jnp.asarray(barred)
+        self.model, self.text, self.kind = model, text.of(model), ENGINES[model.config.model.kind]
+        self.engine(decode.PIECE, 1, 0)  # what cannot generate says so here
+        self.ends, self.barred = jnp.asarray(self.text.ends, jnp.int32), jnp.asarray(self.text.barred)
         self.last = None  # what the last `stream` came to
 
     @functools.cached_property
     def params(self):
         """The engine's parameters."""
-        engine = self.engine(decode.PIECE, 1, 0)
-        if self.kind != "blt":
-            return engine.prepare(self.model.params)
-        return engine.prepare(
-            self.model.params, self.entropy_model.params if self.entropy_model is not None else None
-        )
+        return self.engine(decode.PIECE, 1, 0).prepare(*self.kind.parameters(self.model))
 
     def engine(self, capacity: int, patches: int, draft: int):
-        most = max(decode.PIECE, draft + 1)
-        config = FrozenConfigDict(self.model.config.model)
-        if self.kind != "blt":
-            return lm.LM(config, capacity, most)
-        return blt.BLT(
-            config,
-            FrozenConfigDict(self.model.config.patching),
-            FrozenConfigDict(self.entropy_model.config.model) if self.entropy_model is not None else None,
-            capacity,
-            patches,
-            most,
-        )
-
-    def weight_bytes(self) -> dict:
-        """Bytes of weights that a pass of each module reads; look-up tables are read a few rows at a time."""
-        size = lambda *names: sum(
-            leaf.nbytes for name in names for leaf in jax.tree.leaves(self.params.get(name, ()))
-        )
-        if self.kind != "blt":
-            return {"decoder": size("layers", "head")}
-        found = {
-            "encoder": size("encoder"),
-            "global": size("pool", "patch_cross", "project", "latent", "latents"),
-            "decoder": size("decoder", "byte_cross", "head"),
-        }
-        if self.entropy_model is not None:
-            found["lm"] = sum(
-                leaf.nbytes
-                for name in ("layers", "head")
-                for leaf in jax.tree.leaves(self.params["lm"][name])
-            )
-        return found
+        """For so many bytes or tokens, so many patches at first, and drafts of so many bytes."""
+        return self.kind.engine(self.model, capacity, patches, max(decode.PIECE, draft + 1))
 
     def generate(self, prompts, options: Options = Options()) -> Generated:
         """All prompts in one batch. UserError for options that cannot be."""
         last = None
         for last in self.slices(
-            prompts, options, SLICE if options.stop or self.kind == "token" else options.max_new_bytes
+            prompts, options, SLICE if options.stop or self.text.unit == "token" else options.max_new_bytes
         ):
             pass
         return last
@@ -238,16 +172,17 @@ class Generator:
         prompts = [p.encode("utf-8", "surrogateescape") if isinstance(p, str) else bytes(p) for p in prompts]
         if not prompts:
             raise UserError("there is no prompt; an empty text is one, no text is none")
-        if options.draft and self.kind != "blt":
+        if options.draft and not self.kind.DRAFTS:
             raise UserError("draft: only a BLT drafts with its local modules")
-        ids = [self._ids(p) for p in prompts]
+        ids = [self.text.encode(p) for p in prompts]
         stops, began = _bytes(options.stop), time.perf_counter()
         if options.max_new_bytes == 0:
             yield Generated([b""] * len(ids), [False] * len(ids), 0.0, sum(map(len, prompts)), {}, {})
             return
         B, longest = bucket(len(ids), 1), max(map(len, ids))
         capacity = bucket(longest + options.max_new_bytes + options.draft + 1, 128)
-        engine = self.engine(capacity, self._patches(prompts, options), options.draft)
+        patches = self.kind.patches_expected(self.model, prompts, options.max_new_bytes, options.draft)
+        engine = self.engine(capacity, patches, options.draft)
         lengths = np.array([len(x) for x in ids] + [1] * (B - len(ids)), np.int32)
         rows = np.zeros((B, capacity), np.int32)
         for row, x in zip(rows, ids):
@@ -285,66 +220,34 @@ class Generator:
             ids_BxT, n_B, done_B = (np.array(x) for x in (loop.ids_BxT, loop.n_B, loop.done_B))
             new = []
             for i in range(len(ids)):
-                text = self._text(ids_BxT[i, lengths[i] : n_B[i]])
-                cut = min((at for at in (text.find(s) for s in stops) if at >= 0), default=-1)
+                out = self.text.decode(ids_BxT[i, lengths[i] : n_B[i]])
+                cut = min((at for at in (out.find(s) for s in stops) if at >= 0), default=-1)
                 ended[i] = bool(
                     ended[i] or cut >= 0 or done_B[i] and n_B[i] < lengths[i] + options.max_new_bytes
                 )
-                done_B[i] |= cut >= 0 or len(text) >= options.max_new_bytes
-                new.append(text[:cut] if cut >= 0 else text[: options.max_new_bytes])
+                done_B[i] |= cut >= 0 or len(out) >= options.max_new_bytes
+                new.append(out[:cut] if cut >= 0 else out[: options.max_new_bytes])
             finished = bool(done_B.all())
             yield Generated(
                 new,
                 list(ended),
                 time.perf_counter() - began,
                 sum(map(len, prompts)),
-                self._passes(loop),
-                self.weight_bytes(),
+                engine.passes(loop),
+                engine.weight_bytes(self.params),
                 int(loop.drafted),
                 int(loop.agreed),
-                "token" if self.kind == "token" else "byte",
+                self.text.unit,
             )
             if finished:
                 return
-            if isinstance(engine, blt.BLT) and bool(engine.full(loop.state, options.draft + 1)):
+            if bool(engine.full(loop.state, options.draft + 1)):
                 engine, loop = self._grown(engine, loop)
             loop = loop._replace(done_B=jnp.asarray(done_B))
 
     def _grown(self, engine, loop):
         engine, state = engine.grown(loop.state)
         return engine, loop._replace(state=state)
-
-    def _patches(self, prompts: list[bytes], options: Options) -> int:
-        """Room for the patches of the prompts, counted, and for as many of what follows as those prompts let
-        expect. Too few is no harm: there will be more room, and another compilation."""
-        if self.kind != "blt":
-            return 0
-        counts = [
-            len(self.model.patch(p[:LONGEST_COUNTED])) * max(1, len(p) / LONGEST_COUNTED) if p else 0
-            for p in prompts
-        ]
-        share = max([count / len(p) for count, p in zip(counts, prompts) if p], default=0.25)
-        return blt.room(
-            int(
-                max(counts)
-                + 2
-                + max(decode.PIECE, 1.2 * max(share, 0.125) * options.max_new_bytes + options.draft + 1)
-            )
-        )
-
-    def _passes(self, loop) -> dict:
-        if self.kind == "blt":
-            return {name: int(value) for name, value in loop.state.passes.items()}
-        return {"decoder": int(np.max(np.asarray(loop.n_B))), "bytes": int(np.sum(np.asarray(loop.n_B)))}
-
-    def _ids(self, prompt: bytes) -> np.ndarray:
-        """BOS and the prompt."""
-        if self.kind == "token":
-            return np.concatenate([np.int32([self.model.tokenizer.bos]), self.model.tokenizer.encode(prompt)])
-        return np.concatenate([np.int32([vocab.BOS]), vocab.encode(prompt)])
-
-    def _text(self, ids: np.ndarray) -> bytes:
-        return self.model.tokenizer.decode(ids) if self.kind == "token" else vocab.decode(ids)
 
 
 def _bytes(texts) -> list[bytes]:

@@ -202,3 +202,8 @@ def product(x_BxCxD, kernel_nxDxF):
         return x_BxCxD @ kernel_nxDxF[0]
     x_nxNxD = jnp.broadcast_to(x_BxCxD.reshape(1, -1, D), (n, x_BxCxD.size // D, D))
     return jnp.einsum("nND,nDF->nNF", x_nxNxD, kernel_nxDxF).swapaxes(0, 1).reshape(*x_BxCxD.shape[:2], n * F)
+
+
+def nbytes(params: dict, *names: str) -> int:
+    """Bytes of the arrays below these names, as far as they are there."""
+    return sum(leaf.nbytes for name in names for leaf in jax.tree.leaves(params.get(name, ())))

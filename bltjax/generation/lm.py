@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from ml_collections import FrozenConfigDict
 
 from bltjax.generation import kv_cache
 from bltjax.models.layers import rms_norm
@@ -37,6 +39,19 @@ class LM:
             "norm": params["norm"]["scale"],
             "head": kv_cache.matrix(params["head"]["kernel"], dtype),
         }
+
+    def weight_bytes(self, params) -> dict:
+        """Bytes of weights that a pass of each module reads; look-up tables are read a few rows at a time."""
+        return {"decoder": kv_cache.nbytes(params, "layers", "head")}
+
+    def passes(self, loop) -> dict:
+        """How often each module's weights were read; "bytes": ids of all rows."""
+        n_B = np.asarray(loop.n_B)
+        return {"decoder": int(np.max(n_B)), "bytes": int(np.sum(n_B))}
+
+    def full(self, state: State, C: int):
+        """Never: there is room for `capacity` positions from the beginning."""
+        return False
 
     def begin(self, B: int) -> State:
         c = self.config
@@ -76,3 +91,20 @@ class LM:
         """The state after the first `kept` of the ids that came in last."""
         last = jnp.take_along_axis(first_BxC, jnp.maximum(kept_B - 1, 0)[:, None], axis=1)[:, 0]
         return state._replace(n_B=state.n_B + kept_B, line_B=jnp.where(kept_B > 0, last, state.line_B))
+
+
+DRAFTS = False  # whether it can draft with a part of itself
+
+
+def engine(model, capacity: int, patches: int, most: int) -> LM:
+    """Of an api.Model without patches."""
+    return LM(FrozenConfigDict(model.config.model), capacity, most)
+
+
+def parameters(model) -> tuple:
+    """What `prepare` takes."""
+    return (model.params,)
+
+
+def patches_expected(model, prompts: list[bytes], new_bytes: int, draft: int) -> int:
+    return 0

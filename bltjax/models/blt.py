@@ -12,6 +12,7 @@ from bltjax.models.encoder import Encoder
 from bltjax.models.global_model import GlobalModel
 from bltjax.models.patcher import bytes_of_targets, check_bytes  # noqa: F401  (its targets are bytes too)
 from bltjax.models.shapes import NO_TABLES, Cross, Stack, Tables
+from bltjax.patching import NEEDS_ENTROPIES
 
 UNIT = "byte"
 ARRAYS = ("bytes", "patch_ids", "latent_ids", "doc_ids", "patch_doc_ids")  # that the model reads
@@ -64,6 +65,8 @@ def check(run):
         raise UserError(f"model.ngrams.sizes is {tuple(model.ngrams.sizes)!r}; whole numbers of 1 or more")
     if patching.scheme == "strided" and patching.size != int(patching.size):
         raise UserError(f"patching.size is {patching.size:g}; strided patches have a whole number of bytes")
+    if patching.scheme in NEEDS_ENTROPIES and not len(run.entropy_model):
+        raise UserError(f"patching.scheme {patching.scheme!r} needs entropies: give the run an entropy_model")
     if patching.scheme == "bpe" and run.tokenizer.kind == "none":
         raise UserError("patching.scheme 'bpe' needs a tokenizer: tokenizer.kind trained or llama3")
 

@@ -21,7 +21,8 @@ PATCHES = ()
 
 
 class EntropyModel(Transformer):
-    """config: `bltjax.config.transformer`. Called: float32 logits [B,T,V] of bytes and documents, int32 [B,T]."""
+    """config: `bltjax.config.transformer`. Called: float32 logits [B,T,V] of bytes and documents, int32
+    [B,T]."""
 
     def entropies(self, bytes_BxT, doc_ids_BxT):
         """Entropy in nats of the next byte after each position, float32 [B,T]."""
@@ -59,8 +60,8 @@ def starts(patching_config, entropies_BxT, doc_ids_BxT):
 
     patching_config: of scheme entropy, monotonic or both, with its numbers (static: it is read while this is
     traced). entropies_BxT: nats; doc_ids_BxT: int32, a document's first position is where the number changes;
-    padding (0) is cut by the same rule. Equals `patching.lengths` of each document alone: what opens a patch is
-    known before its first byte, and no document sees another. UserError for another scheme."""
+    padding (0) is cut by the same rule. Equals `patching.lengths` of each document alone: what opens a patch
+    is known before its first byte, and no document sees another. UserError for another scheme."""
     p = patching_config
     if p.scheme not in patching.NEEDS_ENTROPIES:
         raise UserError(

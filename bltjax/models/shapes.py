@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 
 class Stack(NamedTuple):
-    """Transformer layers of one shape. key: their section of the run's config. over: what their positions are,
-    "slots" (bytes or tokens) or "patches". window: positions that a query sees; 0: all before it."""
+    """Transformer layers of one shape. key: their section of the run's config. over: what their positions
+    are, "slots" (bytes or tokens) or "patches". window: positions that a query sees; 0: all before it."""
 
     key: str
     layers: int
@@ -17,8 +17,8 @@ class Stack(NamedTuple):
 
 
 class Cross(NamedTuple):
-    """Cross-attention layers between the slots of a row and the k vectors of each patch. queries: which of both
-    asks, "slots" or "patches"; the other answers."""
+    """Cross-attention layers between the slots of a row and the k vectors of each patch. queries: which of
+    both asks, "slots" or "patches"; the other answers."""
 
     key: str
     layers: int

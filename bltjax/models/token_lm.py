@@ -66,8 +66,8 @@ def check(run):
     model, tokenizer = run.model, run.tokenizer
     if tokenizer.kind == "none" or model.vocab != tokenizer.vocab:
         raise UserError(
-            f"model.vocab is {model.vocab} and tokenizer.vocab {tokenizer.vocab} ({tokenizer.kind}); they must"
-            " be equal"
+            f"model.vocab is {model.vocab} and tokenizer.vocab {tokenizer.vocab} ({tokenizer.kind}); they"
+            " must be equal"
         )
     if not tokenizer.bytes_per_token > 0:
         raise UserError(

@@ -255,7 +255,8 @@ def check(name: str, shape: tuple[int, int, int], *, heads: dict, rows: int, acc
     for key, count in heads.items():
         if count % sizes["model"]:
             raise UserError(
-                f"run {name}: a mesh of {where} has model={sizes['model']}, which does not divide {key} ({count})"
+                f"run {name}: a mesh of {where} has model={sizes['model']}, which does not divide {key}"
+                f" ({count})"
             )
     if rows % (sizes["replica"] * sizes["data"] * accumulate):
         raise UserError(

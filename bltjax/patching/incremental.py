@@ -1,5 +1,5 @@
-"""Where patches start, a few ids at a time: what a patcher remembers between the pieces of a text that comes byte
-by byte. The rules are those of rules.py, for every scheme but BPE."""
+"""Where patches start, a few ids at a time: what a patcher remembers between the pieces of a text that comes
+byte by byte. The rules are those of rules.py, for every scheme but BPE."""
 
 from typing import NamedTuple
 

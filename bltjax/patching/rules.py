@@ -98,19 +98,21 @@ def opens(scheme, position, before, rise, threshold, delta):
     """Where a patch starts by an entropy scheme, bool [...], before a length limit: the one place where these
     conditions stand, for numpy and jax arrays alike.
 
-    position: int in the document; before: e_{p-1}, nats; rise: e_{p-1} - e_{p-2}. What is before position 1 (2
-    for the rise) is not read. threshold, delta: nats, as far as the scheme has them (THRESHOLDS)."""
+    position: int in the document; before: e_{p-1}, nats; rise: e_{p-1} - e_{p-2}. What is before position 1
+    (2 for the rise) is not read. threshold, delta: nats, as far as the scheme has them (THRESHOLDS)."""
     forced = position < (2 if scheme == "entropy" else 3)  # the released mask opens where no rise is known
     if scheme == "entropy":
         return forced | (before > threshold)
     if scheme == "monotonic":
         return forced | (rise > delta)
-    # Position 3 never starts: the released rule bars a start next to the forced one at 2, and next to no other.
+    # Position 3 never starts: the released rule bars a start next to the forced one at 2, and next to no
+    # other.
     return forced | ((position >= 4) & (before > threshold) & (rise > delta))
 
 
 def limited(natural, limit: int, xp):
-    """The same starts, bool [...,N], and those that cut longer patches into pieces of `limit` bytes (0: none)."""
+    """The same starts, bool [...,N], and those that cut longer patches into pieces of `limit` bytes (0:
+    none)."""
     if not limit:
         return natural
     at = xp.broadcast_to(xp.arange(natural.shape[-1], dtype=xp.int32), natural.shape)

@@ -89,7 +89,8 @@ def check(run: ConfigDict) -> ConfigDict:
         if len(run.entropy_model):
             if run.entropy_model.family != families.ENTROPY_MODEL:
                 raise UserError(
-                    f"entropy_model.family is {run.entropy_model.family!r}; it must be {families.ENTROPY_MODEL}"
+                    f"entropy_model.family is {run.entropy_model.family!r}; it must be"
+                    f" {families.ENTROPY_MODEL}"
                 )
             check(run.entropy_model)
     except UserError as error:
@@ -136,8 +137,8 @@ def _shapes(run: ConfigDict) -> None:
     for stack in models.kind(run.model).stacks(run.model):
         if stack.width % stack.heads or stack.width // stack.heads % 2:
             raise UserError(
-                f"{stack.key}.heads is {stack.heads}; heads must cut {stack.key}.width ({stack.width}) into equal"
-                " even parts"
+                f"{stack.key}.heads is {stack.heads}; heads must cut {stack.key}.width ({stack.width}) into"
+                " equal even parts"
             )
     if run.data.rows % run.train.accumulate:
         raise UserError(
