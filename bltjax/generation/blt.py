@@ -4,7 +4,7 @@ closes.
 After byte t the patcher says whether t + 1 opens a patch. If so the patch of t closes: its bytes are pooled,
 it goes through the global model at the next position there, and its latent is what the decoder reads from t
 on; else the decoder goes on with the latent it has. What comes in at once may be one byte, a piece of a
-prompt, or a draft; patches that close in it go through the global model GROUP at a time. """
+prompt, or a draft; patches that close in it go through the global model GROUP at a time."""
 
 import dataclasses
 from typing import NamedTuple
@@ -13,15 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from bltjax import patching
-from bltjax.generation import kv_cache
+from bltjax.generation import cross_attention, kv_cache
 from bltjax.generation import lm as lms
 from bltjax.models.layers import rms_norm
 from bltjax.patching import hashing
 
 GROUP = 32  # patches of a row that go through the global model together, where several close
-ROOM = 64  # slots of the global model's rings are a multiple of this
-PIECE = 16  # bytes of a patch that are pooled together; longer patches take several turns
-LOWEST = -1e30
+ROOM = 64  # slots of the global model's cache are a multiple of this
 
 
 class State(NamedTuple):
@@ -80,11 +78,11 @@ class BLT:
         found = {
             "lm": self.lm.prepare(lm_params) if self.lm else None,
             "embed": e["embed"],
-            "encoder": kv_cache.stacked(e["blocks"], dtype),
-            "latent": kv_cache.stacked(g["blocks"], dtype),
+            "encoder": kv_cache.unstacked(e["blocks"], dtype),
+            "latent": kv_cache.unstacked(g["blocks"], dtype),
             "latents": kv_cache.matrix(d["latents"]["kernel"], dtype),
             "norm": d["norm"]["scale"],
-            "decoder": kv_cache.stacked(d["layers"]["block"] if every else d["blocks"], dtype),
+            "decoder": kv_cache.unstacked(d["layers"]["block"] if every else d["blocks"], dtype),
             "head": kv_cache.matrix(d["head"]["kernel"], dtype),
         }
         if "project" in g:
@@ -92,10 +90,14 @@ class BLT:
         if c.cross.encoder != "none":
             crosses = e["cross"]["attention"]
             found["pool"] = kv_cache.matrix(e["pool"]["kernel"], dtype)
-            found["patch_cross"] = [_cross(crosses, i, dtype) for i in range(crosses["q"]["kernel"].shape[0])]
+            found["patch_cross"] = [
+                cross_attention.weights_of(crosses, i, dtype) for i in range(crosses["q"]["kernel"].shape[0])
+            ]
         if c.cross.decoder != "none":
             own = d["layers"]["cross"] if every else jax.tree.map(lambda x: x[None], d["cross"])
-            found["byte_cross"] = [_cross(own, i, dtype) for i in range(own["q"]["kernel"].shape[0])]
+            found["byte_cross"] = [
+                cross_attention.weights_of(own, i, dtype) for i in range(own["q"]["kernel"].shape[0])
+            ]
         return found
 
     def begin(self, B: int) -> State:
@@ -132,9 +134,9 @@ class BLT:
         return jnp.max(state.patches_B) + C > self.patches
 
     def forward(self, params, state: State, ids_BxC, count_B):
-        """(float32 logits [B,C,V] of the next byte, state with rings and buffers written, Trail): `commit`
+        """(float32 logits [B,C,V] of the next byte, state with caches and buffers written, Trail): `commit`
         moves on by what is kept of them."""
-        where = kv_cache.at(state.n_B, count_B, ids_BxC.shape[1])
+        where = kv_cache.positions(state.n_B, count_B, ids_BxC.shape[1])
         lm, found, first = state.lm, None, None
         if self.lm:
             logits, lm, first = self.lm.forward(params["lm"], lm, ids_BxC, count_B)
@@ -175,7 +177,7 @@ class BLT:
     def draft(self, params, state: State, ids_Bx1, count_B):
         """(logits [B,1,V], state): one byte further by encoder and decoder alone, with the latent that there
         is. The next `forward` from where the rows really stand writes over what this one wrote."""
-        where = kv_cache.at(state.n_B, count_B, 1)
+        where = kv_cache.positions(state.n_B, count_B, 1)
         x, state = self._encode(params, state, ids_Bx1, where)
         logits, decoder = self._decode(params, state.decoder, x, [r[:, None] for r in state.read], where)
         return logits, state._replace(
@@ -209,8 +211,8 @@ class BLT:
         keys = state.keys
         if c.cross.encoder != "none":
             keys = tuple(
-                kv_cache.put(buffer, _kv(cross, source, c.norm_eps), where)
-                for buffer, cross, source in zip(
+                kv_cache.put(buffer, cross_attention.keys_and_values(weights, source, c.norm_eps), where)
+                for buffer, weights, source in zip(
                     keys, params["patch_cross"], sources if every else sources[-1:], strict=True
                 )
             )
@@ -252,159 +254,89 @@ class BLT:
         return (x / (S + 1) if n.normalise else x).astype(c.dtype)
 
     def _close(self, params, state: State, progress, closes_BxC, where):
-        """Patches that close go through the global model; (state, Trail)."""
-        c, g = self.config, self.config.latent
-        B, C = closes_BxC.shape
-        closed = jnp.cumsum(closes_BxC, axis=1, dtype=jnp.int32)
-        many_B, group = closed[:, -1], min(GROUP, C)
-        padded = -(-C // group) * group
-        rows = jnp.arange(B, dtype=jnp.int32)[:, None]
-        ends = (
-            jnp.zeros((B, padded), jnp.int32)
-            .at[rows, jnp.where(closes_BxC, closed - 1, padded)]
-            .set(where.positions_BxC, mode="drop")
-        )
-        starts = jnp.concatenate([state.opened_B[:, None], ends[:, :-1] + 1], axis=1)
-        opened = jnp.max(
-            jnp.where(
-                jnp.tril(jnp.ones((C, C), bool))[None] & closes_BxC[:, None],
-                where.positions_BxC[:, None] + 1,
-                state.opened_B[:, None, None],
-            ),
-            axis=2,
-        )
-        rope = kv_cache.rope(self.patches, g.width, g.heads, g.rope_theta or c.rope_theta, g.rope_scaling)
-        read = tuple(
-            jnp.concatenate([r[:, None], jnp.zeros((B, padded, *r.shape[1:]), r.dtype)], axis=1)
-            for r in state.read
-        )
+        """(state, Trail): the patches that close go through the global model, GROUP of a row at a time, and
+        become what the decoder reads."""
+        C = closes_BxC.shape[1]
+        group = min(GROUP, C)
+        room_Q = -(-C // group) * group
+        spans, closed_BxC = _closing(closes_BxC, where, state.opened_B, room_Q)
+        count_B = closed_BxC[:, -1]
+        pad = lambda r: jnp.zeros((r.shape[0], room_Q, *r.shape[1:]), r.dtype)
+        read = tuple(jnp.concatenate([r[:, None], pad(r)], axis=1) for r in state.read)
 
-        def body(carry):
-            turn, latent, read = carry
-            cut = lambda x: jax.lax.dynamic_slice_in_dim(x, turn * group, group, axis=1)
-            count_B = jnp.clip(many_B - turn * group, 0, group)
-            x = self._pool(
-                params,
-                state,
-                cut(starts),
-                cut(ends),
-                jnp.arange(group, dtype=jnp.int32)[None] < count_B[:, None],
-            )
-            x = x @ params["project"] if "project" in params else x
-            here = kv_cache.at(state.patches_B + turn * group, count_B, group)
-            x, latent, _ = kv_cache.extend(params["latent"], latent, x, here, g.heads, 0, c.norm_eps, rope)
-            x = x @ params["latents"]
-            if c.cross.decoder == "none":
-                new = (x,)
-            else:
-                x = x.reshape(B, group, c.cross.k, -1)
-                new = tuple(_kv(cross, x, c.norm_eps) for cross in params["byte_cross"])
-            return (
-                turn + 1,
-                latent,
-                tuple(
-                    jax.lax.dynamic_update_slice_in_dim(r, one, 1 + turn * group, axis=1)
-                    for r, one in zip(read, new)
-                ),
-            )
+        def turn(carry):
+            turns, latent, read = carry
+            first = turns * group
+            own = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, group, axis=1), spans)
+            there = kv_cache.positions(state.patches_B + first, jnp.clip(count_B - first, 0, group), group)
+            latent, new = self._latents(params, latent, self._pool(params, state, own), there)
+            put = lambda r, one: jax.lax.dynamic_update_slice_in_dim(r, one, 1 + first, axis=1)
+            return turns + 1, latent, tuple(map(put, read, new))
 
         turns, latent, read = jax.lax.while_loop(
-            lambda carry: jnp.any(many_B > carry[0] * group), body, (jnp.int32(0), state.latent, read)
+            lambda carry: jnp.any(count_B > carry[0] * group), turn, (jnp.int32(0), state.latent, read)
         )
-        return state._replace(latent=latent, passes=_add(state.passes, **{"global": turns})), Trail(
-            progress, None, closed, opened, read
-        )
+        state = state._replace(latent=latent, passes=_add(state.passes, **{"global": turns}))
+        opened_BxC = jnp.where(closes_BxC, where.positions_BxC + 1, state.opened_B[:, None])
+        return state, Trail(progress, None, closed_BxC, jax.lax.cummax(opened_BxC, axis=1), read)
 
-    def _pool(self, params, state: State, starts_BxQ, ends_BxQ, real_BxQ):
-        """Patch vectors [B,Q,*] of bytes starts..ends, PIECE bytes a turn."""
+    def _pool(self, params, state: State, spans: cross_attention.Spans):
+        """Patch vectors [B,Q,*] of the bytes of spans: pooled, and with cross-attention to their bytes."""
         c = self.config
-        B, Q = starts_BxQ.shape
-        turns = jnp.max(jnp.where(real_BxQ, ends_BxQ - starts_BxQ, 0)) // PIECE + 1
-
-        def piece(buffer_BxTx, i):
-            at = starts_BxQ[:, :, None] + i * PIECE + jnp.arange(PIECE, dtype=jnp.int32)[None, None]
-            rows = jnp.arange(B, dtype=jnp.int32)[:, None, None]
-            return buffer_BxTx.at[rows, at].get(mode="clip"), at <= ends_BxQ[:, :, None]
-
-        def most(i, so_far):
-            x, here = piece(state.pooled_BxTxD, i)
-            return jnp.maximum(so_far, jnp.max(jnp.where(here[..., None], x, LOWEST), axis=2))
-
-        D = c.local.width
-        pooled = jax.lax.fori_loop(0, turns, most, jnp.full((B, Q, D), LOWEST, c.dtype))
-        pooled = jnp.where(real_BxQ[..., None], pooled, 0)
+        pooled_BxQxD = cross_attention.max_pool(state.pooled_BxTxD, spans)
         if c.cross.encoder == "none":
-            return pooled
-        patches = (pooled @ params["pool"]).reshape(B, Q, c.cross.k, D)
-        for cross, buffer in zip(params["patch_cross"], state.keys, strict=True):
-            q = _each(rms_norm(patches, cross["norm_q"], c.norm_eps), cross["q"])
-            inner, H = q.shape[-1], c.cross.heads
-            q = (q * jnp.asarray((inner // H) ** -0.5, q.dtype)).reshape(B, Q, c.cross.k, H, -1)
-            q = [q[:, :, i] for i in range(c.cross.k)]
-
-            def turn(i, carry):
-                top, total, out = carry
-                kv, here = piece(buffer, i)  # [B,Q,W,2,C]
-                kv = kv.reshape(B, Q, PIECE, 2, H, -1)
-                scores = jnp.stack(
-                    [
-                        jnp.einsum(
-                            "BQHC,BQWHC->BQWH", one, kv[:, :, :, 0], preferred_element_type=jnp.float32
-                        )
-                        for one in q
-                    ],
-                    axis=3,
-                )
-                scores = jnp.where(here[..., None, None], scores, LOWEST)
-                new = jnp.maximum(top, jnp.max(scores, axis=2))
-                weights, fade = jnp.exp(scores - new[:, :, None]), jnp.exp(top - new)
-                seen = jnp.stack(
-                    [
-                        jnp.einsum(
-                            "BQWH,BQWHC->BQHC", weights[:, :, :, i], kv[:, :, :, 1].astype(jnp.float32)
-                        )
-                        for i in range(c.cross.k)
-                    ],
-                    axis=2,
-                ).reshape(out.shape)
-                return new, total * fade + jnp.sum(weights, axis=2), out * _per_head(fade, inner) + seen
-
-            zero = jnp.zeros((B, Q, c.cross.k, H), jnp.float32)
-            _, total, out = jax.lax.fori_loop(
-                0, turns, turn, (zero + LOWEST, zero, jnp.zeros((B, Q, c.cross.k, inner), jnp.float32))
-            )
-            o = _each((out / _per_head(total, inner)).astype(c.dtype), cross["out"])
-            patches = (2 * patches if c.cross.doubled_residual else patches) + o
+            return pooled_BxQxD
+        B, Q, D = pooled_BxQxD.shape
+        patches = (pooled_BxQxD @ params["pool"]).reshape(B, Q, c.cross.k, D)
+        for weights, kv in zip(params["patch_cross"], state.keys, strict=True):
+            patches = cross_attention.patches_from_bytes(c, weights, patches, kv, spans)
         return patches.reshape(B, Q, -1)
 
+    def _latents(self, params, latent, x_BxQxE, where):
+        """(the global model's cache, what the decoder reads of Q patches: see State.read)."""
+        c, g = self.config, self.config.latent
+        rope = kv_cache.rope(self.patches, g.width, g.heads, g.rope_theta or c.rope_theta, g.rope_scaling)
+        x = x_BxQxE @ params["project"] if "project" in params else x_BxQxE
+        x, latent, _ = kv_cache.extend(params["latent"], latent, x, where, g.heads, 0, c.norm_eps, rope)
+        x = x @ params["latents"]
+        if c.cross.decoder == "none":
+            return latent, (x,)
+        x = x.reshape(*x.shape[:2], c.cross.k, -1)
+        return latent, tuple(
+            cross_attention.keys_and_values(weights, x, c.norm_eps) for weights in params["byte_cross"]
+        )
+
     def _decode(self, params, decoder, x, read, where):
-        """(logits, rings). read: what each byte reads, [B,C,k,2,inner] of each cross-attention, or
+        """(logits, caches). read: what each byte reads, [B,C,k,2,inner] of each cross-attention, or
         [[B,C,D]]."""
         c, l = self.config, self.config.local
         rope = kv_cache.rope(self.capacity, l.width, l.heads, c.rope_theta)
-        kept = []
+        written = []
         if c.cross.decoder == "none":
             x = x + read[0]
-        for i, (layer, ring) in enumerate(zip(params["decoder"], decoder, strict=True)):
+        for i, (layer, cache) in enumerate(zip(params["decoder"], decoder, strict=True)):
             if c.cross.decoder == "all" or c.cross.decoder == "first" and i == 0:
-                x = self._read(params["byte_cross"][i], x, read[i])
-            x, [ring], _ = kv_cache.extend([layer], [ring], x, where, l.heads, l.window, c.norm_eps, rope)
-            kept.append(ring)
+                x = cross_attention.bytes_from_patches(c, params["byte_cross"][i], x, read[i])
+            x, [cache], _ = kv_cache.extend([layer], [cache], x, where, l.heads, l.window, c.norm_eps, rope)
+            written.append(cache)
         logits = jnp.matmul(
             rms_norm(x, params["norm"], c.norm_eps), params["head"], preferred_element_type=jnp.float32
         )
-        return logits, tuple(kept)
+        return logits, tuple(written)
 
-    def _read(self, cross, x_BxCxD, kv_BxCxkx2xI):
-        c, H = self.config, self.config.cross.heads
-        q = rms_norm(x_BxCxD, cross["norm_q"], c.norm_eps) @ cross["q"]
-        inner = q.shape[-1]
-        scores = _head_sums(
-            (q * jnp.asarray((inner // H) ** -0.5, q.dtype))[:, :, None] * kv_BxCxkx2xI[:, :, :, 0], H
-        )
-        weights = _per_head(jax.nn.softmax(scores, axis=2), inner).astype(c.dtype)
-        o = jnp.sum(weights * kv_BxCxkx2xI[:, :, :, 1], axis=2) @ cross["out"]
-        return (2 * x_BxCxD if c.cross.doubled_residual else x_BxCxD) + o
+
+def _closing(closes_BxC, where, opened_B, room_Q: int):
+    """(spans of the patches that close, in order, [B,room]; int32 [B,C]: patches closed until each id).
+
+    A patch that closes at an id ends with it, and starts behind the one that closed before it."""
+    closed_BxC = jnp.cumsum(closes_BxC, axis=1, dtype=jnp.int32)
+    B = closes_BxC.shape[0]
+    rows = jnp.arange(B, dtype=jnp.int32)[:, None]
+    slot_BxC = jnp.where(closes_BxC, closed_BxC - 1, room_Q)
+    ends = jnp.zeros((B, room_Q), jnp.int32).at[rows, slot_BxC].set(where.positions_BxC, mode="drop")
+    starts = jnp.concatenate([opened_B[:, None], ends[:, :-1] + 1], axis=1)
+    real = jnp.arange(room_Q, dtype=jnp.int32)[None] < closed_BxC[:, -1:]
+    return cross_attention.Spans(starts, ends, real), closed_BxC
 
 
 def room(patches: int) -> int:
@@ -412,36 +344,6 @@ def room(patches: int) -> int:
     than needed."""
     step = max(ROOM, 1 << max(0, patches.bit_length() - 6))  # a thirtieth or so of what is needed
     return -(-patches // step) * step
-
-
-def _cross(stack: dict, i: int, dtype) -> dict:
-    return {
-        "norm_q": stack["norm_q"]["scale"][i].astype(jnp.float32),
-        "norm_kv": stack["norm_kv"]["scale"][i].astype(jnp.float32),
-        **{name: kv_cache.matrix(stack[name]["kernel"][i], dtype) for name in ("q", "kv", "out")},
-    }
-
-
-def _kv(cross: dict, source, eps: float):
-    """Keys and values [..., 2, inner] of what is attended to."""
-    kv = _each(rms_norm(source, cross["norm_kv"], eps), cross["kv"])
-    return kv.reshape(*kv.shape[:-1], 2, -1)
-
-
-def _each(x, matrix):
-    """x @ matrix, of a patch's k vectors one after the other: XLA's CPU backend hands a few rows at once to a
-    library whose threads take ten times as long to wake up as such a product takes."""
-    return x @ matrix if x.ndim < 4 else jnp.stack([x[:, :, i] @ matrix for i in range(x.shape[2])], axis=2)
-
-
-def _head_sums(x, heads: int):
-    """cross_attention.head_sums without its product, which would be of a few rows."""
-    return jnp.sum(x.reshape(*x.shape[:-1], heads, -1), axis=-1, dtype=jnp.float32)
-
-
-def _per_head(x, C: int):
-    """cross_attention.per_head without its product."""
-    return jnp.repeat(x, C // x.shape[-1], axis=-1)
 
 
 def _own(values_BxNx, index_BxC):

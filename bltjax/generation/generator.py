@@ -20,6 +20,7 @@ from bltjax.models.buckets import bucket
 from bltjax.patching import vocab
 
 LONGEST_COUNTED = 65_536  # bytes of a prompt whose patches are counted ahead
+SHORTEST_COUNTED = 128  # a prompt up to here is given room for a patch a byte: counting takes a second
 LONGEST = 10_000_000  # new bytes at most: room for their ids is made at the start
 SLICE = 32  # steps between looks at what came out, where somebody waits for it
 
@@ -28,7 +29,7 @@ SLICE = 32  # steps between looks at what came out, where somebody waits for it
 class Options:
     """How to go on. temperature 0: greedily. top_k 0, top_p 1: no limit. seed: row i of a batch draws with
     (seed, i). stop: bytes (or text) at whose first occurrence a row ends, before them. draft: BLT-S drafts of
-    so many bytes (greedy BLT only; 0: none). """
+    so many bytes (greedy BLT only; 0: none)."""
 
     max_new_bytes: int = 256
     temperature: float = 0.0
@@ -164,9 +165,9 @@ class Generator:
         """The engine's parameters."""
         engine = self.engine(decode.PIECE, 1, 0)
         if self.kind != "blt":
-            return engine.prepare(self.model.params)
-        return engine.prepare(
-            self.model.params, self.entropy_model.params if self.entropy_model is not None else None
+            return prepared(engine, self.model.params)
+        return prepared(
+            engine, self.model.params, self.entropy_model.params if self.entropy_model is not None else None
         )
 
     def engine(self, capacity: int, patches: int, draft: int):
@@ -319,11 +320,12 @@ class Generator:
         expect. Too few is no harm: there will be more room, and another compilation."""
         if self.kind != "blt":
             return 0
-        counts = [
-            len(self.model.patch(p[:LONGEST_COUNTED])) * max(1, len(p) / LONGEST_COUNTED) if p else 0
-            for p in prompts
-        ]
-        share = max([count / len(p) for count, p in zip(counts, prompts) if p], default=0.25)
+        long = [p for p in prompts if len(p) > SHORTEST_COUNTED]
+        counts = [len(self.model.patch(p[:LONGEST_COUNTED])) * max(1, len(p) / LONGEST_COUNTED) for p in long]
+        share = max(
+            [count / len(p) for count, p in zip(counts, long)], default=1 / self.model.config.patching.size
+        )
+        counts += [len(p) for p in prompts if len(p) <= SHORTEST_COUNTED]
         return blt.room(
             int(
                 max(counts)
@@ -345,6 +347,12 @@ class Generator:
 
     def _text(self, ids: np.ndarray) -> bytes:
         return self.model.tokenizer.decode(ids) if self.kind == "token" else vocab.decode(ids)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def prepared(engine, *params):
+    """engine.prepare as one program: one by one its little cuts are sixty."""
+    return engine.prepare(*params)
 
 
 def _bytes(texts) -> list[bytes]:
