@@ -9,14 +9,14 @@ Shapes of the 8B: one row of 8,192 bytes, k 4, width 1,280, 20 heads, bfloat16. 
     segments    segment operations and look-ups, as on CPU
     one-hot     the same formulas, with sums and look-ups as products of blocks of 128 bytes with windows of 128 patches, in XLA
     splash      JAX's attention kernel, each patch a segment id: no block is skipped, since ids are only known at run time
-    blocks      bltjax/models/staircase_*.py: one kernel each way, over the tiles in which bytes and patches can meet
+    blocks      bltjax/models/kernels/patch_attention_tpu*.py: one kernel each way, over the tiles in which bytes and patches can meet
     dense       the reference
 
 Bytes are the compiler's (cost_analysis), which counts a kernel's arrays once; splash reads keys and values
 once per block of queries, and what that adds is added here. FLOPs are the compiler's plus those of the
 kernels' products, which it does not count. Temporaries: memory_analysis. "scatter": scatters left in the
 compiled program, each of which a chip runs row by row, slower than its bytes say. ms: the larger of bytes /
-bandwidth and FLOPs / peak of the chip: a lower bound that only ranks. """
+bandwidth and FLOPs / peak of the chip: a lower bound that only ranks."""
 
 import argparse
 import os
@@ -56,7 +56,7 @@ def starts(ids_BxT, patches):
     return jnp.minimum(ids_BxT[:, ::BLOCK], patches - 1)
 
 
-def _spread(x_BxPxC, ids_BxT):
+def _broadcast_blocks(x_BxPxC, ids_BxT):
     start = starts(ids_BxT, x_BxPxC.shape[1])
     window = lambda x, at: jax.lax.dynamic_slice_in_dim(x, at, BLOCK, 0)
     filled = jnp.pad(x_BxPxC, ((0, 0), (0, BLOCK), (0, 0)))
@@ -65,7 +65,7 @@ def _spread(x_BxPxC, ids_BxT):
     return out.reshape(*ids_BxT.shape, -1)
 
 
-def _collect(x_BxTxC, ids_BxT, patches):
+def _sum_blocks(x_BxTxC, ids_BxT, patches):
     start = starts(ids_BxT, patches)
     blocks = x_BxTxC.reshape(*start.shape, BLOCK, -1)
     parts = jnp.einsum(
@@ -86,31 +86,31 @@ def _collect(x_BxTxC, ids_BxT, patches):
 
 
 @jax.custom_vjp
-def spread(x_BxPxC, ids_BxT):
-    return _spread(x_BxPxC, ids_BxT)
+def segment_broadcast(x_BxPxC, ids_BxT):
+    return _broadcast_blocks(x_BxPxC, ids_BxT)
 
 
-spread.defvjp(
-    lambda x, ids: (_spread(x, ids), (ids, jnp.zeros((x.shape[1],), jnp.int8))),
-    lambda kept, g: (_collect(g, kept[0], kept[1].shape[0]), None),
+segment_broadcast.defvjp(
+    lambda x, ids: (_broadcast_blocks(x, ids), (ids, jnp.zeros((x.shape[1],), jnp.int8))),
+    lambda kept, g: (_sum_blocks(g, kept[0], kept[1].shape[0]), None),
 )
 
 
 @jax.custom_vjp
-def _collected(x_BxTxC, ids_BxT, like_P):
-    return _collect(x_BxTxC, ids_BxT, like_P.shape[0])
+def _summed(x_BxTxC, ids_BxT, like_P):
+    return _sum_blocks(x_BxTxC, ids_BxT, like_P.shape[0])
 
 
-_collected.defvjp(
-    lambda x, ids, like: (_collected(x, ids, like), ids), lambda ids, g: (_spread(g, ids), None, None)
+_summed.defvjp(
+    lambda x, ids, like: (_summed(x, ids, like), ids), lambda ids, g: (_broadcast_blocks(g, ids), None, None)
 )
 
 
-def collect(x_BxTxC, ids_BxT, patches):
-    return _collected(x_BxTxC, ids_BxT, jnp.zeros((patches,), jnp.int8))
+def segment_sum(x_BxTxC, ids_BxT, patches):
+    return _summed(x_BxTxC, ids_BxT, jnp.zeros((patches,), jnp.int8))
 
 
-def maximum(x_BxTxC, ids_BxT, patches):
+def segment_max(x_BxTxC, ids_BxT, patches):
     """Running maxima along each patch's bytes, in steps of 1, 2, 4, ...; read at its last byte."""
     x, distance = jax.lax.stop_gradient(x_BxTxC), 1
     while distance < ids_BxT.shape[1]:
@@ -118,7 +118,7 @@ def maximum(x_BxTxC, ids_BxT, patches):
         x = jnp.where(same[..., None], jnp.maximum(x, jnp.roll(x, distance, 1)), x)
         distance *= 2
     last = jnp.pad(ids_BxT[:, 1:] != ids_BxT[:, :-1], ((0, 0), (0, 1)), constant_values=True)
-    return _collect(jnp.where(last[..., None], x, 0), ids_BxT, patches)
+    return _sum_blocks(jnp.where(last[..., None], x, 0), ids_BxT, patches)
 
 
 def splash_over(q_BxQxC, k_BxSxC, v_BxSxC, q_ids_BxQ, k_ids_BxS):
@@ -167,13 +167,15 @@ def attend(way: str, implementation: str, x, k, v, ids):
     name = {"dense": "reference", "segments": "segments", "one-hot": "segments", "blocks": "blocks"}[
         implementation
     ]
-    original = {part: getattr(cross_attention, part) for part in ("spread", "collect", "maximum")}
+    original = {
+        part: getattr(cross_attention, part) for part in ("segment_broadcast", "segment_sum", "segment_max")
+    }
     try:
         if implementation == "one-hot":
-            cross_attention.spread, cross_attention.collect, cross_attention.maximum = (
-                spread,
-                collect,
-                maximum,
+            cross_attention.segment_broadcast, cross_attention.segment_sum, cross_attention.segment_max = (
+                segment_broadcast,
+                segment_sum,
+                segment_max,
             )
         return getattr(cross_attention, way)(x, k, v, ids, HEADS, name)
     finally:

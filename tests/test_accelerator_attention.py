@@ -215,7 +215,7 @@ def test_encoder_blocks_in_bfloat16_are_as_near_as_segments(small_tiles):
     assert all(a <= 2 * b for a, b in zip(blocks, errors(plain("segments")), strict=True))
 
 
-def test_staircase_meets_every_pair_once():
+def test_the_path_of_tiles_meets_every_pair_once():
     """Each byte's tile with its patch lies on the walk, which moves one block at a time from the first corner
     to the last."""
     size, ids = (

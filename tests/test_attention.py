@@ -7,7 +7,7 @@ import pytest
 
 from bltjax.models import cross_attention
 from bltjax.models.kernels import attention
-from bltjax.models.kernels.segments import collect, maximum, spread
+from bltjax.models.kernels.segments import segment_broadcast, segment_max, segment_sum
 
 B, H, K = 2, 2, 4
 
@@ -132,15 +132,15 @@ def test_segments_against_loops():
     ]
     rows = np.asarray(x)
     close(
-        collect(x, ids, P),
+        segment_sum(x, ids, P),
         np.array([[rows[b, m].sum(0) if m else np.zeros(3) for m in members[b]] for b in range(B)]),
     )
     close(
-        maximum(x, ids, P),
+        segment_max(x, ids, P),
         np.array([[rows[b, m].max(0) if m else np.zeros(3) for m in members[b]] for b in range(B)]),
     )
     close(
-        spread(p, ids),
+        segment_broadcast(p, ids),
         np.array(
             [[np.asarray(p)[b, i] if i < P else np.zeros(3) for i in row] for b, row in enumerate(PATCHES)]
         ),
@@ -150,5 +150,5 @@ def test_segments_against_loops():
 def test_gradient_of_maximum_goes_to_the_largest_and_is_shared_by_ties():
     x = jnp.asarray([[[1.0], [3.0], [2.0], [5.0], [5.0], [9.0]]])
     ids = jnp.asarray([[0, 0, 0, 1, 1, 3]])  # patch 2 is empty, 3 is "no patch"
-    gradient = jax.grad(lambda x: (maximum(x, ids, 3) * jnp.asarray([[[2.0], [4.0], [8.0]]])).sum())(x)
+    gradient = jax.grad(lambda x: (segment_max(x, ids, 3) * jnp.asarray([[[2.0], [4.0], [8.0]]])).sum())(x)
     np.testing.assert_array_equal(gradient[0, :, 0], [0, 2, 0, 2, 2, 0])

@@ -133,9 +133,9 @@ def test_random_configurations(seed, tmp_path):
 
 def test_released_pickles(tmp_path):
     """A consolidated .pth, and one that wants to run code."""
-    import test_interop
+    import test_formats
 
-    test_interop.released(tmp_path / "a", "blt_short_window", "blt")
+    test_formats.released(tmp_path / "a", "blt_short_window", "blt")
     from bltjax.formats import safetensors
 
     source = safetensors.Files(safetensors.header(tmp_path / "a" / "consolidated.safetensors"))
@@ -146,7 +146,7 @@ def test_released_pickles(tmp_path):
     (tmp_path / "a" / "consolidated.safetensors").unlink()
     found = api.load(tmp_path / "a")
     assert str(found.raw_params()["decoder"]["head"]["kernel"].dtype) == "bfloat16"
-    with np.load(test_interop.HF.parent / "blt_short_window.npz") as f:
+    with np.load(test_formats.HF.parent / "blt_short_window.npz") as f:
         assert (
             np.abs(
                 found.logits(f["one_document/ids"], f["one_document/patch_lengths"])

@@ -100,7 +100,7 @@ from bltjax.models.kernels import hash_lookup
 rng = np.random.default_rng(0)
 tables = rng.normal(size=(2, 4096, 8)).astype(np.float32)
 g = rng.normal(size=(16, 64, 8)).astype(np.float32)
-assert hash_lookup._length(2 * 2 * 64 * 2, 4, 2048) == 64
+assert hash_lookup.list_length(2 * 2 * 64 * 2, 4, 2048) == 64
 for most in (512, 4096, 1):  # of the first of four owners alone: seven rounds; evenly; one row for all
     ids = rng.integers(-1, most, (16, 2, 64)).astype(np.int32)
     want, back = jax.vjp(lambda t: hash_lookup.reference(t, ids), tables)

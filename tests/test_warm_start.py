@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-import test_interop
+import test_formats
 import test_llama
 
 from bltjax import api
@@ -79,7 +79,7 @@ def test_from_a_run(tmp_path, texts, capfd):
 
 
 def test_from_hugging_face_with_its_entropy_model(tmp_path, texts, capfd):
-    out = train(tmp_path, texts, "hf", "--from", test_interop.HF, run="entropy")
+    out = train(tmp_path, texts, "hf", "--from", test_formats.HF, run="entropy")
     planned = json.loads((out / "planned.json").read_text())
     assert (
         planned["threshold"] == pytest.approx(1.335442066192627)
@@ -87,7 +87,7 @@ def test_from_hugging_face_with_its_entropy_model(tmp_path, texts, capfd):
     )
     model = api.load(out)
     assert model.config.model.preset == "released" and model.entropy_model.config.model.window == 16
-    assert model.patch("some text") == api.load(test_interop.HF).patch("some text")
+    assert model.patch("some text") == api.load(test_formats.HF).patch("some text")
     assert len(model.generate([b"some"], 8)[0]) <= 8
 
 
@@ -134,7 +134,7 @@ def test_llama_into_a_blt(tmp_path, texts, capfd):
             "--run",
             "bpe",
             "--from",
-            str(test_interop.HF),
+            str(test_formats.HF),
             "--run-dir",
             str(tmp_path / "x"),
         ]

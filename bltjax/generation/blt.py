@@ -16,15 +16,16 @@ from ml_collections import FrozenConfigDict
 
 from bltjax import patching
 from bltjax.errors import UserError
-from bltjax.generation import decode, kv_cache, pooling
+from bltjax.generation import cross_attention, decode, kv_cache
 from bltjax.generation import lm as lms
 from bltjax.models import patcher
 from bltjax.models.layers import rms_norm
 from bltjax.patching import hashing
 
 GROUP = 32  # patches of a row that go through the global model together, where several close
-ROOM = 64  # slots of the global model's rings are a multiple of this
+ROOM = 64  # slots of the global model's cache are a multiple of this
 LONGEST_COUNTED = 65_536  # bytes of a prompt whose patches are counted ahead
+SHORTEST_COUNTED = 128  # a prompt up to here is given room for a patch a byte: counting takes a second
 
 
 class State(NamedTuple):
@@ -83,11 +84,11 @@ class BLT:
         found = {
             "lm": self.lm.prepare(lm_params) if self.lm else None,
             "embed": e["embed"],
-            "encoder": kv_cache.stacked(e["blocks"], dtype),
-            "latent": kv_cache.stacked(g["blocks"], dtype),
+            "encoder": kv_cache.unstacked(e["blocks"], dtype),
+            "latent": kv_cache.unstacked(g["blocks"], dtype),
             "latents": kv_cache.matrix(d["latents"]["kernel"], dtype),
             "norm": d["norm"]["scale"],
-            "decoder": kv_cache.stacked(d["layers"]["block"] if every else d["blocks"], dtype),
+            "decoder": kv_cache.unstacked(d["layers"]["block"] if every else d["blocks"], dtype),
             "head": kv_cache.matrix(d["head"]["kernel"], dtype),
         }
         if "project" in g:
@@ -96,12 +97,12 @@ class BLT:
             crosses = e["cross"]["attention"]
             found["pool"] = kv_cache.matrix(e["pool"]["kernel"], dtype)
             found["patch_cross"] = [
-                pooling.cross_weights(crosses, i, dtype) for i in range(crosses["q"]["kernel"].shape[0])
+                cross_attention.weights_of(crosses, i, dtype) for i in range(crosses["q"]["kernel"].shape[0])
             ]
         if c.cross.decoder != "none":
             own = d["layers"]["cross"] if every else jax.tree.map(lambda x: x[None], d["cross"])
             found["byte_cross"] = [
-                pooling.cross_weights(own, i, dtype) for i in range(own["q"]["kernel"].shape[0])
+                cross_attention.weights_of(own, i, dtype) for i in range(own["q"]["kernel"].shape[0])
             ]
         return found
 
@@ -154,9 +155,9 @@ class BLT:
         return jnp.max(state.patches_B) + C > self.patches
 
     def forward(self, params, state: State, ids_BxC, count_B):
-        """(float32 logits [B,C,V] of the next byte, state with rings and buffers written, Trail): `commit`
+        """(float32 logits [B,C,V] of the next byte, state with caches and buffers written, Trail): `commit`
         moves on by what is kept of them."""
-        where = kv_cache.at(state.n_B, count_B, ids_BxC.shape[1])
+        where = kv_cache.positions(state.n_B, count_B, ids_BxC.shape[1])
         lm, found, first = state.lm, None, None
         if self.lm:
             logits, lm, first = self.lm.forward(params["lm"], lm, ids_BxC, count_B)
@@ -197,7 +198,7 @@ class BLT:
     def draft(self, params, state: State, ids_Bx1, count_B):
         """(logits [B,1,V], state): one byte further by encoder and decoder alone, with the latent that there
         is. The next `forward` from where the rows really stand writes over what this one wrote."""
-        where = kv_cache.at(state.n_B, count_B, 1)
+        where = kv_cache.positions(state.n_B, count_B, 1)
         x, state = self._encode(params, state, ids_Bx1, where)
         logits, decoder = self._decode(params, state.decoder, x, [r[:, None] for r in state.read], where)
         return logits, state._replace(
@@ -231,8 +232,8 @@ class BLT:
         keys = state.keys
         if c.cross.encoder != "none":
             keys = tuple(
-                kv_cache.put(buffer, pooling.keys_and_values(cross, source, c.norm_eps), where)
-                for buffer, cross, source in zip(
+                kv_cache.put(buffer, cross_attention.keys_and_values(weights, source, c.norm_eps), where)
+                for buffer, weights, source in zip(
                     keys, params["patch_cross"], sources if every else sources[-1:], strict=True
                 )
             )
@@ -274,99 +275,89 @@ class BLT:
         return (x / (S + 1) if n.normalise else x).astype(c.dtype)
 
     def _close(self, params, state: State, progress, closes_BxC, where):
-        """Patches that close go through the global model; (state, Trail)."""
-        c, g = self.config, self.config.latent
-        B, C = closes_BxC.shape
-        closed = jnp.cumsum(closes_BxC, axis=1, dtype=jnp.int32)
-        many_B, group = closed[:, -1], min(GROUP, C)
-        padded = -(-C // group) * group
-        rows = jnp.arange(B, dtype=jnp.int32)[:, None]
-        ends = (
-            jnp.zeros((B, padded), jnp.int32)
-            .at[rows, jnp.where(closes_BxC, closed - 1, padded)]
-            .set(where.positions_BxC, mode="drop")
-        )
-        starts = jnp.concatenate([state.opened_B[:, None], ends[:, :-1] + 1], axis=1)
-        opened = jnp.max(
-            jnp.where(
-                jnp.tril(jnp.ones((C, C), bool))[None] & closes_BxC[:, None],
-                where.positions_BxC[:, None] + 1,
-                state.opened_B[:, None, None],
-            ),
-            axis=2,
-        )
-        rope = kv_cache.rope(self.patches, g.width, g.heads, g.rope_theta or c.rope_theta, g.rope_scaling)
-        read = tuple(
-            jnp.concatenate([r[:, None], jnp.zeros((B, padded, *r.shape[1:]), r.dtype)], axis=1)
-            for r in state.read
-        )
+        """(state, Trail): the patches that close go through the global model, GROUP of a row at a time, and
+        become what the decoder reads."""
+        C = closes_BxC.shape[1]
+        group = min(GROUP, C)
+        room_Q = -(-C // group) * group
+        spans, closed_BxC = _closing(closes_BxC, where, state.opened_B, room_Q)
+        count_B = closed_BxC[:, -1]
+        pad = lambda r: jnp.zeros((r.shape[0], room_Q, *r.shape[1:]), r.dtype)
+        read = tuple(jnp.concatenate([r[:, None], pad(r)], axis=1) for r in state.read)
 
-        def body(carry):
-            turn, latent, read = carry
-            cut = lambda x: jax.lax.dynamic_slice_in_dim(x, turn * group, group, axis=1)
-            count_B = jnp.clip(many_B - turn * group, 0, group)
-            x = pooling.pool(
-                c,
-                params,
-                state.pooled_BxTxD,
-                state.keys,
-                cut(starts),
-                cut(ends),
-                jnp.arange(group, dtype=jnp.int32)[None] < count_B[:, None],
-            )
-            x = x @ params["project"] if "project" in params else x
-            here = kv_cache.at(state.patches_B + turn * group, count_B, group)
-            x, latent, _ = kv_cache.extend(params["latent"], latent, x, here, g.heads, 0, c.norm_eps, rope)
-            x = x @ params["latents"]
-            if c.cross.decoder == "none":
-                new = (x,)
-            else:
-                x = x.reshape(B, group, c.cross.k, -1)
-                new = tuple(pooling.keys_and_values(cross, x, c.norm_eps) for cross in params["byte_cross"])
-            return (
-                turn + 1,
-                latent,
-                tuple(
-                    jax.lax.dynamic_update_slice_in_dim(r, one, 1 + turn * group, axis=1)
-                    for r, one in zip(read, new)
-                ),
-            )
+        def turn(carry):
+            turns, latent, read = carry
+            first = turns * group
+            own = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, group, axis=1), spans)
+            there = kv_cache.positions(state.patches_B + first, jnp.clip(count_B - first, 0, group), group)
+            latent, new = self._latents(params, latent, self._pool(params, state, own), there)
+            put = lambda r, one: jax.lax.dynamic_update_slice_in_dim(r, one, 1 + first, axis=1)
+            return turns + 1, latent, tuple(map(put, read, new))
 
         turns, latent, read = jax.lax.while_loop(
-            lambda carry: jnp.any(many_B > carry[0] * group), body, (jnp.int32(0), state.latent, read)
+            lambda carry: jnp.any(count_B > carry[0] * group), turn, (jnp.int32(0), state.latent, read)
         )
-        return state._replace(latent=latent, passes=_add(state.passes, **{"global": turns})), Trail(
-            progress, None, closed, opened, read
+        state = state._replace(latent=latent, passes=_add(state.passes, **{"global": turns}))
+        opened_BxC = jnp.where(closes_BxC, where.positions_BxC + 1, state.opened_B[:, None])
+        return state, Trail(progress, None, closed_BxC, jax.lax.cummax(opened_BxC, axis=1), read)
+
+    def _pool(self, params, state: State, spans: cross_attention.Spans):
+        """Patch vectors [B,Q,*] of the bytes of spans: pooled, and with cross-attention to their bytes."""
+        c = self.config
+        pooled_BxQxD = cross_attention.max_pool(state.pooled_BxTxD, spans)
+        if c.cross.encoder == "none":
+            return pooled_BxQxD
+        B, Q, D = pooled_BxQxD.shape
+        patches = (pooled_BxQxD @ params["pool"]).reshape(B, Q, c.cross.k, D)
+        for weights, kv in zip(params["patch_cross"], state.keys, strict=True):
+            patches = cross_attention.patches_from_bytes(c, weights, patches, kv, spans)
+        return patches.reshape(B, Q, -1)
+
+    def _latents(self, params, latent, x_BxQxE, where):
+        """(the global model's cache, what the decoder reads of Q patches: see State.read)."""
+        c, g = self.config, self.config.latent
+        rope = kv_cache.rope(self.patches, g.width, g.heads, g.rope_theta or c.rope_theta, g.rope_scaling)
+        x = x_BxQxE @ params["project"] if "project" in params else x_BxQxE
+        x, latent, _ = kv_cache.extend(params["latent"], latent, x, where, g.heads, 0, c.norm_eps, rope)
+        x = x @ params["latents"]
+        if c.cross.decoder == "none":
+            return latent, (x,)
+        x = x.reshape(*x.shape[:2], c.cross.k, -1)
+        return latent, tuple(
+            cross_attention.keys_and_values(weights, x, c.norm_eps) for weights in params["byte_cross"]
         )
 
     def _decode(self, params, decoder, x, read, where):
-        """(logits, rings). read: what each byte reads, [B,C,k,2,inner] of each cross-attention, or
+        """(logits, caches). read: what each byte reads, [B,C,k,2,inner] of each cross-attention, or
         [[B,C,D]]."""
         c, l = self.config, self.config.local
         rope = kv_cache.rope(self.capacity, l.width, l.heads, c.rope_theta)
-        kept = []
+        written = []
         if c.cross.decoder == "none":
             x = x + read[0]
-        for i, (layer, ring) in enumerate(zip(params["decoder"], decoder, strict=True)):
+        for i, (layer, cache) in enumerate(zip(params["decoder"], decoder, strict=True)):
             if c.cross.decoder == "all" or c.cross.decoder == "first" and i == 0:
-                x = self._read(params["byte_cross"][i], x, read[i])
-            x, [ring], _ = kv_cache.extend([layer], [ring], x, where, l.heads, l.window, c.norm_eps, rope)
-            kept.append(ring)
+                x = cross_attention.bytes_from_patches(c, params["byte_cross"][i], x, read[i])
+            x, [cache], _ = kv_cache.extend([layer], [cache], x, where, l.heads, l.window, c.norm_eps, rope)
+            written.append(cache)
         logits = jnp.matmul(
             rms_norm(x, params["norm"], c.norm_eps), params["head"], preferred_element_type=jnp.float32
         )
-        return logits, tuple(kept)
+        return logits, tuple(written)
 
-    def _read(self, cross, x_BxCxD, kv_BxCxkx2xI):
-        c, H = self.config, self.config.cross.heads
-        q = rms_norm(x_BxCxD, cross["norm_q"], c.norm_eps) @ cross["q"]
-        inner = q.shape[-1]
-        scores = _head_sums(
-            (q * jnp.asarray((inner // H) ** -0.5, q.dtype))[:, :, None] * kv_BxCxkx2xI[:, :, :, 0], H
-        )
-        weights = pooling.per_head(jax.nn.softmax(scores, axis=2), inner).astype(c.dtype)
-        o = jnp.sum(weights * kv_BxCxkx2xI[:, :, :, 1], axis=2) @ cross["out"]
-        return (2 * x_BxCxD if c.cross.doubled_residual else x_BxCxD) + o
+
+def _closing(closes_BxC, where, opened_B, room_Q: int):
+    """(spans of the patches that close, in order, [B,room]; int32 [B,C]: patches closed until each id).
+
+    A patch that closes at an id ends with it, and starts behind the one that closed before it."""
+    closed_BxC = jnp.cumsum(closes_BxC, axis=1, dtype=jnp.int32)
+    B = closes_BxC.shape[0]
+    rows = jnp.arange(B, dtype=jnp.int32)[:, None]
+    slot_BxC = jnp.where(closes_BxC, closed_BxC - 1, room_Q)
+    ends = jnp.zeros((B, room_Q), jnp.int32).at[rows, slot_BxC].set(where.positions_BxC, mode="drop")
+    starts = jnp.concatenate([opened_B[:, None], ends[:, :-1] + 1], axis=1)
+    real = jnp.arange(room_Q, dtype=jnp.int32)[None] < closed_BxC[:, -1:]
+    return cross_attention.Spans(starts, ends, real), closed_BxC
 
 
 def room(patches: int) -> int:
@@ -374,11 +365,6 @@ def room(patches: int) -> int:
     than needed."""
     step = max(ROOM, 1 << max(0, patches.bit_length() - 6))  # a thirtieth or so of what is needed
     return -(-patches // step) * step
-
-
-def _head_sums(x, heads: int):
-    """cross_attention.head_sums without its product, which would be of a few rows."""
-    return jnp.sum(x.reshape(*x.shape[:-1], heads, -1), axis=-1, dtype=jnp.float32)
 
 
 def _own(values_BxNx, index_BxC):
@@ -424,8 +410,9 @@ def parameters(model) -> tuple:
 def patches_expected(model, prompts: list[bytes], new_bytes: int, draft: int) -> int:
     """Room for the patches of the prompts, counted, and for as many of what follows as those prompts let
     expect. Too few is no harm: there will be more room, and another compilation."""
-    counts = [
-        len(model.patch(p[:LONGEST_COUNTED])) * max(1, len(p) / LONGEST_COUNTED) if p else 0 for p in prompts
-    ]
-    share = max([count / len(p) for count, p in zip(counts, prompts) if p], default=0.25)
+    long = [p for p in prompts if len(p) > SHORTEST_COUNTED]
+    counts = [len(model.patch(p[:LONGEST_COUNTED])) * max(1, len(p) / LONGEST_COUNTED) for p in long]
+    shares = [count / len(p) for count, p in zip(counts, long)]
+    share = max(shares, default=1 / model.config.patching.size)
+    counts += [len(p) for p in prompts if len(p) <= SHORTEST_COUNTED]
     return room(int(max(counts) + 2 + max(decode.PIECE, 1.2 * max(share, 0.125) * new_bytes + draft + 1)))

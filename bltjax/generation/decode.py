@@ -93,7 +93,7 @@ def follow(
         return step + 1, loop._replace(
             state=engine.commit(state, trail, count_B),
             logits_BxV=jnp.where(done_B[:, None], loop.logits_BxV, logits[:, 0]),
-            ids_BxT=kv_cache.put(loop.ids_BxT, new_B[:, None], kv_cache.at(loop.n_B, count_B, 1)),
+            ids_BxT=kv_cache.put(loop.ids_BxT, new_B[:, None], kv_cache.positions(loop.n_B, count_B, 1)),
             n_B=n_B,
             done_B=done_B | (n_B >= loop.stop_B),
         )
@@ -130,7 +130,7 @@ def speculate(engine, k: int, params, loop: Loop, steps, ends_E, barred_V) -> Lo
         )
         state = drafted._replace(
             n_B=committed.n_B
-        )  # back to what is certain; rings and buffers are written over
+        )  # back to what is certain; caches and buffers are written over
         logits, state, trail = engine.forward(params, state, ids, going_B * (k + 1))
         right = jnp.argmax(jnp.where(barred_V[None, None], -jnp.inf, logits), axis=-1).astype(jnp.int32)
         agrees = jnp.cumprod(
@@ -143,7 +143,7 @@ def speculate(engine, k: int, params, loop: Loop, steps, ends_E, barred_V) -> Lo
         return step + 1, Loop(
             engine.commit(state, trail, kept_B),
             jnp.where(going_B[:, None] > 0, last, loop.logits_BxV),
-            kv_cache.put(loop.ids_BxT, ids, kv_cache.at(loop.n_B, kept_B, k + 1)),
+            kv_cache.put(loop.ids_BxT, ids, kv_cache.positions(loop.n_B, kept_B, k + 1)),
             n_B,
             loop.stop_B,
             (going_B == 0) | (n_B >= loop.stop_B),

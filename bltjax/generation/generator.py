@@ -8,6 +8,7 @@ import math
 import time
 from typing import Iterator
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -131,7 +132,7 @@ class Generator:
     @functools.cached_property
     def params(self):
         """The engine's parameters."""
-        return self.engine(decode.PIECE, 1, 0).prepare(*self.kind.parameters(self.model))
+        return prepared(self.engine(decode.PIECE, 1, 0), *self.kind.parameters(self.model))
 
     def engine(self, capacity: int, patches: int, draft: int):
         """For so many bytes or tokens, so many patches at first, and drafts of so many bytes."""
@@ -248,6 +249,12 @@ class Generator:
     def _grown(self, engine, loop):
         engine, state = engine.grown(loop.state)
         return engine, loop._replace(state=state)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def prepared(engine, *params):
+    """engine.prepare as one program: one by one its little cuts are sixty."""
+    return engine.prepare(*params)
 
 
 def _bytes(texts) -> list[bytes]:

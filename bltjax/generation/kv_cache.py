@@ -1,11 +1,12 @@
-"""Transformer stacks that go on where they were: keys and values of earlier positions are kept in rings, C
-new positions come in at once.
+"""The KV cache: transformer stacks that read C new positions at a time and keep the keys and values of the
+earlier ones.
 
-Position p lies in slot p mod R of a layer's ring. A windowed layer keeps its window and what one call may
-add, an unwindowed one has a slot for every position. Rows of a batch stand at positions of their own. What
-was written and then not kept (drafts that were wrong) is simply written over: a slot counts by the position
-that it should hold, and R leaves room for the difference. """
+A layer's cache is a ring buffer of R slots: position p lies in slot p mod R. A windowed layer keeps its
+window and what one call may add, an unwindowed one has a slot for every position. Rows of a batch stand at
+positions of their own. What was written and then not kept (drafts that were wrong) is simply written over: a
+slot counts by the position that it should hold, and R leaves room for the difference."""
 
+import functools
 import math
 import os
 from typing import NamedTuple
@@ -17,52 +18,54 @@ from bltjax.models.kernels.attention import HIDDEN
 from bltjax.models.layers import gated, rms_norm, rope_table, rotate
 
 
-class Ring(NamedTuple):
-    """Keys and values of one layer; N is B·H. Keys lie with positions last: the product with a query is a sum
-    of rows then.
+class LayerCache(NamedTuple):
+    """Keys and values of one layer in R slots; N is B·H. Keys lie with positions last: the product with a
+    query is a sum of rows then.
 
-    Of all shapes this is the one that products read as it is. In any other, XLA's CPU backend writes a ring
+    Of all shapes this is the one that products read as it is. In any other, XLA's CPU backend writes a cache
     twice, for the product and for the next step, each into a copy of it all: 3.3 ms instead of 0.6 a step of
-    six layers with 2048 slots. """
+    six layers with 2048 slots."""
 
     k_NxKxR: jax.Array
     v_NxRxK: jax.Array
 
 
-class At(NamedTuple):
-    """Where C new positions of each row stand; those from `count` on are nothing."""
+class Positions(NamedTuple):
+    """Where C new ids of each row stand; a row may have fewer than C, the others are padding."""
 
-    positions_BxC: jax.Array
-    valid_BxC: jax.Array
-    end_B: jax.Array  # positions there will be
+    positions_BxC: jax.Array  # int32
+    valid_BxC: jax.Array  # bool: no padding
+    end_B: jax.Array  # int32: positions that the row has with them
 
 
-def at(n_B, count_B, C: int) -> At:
-    """After n positions come `count` of C."""
+def positions(n_B, count_B, C: int) -> Positions:
+    """Of up to C ids, `count` of which are no padding, in rows that have n positions."""
     steps = jnp.arange(C, dtype=jnp.int32)[None]
-    return At(n_B[:, None] + steps, steps < count_B[:, None], n_B + count_B)
+    return Positions(n_B[:, None] + steps, steps < count_B[:, None], n_B + count_B)
 
 
-def begin(layers: int, B: int, heads: int, head_dim: int, slots: int, dtype) -> tuple[Ring, ...]:
-    """Empty rings."""
+def begin(layers: int, B: int, heads: int, head_dim: int, slots: int, dtype) -> tuple[LayerCache, ...]:
+    """Empty caches of so many layers."""
     return tuple(
-        Ring(jnp.zeros((B * heads, head_dim, slots), dtype), jnp.zeros((B * heads, slots, head_dim), dtype))
+        LayerCache(
+            jnp.zeros((B * heads, head_dim, slots), dtype), jnp.zeros((B * heads, slots, head_dim), dtype)
+        )
         for _ in range(layers)
     )
 
 
 def slots(window: int, capacity: int, most: int) -> int:
-    """Slots of a ring: `capacity` positions in all, of which `most` come at once."""
+    """Slots of a layer: `capacity` positions in all, of which `most` come at once."""
     return min(window + most, capacity) if window else capacity
 
 
-def grown(rings: tuple[Ring, ...], slots: int) -> tuple[Ring, ...]:
-    """Rings of unwindowed layers with more slots."""
+def grown(caches: tuple[LayerCache, ...], slots: int) -> tuple[LayerCache, ...]:
+    """Caches of unwindowed layers with more slots."""
     more = lambda x, axis: jnp.pad(x, [(0, slots - x.shape[axis] if i == axis else 0) for i in range(3)])
-    return tuple(Ring(more(ring.k_NxKxR, 2), more(ring.v_NxRxK, 1)) for ring in rings)
+    return tuple(LayerCache(more(cache.k_NxKxR, 2), more(cache.v_NxRxK, 1)) for cache in caches)
 
 
-def put(buffer_BxTx, values_BxCx, where: At):
+def put(buffer_BxTx, values_BxCx, where: Positions):
     """values at their positions in a buffer [B,T,...]. One row and one position: written in place, no
     scatter."""
     values = values_BxCx.astype(buffer_BxTx.dtype)
@@ -74,26 +77,26 @@ def put(buffer_BxTx, values_BxCx, where: At):
     )
 
 
-def written(ring: Ring, k_BxCxHxK, v_BxCxHxK, where: At) -> Ring:
-    """The ring with new keys and values in their positions' slots."""
+def write(cache: LayerCache, k_BxCxHxK, v_BxCxHxK, where: Positions) -> LayerCache:
+    """The cache with new keys and values in their positions' slots."""
     B, C, H, _ = k_BxCxHxK.shape
-    R = ring.k_NxKxR.shape[2]
+    R = cache.k_NxKxR.shape[2]
     slot_BxC = where.positions_BxC % R
     if (B, C) == (1, 1):
         slot = slot_BxC[0, 0]
-        return Ring(
-            jax.lax.dynamic_update_slice_in_dim(ring.k_NxKxR, k_BxCxHxK[0, 0][:, :, None], slot, axis=2),
-            jax.lax.dynamic_update_slice_in_dim(ring.v_NxRxK, v_BxCxHxK[0, 0][:, None, :], slot, axis=1),
+        return LayerCache(
+            jax.lax.dynamic_update_slice_in_dim(cache.k_NxKxR, k_BxCxHxK[0, 0][:, :, None], slot, axis=2),
+            jax.lax.dynamic_update_slice_in_dim(cache.v_NxRxK, v_BxCxHxK[0, 0][:, None, :], slot, axis=1),
         )
     slot_BxCx1 = jnp.where(where.valid_BxC, slot_BxC, R)[:, :, None]
     N_BxCxH = (jnp.arange(B, dtype=jnp.int32)[:, None] * H + jnp.arange(H, dtype=jnp.int32)[None])[:, None]
-    return Ring(
-        ring.k_NxKxR.at[N_BxCxH, :, slot_BxCx1].set(k_BxCxHxK, mode="drop"),
-        ring.v_NxRxK.at[N_BxCxH, slot_BxCx1].set(v_BxCxHxK, mode="drop"),
+    return LayerCache(
+        cache.k_NxKxR.at[N_BxCxH, :, slot_BxCx1].set(k_BxCxHxK, mode="drop"),
+        cache.v_NxRxK.at[N_BxCxH, slot_BxCx1].set(v_BxCxHxK, mode="drop"),
     )
 
 
-def seen(where: At, R: int, window: int, first_BxC=None):
+def causal_mask(where: Positions, R: int, window: int, first_BxC=None):
     """What to add to scores, float32 [B,1,C,R]: 0 where a new position sees the slot's. first: positions
     before which nothing is seen."""
     last = where.end_B[:, None] - 1
@@ -105,18 +108,18 @@ def seen(where: At, R: int, window: int, first_BxC=None):
     return jnp.where(near & (distance < window) if window else near, 0.0, HIDDEN)[:, None]
 
 
-def attend(q_BxCxHxK, ring: Ring, mask):
-    """[B,C,H·K]: softmax over a ring's slots, in float32. mask: of `seen`."""
+def attend(q_BxCxHxK, cache: LayerCache, mask):
+    """[B,C,H·K]: softmax over a layer's slots, in float32. mask: of `causal_mask`."""
     B, C, H, K = q_BxCxHxK.shape
     q_NxCxK = (q_BxCxHxK * jnp.asarray(K**-0.5, q_BxCxHxK.dtype)).swapaxes(1, 2).reshape(B * H, C, K)
-    scores = jnp.einsum("NCK,NKR->NCR", q_NxCxK, ring.k_NxKxR, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("NCK,NKR->NCR", q_NxCxK, cache.k_NxKxR, preferred_element_type=jnp.float32)
     weights = (
         jax.nn.softmax(scores.reshape(B, H, C, -1) + mask, axis=-1)
         .reshape(scores.shape)
-        .astype(ring.v_NxRxK.dtype)
+        .astype(cache.v_NxRxK.dtype)
     )
     return (
-        jnp.einsum("NCR,NRK->NCK", weights, ring.v_NxRxK)
+        jnp.einsum("NCR,NRK->NCK", weights, cache.v_NxRxK)
         .reshape(B, H, C, K)
         .swapaxes(1, 2)
         .reshape(B, C, H * K)
@@ -125,9 +128,9 @@ def attend(q_BxCxHxK, ring: Ring, mask):
 
 def extend(
     layers,
-    rings,
+    caches,
     x_BxCxD,
-    where: At,
+    where: Positions,
     heads: int,
     window: int,
     eps: float,
@@ -135,23 +138,32 @@ def extend(
     emit: str = "",
     first_BxC=None,
 ):
-    """(x after the layers, rings, what each layer emits): C more positions of every row. layers: of
-    `stacked`. emit: "" | "input" | "output". first: as in `seen`."""
-    emitted, kept = [], []
-    mask = seen(where, rings[0].k_NxKxR.shape[2], window, first_BxC)
-    cos, sin = (jnp.asarray(table).at[where.positions_BxC].get(mode="clip")[:, :, None] for table in rope)
-    for layer, ring in zip(layers, rings, strict=True):
+    """(x after the layers, caches, what each layer emits): C more positions of every row. layers: of
+    `unstacked`. emit: "" | "input" | "output". first: as in `causal_mask`."""
+    mask = causal_mask(where, caches[0].k_NxKxR.shape[2], window, first_BxC)
+    rotation = tuple(
+        jnp.asarray(table).at[where.positions_BxC].get(mode="clip")[:, :, None] for table in rope
+    )
+    emitted, written = [], []
+    for layer, cache in zip(layers, caches, strict=True):
         x_in = x_BxCxD
-        B, C, _ = x_in.shape
-        qkv = product(rms_norm(x_in, layer["attention_norm"], eps), layer["qkv"]).reshape(B, C, 3, heads, -1)
-        q, k = (rotate(qkv[:, :, i], cos, sin) for i in (0, 1))
-        ring = written(ring, k, qkv[:, :, 2], where)
-        x = x_in + product(attend(q, ring, mask), layer["out"])
-        gate_up = product(rms_norm(x, layer["ffn_norm"], eps), layer["gate_up"]).reshape(B, C, 2, -1)
-        x_BxCxD = x + product(gated(gate_up), layer["down"])
-        kept.append(ring)
+        x_BxCxD, cache = _layer(layer, cache, x_in, where, mask, rotation, heads, eps)
+        written.append(cache)
         emitted.append({"": None, "input": x_in, "output": x_BxCxD}[emit])
-    return x_BxCxD, tuple(kept), emitted
+    return x_BxCxD, tuple(written), emitted
+
+
+@functools.partial(jax.jit, static_argnames=("heads", "eps"))
+def _layer(layer, cache: LayerCache, x_in, where: Positions, mask, rotation, heads: int, eps: float):
+    """(x, cache) after one transformer layer. A jit of its own, so that layers of one shape are traced once:
+    tracing is most of what a command waits for whose programs are compiled already."""
+    B, C, _ = x_in.shape
+    qkv = matmul(rms_norm(x_in, layer["attention_norm"], eps), layer["qkv"]).reshape(B, C, 3, heads, -1)
+    q, k = (rotate(qkv[:, :, i], *rotation) for i in (0, 1))
+    cache = write(cache, k, qkv[:, :, 2], where)
+    x = x_in + matmul(attend(q, cache, mask), layer["out"])
+    gate_up = matmul(rms_norm(x, layer["ffn_norm"], eps), layer["gate_up"]).reshape(B, C, 2, -1)
+    return x + matmul(gated(gate_up), layer["down"]), cache
 
 
 def rope(length: int, width: int, heads: int, theta: float, scaling=()):
@@ -159,8 +171,9 @@ def rope(length: int, width: int, heads: int, theta: float, scaling=()):
     return rope_table(length, width // heads, theta, scaling)
 
 
-def stacked(blocks: dict, dtype) -> list[dict]:
-    """A stack's parameters layer by layer: norms, and kernels in `blocks`, in the compute dtype."""
+def unstacked(blocks: dict, dtype) -> list[dict]:
+    """A stack's parameters as a list of layers: norms, and kernels as `matmul` wants them, in the compute
+    dtype."""
     flat = {
         "qkv": blocks["attention"]["qkv"]["kernel"],
         "out": blocks["attention"]["out"]["kernel"],
@@ -171,7 +184,7 @@ def stacked(blocks: dict, dtype) -> list[dict]:
     return [
         {
             **{name: x[i] for name, x in norms.items()},
-            **{name: cut(matrix(x[i], dtype)) for name, x in flat.items()},
+            **{name: column_blocks(matrix(x[i], dtype)) for name, x in flat.items()},
         }
         for i in range(flat["qkv"].shape[0])
     ]
@@ -182,8 +195,8 @@ def matrix(kernel, dtype):
     return kernel.reshape(kernel.shape[0], -1).astype(dtype)
 
 
-def cut(kernel_DxF):
-    """A kernel's columns in blocks, [n, D, F/n], as `product` wants them: one for each core of a CPU, up to
+def column_blocks(kernel_DxF):
+    """A kernel's columns in blocks, [n, D, F/n], as `matmul` wants them: one for each core of a CPU, up to
     four."""
     D, F = kernel_DxF.shape
     n = (
@@ -194,7 +207,7 @@ def cut(kernel_DxF):
     return kernel_DxF.reshape(D, n, F // n).swapaxes(0, 1)
 
 
-def product(x_BxCxD, kernel_nxDxF):
+def matmul(x_BxCxD, kernel_nxDxF):
     """x @ kernel. XLA's CPU backend multiplies a vector with one matrix on one core, with a batch of matrices
     on all of them: a step, which mostly reads weights, takes two thirds of the time."""
     n, D, F = kernel_nxDxF.shape

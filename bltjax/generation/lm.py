@@ -15,7 +15,7 @@ from bltjax.patching import vocab
 
 class State(NamedTuple):
     n_B: jax.Array  # positions done
-    rings: tuple
+    caches: tuple
     line_B: (
         jax.Array
     )  # the first position that is seen: of the last newline, where a model begins anew at them; else 0
@@ -35,7 +35,7 @@ class LM:
         dtype = self.config.dtype
         return {
             "embed": params["embed"],
-            "layers": kv_cache.stacked(params["blocks"], dtype),
+            "layers": kv_cache.unstacked(params["blocks"], dtype),
             "norm": params["norm"]["scale"],
             "head": kv_cache.matrix(params["head"]["kernel"], dtype),
         }
@@ -60,10 +60,10 @@ class LM:
         return State(zeros, kv_cache.begin(c.layers, B, c.heads, c.width // c.heads, R, c.dtype), zeros)
 
     def forward(self, params, state: State, ids_BxC, count_B):
-        """(float32 logits [B,C,V], state with the rings written; `commit` moves it on, the first position
+        """(float32 logits [B,C,V], state with the caches written; `commit` moves it on, the first position
         that each of the new ones sees)."""
         c = self.config
-        where = kv_cache.at(state.n_B, count_B, ids_BxC.shape[1])
+        where = kv_cache.positions(state.n_B, count_B, ids_BxC.shape[1])
         x = params["embed"].at[ids_BxC].get(mode="clip").astype(c.dtype)
         rope = kv_cache.rope(self.capacity, c.width, c.heads, c.rope_theta, c.rope_scaling)
         first_BxC = jnp.broadcast_to(state.line_B[:, None], ids_BxC.shape)
@@ -71,9 +71,9 @@ class LM:
             first_BxC = jax.lax.cummax(
                 jnp.where(ids_BxC == vocab.NEWLINE, where.positions_BxC, first_BxC), axis=1
             )
-        x, kept, _ = kv_cache.extend(
+        x, written, _ = kv_cache.extend(
             params["layers"],
-            state.rings,
+            state.caches,
             x,
             where,
             c.heads,
@@ -85,7 +85,7 @@ class LM:
         logits = jnp.matmul(
             rms_norm(x, params["norm"], c.norm_eps), params["head"], preferred_element_type=jnp.float32
         )
-        return logits, state._replace(rings=kept), first_BxC
+        return logits, state._replace(caches=written), first_BxC
 
     def commit(self, state: State, first_BxC, kept_B) -> State:
         """The state after the first `kept` of the ids that came in last."""

@@ -1,9 +1,10 @@
 """Cross-attention between bytes and the patches that hold them, O(T): one dispatch function each way, one
 dense reference.
 
-On TPU both are kernels of block-local products (staircase.py): compiled for a v5p chip, forward and gradient
-of one row of the 8B move 0.5 GB each way, where segment operations move 6.3 GB (encoder) and 4.2 GB (decoder)
-and leave scatters, a splash kernel 5.9 and 6.1 GB, dense attention 50 GB (benchmarks/cross_attention_tpu.py).
+On TPU both are kernels of block-local products (kernels/patch_attention_tpu.py): compiled for a v5p chip,
+forward and gradient of one row of the 8B move 0.5 GB each way, where segment operations move 6.3 GB (encoder)
+and 4.2 GB (decoder) and leave scatters, a splash kernel 5.9 and 6.1 GB, dense attention 50 GB
+(benchmarks/cross_attention_tpu.py).
 Elsewhere, segment operations and look-ups:
 
 Each byte has one patch, so that the encoder's attention is a softmax within contiguous segments and the
@@ -11,7 +12,7 @@ decoder's a look-up of the k latents of a byte's patch: nothing of size T x P is
 side in the last axis (H·K wide); a sum over each head, and its opposite, are products with a matrix of ones
 and zeros. Of ways to say the same this is the one that XLA's CPU backend runs fast: forward and gradient of
 one decoder layer at T 4096, width 128, k 2 take 4 ms, where a reduction over an axis of k and one over an
-axis of K took 44. """
+axis of K took 44."""
 
 import functools
 
@@ -20,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from bltjax.models.kernels.segments import collect, maximum, spread
+from bltjax.models.kernels.segments import segment_broadcast, segment_max, segment_sum
 from bltjax.models.layers import Linear, RMSNorm
 from bltjax.parallel import sharding
 
@@ -30,7 +31,7 @@ def patches_from_bytes(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads: int, i
 
     C = heads · K. patch_ids: nondecreasing, P where a byte belongs to no patch. Softmax in float32.
     implementation: "reference" (dense), "segments", "blocks" (TPU) or "auto": "blocks" where the platform
-    being traced for is TPU. Arrays are one device's own. """
+    being traced for is TPU. Arrays are one device's own."""
     B, P, k, C = q_BxPxkxC.shape
     if implementation == "auto" and sharding.platform() == "tpu":
         implementation = "blocks"
@@ -48,20 +49,21 @@ def patches_from_bytes(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads: int, i
             q_BxPxkxC.reshape(B, P * k, C), k_BxTxC, v_BxTxC, jnp.repeat(seen, k, axis=1), heads
         ).reshape(B, P, k, C)
     scores = jnp.concatenate(
-        [head_sums(spread(q_BxPxkxC[:, :, j], patch_ids_BxT) * k_BxTxC, heads) for j in range(k)], -1
+        [head_sums(segment_broadcast(q_BxPxkxC[:, :, j], patch_ids_BxT) * k_BxTxC, heads) for j in range(k)],
+        -1,
     )
     scores = scores * (C // heads) ** -0.5
-    most = jax.lax.stop_gradient(spread(maximum(scores, patch_ids_BxT, P), patch_ids_BxT))
+    most = jax.lax.stop_gradient(segment_broadcast(segment_max(scores, patch_ids_BxT, P), patch_ids_BxT))
     # A byte of no patch gets weight 0 and a patch without bytes divides by 1: 0 / 0 would be a NaN gradient
     # behind any mask.
     weights = jnp.where((patch_ids_BxT < P)[..., None], jnp.exp(scores - most), 0)
-    total = collect(weights, patch_ids_BxT, P)
+    total = segment_sum(weights, patch_ids_BxT, P)
     share = 1 / jnp.where(total > 0, total, 1)
     outs = []
     for j in range(k):
         own = slice(j * heads, (j + 1) * heads)
         weighted = per_head(weights[..., own], C) * v_BxTxC.astype(jnp.float32)
-        outs.append(collect(weighted, patch_ids_BxT, P) * per_head(share[..., own], C))
+        outs.append(segment_sum(weighted, patch_ids_BxT, P) * per_head(share[..., own], C))
     return jnp.stack(outs, axis=2).astype(v_BxTxC.dtype)
 
 
@@ -73,7 +75,7 @@ def bytes_from_patches(
 
     C = heads · K. latent_ids: nondecreasing. Softmax in float32. implementation: "reference" (dense),
     "gather", "blocks" (TPU) or "auto": "blocks" where the platform being traced for is TPU. Arrays are one
-    device's own. """
+    device's own."""
     B, P, k, C = k_BxPxkxC.shape
     if implementation == "auto" and sharding.platform() == "tpu":
         implementation = "blocks"
@@ -93,14 +95,16 @@ def bytes_from_patches(
             heads,
         )
     scores = [
-        head_sums(q_BxTxC * spread(k_BxPxkxC[:, :, j], latent_ids_BxT), heads) * (C // heads) ** -0.5
+        head_sums(q_BxTxC * segment_broadcast(k_BxPxkxC[:, :, j], latent_ids_BxT), heads)
+        * (C // heads) ** -0.5
         for j in range(k)
     ]
     most = jax.lax.stop_gradient(functools.reduce(jnp.maximum, scores))
     weights = [jnp.exp(score - most) for score in scores]
     total = sum(weights)
     return sum(
-        per_head(weights[j] / total, C).astype(v_BxPxkxC.dtype) * spread(v_BxPxkxC[:, :, j], latent_ids_BxT)
+        per_head(weights[j] / total, C).astype(v_BxPxkxC.dtype)
+        * segment_broadcast(v_BxPxkxC[:, :, j], latent_ids_BxT)
         for j in range(k)
     )
 
@@ -134,7 +138,7 @@ class CrossAttention(nn.Module):
 
     attend: `patches_from_bytes` (x is [B,P,k,D], source [B,T,D]) or `bytes_from_patches` (x is [B,T,D],
     source [B,P,k,D]). Heads that do not divide the width have a head dimension rounded down (400M of Table
-    10: 10 heads, width 768). """
+    10: 10 heads, width 768)."""
 
     attend: object
     heads: int

@@ -5,7 +5,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from bltjax.models.cross_attention import CrossAttention, bytes_from_patches
-from bltjax.models.kernels.segments import look_up, spread_ids
+from bltjax.models.kernels.segments import segment_broadcast_ids, segment_broadcast_rows
 from bltjax.models.layers import Block, Linear, RMSNorm, rope_table, stack
 
 
@@ -43,11 +43,13 @@ class Decoder(nn.Module):
         rope = rope_table(states_BxTxD.shape[1], D // c.local.heads, c.rope_theta)
         if c.mask_encoder_documents:
             latent_ids_BxT = jnp.where(
-                spread_ids(patch_doc_ids_BxP, latent_ids_BxT) == doc_ids_BxT, latent_ids_BxT, P
+                segment_broadcast_ids(patch_doc_ids_BxP, latent_ids_BxT) == doc_ids_BxT, latent_ids_BxT, P
             )
         x = states_BxTxD
         if c.cross.decoder == "none":
-            x = x + look_up(Linear((D,), c.dtype, name="latents")(latents_BxPxG), latent_ids_BxT)
+            x = x + segment_broadcast_rows(
+                Linear((D,), c.dtype, name="latents")(latents_BxPxG), latent_ids_BxT
+            )
         else:
             latents_BxPxkxD = Linear((c.cross.k, D), c.dtype, name="latents")(latents_BxPxG)
         if c.cross.decoder == "first":

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from bltjax.models.cross_attention import CrossAttention, patches_from_bytes
 from bltjax.models.kernels.hash_lookup import lookup
-from bltjax.models.kernels.segments import maximum, spread_ids
+from bltjax.models.kernels.segments import segment_broadcast_ids, segment_max
 from bltjax.models.layers import Block, Linear, normal, rope_table, stack
 from bltjax.parallel import sharding
 from bltjax.patching import hashing
@@ -77,10 +77,10 @@ class Encoder(nn.Module):
         )(embedded, doc_ids_BxT, rope)
         if c.mask_encoder_documents:
             patch_ids_BxT = jnp.where(
-                spread_ids(patch_doc_ids_BxP, patch_ids_BxT) == doc_ids_BxT, patch_ids_BxT, P
+                segment_broadcast_ids(patch_doc_ids_BxP, patch_ids_BxT) == doc_ids_BxT, patch_ids_BxT, P
             )
         if c.cross.encoder == "none":
-            return states, maximum(states, patch_ids_BxT, P)
+            return states, segment_max(states, patch_ids_BxT, P)
         every = c.cross.encoder == "all"
         pooled = embedded
         if c.cross.pool == "states":  # after the block that the first cross-attention follows
@@ -90,7 +90,7 @@ class Encoder(nn.Module):
                 else jnp.append(sources_LxBxTxD[1:], states[None], axis=0)
             )
             pooled = after_LxBxTxD[0 if every else -1]
-        patches = Linear((k, D), c.dtype, name="pool")(maximum(pooled, patch_ids_BxT, P))
+        patches = Linear((k, D), c.dtype, name="pool")(segment_max(pooled, patch_ids_BxT, P))
         layers = stack(EncoderCross, c.local.encoder_layers if every else 1, c, in_axes=(0, nn.broadcast))
         patches, _ = layers(c, name="cross")(
             patches, sources_LxBxTxD if every else sources_LxBxTxD[-1:], patch_ids_BxT

@@ -6,11 +6,11 @@ lengths) are not in JAX's public interface, need Hopper, and a bound on the docu
 [documents, H, T] statistic. A bias is T x T and excludes the window, so that the cost would be dense again.
 So:
 
-    with a window   each position carries its document's number within the row as a code of signs behind its features: equal codes
-                    add exactly 0 to a score, others at most -GAP. Only documents within one window of each
-                    other need to differ:
-                    ten features for a window of 512.
-    without         a bias [B,1,T,T] of 0 and HIDDEN: every score is computed anyway, and rows of patches are short (2,096 in the 8B).
+    with a window   each position carries its document's number within the row as a code of signs behind its
+                    features: equal codes add exactly 0 to a score, others at most -GAP. Only documents within
+                    one window of each other need to differ: ten features for a window of 512.
+    without         a bias [B,1,T,T] of 0 and HIDDEN: every score is computed anyway, and rows of patches are
+                    short (2,096 in the 8B).
 
 Local arrays only, float16 or bfloat16. Each document must be one run of positions, as packing makes them.
 """

@@ -1,15 +1,20 @@
 """Look-up tables: hash n-grams and token embeddings. Most of a model's parameters, and none of its FLOPs.
 
 On a mesh a table is never gathered, nor is its gradient summed over devices: every device owns some rows (cut
-over `data`) and some features of them (cut over `replica` and `model`). A device asks the owners for the rows
-that its bytes name, each once, however often they occur; what comes back is spread and summed over the tables
-here. A gradient goes the same way: summed here by row, sent to the row's owner, added there. So a device
-looks up about as many rows as its own bytes name, whatever the number of devices, and what moves is a few
-activations each way, whatever the size of the tables.
+over `data`) and some features of them (cut over `replica` and `model`). In short:
 
-Lists of requests have a fixed length, SHARE of the longest that evenly spread hashes could need. If some
-owner is asked for more, there is another round, and another: what is computed never depends on the length,
-only the time does. """
+    forward     every device lists the rows that its positions name, each once, by owner (Requests)
+                all-to-all of the lists; owners gather the rows; all-to-all of the rows back
+                every position gathers its rows from what came back, and they are summed over the tables
+    backward    gradients are summed by row here (scatter-add into the lists), sent to the owners by the same
+                all-to-all, and added to the rows there
+
+So a device looks up about as many rows as its own bytes name, whatever the number of devices, and what moves
+is a few activations each way, whatever the size of the tables.
+
+Lists have a fixed length, SHARE of the longest that evenly distributed hashes could need. If some owner is
+asked for more, there is another round, and another: what is computed never depends on the length, only the
+time does."""
 
 import functools
 from typing import NamedTuple
@@ -39,9 +44,8 @@ def lookup(tables_SxRxD, ids_BxSxT, dtype: str, path: tuple[str, ...]):
     if rows != "data":  # a table of so few rows that they cannot be cut: like any weight
         whole = jax.lax.with_sharding_constraint(tables_SxRxD, jax.sharding.NamedSharding(mesh, P()))
         return sharding.rows(reference(whole, ids_BxSxT).astype(dtype))
-    return _sharded(
-        tables_SxRxD, ids_BxSxT, dtype, mesh, (features,) if isinstance(features, str) else features or ()
-    )
+    features = (features,) if isinstance(features, str) else features or ()
+    return _sharded(tables_SxRxD, ids_BxSxT, dtype, Layout(mesh, features))
 
 
 def reference(tables_SxRxD, ids_BxSxT):
@@ -62,17 +66,38 @@ def _found(table_RxD, ids):
     return jnp.where(here[..., None], table_RxD.at[jnp.where(here, ids, 0)].get(mode="promise_in_bounds"), 0)
 
 
+class Layout(NamedTuple):
+    """How a table lies on the mesh: rows cut over `data`, features over these axes ("replica", "model")."""
+
+    mesh: jax.sharding.Mesh
+    features: tuple[str, ...]
+
+    @property
+    def owners(self) -> int:
+        """Devices that a table's rows are cut over."""
+        return self.mesh.shape["data"]
+
+    def parts(self, axis: str) -> int:
+        """Parts that features are cut into over an axis."""
+        return self.mesh.shape[axis] if axis in self.features else 1
+
+    @property
+    def table_spec(self) -> P:
+        return P(None, "data", self.features or None)
+
+
 class Requests(NamedTuple):
-    """What one device asks for: N = S·M ids of S tables at M positions, equal ones once. First in the order
-    of what is asked for, owner by owner, then in that of the positions. Places count within an owner's list;
-    owners, along `data`; there is one more for ids below 0. """
+    """The rows that a device asks for: N = S·M ids of S tables at M positions, equal ones once.
+
+    First in the order of rows, owner by owner [N], then in that of the positions [S,M]. A slot counts within
+    the list of its owner; owners count along `data`, and there is one more for ids below 0."""
 
     row_N: jax.Array  # int32: table · rows + row, as the owner counts its own
     owner_N: jax.Array  # int32
-    place_N: jax.Array  # int32
+    slot_N: jax.Array  # int32
     first_N: jax.Array  # bool: not the same as the one before
     owner_SxM: jax.Array
-    place_SxM: jax.Array
+    slot_SxM: jax.Array
     longest: jax.Array  # int32 []: list
 
 
@@ -81,161 +106,178 @@ def _requests(ids_SxM, rows: int, owners: int) -> Requests:
     S, M = ids_SxM.shape
     each = S * rows
     table = jnp.arange(S, dtype=jnp.int32)[:, None]
-    key = jnp.where(
-        ids_SxM >= 0, ids_SxM // rows * each + table * rows + ids_SxM % rows, owners * each
-    ).reshape(-1)
-    key, order = jax.lax.sort((key, jnp.arange(S * M, dtype=jnp.int32)), num_keys=1)
+    key_SxM = jnp.where(ids_SxM >= 0, ids_SxM // rows * each + table * rows + ids_SxM % rows, owners * each)
+    # Sorted, equal requests stand side by side and owners one behind the other.
+    positions = jnp.arange(S * M, dtype=jnp.int32)
+    key, order = jax.lax.sort((key_SxM.reshape(-1), positions), num_keys=1)
     owner = key // each
     first = jnp.concatenate([jnp.ones((1,), bool), key[1:] != key[:-1]])
     number = jnp.cumsum(first, dtype=jnp.int32) - 1  # equal requests share one
-    counts = jnp.sum(
-        (owner[None] == jnp.arange(owners, dtype=jnp.int32)[:, None]) & first[None], axis=1, dtype=jnp.int32
-    )
-    place = number - jnp.concatenate([jnp.zeros((1,), jnp.int32), jnp.cumsum(counts, dtype=jnp.int32)])[owner]
-    _, owner_back, place_back = jax.lax.sort((order, owner, place), num_keys=1)
+    counts = _counts(owner, first, owners)
+    starts = jnp.concatenate([jnp.zeros((1,), jnp.int32), jnp.cumsum(counts, dtype=jnp.int32)])
+    slot = number - starts[owner]
+    _, owner_back, slot_back = jax.lax.sort((order, owner, slot), num_keys=1)  # in the order of positions
     return Requests(
         key % each,
         owner,
-        place,
+        slot,
         first & (owner < owners),
         owner_back.reshape(S, M),
-        place_back.reshape(S, M),
+        slot_back.reshape(S, M),
         jnp.max(counts),
     )
 
 
-def _length(requests: int, owners: int, rows: int) -> int:
+def _counts(owner_N, first_N, owners: int):
+    """Different requests to each owner, int32 [owners]."""
+    own = owner_N[None] == jnp.arange(owners, dtype=jnp.int32)[:, None]
+    return jnp.sum(own & first_N[None], axis=1, dtype=jnp.int32)
+
+
+def list_length(requests: int, owners: int, rows: int) -> int:
     """Of an owner's list in one round; it has no more than its rows to give."""
     return min(max(8, -(-int(SHARE * requests) // owners)), rows)
 
 
-def _wanted(asked: Requests, turn, length: int, owners: int):
-    """Rows that every device wants of this one in a round, int32 [owners, length]; -1 where a list is
-    shorter."""
-    now = asked.first_N & (asked.place_N // length == turn)
-    at = jnp.where(now, asked.owner_N * length + asked.place_N % length, owners * length)
-    lists = (
-        jnp.full((owners * length,), -1, jnp.int32)
-        .at[at]
-        .set(asked.row_N, mode="drop")
-        .reshape(owners, length)
-    )
-    return jax.lax.all_to_all(lists, "data", split_axis=0, concat_axis=0)
-
-
-def _places(asked: Requests, s: int, turn, length: int, owners: int):
-    """Where the rows of table s stand among all lists of a round, int32 [M]; -1: not in this round, or
-    nowhere."""
-    now = (asked.place_SxM[s] // length == turn) & (asked.owner_SxM[s] < owners)
-    return jnp.where(now, asked.owner_SxM[s] * length + asked.place_SxM[s] % length, -1)
-
-
 def _rounds(asked: Requests, length: int):
-    """How many it takes, the same on all devices."""
+    """How many rounds it takes, the same on all devices."""
     return jax.lax.pmax(-(-asked.longest // length), sharding.AXES)
 
 
-def _everyones(ids_bxSxT, features):
-    """Ids of the devices that share a row's features, [S, positions]."""
-    ids = jax.lax.all_gather(ids_bxSxT, "replica") if "replica" in features else ids_bxSxT[None]
+def _exchanged_requests(asked: Requests, turn, length: int, owners: int):
+    """The rows that every device wants of this one in a round, int32 [owners, length]; -1 where a list is
+    shorter."""
+    now = asked.first_N & (asked.slot_N // length == turn)
+    at = jnp.where(now, asked.owner_N * length + asked.slot_N % length, owners * length)
+    lists = jnp.full((owners * length,), -1, jnp.int32).at[at].set(asked.row_N, mode="drop")
+    return _exchanged(lists.reshape(owners, length))
+
+
+def _slots(asked: Requests, s: int, turn, length: int, owners: int):
+    """Where the row of table s for each position stands among all lists of a round, int32 [M]; -1: not in
+    this round, or nowhere."""
+    now = (asked.slot_SxM[s] // length == turn) & (asked.owner_SxM[s] < owners)
+    return jnp.where(now, asked.owner_SxM[s] * length + asked.slot_SxM[s] % length, -1)
+
+
+def _exchanged(lists):
+    """List i of this device goes to device i along `data`, whose list for this one comes in its place."""
+    return jax.lax.all_to_all(lists, "data", split_axis=0, concat_axis=0)
+
+
+def _shared_ids(ids_bxSxT, layout: Layout):
+    """The ids [S,M] of the positions that this device looks up: its own, and those of the replicas that hold
+    other features of the same rows."""
+    ids = jax.lax.all_gather(ids_bxSxT, "replica") if "replica" in layout.features else ids_bxSxT[None]
     return jnp.moveaxis(ids, 2, 0).reshape(ids.shape[2], -1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _sharded(tables, ids, dtype, mesh, features):
-    owners = mesh.shape["data"]
-
-    def own(tables, ids):
-        S, rows, width = tables.shape
-        (b, _, T), everyones = ids.shape, _everyones(ids, features)
-        asked = _requests(everyones, rows, owners)
-        length = _length(everyones.size, owners, S * rows)
-        flat, rounds = tables.reshape(S * rows, width), _rounds(asked, length)
-
-        def round_(state):
-            turn, total = state
-            found = _found(flat, _wanted(asked, turn, length, owners)).astype(dtype)
-            given = jax.lax.all_to_all(found, "data", split_axis=0, concat_axis=0).reshape(
-                owners * length, width
-            )
-            for s in range(S):
-                total = total + _found(given, _places(asked, s, turn, length, owners)).astype(total.dtype)
-            return turn + 1, total
-
-        start = jnp.int32(0), jnp.zeros((everyones.shape[1], width), jnp.float32)
-        total = (
-            jax.lax.while_loop(lambda state: state[0] < rounds, round_, start)[1]
-            .astype(dtype)
-            .reshape(-1, b, T, width)
-        )
-        home = (
-            jax.lax.all_to_all(total, "replica", split_axis=0, concat_axis=2)
-            if "replica" in features
-            else total[0][:, :, None]
-        )
-        home = jax.lax.all_gather(home, "model", axis=3) if "model" in features else home
-        return home.reshape(b, T, -1)
-
-    layout, by_row = P(None, "data", features or None), P(sharding.BATCH)
-    return jax.shard_map(own, mesh=mesh, in_specs=(layout, by_row), out_specs=by_row, check_vma=False)(
-        tables, ids
-    )
+def _all_features_of_own_positions(x_MxD, b: int, T: int, layout: Layout):
+    """[b,T,features] from this device's features of everybody's positions."""
+    x = x_MxD.reshape(-1, b, T, x_MxD.shape[-1])
+    if "replica" in layout.features:
+        x = jax.lax.all_to_all(x, "replica", split_axis=0, concat_axis=2)
+    else:
+        x = x[0][:, :, None]
+    if "model" in layout.features:
+        x = jax.lax.all_gather(x, "model", axis=3)
+    return x.reshape(b, T, -1)
 
 
-def _sharded_forward(tables, ids, dtype, mesh, features):
-    return _sharded(tables, ids, dtype, mesh, features), (tables, ids)
+def _own_features_of_all_positions(g_bxTxF, width: int, layout: Layout):
+    """[M,width]: the same back, for gradients."""
+    b, T, _ = g_bxTxF.shape
+    g = g_bxTxF.reshape(b, T, layout.parts("replica"), layout.parts("model"), width)
+    mine = jax.lax.axis_index("model") if "model" in layout.features else 0
+    g = jax.lax.dynamic_index_in_dim(g, mine, axis=3, keepdims=False)
+    if "replica" in layout.features:
+        g = jax.lax.all_to_all(g, "replica", split_axis=2, concat_axis=0)
+    else:
+        g = g[:, :, 0]
+    return g.reshape(-1, width)
 
 
-def _sharded_backward(dtype, mesh, features, kept, g):
-    tables, ids = kept
-    owners = mesh.shape["data"]
+def _look_up(tables_SxRxD, ids_bxSxT, dtype, layout: Layout):
+    """What one device does of a look-up: `dtype` [b,T,all features] of its own rows of the batch."""
+    S, rows, width = tables_SxRxD.shape
+    b, _, T = ids_bxSxT.shape
+    ids_SxM, owners = _shared_ids(ids_bxSxT, layout), layout.owners
+    asked = _requests(ids_SxM, rows, owners)
+    length = list_length(ids_SxM.size, owners, S * rows)
+    table, rounds = tables_SxRxD.reshape(S * rows, width), _rounds(asked, length)
 
-    def own(tables, ids, g):
-        S, rows, width = tables.shape
-        b, T, _ = g.shape
-        replicas, parts = (mesh.shape[axis] if axis in features else 1 for axis in ("replica", "model"))
-        mine = jax.lax.axis_index("model") if "model" in features else 0
-        g = jax.lax.dynamic_index_in_dim(
-            g.reshape(b, T, replicas, parts, width), mine, axis=3, keepdims=False
-        )
-        g = (
-            jax.lax.all_to_all(g, "replica", split_axis=2, concat_axis=0)
-            if "replica" in features
-            else g[:, :, 0]
-        )
-        g = g.reshape(-1, width).astype(tables.dtype)
-        everyones = _everyones(ids, features)
-        asked = _requests(everyones, rows, owners)
-        length = _length(everyones.size, owners, S * rows)
-        rounds = _rounds(asked, length)
+    def round_(carry):
+        turn, total = carry
+        wanted = _exchanged_requests(asked, turn, length, owners)
+        given = _exchanged(_found(table, wanted).astype(dtype)).reshape(owners * length, width)
+        for s in range(S):
+            total = total + _found(given, _slots(asked, s, turn, length, owners)).astype(total.dtype)
+        return turn + 1, total
 
-        def round_(state):
-            turn, total = state
-            sums = jnp.zeros((owners * length, width), tables.dtype)
-            for s in range(S):
-                sums = _added(sums, _places(asked, s, turn, length, owners), g)
-            sent = jax.lax.all_to_all(
-                sums.reshape(owners, length, width), "data", split_axis=0, concat_axis=0
-            )
-            return turn + 1, _added(
-                total, _wanted(asked, turn, length, owners).reshape(-1), sent.reshape(-1, width)
-            )
+    start = jnp.int32(0), jnp.zeros((ids_SxM.shape[1], width), jnp.float32)
+    _, total = jax.lax.while_loop(lambda carry: carry[0] < rounds, round_, start)
+    return _all_features_of_own_positions(total.astype(dtype), b, T, layout)
 
-        total = jax.lax.while_loop(
-            lambda state: state[0] < rounds,
-            round_,
-            (jnp.int32(0), jnp.zeros((S * rows, width), tables.dtype)),
-        )[1]
-        return (total if "replica" in features else jax.lax.psum(total, "replica")).reshape(S, rows, width)
 
-    layout, by_row = P(None, "data", features or None), P(sharding.BATCH)
-    run = jax.shard_map(own, mesh=mesh, in_specs=(layout, by_row, by_row), out_specs=layout, check_vma=False)
-    return run(tables, ids, g), None
+def _add_up(tables_SxRxD, ids_bxSxT, g_bxTxF, layout: Layout):
+    """What one device does of a look-up's gradient: that of its rows and features, like its tables."""
+    S, rows, width = tables_SxRxD.shape
+    owners, dtype = layout.owners, tables_SxRxD.dtype
+    g_MxD = _own_features_of_all_positions(g_bxTxF, width, layout).astype(dtype)
+    ids_SxM = _shared_ids(ids_bxSxT, layout)
+    asked = _requests(ids_SxM, rows, owners)
+    length = list_length(ids_SxM.size, owners, S * rows)
+    rounds = _rounds(asked, length)
+
+    def round_(carry):
+        turn, total = carry
+        sums = jnp.zeros((owners * length, width), dtype)
+        for s in range(S):
+            sums = _added(sums, _slots(asked, s, turn, length, owners), g_MxD)
+        sent = _exchanged(sums.reshape(owners, length, width)).reshape(-1, width)
+        wanted = _exchanged_requests(asked, turn, length, owners).reshape(-1)
+        return turn + 1, _added(total, wanted, sent)
+
+    start = jnp.int32(0), jnp.zeros((S * rows, width), dtype)
+    _, total = jax.lax.while_loop(lambda carry: carry[0] < rounds, round_, start)
+    if "replica" not in layout.features:
+        total = jax.lax.psum(total, "replica")
+    return total.reshape(S, rows, width)
 
 
 def _added(x, at, rows):
     """x with rows added at its places `at`; a place below 0 is none."""
     return x.at[jnp.where(at >= 0, at, x.shape[0])].add(rows, mode="drop")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _sharded(tables, ids, dtype, layout: Layout):
+    """`lookup` on a mesh whose devices own parts of the tables."""
+    by_row = P(sharding.BATCH)
+    run = jax.shard_map(
+        lambda tables, ids: _look_up(tables, ids, dtype, layout),
+        mesh=layout.mesh,
+        in_specs=(layout.table_spec, by_row),
+        out_specs=by_row,
+        check_vma=False,
+    )
+    return run(tables, ids)
+
+
+def _sharded_forward(tables, ids, dtype, layout):
+    return _sharded(tables, ids, dtype, layout), (tables, ids)
+
+
+def _sharded_backward(dtype, layout, kept, g):
+    by_row = P(sharding.BATCH)
+    run = jax.shard_map(
+        lambda tables, ids, g: _add_up(tables, ids, g, layout),
+        mesh=layout.mesh,
+        in_specs=(layout.table_spec, by_row, by_row),
+        out_specs=layout.table_spec,
+        check_vma=False,
+    )
+    return run(*kept, g), None
 
 
 _sharded.defvjp(_sharded_forward, _sharded_backward)

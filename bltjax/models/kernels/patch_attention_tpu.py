@@ -1,19 +1,21 @@
-"""Patch cross-attention on TPU: what the kernels of staircase_encoder.py and staircase_decoder.py share. All
-products are matrix products; no scatter, no gather.
+"""Patch cross-attention on TPU: what patch_attention_tpu_encoder.py and patch_attention_tpu_decoder.py share.
+All products are matrix products; no scatter, no gather.
 
-Bytes and patches are both in order, so that in a grid of blocks of bytes by blocks of patches only those
-along one staircase from the first corner to the last can meet. It has exactly (blocks of bytes) + (blocks of
-patches) - 1 tiles, each one step right or down from the one before, whatever the lengths of the patches, with
-none, one or many bytes. A kernel walks it: what belongs to a block stays in fast memory while the walk stays
-in its row or column, so that every array is read and written once.
+Cut bytes into blocks of BYTES and patches into blocks of PATCHES. Both are in order, so that of the grid of
+tiles (a block of bytes by a block of patches) only those along one monotone path hold a byte with its patch.
+The path goes from the first corner to the last, each tile one step right or down from the one before: exactly
+(blocks of bytes) + (blocks of patches) - 1 tiles, whatever the lengths of the patches, with none, one or many
+bytes. A kernel's grid goes along it: what belongs to a block stays in fast memory while the path stays in its
+row or column, so that every array is read and written once.
 
-In a tile, bytes and patches meet by a product with the matrix of which byte is whose [bytes, patches]
-("whose"): spread gives each byte its patch's row, collect sums each patch's bytes. Heads stay side by side in
-the last axis, and a product with the matrix of which feature is whose head's ("member") [C, lanes] sums over
-a head's features, or gives each feature its head's value.
+Within a tile, bytes and patches meet by a product with a matrix of zeros and ones, `owner` [bytes, patches],
+which byte belongs to which patch: segment_broadcast gives each byte its patch's row, segment_sum adds up each
+patch's bytes. Heads stay side by side in the last axis, and a product with `head_of` [features, lanes], which
+feature belongs to which head, sums over a head's features (head_sums) or gives each feature its head's value
+(per_head).
 
 Arrays are float32, or bfloat16 with float32 sums. Local arrays only: over several devices the caller wraps it
-in shard_map, with check_vma=False (the kernel declares none). """
+in shard_map, with check_vma=False (the kernel declares none)."""
 
 from typing import NamedTuple
 
@@ -31,8 +33,8 @@ MEMORY = 48 * 2**20
 
 
 class Static(NamedTuple):
-    """What a kernel is compiled for: groups of heads apart, each with k latents of `width` features, a
-    multiple of LANES, of which the first heads · head_dim count."""
+    """What a kernel is compiled for: groups of heads, each computed apart, with k latents of `width` features,
+    a multiple of LANES, of which the first heads · head_dim count."""
 
     groups: int
     k: int
@@ -60,13 +62,16 @@ class Static(NamedTuple):
 
 
 def groups_of(heads: int, head_dim: int) -> int:
-    """Groups of heads that walk apart: two where each fills whole lanes, since a chip of two cores (v5p) has
-    work for both then."""
+    """Groups of heads that are computed apart: two where each fills whole lanes, since a chip of two cores
+    (v5p) has work for both then."""
     return 2 if heads % 2 == 0 and heads // 2 * head_dim % LANES == 0 else 1
 
 
 class Plan:
-    """The staircase of a batch, and arrays filled up to whole blocks."""
+    """The path of tiles of every row of a batch, and arrays filled up to whole blocks.
+
+    rows int32 [B, tiles]: the block of bytes of each tile; its block of patches is the rest of its number.
+    ids int32 [B, bytes, 1]: each byte's patch; -1: of none."""
 
     def __init__(self, ids_BxT, P: int, k: int, C: int, heads: int, interpret: bool):
         groups = groups_of(heads, C // heads)
@@ -76,12 +81,11 @@ class Plan:
         down, across = -(-T // BYTES), -(-P // PATCHES)
         self.fill_T, self.fill_P, self.fill_C = down * BYTES - T, across * PATCHES - P, groups * width - C
         ids = jnp.pad(ids_BxT, ((0, 0), (0, self.fill_T)), constant_values=P)
-        # The last block of patches that a block of bytes meets; the walk goes down from there, and ends in
-        # the last of all.
+        # The number of the tile after which the path goes down: that of the last block of patches that a
+        # block of bytes meets. The path ends in the last of all.
         ends = jnp.minimum(ids[:, BYTES - 1 :: BYTES], P - 1) // PATCHES
         ends = ends.at[:, -1].set(across - 1) + jnp.arange(down, dtype=jnp.int32)[None]
         steps = jnp.arange(down + across - 1, dtype=jnp.int32)
-        # The block of bytes at each step; that of patches is the rest of the step's number.
         self.rows = jnp.sum(ends[:, None, :] < steps[None, :, None], axis=-1, dtype=jnp.int32)
         self.ids = jnp.where(ids < P, ids, -1)[
             ..., None
@@ -97,33 +101,33 @@ class Plan:
         return x.reshape(*x.shape[:2], -1)
 
 
-# What the steps of a walk share.
+def run(body, name: str, rows, inputs, outputs, scratch, static: Static):
+    """Runs `body` on every tile of the path, rows of the batch and groups of heads each apart.
 
-
-def walk(body, name: str, rows, inputs, outputs, scratch, static: Static):
-    """Runs `body` on every tile, rows of the batch and groups of heads each apart. inputs, outputs: arrays or
-    shapes, "t" [B,bytes,...] or "p" [B,patches,...], groups side by side in the last axis (ids: one for all);
-    the last input has the dtype of products. scratch: widths of float32 [PATCHES, width]."""
-    B, steps = rows.shape
-    size = {"t": BYTES, "p": PATCHES}
+    inputs, outputs: ("bytes", array [B,bytes,...]) or ("patches", array [B,patches,...]), of outputs shapes;
+    groups side by side in the last axis (ids: one for all). The last input has the dtype of products.
+    scratch: widths of float32 [PATCHES, width]. body gets references: rows, head_of, inputs, outputs, scratch."""
+    B, tiles = rows.shape
+    size = {"bytes": BYTES, "patches": PATCHES}
 
     def spec(kind, x):
         groups = static.groups if x.shape[-1] > 1 else 1
 
-        def place(b, group, s, rows):
-            return b, rows[b, s] if kind == "t" else s - rows[b, s], group if groups > 1 else 0
+        def place(b, group, tile, rows):
+            block = rows[b, tile] if kind == "bytes" else tile - rows[b, tile]
+            return b, block, group if groups > 1 else 0
 
         return pl.BlockSpec((None, size[kind], x.shape[-1] // groups), place)
 
-    member = _member(static, inputs[-1][1].dtype)
+    head_of = _head_of(static, inputs[-1][1].dtype)
     call = pl.pallas_call(
         body,
         name=name,
         interpret=static.interpret,
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=1,
-            grid=(B, static.groups, steps),
-            in_specs=[pl.BlockSpec(member.shape, lambda *_: (0, 0)), *(spec(kind, x) for kind, x in inputs)],
+            grid=(B, static.groups, tiles),
+            in_specs=[pl.BlockSpec(head_of.shape, lambda *_: (0, 0)), *(spec(kind, x) for kind, x in inputs)],
             out_specs=[spec(kind, x) for kind, x in outputs],
             scratch_shapes=[pltpu.VMEM((PATCHES, width), jnp.float32) for width in scratch],
         ),
@@ -132,10 +136,10 @@ def walk(body, name: str, rows, inputs, outputs, scratch, static: Static):
             dimension_semantics=("parallel", "parallel", "arbitrary"), vmem_limit_bytes=MEMORY
         ),
     )
-    return call(rows, member, *(x for _, x in inputs))
+    return call(rows, head_of, *(x for _, x in inputs))
 
 
-def _member(static, dtype):
+def _head_of(static, dtype):
     """1 where a feature belongs to a head, [width, lanes]."""
     feature, head = (
         jax.lax.broadcasted_iota(jnp.int32, (static.width, static.lanes), axis) for axis in (0, 1)
@@ -143,23 +147,41 @@ def _member(static, dtype):
     return (feature // static.head_dim == jnp.where(head < static.heads, head, -1)).astype(dtype)
 
 
-class Step:
-    """Where the walk stands."""
+class Tile:
+    """The tile that a kernel is at: where it lies on the path, and which byte belongs to which patch.
 
-    def __init__(self, rows_ref):
-        b, self.s = pl.program_id(0), pl.program_id(2)
+    first_of_bytes, first_of_patches, last_of_patches: bool, whether it is the first (last) tile of its block.
+    owner: bool [bytes, patches]; owned: bool [bytes, 1], bytes whose patch is in the tile."""
+
+    def __init__(self, rows_ref, ids_ref):
+        b, number = pl.program_id(0), pl.program_id(2)
         last = pl.num_programs(2) - 1
-        self.row = rows_ref[b, self.s]
-        before, after = rows_ref[b, jnp.maximum(self.s - 1, 0)], rows_ref[b, jnp.minimum(self.s + 1, last)]
-        start, end = self.s == 0, self.s == last
-        self.new_bytes, self.new_patches = start | (before != self.row), start | (before == self.row)
-        self.done_with_patches = end | (after == self.row)
+        row = rows_ref[b, number]
+        before = rows_ref[b, jnp.maximum(number - 1, 0)]
+        after = rows_ref[b, jnp.minimum(number + 1, last)]
+        self.first_of_bytes = (number == 0) | (before != row)
+        self.first_of_patches = (number == 0) | (before == row)
+        self.last_of_patches = (number == last) | (after == row)
+        own = ids_ref[...] - (number - row) * PATCHES
+        self.owner = own == jax.lax.broadcasted_iota(jnp.int32, (BYTES, PATCHES), 1)
+        self.owned = (own >= 0) & (own < PATCHES)
 
-    def whose(self, ids_ref):
-        """(bool [bytes, patches], bool [bytes, 1]): which byte is whose, and which bytes are anyone's."""
-        first = (self.s - self.row) * PATCHES
-        own = ids_ref[...] - first
-        return own == jax.lax.broadcasted_iota(jnp.int32, (BYTES, PATCHES), 1), (own >= 0) & (own < PATCHES)
+    def segment_broadcast(self, x_patches):
+        """Each byte's patch's row; 0 for a byte whose patch is not in the tile."""
+        return dot(self.owner.astype(x_patches.dtype), x_patches, (1, 0))
+
+    def segment_broadcast_float32(self, x_patches, dtype):
+        """The same of float32 values by operands of `dtype`: to 16 digits of 24 where it has 8, in two
+        products."""
+        coarse = x_patches.astype(dtype)
+        if dtype == jnp.float32:
+            return self.segment_broadcast(coarse)
+        rest = (x_patches - coarse.astype(jnp.float32)).astype(dtype)
+        return self.segment_broadcast(coarse) + self.segment_broadcast(rest)
+
+    def segment_sum(self, x_bytes):
+        """The sum over each patch's bytes in the tile."""
+        return dot(self.owner.astype(x_bytes.dtype), x_bytes, (0, 0))
 
 
 def dot(a, b, contract):
@@ -170,43 +192,32 @@ def dot(a, b, contract):
     )
 
 
-def spread(whose, x_p):
-    return dot(whose.astype(x_p.dtype), x_p, (1, 0))
+def head_sums(x, head_of_ref):
+    """Sum over each head's features: [..., width] -> [..., lanes]."""
+    return dot(x.astype(head_of_ref.dtype), head_of_ref[...], (1, 0))
 
 
-def spread_finely(whose, x_p, dtype):
-    """Spread of float32 values by operands of `dtype`: to 16 digits of 24 where it has 8, in two products."""
-    coarse = x_p.astype(dtype)
-    if dtype == jnp.float32:
-        return spread(whose, coarse)
-    return spread(whose, coarse) + spread(whose, (x_p - coarse.astype(jnp.float32)).astype(dtype))
+def per_head(x, head_of_ref):
+    """Each head's value at each of its features: [..., lanes] -> [..., width]."""
+    return dot(x.astype(head_of_ref.dtype), head_of_ref[...], (1, 1))
 
 
-def collect(whose, x_t):
-    return dot(whose.astype(x_t.dtype), x_t, (0, 0))
+def write_or_add(first, ref, x):
+    """Writes an output of a block of bytes at its first tile, and adds at the others. A byte meets its patch
+    in one tile only: every other adds zeros."""
 
-
-def head_sums(x, member_ref):
-    return dot(x.astype(member_ref.dtype), member_ref[...], (1, 0))
-
-
-def per_head(x, member_ref):
-    return dot(x.astype(member_ref.dtype), member_ref[...], (1, 1))
-
-
-def add(step_is_new, ref, x):
-    """Bytes meet their patch in one tile only: every other adds zeros."""
-
-    @pl.when(step_is_new)
+    @pl.when(first)
     def _():
         ref[...] = x.astype(ref.dtype)
 
-    @pl.when(jnp.logical_not(step_is_new))
+    @pl.when(jnp.logical_not(first))
     def _():
         ref[...] += x.astype(ref.dtype)
 
 
 def clear(when, *refs):
+    """Fills references with zeros."""
+
     @pl.when(when)
     def _():
         for ref in refs:
@@ -214,4 +225,5 @@ def clear(when, *refs):
 
 
 def like(x):
+    """x's shape and dtype, as an output."""
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
