@@ -1,4 +1,4 @@
-"""The GPU kit in its small form, on a CPU: it measures, it survives what goes wrong, and it says so in a line."""
+"""The GPU kit in its small form, on a CPU: it measures, it survives what goes wrong, and says so in a line."""
 
 import dataclasses
 import json
@@ -112,14 +112,14 @@ def test_a_part_that_is_cut_keeps_what_it_had_and_the_next_one_runs(tmp_path, mo
     start = subprocess.run
 
     def started(argv, **how):
-        return start([sys.executable, "-c", write + ends[argv[3]], *argv[3:]], **how)
+        return start([sys.executable, "-c", write + ends[argv[3]], *argv[3:5]], **how)
 
     monkeypatch.setattr(command.subprocess, "run", started)
-    parts = [settings.Part(name, "", "", 3) for name in ("train_blt", "train_bpe", "machine")]
+    parts = [settings.Part(name, "", "", 8) for name in ("train_blt", "train_bpe", "machine")]
     assert command.measure(parts, tmp_path, False, []) == 1
     found = json.loads((tmp_path / "gpu.json").read_text())["parts"]
     assert all(record["found"] == 1 for record in found.values())
-    assert "cut after 3 s" in found["train_blt"]["error"] and "crash" in found["train_bpe"]["error"]
+    assert "cut after 8 s" in found["train_blt"]["error"] and "crash" in found["train_bpe"]["error"]
     assert "error" not in found["machine"]
 
 
@@ -188,20 +188,16 @@ class Device(train.Bench):
 @pytest.mark.parametrize("each,rows", [(1, 16), (9, 8), (10, 4), (60, 1)])
 def test_the_largest_power_of_two_that_fits_is_tried_first(each, rows):
     device = Device({"full": each})
-    one, _, batch = device.largest("full")
+    one, _, batch = device.largest("full", device.expected(["full"])["full"])
     assert one["rows"] == len(batch["x"]) == rows and len(device.record["candidates"]) == 2
 
 
 def test_a_batch_is_halved_while_the_device_has_no_room():
     device = Device({"full": 9}, lambda remat, rows: "RESOURCE_EXHAUSTED: no" if rows > 2 else None)
-    one, _, _ = device.largest("full")
-    assert one["rows"] == 2 and [c.get("out_of_memory") for c in device.record["candidates"]] == [
-        None,
-        True,
-        True,
-        False,
-    ]
-    assert Device({"full": 900}).largest("full") is None
+    one, _, _ = device.largest("full", 8)
+    assert one["rows"] == 2
+    assert [c["out_of_memory"] for c in device.record["candidates"]] == [True, True, False]
+    assert Device({"full": 900}).largest("full", 8) is None
 
 
 def test_a_chip_whose_attention_fails_is_measured_without(monkeypatch):
@@ -209,7 +205,7 @@ def test_a_chip_whose_attention_fails_is_measured_without(monkeypatch):
     monkeypatch.setattr(attention, "chosen", lambda platform, dtype: "cudnn")
     broken = lambda remat, rows: "INTERNAL: cudnn" if attention.chosen("gpu", None) == "cudnn" else None
     device = Device({"full": 9}, broken)
-    one, _, _ = device.largest("full")
+    one, _, _ = device.largest("full", 8)
     assert one["rows"] == 8 and device.record["attention"] == "blocks"
     assert "cudnn" in device.record["attention_error"]
 
@@ -252,8 +248,8 @@ def test_a_kernel_that_is_off_is_told_from_rounding():
 
 @pytest.mark.parametrize("which", ["blt", "bpe"])
 def test_full_shapes_lower_for_a_gpu(which, monkeypatch):
-    """What can be told of the full size without a GPU: that the 1B step lowers for CUDA with cuDNN's attention,
-    forward and backward."""
+    """What can be told of the full size without a GPU: that the 1B step lowers for CUDA with cuDNN's
+    attention, forward and backward."""
     from jax._src.cudnn import fused_attention_stablehlo
 
     monkeypatch.setattr(

@@ -85,7 +85,9 @@ def run_part(part, seconds: float, out: pathlib.Path, small: bool, log) -> dict:
     from bltjax.storage import rundir
 
     file = (out / f"{part.name}.part.json").absolute()
-    command = [sys.executable, "-m", "benchmarks.gpu.part", part.name, str(file)] + ["--small"] * small
+    command = [sys.executable, "-m", "benchmarks.gpu.part", part.name, str(file), f"{seconds:.0f}"] + [
+        "--small"
+    ] * small
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     print(f"--- {part.name}", file=log, flush=True)
     ended = ""

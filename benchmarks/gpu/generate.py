@@ -14,8 +14,8 @@ TRAINING_TEXT = 2_000_000  # bytes, of the tokenizer
 
 
 def run(settings, record, which: str) -> None:
-    """record["runs"]: one entry a batch. The first call of each compiles, the second is the measurement. Random
-    weights may end a text early, so that rates count the bytes that came."""
+    """record["runs"]: one entry a batch. The first call of each compiles, the second is the measurement.
+    Random weights may end a text early, so that rates count the bytes that came."""
     config = inputs.run_config(settings, which)
     tokenizer = None
     if config.model.kind == "token":

@@ -1,4 +1,4 @@
-"""What the kit computes on: 1B-shaped run configs, and batches of synthetic text filled by the real packer."""
+"""What the kit computes on: 1B-shaped run configs, and batches of made-up text filled by the real packer."""
 
 import dataclasses
 
@@ -88,7 +88,7 @@ def rows_of(run, most: int) -> Rows:
 
 
 def _token_rows(run, sizes: np.ndarray) -> Rows:
-    """Made-up tokens: what the step costs does not depend on which they are, so that no tokenizer is needed."""
+    """Made-up tokens: what a step costs does not depend on which they are, so that no tokenizer is needed."""
     rng = np.random.default_rng(1)
     vocab, mean = run.model.vocab, run.tokenizer.bytes_per_token
     byte_counts = (1 + rng.poisson(mean - 1, vocab)).astype(np.int32)

@@ -20,30 +20,38 @@ PARTS = ("out", "dq", "dk", "dv")
 
 
 def run(settings, record, argument: str) -> None:
-    """record["cases"]: one entry for each shape, dtype and implementation; a failed one has an `error`."""
-    record["cases"] = cases = []
+    """record["cases"]: one entry for each shape, dtype and implementation; a failed one has an `error`. The
+    library's own choices for bfloat16 come first."""
+    record["cases"] = []
+    jobs = [*_self_attentions(settings), *_crosses(settings)]
+    for case, *job in sorted(jobs, key=lambda job: (job[0]["dtype"] != "bfloat16", not job[0]["chosen"])):
+        record["cases"].append(case)
+        with record.kept():
+            _measured(case, *job, settings.repeats)
+
+
+def _self_attentions(settings):
+    """(entry, shapes of q, k, v; implementation; reference; document ids) of each case."""
     for case in settings.attention:
-        shapes, attend = [(case.B, case.H, case.T, case.K)] * 3, _self_attention(case)
+        shapes, attend, ids = [(case.B, case.H, case.T, case.K)] * 3, _self_attention(case), _documents(case)
         exact = _exact(attend)
         for dtype in DTYPES:
-            for path in _paths(dtype):
-                cases.append({"operation": "self-attention", **case._asdict(), "dtype": dtype, "path": path})
-                path = functools.partial(attend, implementation=path)
-                _measured(cases[-1], shapes, path, exact, _documents(case), settings.repeats)
-                record.save()
+            chosen = attention.chosen(sharding.platform(), jnp.dtype(dtype))
+            for path in dict.fromkeys((chosen, "blocks")):  # beside it: what would be lost without a kernel
+                names = dict(dtype=dtype, path=path, chosen=path == chosen)
+                entry = {"operation": "self-attention", **case._asdict(), **names}
+                yield entry, shapes, functools.partial(attend, implementation=path), exact, ids
+
+
+def _crosses(settings):
+    """The same for cross-attention, both ways; patch ids."""
     for case in settings.cross:
         for way in ("patches_from_bytes", "bytes_from_patches"):
             shapes, attend = _cross(case, way)
-            exact = _exact(attend)
+            exact, ids = _exact(attend), _patch_ids(case)
             for dtype in DTYPES:
-                cases.append({"operation": way, **case._asdict(), "dtype": dtype, "path": "auto"})
-                _measured(cases[-1], shapes, attend, exact, _patch_ids(case), settings.repeats)
-                record.save()
-
-
-def _paths(dtype: str) -> list[str]:
-    """What the library chooses, and the plain blocks beside it: what would be lost without a kernel."""
-    return sorted({attention.chosen(sharding.platform(), jnp.dtype(dtype)), "blocks"}, key="blocks".__eq__)
+                names = dict(dtype=dtype, path="auto", chosen=True)
+                yield {"operation": way, **case._asdict(), **names}, shapes, attend, exact, ids
 
 
 def _self_attention(case):

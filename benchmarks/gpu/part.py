@@ -1,5 +1,5 @@
-"""One part in a process of its own: `python -m benchmarks.gpu.part NAME FILE [--small]`. The command is
-`python -m benchmarks.gpu`; this is what it starts."""
+"""One part in a process of its own: `python -m benchmarks.gpu.part NAME FILE SECONDS [--small]`. This is what
+the command, `python -m benchmarks.gpu`, starts."""
 
 import argparse
 import importlib
@@ -17,10 +17,11 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("name", choices=[part.name for part in settings.PARTS])
     parser.add_argument("file", type=pathlib.Path)
+    parser.add_argument("seconds", type=float, help="after which this process is ended")
     parser.add_argument("--small", action="store_true")
     args = parser.parse_args(argv)
     part = next(part for part in settings.PARTS if part.name == args.name)
-    record = Record(args.file, part=part.name)
+    record = Record(args.file, args.seconds, part=part.name)
     with record.kept():
         try:
             from benchmarks.gpu import machine  # JAX starts here

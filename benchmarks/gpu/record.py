@@ -10,9 +10,14 @@ from bltjax.storage import rundir
 class Record(dict):
     """A dict of plain values that can be written."""
 
-    def __init__(self, path: pathlib.Path, **values):
+    def __init__(self, path: pathlib.Path, limit: float = float("inf"), **values):
+        """limit: seconds after which the part is cut."""
         super().__init__(values)
-        self.path, self.began = path, time.perf_counter()
+        self.path, self.limit, self.began = path, limit, time.perf_counter()
+
+    def left(self) -> float:
+        """Seconds until the part is cut."""
+        return self.limit - (time.perf_counter() - self.began)
 
     def save(self) -> None:
         """Writes the file anew, atomically."""

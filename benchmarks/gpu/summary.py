@@ -28,7 +28,7 @@ def _machine(record: dict):
         cudnn = next((f", {name} {version}" for name, version in versions.items() if "cudnn" in name), "")
         yield "versions", f"python {versions.get('python')}, jax {versions.get('jax')}{cudnn}"
     if product := record.get("matmul"):
-        yield f"bfloat16 product, {product['n']}³", f"{product['tflops']:.1f} TFLOP/s"
+        yield f"bfloat16 product, {product['n']}³", f"{product['tflops']:.3g} TFLOP/s"
     if copy := record.get("copy"):
         yield f"copy of {copy['mib']} MiB", f"{copy['gb_per_s']:,.0f} GB/s"
 
@@ -37,12 +37,12 @@ def _train(record: dict):
     if "params" in record:
         tables = f", hash tables of {record['hash_rows']:,} rows" if record["hash_rows"] else ""
         total, bare = record["params"]["total"], record["params"]["total_without_hash"]
-        yield "model", f"{total / 1e9:.2f}B parameters, {bare / 1e9:.2f}B without hash tables{tables}"
+        yield "model", f"{total / 1e9:.3g}B parameters, {bare / 1e9:.3g}B without hash tables{tables}"
     if "attention_error" in record:
         yield "attention", f"fell back to {record['attention']}: {record['attention_error']}"
     for one in record.get("candidates", ()):
         what = f"remat {one['remat']}, {one['rows']} rows"
-        memory = f"{one['program_bytes'] / 2**30:.2f} GiB" if "program_bytes" in one else "memory unknown"
+        memory = f"{one['program_bytes'] / 2**30:.3g} GiB" if "program_bytes" in one else "memory unknown"
         if one.get("probe"):
             yield what, f"probe of memory: {one.get('error', memory)}"
         elif "step_s" not in one:
@@ -60,7 +60,8 @@ def _train(record: dict):
         if "error" in found:
             yield "trace", found["error"]
         for one in found.get("slowest", ()):
-            yield "kernel", f"{one['share']:.1%}, {one['ms']:.2f} ms, {one['calls']:g} calls a step: {one['name']}"
+            cost = f"{one['share']:.1%}, {one['ms']:.2f} ms, {one['calls']:g} calls a step"
+            yield "kernel", f"{cost}: {one['name']}"
 
 
 def _kernels(record: dict):
@@ -84,8 +85,8 @@ def _generate(record: dict):
         if "error" in one:
             yield what, one["error"]
         elif "bytes_per_s" in one:
-            made = f"{one['new_bytes']} bytes in {one['seconds']:.2f} s"
-            yield what, f"{one['bytes_per_s']:,.1f} bytes/s ({made}; the first call took {one['first_s']:.1f} s)"
+            made = f"{one['new_bytes']} bytes in {one['seconds']:.2f} s; first call {one['first_s']:.1f} s"
+            yield what, f"{one['bytes_per_s']:,.1f} bytes/s ({made})"
 
 
 LINES = {

@@ -1,11 +1,13 @@
-"""A training step of a 1B model: the largest batch that fits, remat as measured, MFU, memory, slowest kernels.
+"""A training step of a 1B model: the largest batch that fits, remat as measured, MFU, memory, slowest
+kernels.
 
-What fits is asked of the compiler, which says a program's memory before anything runs: a probe of few rows for
-each remat, then the largest power of two that this lets expect, halved while it is too much. The best of
+What fits is asked of the compiler, which says a program's memory before anything runs: a probe of few rows
+for each remat, then the largest power of two that this lets expect, halved while it is too much. The best of
 the remats is the one with most useful FLOPs per second.
 """
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 
@@ -17,6 +19,7 @@ from bltjax.models.kernels import attention
 from bltjax.training import step as training
 
 STEPS = 1000  # of the schedule; the cost of a step does not depend on it
+TRACING = 15  # seconds that are kept for the trace of the best
 SHARE = 0.97  # of the memory limit: the allocator's blocks have gaps
 # Memory is asked for without trying out algorithms on the device, which takes most of a compilation.
 PROBE = {"xla_gpu_autotune_level": 0}
@@ -37,9 +40,15 @@ def run(settings, record, which: str) -> None:
     )
     record.save()
     bench = Bench(settings, record, config, rows)
-    best = None
-    for remat in settings.remats[config.model.kind]:
-        measured = bench.largest(remat)
+    expected = bench.expected(settings.remats[config.model.kind])
+    best, took = None, 0.0
+    for remat, count in expected.items():
+        if record.left() < TRACING + 1.3 * took:
+            record["candidates"].append({"remat": remat, "rows": count, "error": "not tried: no time left"})
+            continue
+        began = time.perf_counter()
+        measured = bench.largest(remat, count)
+        took = max(took, time.perf_counter() - began)
         if measured and (best is None or measured[0]["useful_tflops"] > best[0]["useful_tflops"]):
             best = measured
             record["best"] = best[0]
@@ -72,9 +81,9 @@ class Bench:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
         return step.lower(self.shapes, shapes).compile(compiler_options=options)
 
-    def largest(self, remat: str):
-        """(measurements, program, batch) of the largest batch that fits under a remat; None where none does."""
-        count = self._expected(remat)
+    def largest(self, remat: str, count: int):
+        """(measurements, program, batch) of the largest batch of at most `count` rows that fits under a
+        remat; None where none does."""
         while count:
             batch = self.rows.batch(count)
             one = {"remat": remat, "rows": count}
@@ -93,25 +102,28 @@ class Bench:
             count //= 2
         return None
 
+    def expected(self, remats) -> dict[str, int]:
+        """Rows of the largest power of two that the memory of a few rows' program lets expect, by remat."""
+        if not self.record["memory_limit"]:
+            return dict.fromkeys(remats, self.settings.most_rows)
+        with ThreadPoolExecutor() as pool:  # compilers work beside each other: nothing runs on the device
+            return dict(zip(remats, pool.map(self._expected, remats)))
+
     def _expected(self, remat: str) -> int:
-        """Rows of the largest power of two that a probe's memory lets expect; at least 1."""
-        limit, probe = self.record["memory_limit"], self.settings.probe_rows
-        if not limit:
-            return self.settings.most_rows
+        probe = self.settings.probe_rows
         one = {"remat": remat, "rows": probe, "probe": True}
         self.record["candidates"].append(one)
         try:
-            with self.record.kept():
-                began = time.perf_counter()
-                stats = self.compiled(remat, self.rows.batch(probe), PROBE).memory_analysis()
-                one["compile_s"], one["program_bytes"] = time.perf_counter() - began, needed(stats)
+            began = time.perf_counter()
+            stats = self.compiled(remat, self.rows.batch(probe), PROBE).memory_analysis()
+            one["compile_s"], one["program_bytes"] = time.perf_counter() - began, needed(stats)
         except jax.errors.JaxRuntimeError as error:
             one["error"] = first_line(error)
             return probe
         # Gradients are float32 and as many as parameters, whatever the batch; all else grows with it.
         fixed = sum(leaf.size * 4 for leaf in jax.tree.leaves(self.shapes.params))
         each = max(1.0, (stats.temp_size_in_bytes - fixed) / probe)
-        room = SHARE * limit - (needed(stats) - each * probe)
+        room = SHARE * self.record["memory_limit"] - (needed(stats) - each * probe)
         count = 1
         while count < self.settings.most_rows and 2 * count * each <= room:
             count *= 2
@@ -190,7 +202,7 @@ class Bench:
 
 
 def needed(stats) -> int:
-    """Device bytes of a program while it runs: arguments, results that are not in their place, temporaries."""
+    """Device bytes of a program while it runs: arguments, results not in their place, temporaries, code."""
     return int(
         stats.argument_size_in_bytes
         + stats.output_size_in_bytes
