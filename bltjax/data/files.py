@@ -119,14 +119,14 @@ def documents(file: File, field: str, longest: int, group_field: str = "", separ
 
 
 def part(file: File, shares, number: int, separator: str, longest: int):
-    """Yields (bytes, group) of the documents of part `number` of a plain file whose bytes are cut by shares that
-    sum to 1: whole bytes, wherever they fall. The part is cut at `separator`, or else into pieces at line
+    """Yields (bytes, group) of the documents of part `number` of a plain file whose bytes are cut by shares (fractions.Fraction)
+    that sum to 1, wherever that falls. The part is cut at `separator`, or else into pieces at line
     ends. UserError as `documents`."""
     group = pathlib.PurePosixPath(_endings(file.path)[0]).suffix.lower().lstrip(".")
     with readable(file.path):
         with opened(file.path) as stream:
             size = stream.seek(0, os.SEEK_END) if is_as_long_as_it_is_read(file.path) else cuts.length(stream)
-        first, last = (cuts.place(size, sum(shares[:k])) for k in (number, number + 1))
+        first, last = (int(size * sum(shares[:k])) for k in (number, number + 1))
         with opened(file.path) as stream:
             if is_as_long_as_it_is_read(file.path):
                 stream.seek(first)
