@@ -91,6 +91,77 @@ def test_clusters_of_near_copies(tmp_path, share):
     assert sum(map(len, found.values())) + manifest["counts"]["near_copies"] == read
 
 
+# Shingles and what is made of them
+
+
+def test_hashes_are_of_the_shingles_own_bytes():
+    text = np.frombuffer(words(1, 100).encode(), np.uint8)
+    hashes = shingles.hashes(text)
+    assert len(hashes) == len(text) - 49 and len(np.unique(hashes)) == len(hashes)
+    assert np.array_equal(shingles.hashes(text[17:117]), hashes[17:68])
+    assert len(shingles.hashes(text[:49])) == 0
+    changed = text.copy()
+    changed[200] ^= 1
+    assert np.flatnonzero(shingles.hashes(changed) != hashes).tolist() == list(range(151, 201))
+
+
+def sampled(documents, sampling=4):
+    """[the sampled hashes of each document]."""
+    found = []
+    for count, hashes, owners in shingles.sampled(documents, sampling):
+        found += [hashes[owners == i].tolist() for i in range(count)]
+    return found
+
+
+def test_samples_are_the_same_whatever_the_blocks(monkeypatch):
+    documents = [words(i, 40 + 10 * i).encode() for i in range(12)] + [b"short", b"", b"x" * 5000]
+    own = [shingles.hashes(np.frombuffer(document, np.uint8)) for document in documents]
+    expected = [np.unique(hashes[hashes % np.uint64(4) == 0]).tolist() for hashes in own]
+    for block in (1 << 18, 500, 700, 10_000):
+        monkeypatch.setattr(shingles, "BLOCK", block)
+        assert sampled(documents) == expected
+
+
+def test_who_is_a_near_copy_of_whom():
+    a, b, c = (words(i, 400).encode() for i in range(3))
+    held = near_copies.HeldOut(shingles.sampled([a, b, c], 4), tests=2)
+    others = [
+        a.replace(b"a", b"A", 40),
+        b[: len(b) // 2] + words(4, 400).encode(),
+        c[1000:1600],  # inside of it
+        words(5, 400).encode(),
+        a[:300] + words(6, 400).encode(),  # a passage
+        b"short",
+    ]
+    hits = [held.match(shingles.sampled(some, 4)) for some in ([a, b], [c], others)]
+    for some in hits:
+        held.count(some)
+    held.settle(9)
+    test, validation, stay = near_copies.TEST, near_copies.VALIDATION, near_copies.STAYS
+    assert held.decide(hits[0], "test", 0).tolist() == [stay, stay]
+    assert held.decide(hits[1], "validation", 2).tolist() == [stay]
+    why = held.decide(hits[2], "train", 3)
+    assert why.tolist() == [test, test, validation, stay, stay, stay]
+    holds = held.hold(hits[2], why == stay)
+    assert 250 / 4 * 0.6 < holds[4] < 250 / 4 * 1.4 and not holds[3]
+    counted = np.bincount(holds[why == stay], minlength=near_copies.TOP)
+    assert held.limit(counted) == holds[4] + 1  # dear: one document of three
+    many = counted.copy()
+    many[0] += 50
+    assert near_copies.FEWEST <= held.limit(many) <= holds[4]
+    shares = {limit: held.overlap(limit)["all"][0] for limit in (near_copies.NEVER, held.limit(many))}
+    assert list(shares.values()) == [holds[4], 0]
+
+
+def test_memory_of_held_out_text_is_bounded():
+    for size in (10**3, 10**7, 10**9, 10**12):
+        assert size / near_copies.sampling_for(size) <= near_copies.MOST
+    assert near_copies.sampling_for(10**7) == near_copies.SAMPLING
+    assert [near_copies.many(n) for n in (10, 100, 400, 10**4, 10**6)] == [8, 12.5, 50, 50, 1000]
+
+
+# Boilerplate
+
 LICENCE = words(1, 400)
 
 

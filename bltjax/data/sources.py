@@ -172,7 +172,7 @@ def _files(data_config, _) -> list[Unit]:
         return _units_by_position(data_config, matched[0])
     if not data_config.separator:
         for file in plain:
-            if files.is_as_long_as_it_is_read(file.path) and file.size > data_config.longest:
+            if not files.is_compressed(file.path) and file.size > data_config.longest:
                 raise files.too_long(file.path, data_config.longest)
     return _units_of_files(data_config, matched)
 
