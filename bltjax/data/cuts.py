@@ -42,11 +42,6 @@ def at_line_ends(stream, size: int = PIECE):
         rest = rest[end or size :]
 
 
-def place(size: int, share: float) -> int:
-    """The byte at which a share of so many bytes ends."""
-    return min(size, int(size * share + 1e-6))
-
-
 def length(stream) -> int:
     """Bytes that are left of a stream, which is read to its end."""
     return sum(map(len, iter(lambda: stream.read(CHUNK), b"")))

@@ -119,25 +119,24 @@ def documents(file: File, field: str, longest: int, group_field: str = "", separ
 
 
 def part(file: File, shares, number: int, separator: str, longest: int):
-    """Yields (bytes, group) of the documents of part `number` of a plain file whose bytes are cut by shares that
-    sum to 1: whole bytes, wherever they fall. The part is cut at `separator`, or else into pieces at line
-    ends. UserError as `documents`."""
-    group = pathlib.PurePosixPath(_endings(file.path)[0]).suffix.lower().lstrip(".")
+    """Yields (bytes, group) of the documents of part `number` of a plain file whose bytes are cut by shares
+    (fractions.Fraction, 1 together), wherever that falls. The part is cut at `separator`, or else into pieces
+    at line ends. UserError as `documents`."""
+    name, ending = _endings(file.path)
+    group = pathlib.PurePosixPath(name).suffix.lower().lstrip(".")
     with readable(file.path):
+        size = 0 if ending else file.size
+        if not size:
+            with opened(file.path) as stream:
+                size = cuts.length(stream)
+        first, last = (int(size * sum(shares[:k])) for k in (number, number + 1))
         with opened(file.path) as stream:
-            size = stream.seek(0, os.SEEK_END) if is_as_long_as_it_is_read(file.path) else cuts.length(stream)
-        first, last = (cuts.place(size, sum(shares[:k])) for k in (number, number + 1))
-        with opened(file.path) as stream:
-            if is_as_long_as_it_is_read(file.path):
-                stream.seek(first)
+            cuts.skip(stream, first)  # read, since not every stream can be sought in
+            limited = cuts.Limited(stream, last - first)
+            if separator:
+                pieces = cuts.at_separator(limited, separator.encode(), longest, file.path)
             else:
-                cuts.skip(stream, first)
-            stream = cuts.Limited(stream, last - first)
-            pieces = (
-                cuts.at_separator(stream, separator.encode(), longest, file.path)
-                if separator
-                else cuts.at_line_ends(stream)
-            )
+                pieces = cuts.at_line_ends(limited)
             yield from ((piece, group) for piece in pieces)
 
 
@@ -147,9 +146,8 @@ def is_plain(path: str) -> bool:
     return kind not in (*JSON_LINES, ".parquet", ".arrayrecord")
 
 
-def is_as_long_as_it_is_read(path: str) -> bool:
-    """Whether a file is not compressed."""
-    return not _endings(path)[1]
+def is_compressed(path: str) -> bool:
+    return bool(_endings(path)[1])
 
 
 def too_long(path: str, longest: int) -> UserError:

@@ -16,7 +16,7 @@ import numpy as np
 
 NEAR = 0.2
 FEWEST = 3  # sampled shingles in common: fewer are no evidence
-OVERLAP = 0.01
+OVERLAP = 0.015
 COST = 0.05
 SAMPLING = 8  # one shingle in so many is looked at, or fewer where held-out text is large
 MOST = 1 << 21  # sampled shingles of held-out text, about

@@ -238,7 +238,7 @@ def left_out_lines(counts: dict, near_copies: dict) -> list[str]:
 def overlap_line(overlap: dict | None) -> str:
     """How much of test text is trained on, in a line."""
     if not overlap or overlap["all"] is None:
-        return "test overlap: not measured (no test text)"
+        return "test overlap: not measured (no test text, or prepared by an earlier version)"
     without = overlap["without_boilerplate"]
     return f"test overlap: {overlap['all']:.2%} of test text's 50-byte shingles occur in training text, " + (
         "all is boilerplate" if without is None else f"{without:.2%} without boilerplate"

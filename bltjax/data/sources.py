@@ -6,6 +6,7 @@ or normalised."""
 
 import dataclasses
 import decimal
+import fractions
 import functools
 import hashlib
 import os
@@ -75,7 +76,7 @@ def check(data_config) -> None:
         positions(data_config.split)
 
 
-def positions(split: str) -> tuple[float, float, float]:
+def positions(split: str) -> tuple[fractions.Fraction, fractions.Fraction, fractions.Fraction]:
     """ "90/5/5" as shares of training, validation and test text. UserError where it is not three numbers above 0
     that sum to 100."""
     try:
@@ -91,7 +92,7 @@ def positions(split: str) -> tuple[float, float, float]:
             f"data.split is {split!r}; it must be percentages of training, validation and test text, each above 0"
             " and 100 together, such as 90/5/5"
         )
-    return tuple(float(percent) / 100 for percent in percents)
+    return tuple(fractions.Fraction(percent) / 100 for percent in percents)
 
 
 def allowed(prepared: bool = True) -> str:
@@ -171,7 +172,7 @@ def _files(data_config, _) -> list[Unit]:
         return _units_by_position(data_config, matched[0])
     if not data_config.separator:
         for file in plain:
-            if files.is_as_long_as_it_is_read(file.path) and file.size > data_config.longest:
+            if not files.is_compressed(file.path) and file.size > data_config.longest:
                 raise files.too_long(file.path, data_config.longest)
     return _units_of_files(data_config, matched)
 
