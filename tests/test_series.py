@@ -60,7 +60,7 @@ def test_figure_6_has_a_curve_per_patch_size(tmp_path):
             bpb = law("blt-entropy", budget) * (1 + size / 100)
             add_run(tmp_path, "blt-entropy", budget, bpb=bpb, name=name, changes=changes)
     result = analysed(tmp_path)
-    names = ["blt-entropy, 4.5 bytes", "blt-entropy, 6 bytes", "blt-entropy, 8 bytes"]
+    names = ["blt-entropy (4.5 bytes)", "blt-entropy (6 bytes)", "blt-entropy (8 bytes)"]
     assert list(dict.fromkeys(r["series"] for r in result["runs"])) == ["bpe", *names]
     assert set(result["fits"]) == {"bpe", *names} and len(result["runs"]) == 12
     assert {(p["series"], p["against"]) for p in result["pairs"]} == {(name, "bpe") for name in names}
@@ -76,7 +76,7 @@ def test_what_is_swept_makes_no_series_and_what_else_differs_does(tmp_path):
             changes = {"model.cross.pool": pool}
             add_run(tmp_path, "blt-space", 1e11, lr=lr, name=f"{pool}-{lr}", changes=changes)
     found = {r["series"]: r["tried"] for r in analysed(tmp_path)["runs"]}
-    assert found == {"blt-space, cross.pool states": 2, "blt-space, cross.pool embeddings": 2}
+    assert found == {"blt-space (cross.pool states)": 2, "blt-space (cross.pool embeddings)": 2}
 
 
 def test_an_experiment_says_what_is_swept_and_what_a_series_is(tmp_path):
@@ -88,8 +88,8 @@ def test_an_experiment_says_what_is_swept_and_what_a_series_is(tmp_path):
     found = {r["series"]: r["name"] for r in analysed(tmp_path)["runs"]}
     assert found == {
         "blt-entropy": "swept-4.5",
-        "blt-space, mine 4.5": "declared-4.5",
-        "blt-space, mine 6.0": "declared-6.0",
+        "blt-space (mine 4.5)": "declared-4.5",
+        "blt-space (mine 6.0)": "declared-6.0",
     }
 
 

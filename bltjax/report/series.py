@@ -77,12 +77,10 @@ def name_series(runs: list, rows: list) -> None:
     for run, row in zip(runs, rows):
         families.setdefault(row["family"], []).append((run, row))
     for family, members in families.items():
-        open_ = [(run, row) for run, row in members if not run.setting("series")]
+        keys = distinguishing([member for member in members if not member[0].setting("series")])
         for run, row in members:
-            row["series"] = f"{family}, {run.setting('series')}" if run.setting("series") else family
-        keys = distinguishing(open_)
-        for run, row in open_:
-            row["series"] = ", ".join([family, *(worded(key, run.setting(key)) for key in keys)])
+            words = run.setting("series") or ", ".join(worded(key, run.setting(key)) for key in keys)
+            row["series"] = f"{family} ({words})" if words else family
 
 
 def distinguishing(members: list) -> list:
