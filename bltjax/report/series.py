@@ -19,9 +19,8 @@ from bltjax.report.runs import Run, flat
 
 ALWAYS = ("patching.scheme", "patching.size", "model.preset")
 SWEPT = ("train.lr", "tokenizer.vocab", "model.ngrams.rows")  # of run directories that do not say
-IMPLIED = {
-    ("tokenizer.vocab", "patching.size")
-}  # a larger vocabulary means longer tokens, and patches of them
+# a larger vocabulary means longer tokens, and patches of them
+IMPLIED = {("tokenizer.vocab", "patching.size")}
 NO_PART = ("name", "seed", "series", "swept", "schema_version", "budget_flops")  # of what a configuration is
 FORMS = {
     "patching.scheme": "{}",
