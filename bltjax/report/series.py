@@ -155,7 +155,7 @@ def configurations(runs: list, rows: list) -> list:
 
 def mean(values) -> float | None:
     values = list(values)
-    return None if any(value is None for value in values) else sum(values) / len(values)
+    return None if any(value is None for value in values) else math.fsum(values) / len(values)
 
 
 def averaged(group: list) -> dict:
