@@ -35,7 +35,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 changed = cfg.replace(
                     quickstart_lr.at(run, LR), **{f"model.{key}": value for key, value in changes.items()}
                 )
-                runs.append(cfg.replace(changed, name=f"{run.name}-{name}"))
+                runs.append(cfg.replace(changed, name=f"{run.name}-{name}", series=name))
     return ConfigDict(
         dict(
             claim="what the differences between the paper's text and the released code cost at a small scale",

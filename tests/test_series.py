@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_report import BUDGETS, add_run, analysed, experiment, law, write
 
-from bltjax.report import compare, pictures, plot, tables
+from bltjax.report import compare, pictures, plot, sweeps, tables
 from bltjax.report import report as reporting
 from bltjax.report import runs as reading
 
@@ -60,7 +60,7 @@ def test_figure_6_has_a_curve_per_patch_size(tmp_path):
             bpb = law("blt-entropy", budget) * (1 + size / 100)
             add_run(tmp_path, "blt-entropy", budget, bpb=bpb, name=name, changes=changes)
     result = analysed(tmp_path)
-    names = ["blt-entropy, 4.5 bytes", "blt-entropy, 6 bytes", "blt-entropy, 8 bytes"]
+    names = ["blt-entropy (4.5 bytes)", "blt-entropy (6 bytes)", "blt-entropy (8 bytes)"]
     assert list(dict.fromkeys(r["series"] for r in result["runs"])) == ["bpe", *names]
     assert set(result["fits"]) == {"bpe", *names} and len(result["runs"]) == 12
     assert {(p["series"], p["against"]) for p in result["pairs"]} == {(name, "bpe") for name in names}
@@ -76,7 +76,7 @@ def test_what_is_swept_makes_no_series_and_what_else_differs_does(tmp_path):
             changes = {"model.cross.pool": pool}
             add_run(tmp_path, "blt-space", 1e11, lr=lr, name=f"{pool}-{lr}", changes=changes)
     found = {r["series"]: r["tried"] for r in analysed(tmp_path)["runs"]}
-    assert found == {"blt-space, cross.pool states": 2, "blt-space, cross.pool embeddings": 2}
+    assert found == {"blt-space (cross.pool states)": 2, "blt-space (cross.pool embeddings)": 2}
 
 
 def test_an_experiment_says_what_is_swept_and_what_a_series_is(tmp_path):
@@ -88,8 +88,8 @@ def test_an_experiment_says_what_is_swept_and_what_a_series_is(tmp_path):
     found = {r["series"]: r["name"] for r in analysed(tmp_path)["runs"]}
     assert found == {
         "blt-entropy": "swept-4.5",
-        "blt-space, mine 4.5": "declared-4.5",
-        "blt-space, mine 6.0": "declared-6.0",
+        "blt-space (mine 4.5)": "declared-4.5",
+        "blt-space (mine 6.0)": "declared-6.0",
     }
 
 
@@ -156,6 +156,30 @@ def test_unequal_conditions_are_said(tmp_path):
     assert (rows["bpe"]["params_lexicon"], rows["bpe"]["params_without_lexicon"]) == (610, 290)
     assert rows["blt-space"]["params_lexicon"] == 300_000 and rows["blt-space"]["mean_context_bytes"] == 300
     assert rows["bpe"]["mean_context_bytes"] is None and rows["bpe"]["overlap"] is None
+
+
+def test_lexicons_of_both_kinds_stand_on_one_axis(tmp_path):
+    for entries in (512, 1024, 2048):
+        params = {"total": 10**6, "hash": 0, "embeddings": 64 * entries, "head": 64 * entries}
+        add_run(tmp_path, "bpe", 1e11, vocab=entries, name=f"v{entries}", planned={"params": params})
+        changes = {"model.ngrams.rows": 8 * entries}
+        planned = {"params": {"total": 10**6, "hash": 6 * 32 * 8 * entries}}
+        name = f"rows{entries}"
+        add_run(
+            tmp_path,
+            "blt-space",
+            1e11,
+            validation=3 - entries / 1e4,
+            name=name,
+            changes=changes,
+            planned=planned,
+        )
+    result = analysed(tmp_path)
+    found = {s["series"]: s for s in sweeps.lexicons(result["sweeps"])}
+    assert [v["value"] for v in found["bpe"]["values"]] == [128 * n for n in (512, 1024, 2048)]
+    assert found["blt-space"]["chosen"] == 6 * 32 * 8 * 2048 and found["blt-space"]["edge"]
+    figures = pictures.draw(result, reading.read_experiment(tmp_path))
+    assert {"lexicon_sweep", "vocabulary_sweep", "hash_rows_sweep"} <= set(figures)
 
 
 def test_a_matplotlibrc_that_needs_tex_ends_no_report(tmp_path, monkeypatch):

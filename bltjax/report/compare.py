@@ -8,8 +8,8 @@ from bltjax.science import bootstrap, crossing, power_law
 NO_DIGEST = "no documents_digest in eval.json shows that both were scored on the same text"
 DIFFER = "test documents differ"
 TOO_FEW = "fewer than two test documents"
-ONE_SEED = "of these documents only: a run of one seed is in it"
-BOTH = "documents and seeds"
+ONE_SEED = "of these documents only, since a run of one seed is in it"
+BOTH = "over documents and seeds"
 
 
 def scores(chosen: list, samples: dict, texts: dict, documents: dict) -> dict:

@@ -114,34 +114,28 @@ def surely(won: list, rival: str) -> str:
 
 
 def at_each_budget(chosen: list, pairs: list) -> list:
-    """A sentence per budget."""
+    """A sentence per budget. Where a single run takes part: what was measured, in the families' usual order."""
     lines = []
     for w in winners(chosen, pairs):
         best, rival, pair = w["best"], w["rival"], w["pair"]
-        text = f"At {short_flops(w['budget_flops'])} FLOPs: {best['series']} {best['bpb']:.3f}"
+        where = f"At {short_flops(w['budget_flops'])} FLOPs: "
         if w["alone"]:
-            lines.append(text + ", the only series that has finished here.")
+            lines.append(f"{where}{scores([best])}, the only series that has finished here.")
+        elif not w["seeded"]:
+            measured = scores(sorted(w["here"], key=order))
+            lines.append(f"{where}{measured}; seeds are missing, intervals are of these documents only.")
         elif not rival:
-            others = f", {scores(w['here'][1:])}" if w["here"][1:] else ""
-            lines.append(text + f"{others}; no {REFERENCE} run has finished here.")
+            lines.append(f"{where}{scores(w['here'])}; no {REFERENCE} run has finished here.")
         elif not pair or pair["low"] is None:
-            lines.append(
-                text + f", {rival['series']} {rival['bpb']:.3f}; no interval"
-                f" ({pair['note'] if pair else 'not paired'})."
-            )
+            why = pair["note"] if pair else "not paired"
+            lines.append(f"{where}{scores([best, rival])}; no interval ({why}).")
         else:
             sign = 1 if pair["series"] == best["series"] else -1
             low, high = sorted((sign * pair["low"], sign * pair["high"]))
-            if not pair["covers_seeds"]:
-                verdict = "of these documents only, seeds are missing"
-            elif w["clear"]:
-                verdict = "over documents and seeds, which excludes 0"
-            else:
-                verdict = "over documents and seeds, which includes 0: these runs do not tell the two apart"
+            verdict = "excludes 0" if w["clear"] else "includes 0: these runs do not tell the two apart"
             lines.append(
-                text
-                + f", {rival['series']} {rival['bpb']:.3f}; difference {signed(sign * pair['difference'])}"
-                f" (95% interval {span(low, high)} {verdict})."
+                f"{where}{scores([best, rival])}; difference {signed(sign * pair['difference'])} (95% interval"
+                f" {span(low, high)} over documents and seeds, which {verdict})."
             )
     return lines
 
@@ -174,11 +168,11 @@ def crossings(crossovers: list) -> list:
             if c["share"] is None:
                 sure = "no resampling"
             elif c["low"] is None:
-                sure = f"in {c['share']:.0%} of resamples {c['covers']}"
+                sure = f"in {c['share']:.0%} of resamples, {c['covers']}"
             else:
                 sure = (
                     f"in {c['share']:.0%} of resamples they meet in range, 95% of those from"
-                    f" {rounded(c['low'])} to {rounded(c['high'])}: {c['covers']}"
+                    f" {rounded(c['low'])} to {rounded(c['high'])}, {c['covers']}"
                 )
             lines.append(
                 f"The measured curves of {c['series']} and {c['against']} meet near {at} FLOPs ({sure})."

@@ -6,6 +6,7 @@ from bltjax.report import plot, plot_runs
 from bltjax.report.rows import budget_key
 from bltjax.report.runs import finite
 from bltjax.report.series import order
+from bltjax.report.sweeps import lexicons
 from bltjax.report.tables import short_flops
 
 SHORT = {"train.lr": "lr", "tokenizer.vocab": "vocab", "model.ngrams.rows": "rows", "patching.size": "patch"}
@@ -15,6 +16,7 @@ SWEEPS = {  # swept key -> name of its figure
     "model.ngrams.rows": "hash_rows_sweep",
     "patching.size": "patch_size_sweep",
 }
+LEXICONS = "lexicon_sweep"
 EXACT = "training FLOPs (exact, useful)"
 
 
@@ -135,6 +137,17 @@ def figures(result: dict, runs: list):
                 "On validation text; test text plays no part in the choice. Filled: the chosen value.",
                 plot_runs.swept(found, label + unit, namer(found)),
             )
+    found = lexicons(result["sweeps"])
+    if len({s["key"] for s in found}) > 1:
+        yield (
+            LEXICONS,
+            "Validation bits per byte against the size of the lexicon",
+            (
+                "A lexicon is the hash tables of a BLT, or the embeddings and the output head of a BPE vocabulary."
+                " On validation text. Filled: the chosen value."
+            ),
+            plot_runs.swept(found, "lexicon (parameters)", namer(found)),
+        )
 
 
 def variants_of(chosen: list) -> dict:

@@ -5,7 +5,7 @@ import json
 
 from bltjax.report.findings import signed, span
 from bltjax.report.compare import by_series
-from bltjax.report.pictures import SWEEPS
+from bltjax.report.pictures import LEXICONS, SWEEPS
 from bltjax.report.rows import REFERENCE, budget_key
 from bltjax.report.runs import finite
 from bltjax.report.series import order
@@ -248,7 +248,7 @@ def sweep_section(result: dict):
         )
         tables.setdefault(s["label"], []).append((where, s))
     tables = [sweep_table(label, found) for label, found in tables.items()]
-    return section("Sweeps, chosen on validation text", lines, list(SWEEPS.values()), tables)
+    return section("Sweeps, chosen on validation text", lines, [*SWEEPS.values(), LEXICONS], tables)
 
 
 def sweep_table(label: str, found: list) -> dict:

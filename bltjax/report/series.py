@@ -19,9 +19,8 @@ from bltjax.report.runs import Run, flat
 
 ALWAYS = ("patching.scheme", "patching.size", "model.preset")
 SWEPT = ("train.lr", "tokenizer.vocab", "model.ngrams.rows")  # of run directories that do not say
-IMPLIED = {
-    ("tokenizer.vocab", "patching.size")
-}  # a larger vocabulary means longer tokens, and patches of them
+# a larger vocabulary means longer tokens, and patches of them
+IMPLIED = {("tokenizer.vocab", "patching.size")}
 NO_PART = ("name", "seed", "series", "swept", "schema_version", "budget_flops")  # of what a configuration is
 FORMS = {
     "patching.scheme": "{}",
@@ -77,12 +76,10 @@ def name_series(runs: list, rows: list) -> None:
     for run, row in zip(runs, rows):
         families.setdefault(row["family"], []).append((run, row))
     for family, members in families.items():
-        open_ = [(run, row) for run, row in members if not run.setting("series")]
+        keys = distinguishing([member for member in members if not member[0].setting("series")])
         for run, row in members:
-            row["series"] = f"{family}, {run.setting('series')}" if run.setting("series") else family
-        keys = distinguishing(open_)
-        for run, row in open_:
-            row["series"] = ", ".join([family, *(worded(key, run.setting(key)) for key in keys)])
+            words = run.setting("series") or ", ".join(worded(key, run.setting(key)) for key in keys)
+            row["series"] = f"{family} ({words})" if words else family
 
 
 def distinguishing(members: list) -> list:
@@ -158,7 +155,7 @@ def configurations(runs: list, rows: list) -> list:
 
 def mean(values) -> float | None:
     values = list(values)
-    return None if any(value is None for value in values) else sum(values) / len(values)
+    return None if any(value is None for value in values) else math.fsum(values) / len(values)
 
 
 def averaged(group: list) -> dict:

@@ -18,7 +18,7 @@ def sweeps(configs: dict, candidates: list, swept: tuple) -> list:
     budget and rest:
 
     {"key", "label", "family", "series", "budget_flops", "fixed" {key: value}, "values": [{"value",
-    "validation_bpb", "seeds", "runs"}], "chosen", "edge"}. values: ascending, validation bits per byte
+    "validation_bpb", "lexicon" (parameters, or None), "seeds", "runs"}], "chosen", "edge"}. values: ascending, validation bits per byte
     averaged over seeds. chosen: the lowest by validation; edge: it is the first or last of the grid (always
     so with two values).
 
@@ -59,6 +59,7 @@ def entry(key: str, series: str, budget: float, rest: tuple, values: dict) -> di
         dict(
             value=value,
             validation_bpb=sum(r["validation_bpb"] for r in tried) / len(tried),
+            lexicon=tried[0]["params_lexicon"],
             seeds=min(r["seeds"] for r in tried),
             runs=[name for r in tried for name in r["runs"]],
         )
@@ -76,6 +77,20 @@ def entry(key: str, series: str, budget: float, rest: tuple, values: dict) -> di
         chosen=chosen,
         edge=chosen in (table[0]["value"], table[-1]["value"]),
     )
+
+
+def lexicons(found: list) -> list:
+    """Of sweeps of vocabularies and hash rows: the same with the size of the lexicon, in parameters, as the value,
+    so that both kinds can stand on one axis."""
+    out = []
+    for sweep in found:
+        if sweep["key"] in ("tokenizer.vocab", "model.ngrams.rows") and all(
+            v["lexicon"] for v in sweep["values"]
+        ):
+            values = [{**v, "value": v["lexicon"]} for v in sweep["values"]]
+            chosen = next(v["lexicon"] for v in sweep["values"] if v["value"] == sweep["chosen"])
+            out.append({**sweep, "values": values, "chosen": chosen})
+    return out
 
 
 def all_swept(runs: list) -> tuple:
