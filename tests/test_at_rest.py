@@ -101,7 +101,10 @@ def test_plans_are_found_again_and_mended(prepared, tmp_path, monkeypatch):
         for name, value in expected[step].items():
             np.testing.assert_array_equal(value, again.batch(step)[name])
     assert len(read) == 2  # only what was damaged was planned again
-    assert again.counts(30)["pairs"].tolist() == first.counts(30)["pairs"].tolist() and first.longest(30)["slots"] == 128
+    assert (
+        again.counts(30)["pairs"].tolist() == first.counts(30)["pairs"].tolist()
+        and first.longest(30)["slots"] == 128
+    )
     monkeypatch.setattr(packing, "VERSION", packing.VERSION + 1)  # plans of another version are not read
     rows_of(train_documents(prepared), plans=tmp_path / "plans").counts(30)
     assert len(read) == 2 + len(files)

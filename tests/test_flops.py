@@ -2,7 +2,7 @@
 programs' products.
 
 A golden number that changes means a formula changed: the tables did not. Mend bltjax/flops.py, not the
-number. """
+number."""
 
 import itertools
 
@@ -234,7 +234,9 @@ def test_exact_is_what_the_program_multiplies(name):
 @pytest.mark.parametrize("queries,window", [(10, 0), (10, 3), (10, 10), (10, 50), (1, 4)])
 def test_mean_keys(queries, window):
     pairs = sum(min(i + 1, window or queries) for i in range(queries))
-    assert flops.causal_pairs(queries, window) == pairs and flops.mean_keys(queries, window) == pairs / queries
+    assert (
+        flops.causal_pairs(queries, window) == pairs and flops.mean_keys(queries, window) == pairs / queries
+    )
 
 
 @pytest.mark.parametrize("queries,window", [(200, 0), (256, 30), (700, 0), (700, 100)])
@@ -257,8 +259,8 @@ def seen(docs, window=0):
 @pytest.mark.parametrize("kind", ["blt", "token", "byte"])
 @pytest.mark.parametrize("window", [0, 7, 64])
 def test_exact_counts_the_pairs_of_filled_batches(kind, window):
-    """Of every batch: slots, patches, and unmasked pairs times what each costs, where a full context would charge
-    pairs across documents."""
+    """Of every batch: slots, patches, and unmasked pairs times what each costs, where a full context would
+    charge pairs across documents."""
     rng = np.random.default_rng(window)
     documents = [rng.integers(97, 123, n).astype(np.uint8).tobytes() for n in (3, 40, 17, 150, 5, 60, 33) * 3]
     model = {
@@ -287,8 +289,8 @@ def test_exact_counts_the_pairs_of_filled_batches(kind, window):
 
 
 def test_attention_averaged_over_documents_is_that_of_their_rows():
-    """Within 1%, for bytes with a window and for tokens without: without lengths the same model is charged for a
-    full context."""
+    """Within 1%, for bytes with a window and for tokens without: without lengths the same model is charged
+    for a full context."""
     rng = np.random.default_rng(0)
     lengths = rng.lognormal(6.5, 1.0, 3000).astype(int) + 1
     packed = packing.of_lengths(lengths)
@@ -298,10 +300,14 @@ def test_attention_averaged_over_documents_is_that_of_their_rows():
         expected = flops.document_keys(lengths, context, window)
         histogram = dict(zip(*np.unique(lengths, return_counts=True)))
         assert flops.document_keys(histogram, context, window) == pytest.approx(expected)
-        assert expected == pytest.approx(realized, rel=0.01) and expected < 0.95 * flops.mean_keys(context, window)
+        assert expected == pytest.approx(realized, rel=0.01) and expected < 0.95 * flops.mean_keys(
+            context, window
+        )
     assert flops.document_keys([10**9], 512, 0, 4.0) == pytest.approx(flops.mean_keys(128), rel=1e-3)
     model = small_blt()
-    full, own = flops.count(model, 4.5, context=4096), flops.count(model, 4.5, context=4096, document_lengths=lengths)
+    full, own = flops.count(model, 4.5, context=4096), flops.count(
+        model, 4.5, context=4096, document_lengths=lengths
+    )
     assert own["exact"]["latent"] < 0.9 * full["exact"]["latent"] and own["paper"] == full["paper"]
     assert (full["attention"], own["attention"]) == ("full contexts", "documents")
     with pytest.raises(UserError, match="no bytes"):

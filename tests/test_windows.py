@@ -109,7 +109,8 @@ def test_dense_text_is_scored_in_smaller_steps_with_as_much_context():
 
 
 def english(seed, size):
-    """Words of ordinary lengths, of which tokens and patches are made as a tokenizer or the space rule would."""
+    """Words of ordinary lengths, of which tokens and patches are made as a tokenizer or the space rule
+    would."""
     rng = np.random.default_rng(seed)
     words = [bytes(rng.integers(97, 123, n).astype(np.uint8)) for n in rng.poisson(3.5, 400) + 1]
     text = b" ".join(words[i] for i in np.minimum(rng.zipf(1.3, size // 4), 400) - 1)
@@ -126,7 +127,8 @@ def tokens_by_frequency(document):
 
 
 def test_mean_left_context_is_the_same_for_bytes_patches_and_tokens():
-    """Within 2% on ordinary text, where rows are as long as they need to be on average; and no position beyond."""
+    """Within 2% on ordinary text, where rows are as long as they need to be on average; and no position
+    beyond."""
     documents = [english(i, size) for i, size in enumerate((300, 700, 2000, 2500, 9000, 12_000))]
     context, means = 512, {}
     means["bytes"] = windows.byte_windows(documents, None, context, 4).mean_context_bytes
@@ -145,15 +147,17 @@ def test_mean_left_context_is_the_same_for_bytes_patches_and_tokens():
     assert max(means.values()) / min(means.values()) < 1.02, means
     for shaped in (patched, tokens):
         found, _ = scored_bytes(documents, shaped)
-        assert [len(one) for one in found] == [len(d) + 1 for d in documents] if shaped is patched else all(
-            len(one) == len(own) + 1 for one, own in zip(found, ids)
+        assert (
+            [len(one) for one in found] == [len(d) + 1 for d in documents]
+            if shaped is patched
+            else all(len(one) == len(own) + 1 for one, own in zip(found, ids))
         )
 
 
 @pytest.mark.parametrize("size", [1, 40, 500, 3000])
 def test_no_position_beyond_the_trained_ones_on_very_dense_text(size):
-    """Digits and binary have a token, or a patch, for every byte: windows shrink, and every byte is still scored
-    once."""
+    """Digits and binary have a token, or a patch, for every byte: windows shrink, and every byte is still
+    scored once."""
     documents = [documents_of([size], seed)[0] for seed in range(2)]
     context, N = 512, 137
     ids = [np.frombuffer(d, np.uint8).astype(np.int32) for d in documents]
@@ -168,7 +172,9 @@ def test_no_position_beyond_the_trained_ones_on_very_dense_text(size):
         documents, [np.ones(size + 2, int)] * 2, context, 3, {"slots": 300, "patches": N}
     )
     found, _ = scored_bytes(documents, patched)
-    assert all(scored.tolist() == vocab.encode_document(d)[1:].tolist() for scored, d in zip(found, documents))
+    assert all(
+        scored.tolist() == vocab.encode_document(d)[1:].tolist() for scored, d in zip(found, documents)
+    )
     for batch, score, _ in patched:
         assert batch["patch_doc_ids"].shape[1] == N
         assert (batch["patch_ids"][score] <= patched.largest_position["patches"]).all()
@@ -271,9 +277,9 @@ def test_bad_input():
 
 
 def test_a_sample_of_a_split_has_the_bits_per_byte_of_the_whole():
-    """Nats a byte fall with a document's length, as they do where context helps. Over many random orders the mean
-    over samples is the whole's (0.02% off, give or take 0.05%); samples without the document that crosses the
-    limit are 0.36% off, and those that skip what does not fit and go on 0.51%."""
+    """Nats a byte fall with a document's length, as they do where context helps. Over many random orders the
+    mean over samples is the whole's (0.02% off, give or take 0.05%); samples without the document that
+    crosses the limit are 0.36% off, and those that skip what does not fit and go on 0.51%."""
     rng = np.random.default_rng(0)
     sizes = rng.lognormal(7, 1.2, 400).astype(int) + 1
     nats = sizes * (1.5 + 4 / np.log(sizes + 2))
@@ -289,7 +295,11 @@ def test_a_sample_of_a_split_has_the_bits_per_byte_of_the_whole():
             if total + size <= limit:
                 skipping.append(i)
                 total += size
-        for name, some in (("ours", order[:count]), ("up to", order[: count - 1]), ("skipping", order[skipping])):
+        for name, some in (
+            ("ours", order[:count]),
+            ("up to", order[: count - 1]),
+            ("skipping", order[skipping]),
+        ):
             found[name].append(nats[some].sum() / sizes[some].sum())
     off = {name: np.mean(values) / whole - 1 for name, values in found.items()}
     assert abs(off["ours"]) < 0.002 < off["up to"] and off["skipping"] > 0.003, off
@@ -308,7 +318,12 @@ class Numbered:
 
 def test_samples_stop_at_the_document_that_reaches_the_limit():
     documents = [b"a" * n for n in (5, 100, 7, 1)]
-    assert bpb.first_documents(documents, 0) == documents and bpb.first_documents(documents, 1000) == documents
-    assert bpb.first_documents(documents, 5) == documents[:1] and bpb.first_documents(documents, 6) == documents[:2]
+    assert (
+        bpb.first_documents(documents, 0) == documents and bpb.first_documents(documents, 1000) == documents
+    )
+    assert (
+        bpb.first_documents(documents, 5) == documents[:1]
+        and bpb.first_documents(documents, 6) == documents[:2]
+    )
     assert bpb.first_documents([], 10) == []
     assert bpb._reaching(np.array([5, 100, 7, 1]), 106, block=1) == 3

@@ -20,17 +20,17 @@ TOLERANCE = 0.01  # of the budget
 
 
 def plan(experiment, document_lengths=None) -> list[dict]:
-    """One dict per run, ready for JSON. experiment: `registry.Experiment`, or its runs. document_lengths: bytes of
-    the documents that they read, as flops.count takes them, over whose rows attention is averaged; None: every
-    row is one document.
+    """One dict per run, ready for JSON. experiment: `registry.Experiment`, or its runs. document_lengths:
+    bytes of the documents that they read, as flops.count takes them, over whose rows attention is averaged;
+    None: every row is one document.
 
     name, family, size, patch_size (mean bytes per patch or token that the run aims at), params_latent
     (12·l·h² of the latent, or of the token transformer), params_total and params_hash (counted), params (by
     component), flops_per_byte_paper and _exact (forward), flops_components (of `exact`), steps, batch_bytes,
     context, train_bytes, train_flops (`exact`, useful, entropy model left out), budget_flops, executed_flops
-    (padding and masked blocks included), attention (what its FLOPs are averaged over), entropy_model {paper, exact: forward FLOPs per byte; params;
-    train_flops}. Bytes are byte slots: the few of them that hold BOS and EOS are counted exactly when the
-    data is read."""
+    (padding and masked blocks included), attention (what its FLOPs are averaged over), entropy_model {paper,
+    exact: forward FLOPs per byte; params; train_flops}. Bytes are byte slots: the few of them that hold BOS
+    and EOS are counted exactly when the data is read."""
     return [_plan(run, document_lengths) for run in getattr(experiment, "runs", experiment)]
 
 
@@ -226,9 +226,9 @@ def text_table(plans: list[dict]) -> str:
         [
             *runs,
             "",
-            "paper, exact: forward FLOPs per byte in either convention; training is 3 times that. Attention of"
-            f" exact is averaged over {plans[0]['attention'] if plans else flops.FULL_CONTEXTS}; runs count it in the"
-            " rows that they read.",
+            "paper, exact: forward FLOPs per byte in either convention; training is 3 times that.",
+            f"Attention of exact is averaged over {plans[0]['attention'] if plans else flops.FULL_CONTEXTS} here;"
+            " runs count it in the rows that they read.",
             "entropies: the entropy model's, not in the budget. here: rough time of one run on one core or"
             " device of this machine" + (f"; all of them {_duration(total)}." if total else "."),
             "",
