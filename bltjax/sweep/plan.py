@@ -227,7 +227,7 @@ def text_table(plans: list[dict]) -> str:
             *runs,
             "",
             "paper, exact: forward FLOPs per byte in either convention; training is 3 times that.",
-            f"Attention of exact is averaged over {plans[0]['attention'] if plans else flops.FULL_CONTEXTS} here;"
+            f"Attention of exact is averaged over {plans[0]['attention'] if plans else 'nothing'} here;"
             " runs count it in the rows that they read.",
             "entropies: the entropy model's, not in the budget. here: rough time of one run on one core or"
             " device of this machine" + (f"; all of them {_duration(total)}." if total else "."),
