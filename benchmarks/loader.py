@@ -6,7 +6,7 @@ of what was filled.
     40]
 
 MB/s are of packed bytes. Hashes are computed by the model, on its device; here in numpy they show what they
-would cost on the host. """
+would cost on the host."""
 
 import argparse
 import os
@@ -57,11 +57,11 @@ def main():
                 args.size,
                 **{"threshold" if scheme == "entropy" else "delta": some.threshold(args.size)},
             )
-        for together in (0, 256):
-            measure(args, choice, values if scheme in ("entropy", "monotonic") else None, patching, together)
+        for buffer in (0, 64, 256):
+            measure(args, choice, values if scheme in ("entropy", "monotonic") else None, patching, buffer)
 
 
-def measure(args, choice, values, patching, together):
+def measure(args, choice, values, patching, buffer):
     def units(numbers, found):
         own = None if values is None else [values[choice.numbers[number]] for number in numbers]
         return packing.byte_documents(found, segmentation.document_lengths(patching, found, own))
@@ -70,21 +70,13 @@ def measure(args, choice, values, patching, together):
     if patching.scheme == "space":  # what it comes to
         first = units(range(200), [choice[i] for i in range(200)])
         size = len(first.ids) / first.starts.sum()
-    slack = 1.02 if together else 1.15
-    patches = batches.patch_capacity(args.context, size, slack)
-    rows = batches.Rows(
-        row_plans.Blocks(Shelf(choice, units, ""), args.context, patches, 0, together),
-        args.context,
-        patches,
-        args.rows,
+    shape = row_plans.Shape(
+        args.context, batches.patch_capacity(args.context, size, 1.02 if buffer else 1.15), buffer
     )
+    blocks = lambda: row_plans.Blocks(Shelf(choice, units, ""), shape, 0)
+    rows = batches.Rows(blocks(), shape.slots, shape.patches, args.rows)
     began = time.perf_counter()
-    planned = batches.Rows(
-        row_plans.Blocks(Shelf(choice, units, ""), args.context, patches, 0, together),
-        args.context,
-        patches,
-        args.rows,
-    )
+    planned = batches.Rows(blocks(), shape.slots, shape.patches, args.rows)
     counts = planned.counts(args.steps)
     planning, total = (
         time.perf_counter() - began,
@@ -104,7 +96,7 @@ def measure(args, choice, values, patching, together):
         counts["patches"].sum() / (args.steps * rows.capacity["patches"]),
     )
     print(
-        f"| {patching.scheme} {size:.2f} | {'balanced' if together else 'in order'} | "
+        f"| {patching.scheme} {size:.2f} | {f'buffer of {buffer}' if buffer else 'in order'} | "
         + " | ".join(f"{rate / 1e6:.0f}" for rate in rates)
         + f" | {1e-6 / sum(1 / rate for rate in rates):.1f} | {used[0]:.1%} | {used[1]:.1%} |",
         flush=True,

@@ -2,67 +2,31 @@
 
 Two conventions (docs/flops.md has every formula and what is counted where):
 
-    paper   appendix B of arXiv 2412.09871 (Eq. 13-17, Table 11), checked against Table 2
-    exact   the multiplications and additions that the program must do: real widths, windows and output head, and
-            the attention pairs that no mask hides
+    paper   appendix B of arXiv 2412.09871 (flops_paper.py), checked against its Table 2
+    exact   the multiplications and additions that the program must do: real widths, windows and output head,
+            and the attention pairs that no mask hides
 
-`exact` is linear in four counts of a batch (UNITS, counted by data.packing.counts): "slots" that are not padding
-(bytes or tokens), "patches", and the pairs of a query and a key that self-attention must multiply, of slots
-("pairs") and of patches ("patch_pairs").
+`exact` is linear in four counts of a batch (UNITS, counted by data.packing.counts): "slots" that are not
+padding (bytes or tokens), "patches", and the pairs of a query and a key that self-attention must multiply, of
+slots ("pairs") and of patches ("patch_pairs").
 
-Both conventions count a multiply-add as 2 and leave out norms, softmax, look-ups (embeddings, hash tables) and
-the entropy model, which is reported beside. Forward only, unless a name says `train` or `step`: backward is
-twice forward, so training is 3 times."""
+Both conventions count a multiply-add as 2 and leave out norms, softmax, look-ups (embeddings, hash tables)
+and the entropy model, which is reported beside. Forward only, unless a name says `train` or `step`: backward
+is twice forward, so training is 3 times."""
 
 import numpy as np
 
+from bltjax import flops_paper
 from bltjax.errors import UserError
 
 TRAIN = 3  # forward, and a backward of twice that (paper section 4.5)
 # what the program executes of self-attention: its backward computes the scores again instead of keeping them
 ATTENTION_TRAIN = 3.5
-PAPER_BYTE_VOCAB = 256  # Eq. 15; the program's head has 260 columns
 # Of a model given without its run: paper 4.3, the released default, Llama 3's tokenizer.
 CONTEXT, PATCH_SIZE, BYTES_PER_TOKEN = 8192, 4.5, 4.4
 UNITS = ("slots", "patches", "pairs", "patch_pairs")
 OFFSETS = 32  # places in a row at which a document is taken to begin, where only lengths are known
 FULL_CONTEXTS, DOCUMENTS = "full contexts", "documents"  # what a count of attention pairs stands on
-
-
-# The primitives of Table 11: forward FLOPs per query position, for `layers` layers.
-
-
-def attention(layers: int, width: int, m: float) -> float:
-    """Scores and weighted sum over m keys, causal: (m + 1) / 2 of them on average."""
-    return 4 * layers * width * (m + 1) / 2
-
-
-def qkvo(layers: int, width: int, r: float) -> float:
-    """Projections: q and o once per query, k and v for r keys per query."""
-    return (2 * r + 2) * 2 * layers * width**2
-
-
-def feed_forward(layers: int, width: int, d_ff: float = 4) -> float:
-    """Two matrices of width x (d_ff·width); SwiGLU of 8/3 has the same count in three."""
-    return 2 * layers * 2 * width * (d_ff * width)
-
-
-def de_embedding(width: int, vocab: int) -> float:
-    """The output head."""
-    return 2 * width * vocab
-
-
-def cross_attention(layers: int, width: int, p: float, r: float) -> float:
-    """Attention over p keys and projections with r keys per query."""
-    return attention(layers, width, p) + qkvo(layers, width, r)
-
-
-def transformer(layers: int, width: int, m: float) -> float:
-    """TransfFL without its de-embedding, which is a component of its own here."""
-    return feed_forward(layers, width) + qkvo(layers, width, 1) + attention(layers, width, m)
-
-
-# The public counts.
 
 
 def count(
@@ -87,7 +51,7 @@ def count(
             paper=beside["paper"]["total"], exact=beside["exact"]["total"], params=beside["params"]["total"]
         )
     return dict(
-        paper=_with_total(_paper(model, context, patch_size)),
+        paper=_with_total(flops_paper.per_byte(model, context, patch_size)),
         exact=_with_total(exact),
         params=params(model),
         params_paper=params_paper(model),
@@ -225,9 +189,13 @@ def params_paper(config) -> dict:
     return _with_total(
         dict(
             encoder=12 * model.local.encoder_layers * d**2,
-            cross_encoder=4 * _paper_cross_layers(model.cross.encoder, model.local.encoder_layers) * d**2,
+            cross_encoder=4
+            * flops_paper.cross_layers(model.cross.encoder, model.local.encoder_layers)
+            * d**2,
             latent=12 * model.latent.layers * g**2,
-            cross_decoder=4 * _paper_cross_layers(model.cross.decoder, model.local.decoder_layers) * d**2,
+            cross_decoder=4
+            * flops_paper.cross_layers(model.cross.decoder, model.local.decoder_layers)
+            * d**2,
             decoder=12 * model.local.decoder_layers * d**2,
         )
     )
@@ -269,35 +237,6 @@ def _with_total(components: dict) -> dict:
     return {**components, "total": sum(components.values())}
 
 
-def _paper_cross_layers(which: str, layers: int) -> int:
-    """The paper counts cross-attention in all l_E and l_D layers (Eq. 16 and 17), whichever of them have
-    it."""
-    return 0 if which == "none" else layers
-
-
-def _paper(model, context, n_p) -> dict:
-    """Eq. 13-17, forward FLOPs per byte."""
-    if model.kind != "blt":
-        positions = context / n_p
-        vocab = PAPER_BYTE_VOCAB if model.kind == "byte" else model.vocab
-        m = min(model.window, positions) if model.window else positions
-        return dict(
-            transformer=transformer(model.layers, model.width, m) / n_p,
-            head=de_embedding(model.width, vocab) / n_p,
-        )
-    local, d, k = model.local, model.local.width, model.cross.k
-    encoder_cross = _paper_cross_layers(model.cross.encoder, local.encoder_layers)
-    decoder_cross = _paper_cross_layers(model.cross.decoder, local.decoder_layers)
-    return dict(
-        encoder=transformer(local.encoder_layers, d, local.window),
-        cross_encoder=cross_attention(encoder_cross, d, n_p, n_p / k) * k / n_p,
-        latent=transformer(model.latent.layers, model.latent.width, context / n_p) / n_p,
-        cross_decoder=cross_attention(decoder_cross, d, k, k / n_p),
-        decoder=transformer(local.decoder_layers, d, local.window),
-        head=de_embedding(d, PAPER_BYTE_VOCAB),
-    )
-
-
 def _cross_layers(which: str, layers: int) -> int:
     return {"none": 0, "first": 1, "last": 1, "all": layers}[which]
 
@@ -321,8 +260,8 @@ def _per_byte(model, context: int, patch_size: float, document_lengths) -> dict:
 
 
 def _layers(layers: int, width: int, ffn: int, positions: str, pairs: str) -> dict:
-    """Transformer layers. A position: q, k, v, o, and three matrices of the SwiGLU; a pair: score and weighted
-    sum."""
+    """Transformer layers. A position: q, k, v, o, and three matrices of the SwiGLU; a pair: score and
+    weighted sum."""
     return {positions: layers * 2 * (4 * width**2 + 3 * width * ffn), pairs: layers * 4 * width}
 
 

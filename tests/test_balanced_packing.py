@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from test_packing import random_documents, random_lengths
 
-from bltjax.data import batches, packing
+from bltjax.data import batches, filling, packing
 
 
 def some(seed, count, mean=400, size=6.0, spread=0.25):
@@ -60,7 +60,7 @@ def test_every_unit_once_and_never_too_much(T, P, buffer):
         np.array_equal(getattr(plan, name), getattr(again, name))
         for name in ("first", "source", "length", "offset", "patches")
     )
-    batch = packing.fill(packed, plan, np.arange(len(plan)))
+    batch = filling.fill(packed, plan, np.arange(len(plan)))
     assert int(batch["loss_mask"].sum()) == sum(len(d) + 1 for d in documents) + 2
     assert ((batch["patch_doc_ids"] > 0).sum(1) == packing.counts(packed, plan)["patches"]).all()
 

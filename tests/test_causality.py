@@ -14,7 +14,7 @@ import pytest
 
 from bltjax import config as cfg
 from bltjax import models
-from bltjax.data import packing
+from bltjax.data import filling, packing
 from bltjax.models import patcher
 from bltjax.patching import segmentation, vocab
 
@@ -107,7 +107,7 @@ def test_nothing_before_a_changed_byte_moves(scheme, preset):
     before = packing.byte_documents(DOCUMENTS, lengths_of(patching, DOCUMENTS))
     plan = packing.plan_rows(before, T, T)
     assert len(plan) >= 3 and max(np.diff(plan.first)) >= 2, "rows with several documents, and a split one"
-    batch = packing.fill(before, plan, np.arange(len(plan)))
+    batch = filling.fill(before, plan, np.arange(len(plan)))
     rows, slots, variants = [], [], []
     for d, document in enumerate(DOCUMENTS):
         for at in range(len(document)):
@@ -119,7 +119,7 @@ def test_nothing_before_a_changed_byte_moves(scheme, preset):
             row = int(np.searchsorted(plan.first, segment, side="right")) - 1
             slot = int(plan.offset[segment] + position - plan.source[segment])
             after = packing.byte_documents(documents, lengths_of(patching, documents))
-            variants.append(packing.fill(after, dataclasses.replace(plan, patch_capacity=T), [row]))
+            variants.append(filling.fill(after, dataclasses.replace(plan, patch_capacity=T), [row]))
             rows.append(row)
             slots.append(slot)
     assert len(rows) == sum(map(len, DOCUMENTS)), "every byte of every document lies in one row"
@@ -151,7 +151,7 @@ def test_no_gradient_from_later_bytes(preset):
     ]  # no byte twice, so that an embedding row is a position
     lengths = segmentation.document_lengths(SCHEMES["strided"], documents)
     packed = packing.byte_documents(documents, lengths)
-    batch = packing.fill(packed, packing.plan_rows(packed, T, T), [0])
+    batch = filling.fill(packed, packing.plan_rows(packed, T, T), [0])
     params = models.init(config, jax.random.key(2))
     ids = batch["bytes"][0]
 
@@ -174,7 +174,7 @@ def test_no_gradient_from_later_bytes(preset):
 def test_every_byte_is_predicted_once(scheme):
     packed = packing.byte_documents(DOCUMENTS, lengths_of(SCHEMES[scheme], DOCUMENTS))
     plan = packing.plan_rows(packed, T, 20)
-    batch = packing.fill(packed, plan, np.arange(len(plan)))
+    batch = filling.fill(packed, plan, np.arange(len(plan)))
     targets = batch["targets"][batch["loss_mask"] > 0]
     assert vocab.decode(targets) == b"".join(DOCUMENTS)
     assert (targets == vocab.EOS).sum() == len(DOCUMENTS)

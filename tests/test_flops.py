@@ -2,7 +2,7 @@
 programs' products.
 
 A golden number that changes means a formula changed: the tables did not. Mend bltjax/flops.py, not the
-number. """
+number."""
 
 import itertools
 
@@ -14,8 +14,11 @@ import pytest
 from bltjax import config as cfg
 from bltjax import flops, models
 from bltjax.compile import hlo
+from bltjax.data import batches, packing
 from bltjax.errors import UserError
 from bltjax.models import loss
+from bltjax.models.kernels import attention
+from bltjax.patching import segmentation
 
 
 def tokens(layers, width, vocab):
@@ -222,8 +225,7 @@ LIGHT = {
 def test_exact_is_what_the_program_multiplies(name):
     model, rows, slots, patches = LIGHT[name]
     size, context = (4.0, 4 * slots) if model.kind == "token" else (slots / patches, slots)
-    slot, patch = flops.per_unit(model, size, context=context)
-    useful = 3 * rows * (slots * slot + patches * patch)
+    useful = flops.train_flops(model, flops.full_rows(model, rows, slots, patches))
     assert abs(program_flops(model, rows, slots, patches) / useful - 1) < 0.01
     per_byte = flops.count(model, size, context=context)["exact"]["total"]
     assert useful == pytest.approx(3 * rows * context * per_byte)
@@ -231,16 +233,85 @@ def test_exact_is_what_the_program_multiplies(name):
 
 @pytest.mark.parametrize("queries,window", [(10, 0), (10, 3), (10, 10), (10, 50), (1, 4)])
 def test_mean_keys(queries, window):
-    assert flops.mean_keys(queries, window) == pytest.approx(
-        np.mean([min(i + 1, window or queries) for i in range(queries)])
+    pairs = sum(min(i + 1, window or queries) for i in range(queries))
+    assert (
+        flops.causal_pairs(queries, window) == pairs and flops.mean_keys(queries, window) == pairs / queries
     )
 
 
 @pytest.mark.parametrize("queries,window", [(200, 0), (256, 30), (700, 0), (700, 100)])
 def test_executed_keys_cover_the_useful_ones(queries, window):
-    assert (
-        flops.mean_keys(queries, window) <= flops.executed_keys(queries, window) <= queries + 64
-    ), "a block of padding at the most"
+    executed = attention.executed_pairs(queries, window) / queries
+    assert flops.mean_keys(queries, window) <= executed <= queries + 64, "a block of padding at the most"
+
+
+def seen(docs, window=0):
+    """Pairs that the mask of attention leaves, counted one by one: docs int [B, T], 0 is padding."""
+    return sum(
+        1
+        for row in docs.tolist()
+        for i, own in enumerate(row)
+        for j in range(max(0, i - (window or len(row)) + 1), i + 1)
+        if own and row[j] == own
+    )
+
+
+@pytest.mark.parametrize("kind", ["blt", "token", "byte"])
+@pytest.mark.parametrize("window", [0, 7, 64])
+def test_exact_counts_the_pairs_of_filled_batches(kind, window):
+    """Of every batch: slots, patches, and unmasked pairs times what each costs, where a full context would
+    charge pairs across documents."""
+    rng = np.random.default_rng(window)
+    documents = [rng.integers(97, 123, n).astype(np.uint8).tobytes() for n in (3, 40, 17, 150, 5, 60, 33) * 3]
+    model = {
+        "blt": cfg.replace(small_blt(), **{"local.window": window}),
+        "token": cfg.transformer("token", vocab=300, width=32, layers=2, heads=2, window=window),
+        "byte": cfg.transformer("byte", vocab=260, width=32, layers=2, heads=2, window=window),
+    }[kind]
+    shape = dict(context=64, rows=3, buffer=4, window=flops.window(model))
+    if kind == "blt":
+        lengths = segmentation.document_lengths(cfg.patching("strided", 3), documents)
+        rows = batches.byte_rows(documents, lengths, patches=24, **shape)
+    else:
+        rows = batches.byte_rows(documents, **shape)
+    per = flops.per_unit(model)
+    assert flops.window(model) == window and (per["patch_pairs"] > 0) == (kind == "blt")
+    useful = flops.train_flops(model, rows.counts(6))
+    for step in range(6):
+        batch = rows.batch(step)
+        forward = (batch["doc_ids"] > 0).sum() * per["slots"] + seen(batch["doc_ids"], window) * per["pairs"]
+        if kind == "blt":
+            docs = batch["patch_doc_ids"]
+            forward += (docs > 0).sum() * per["patches"] + seen(docs) * per["patch_pairs"]
+        assert useful[step] == pytest.approx(3 * forward, rel=1e-12)
+    full = 3 * flops.mean_keys(64, window) * per["pairs"] * rows.counts(6)["slots"]
+    assert (useful - 3 * per["slots"] * rows.counts(6)["slots"] < full).all() or kind == "blt"
+
+
+def test_attention_averaged_over_documents_is_that_of_their_rows():
+    """Within 1%, for bytes with a window and for tokens without: without lengths the same model is charged
+    for a full context."""
+    rng = np.random.default_rng(0)
+    lengths = rng.lognormal(6.5, 1.0, 3000).astype(int) + 1
+    packed = packing.of_lengths(lengths)
+    for context, window in ((512, 128), (512, 0), (4096, 0)):
+        counts = packing.counts(packed, packing.plan_rows(packed, context), window)
+        realized = counts["pairs"].sum() / counts["slots"].sum()
+        expected = flops.document_keys(lengths, context, window)
+        histogram = dict(zip(*np.unique(lengths, return_counts=True)))
+        assert flops.document_keys(histogram, context, window) == pytest.approx(expected)
+        assert expected == pytest.approx(realized, rel=0.01) and expected < 0.95 * flops.mean_keys(
+            context, window
+        )
+    assert flops.document_keys([10**9], 512, 0, 4.0) == pytest.approx(flops.mean_keys(128), rel=1e-3)
+    model = small_blt()
+    full, own = flops.count(model, 4.5, context=4096), flops.count(
+        model, 4.5, context=4096, document_lengths=lengths
+    )
+    assert own["exact"]["latent"] < 0.9 * full["exact"]["latent"] and own["paper"] == full["paper"]
+    assert (full["attention"], own["attention"]) == ("full contexts", "documents")
+    with pytest.raises(UserError, match="no bytes"):
+        flops.count(model, document_lengths=[0, 0])
 
 
 def some_run(**changes):
@@ -287,11 +358,22 @@ def test_components_add_up_and_patch_size_can_be_given():
 
 def test_train_flops_of_counts_per_step():
     run = some_run()
-    slot, patch = flops.per_unit(run)
-    each = flops.train_flops(run, np.array([10, 20]), np.array([2, 3]))
-    assert each == pytest.approx([3 * (10 * slot + 2 * patch), 3 * (20 * slot + 3 * patch)])
-    per_byte = flops.count(run)["exact"]["total"]
-    assert flops.train_flops(run, 1000, 1000 / 5) == pytest.approx(3 * 1000 * per_byte)
+    per = flops.per_unit(run)
+    counts = {
+        "slots": np.array([10, 20]),
+        "patches": np.array([2, 3]),
+        "pairs": np.array([55.0, 70.0]),
+        "patch_pairs": np.array([3.0, 4.0]),
+        "bytes": np.array([9, 19]),  # which cost nothing of their own
+    }
+    expected = [3 * sum(counts[unit][i] * per[unit] for unit in flops.UNITS) for i in range(2)]
+    assert flops.train_flops(run, counts) == pytest.approx(expected)
+    of_components = flops.components(run, counts)
+    assert 3 * sum(of_components.values()) == pytest.approx(expected)
+    per_byte = flops.count(run, 8)["exact"]
+    full = flops.full_rows(run, 1, 512, 64)
+    assert flops.train_flops(run, full) == pytest.approx(3 * 512 * per_byte["total"])
+    assert flops.components(run, full)["latent"] == pytest.approx(512 * per_byte["latent"])
 
 
 def test_what_cannot_be_counted_says_so():

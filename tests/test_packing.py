@@ -4,7 +4,7 @@ them, fixed shapes."""
 import numpy as np
 import pytest
 
-from bltjax.data import batches, packing
+from bltjax.data import batches, filling, packing
 from bltjax.errors import UserError
 from bltjax.patching import vocab
 
@@ -138,7 +138,8 @@ def test_no_segment_is_an_eos_alone():
 
 
 def pairs_by_hand(docs, window=0):
-    """Pairs of a query and a key that attention's mask leaves, by the mask itself; docs int [B, T], 0 padding."""
+    """Pairs of a query and a key that attention's mask leaves, by the mask itself; docs int [B, T], 0
+    padding."""
     T = docs.shape[1]
     distance = np.arange(T)[:, None] - np.arange(T)[None]
     near = (distance >= 0) & (distance < (window or T))
@@ -183,7 +184,7 @@ def test_pairs_where_attention_begins_anew_at_newlines():
     documents += [b"\n", b"\n\n", b"a\n", b"\n" * 30]
     packed = packing.byte_documents(documents)
     plan = packing.plan_rows(packed, 20)
-    batch = packing.fill(packed, plan, np.arange(len(plan)))
+    batch = filling.fill(packed, plan, np.arange(len(plan)))
     lines = np.asarray(token_lm.byte_lines(batch["bytes"], batch["doc_ids"]))
     for window in (0, 3, 8):
         counts = packing.counts(packed, plan, window, newlines=True)

@@ -1,14 +1,14 @@
-"""Rows that are full of bytes and of patches at once: documents with many patches a byte go with documents that
-have few.
+"""Rows that are full of bytes and of patches at once: documents with many patches a byte go with documents
+that have few.
 
 A row has room for T bytes and P patches. Filled in order, it ends when either runs out, and since documents
-differ by a fifth in patches per byte, some of the other is left. Here documents wait in two queues, those with
-more patches a byte than a row has room for and those with fewer, each in the order in which they came. A row
-takes whole documents while it has much room, from the queue of which it has too little; what closes it is a
-piece of one document, or of one from each queue, cut where both resources run out together. Nothing is dropped,
-and as many documents wait as fill so many rows: none goes far from its place."""
+differ by a fifth in patches per byte, some of the other is left. Here documents wait in two queues, those
+with more patches a byte than a row has room for and those with fewer, each in the order in which they came. A
+row takes whole documents while it has much room, from the queue of which it has too little; what closes it is
+a piece of one document, or of one from each queue, cut where both resources run out together. Nothing is
+dropped, and as many documents wait as fill so many rows: none goes far from its place."""
 
-import collections
+import bisect
 import dataclasses
 
 import numpy as np
@@ -24,9 +24,11 @@ NEVER = 9.0
 
 @dataclasses.dataclass
 class Piece:
-    """What is left of a document: cuts[at] to cuts[-1] (patch starts and the end, indices of units)."""
+    """What is left of a document: cuts[at] to cuts[-1] (patch starts and the end, indices of units). number:
+    of the document in the order in which they came."""
 
     cuts: np.ndarray
+    number: int
     at: int = 0
 
     def patches(self) -> int:
@@ -47,26 +49,26 @@ class Piece:
 
 
 class Waiting:
-    """The documents that wait: queues[0] of those with more patches a byte than rows have room for, queues[1] of
-    the others."""
+    """The documents that wait: queues[0] of those with more patches a byte than rows have room for, queues[1]
+    of the others."""
 
     def __init__(self, pieces, capacity: int, patch_capacity: int, slots: int):
         """pieces: yields the documents in order; slots: how many of them wait."""
         self._coming, self._wanted, self._size = iter(pieces), slots, 0
         self._shape = capacity, patch_capacity
-        self.queues = collections.deque(), collections.deque()
+        self.queues = [], []
 
     def refill(self) -> bool:
         """Lets in documents until enough wait; whether any is there."""
         while self._size < self._wanted and (piece := next(self._coming, None)) is not None:
-            self._queue_of(piece).append(piece)
+            self._put(piece)
             self._size += piece.size()
         return bool(self.queues[0] or self.queues[1])
 
     def take(self, choice) -> list[tuple[int, int, int]]:
-        """The segments (source, length, patches) of a choice: ((number, patches), (number, patches)), the next so
-        many patches of the document of that number in each queue, 0 of none. What is left of a document is then
-        the next of its queue."""
+        """The segments (source, length, patches) of a choice: ((number, patches), (number, patches)), the
+        next so many patches of the document of that number in each queue, 0 of none. What is left of a
+        document goes back to its place."""
         segments, left = [], []
         for queue, (number, count) in zip(self.queues, choice):
             if not count:
@@ -80,11 +82,12 @@ class Waiting:
             if piece.patches():
                 left.append(piece)
         for piece in left:
-            self._queue_of(piece).appendleft(piece)
+            self._put(piece)
         return segments
 
-    def _queue_of(self, piece: Piece):
-        return self.queues[0 if piece.is_dense(*self._shape) else 1]
+    def _put(self, piece: Piece) -> None:
+        queue = self.queues[0 if piece.is_dense(*self._shape) else 1]
+        bisect.insort(queue, piece, key=lambda piece: piece.number)
 
 
 @dataclasses.dataclass
@@ -105,12 +108,12 @@ class Row:
 
 
 def rows(ends, starts, order, capacity: int, patch_capacity: int, buffer: int):
-    """Yields rows, each a list of segments (source, length with BOS, patches with BOS's), over the documents in
-    `order`, none of them empty; about `buffer` rows' documents wait.
+    """Yields rows, each a list of segments (source, length with BOS, patches with BOS's), over the documents
+    in `order`, none of them empty; about `buffer` rows' documents wait.
 
     ends int64 [D + 1], starts bool [U]: as in packing.Documents."""
     cuts = np.flatnonzero(starts)
-    pieces = (_piece(cuts, int(ends[d]) + 1, int(ends[d + 1])) for d in order)
+    pieces = (_piece(cuts, int(ends[d]) + 1, int(ends[d + 1]), i) for i, d in enumerate(order))
     waiting = Waiting(pieces, capacity, patch_capacity, buffer * capacity)
     while waiting.refill():
         row = Row(capacity, patch_capacity, [])
@@ -121,11 +124,11 @@ def rows(ends, starts, order, capacity: int, patch_capacity: int, buffer: int):
         yield row.segments
 
 
-def _piece(cuts, begin: int, end: int) -> Piece:
+def _piece(cuts, begin: int, end: int, number: int) -> Piece:
     low, high = np.searchsorted(cuts, [begin, end])
     inner = cuts[low:high]
     first = [] if len(inner) and inner[0] == begin else [begin]
-    return Piece(np.concatenate([first, inner, [end]]).astype(np.int64))
+    return Piece(np.concatenate([first, inner, [end]]).astype(np.int64), number)
 
 
 # What a row takes next is a choice, as Waiting.take has it.
@@ -188,7 +191,8 @@ def _alone(piece: Piece, row: Row) -> tuple[float, int]:
 
 
 def _crossing(one: Piece, other: Piece, row: Row) -> tuple[float, tuple[int, int]]:
-    """(cost, (patches of one, patches of the other)) of the best pair of beginnings that leaves no patch over.
+    """(cost, (patches of one, patches of the other)) of the best pair of beginnings that leaves no patch
+    over.
 
     One has many patches a byte and the other few, so that their bytes together fall as one's share of the
     patches rises, and cross what the row has left: almost always there is a pair that fills both."""

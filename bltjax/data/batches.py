@@ -67,8 +67,8 @@ def byte_rows(
     buffer: int = 0,
     window: int = 0,
 ) -> "Rows":
-    """Batches of `rows` rows of `context` byte slots and `patches` patches (None: kind `byte`, no patches), of
-    documents in memory.
+    """Batches of `rows` rows of `context` byte slots and `patches` patches (None: kind `byte`, no patches),
+    of documents in memory.
 
     lengths: per document its patch lengths over [BOS, bytes, EOS] (patching/segmentation.py). buffer, window:
     as in row_plans.Shape. P for a mean patch size: `patch_capacity`."""
@@ -156,7 +156,7 @@ class Rows:
                 self._ends.append(self._ends[-1] + len(chunk))
 
     def batch(self, step: int, these=None) -> dict:
-        """Batch of one step (0-based): int32 arrays [B, T] and [B, P] (packing.fill), the same whenever it is
+        """Batch of one step (0-based): int32 arrays [B, T] and [B, P] (filling.fill), the same whenever it is
         asked for.
 
         these: numbers of the rows to fill, of 0 to B - 1 and ascending, so that the arrays have only as many;
@@ -176,14 +176,15 @@ class Rows:
         )
 
     def counts(self, steps: int) -> dict:
-        """What each of the first `steps` steps holds, [steps]: "bytes" raw bytes predicted, and the units whose
-        FLOPs count (packing.counts): "slots" and "patches" that are not padding (int64; 0 without patches),
-        "pairs" and "patch_pairs" of self-attention that no mask hides (float64)."""
+        """What each of the first `steps` steps holds, [steps]: "bytes" raw bytes predicted, and the units
+        whose FLOPs count (packing.counts): "slots" and "patches" that are not padding (int64; 0 without
+        patches), "pairs" and "patch_pairs" of self-attention that no mask hides (float64)."""
         joined = self._of_rows(steps, lambda chunk: chunk.counts)
         return {name: rows.reshape(steps, self.rows).sum(axis=1) for name, rows in joined.items()}
 
     def longest(self, steps: int) -> dict:
-        """{"slots", "patches"} of the longest segment of the first `steps` steps: what a model has trained on."""
+        """{"slots", "patches"} of the longest segment of the first `steps` steps: what a model has trained
+        on."""
         joined = self._of_rows(steps, lambda chunk: chunk.longest)
         return {name: int(rows.max()) for name, rows in joined.items()}
 

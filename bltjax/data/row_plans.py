@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bltjax.data import packing
+from bltjax.data import filling, packing
 from bltjax.errors import UserError
 
 BLOCK = 1 << 25  # units of documents that are planned together: what is in memory while they are
@@ -48,9 +48,9 @@ def order_of(seed: int, epoch, count: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What of a run decides how its documents become rows: slots and patches of a row (None: no limit), the rows
-    of a packing buffer (packing.plan_rows), and what its self-attention sees: `window`, and whether every line
-    is on its own (packing.counts)."""
+    """What of a run decides how its documents become rows: slots and patches of a row (None: no limit), the
+    rows of a packing buffer (packing.plan_rows), and what its self-attention sees: `window`, and whether
+    every line is on its own (packing.counts)."""
 
     slots: int
     patches: int | None = None
@@ -125,7 +125,7 @@ class Blocks:
         some = packing.rows_of(dataclasses.replace(plan, source=np.arange(len(plan.source))), rows)
         wanted, place = np.unique(planned.document[some.source], return_inverse=True)
         units = self._shelf.take(wanted)
-        return packing.fill(
+        return filling.fill(
             units,
             dataclasses.replace(some, source=units.ends[place] + planned.within[some.source]),
             np.arange(len(some)),
@@ -134,8 +134,8 @@ class Blocks:
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """A block's plan, what its rows hold (packing.counts), and of each segment its document's number and where
-    in that it begins, int64 [S]."""
+    """A block's plan, what its rows hold (packing.counts), and of each segment its document's number and
+    where in that it begins, int64 [S]."""
 
     plan: packing.Plan
     counts: dict

@@ -1,5 +1,5 @@
-"""Documents as rows want them: units and patch starts of whichever documents are asked for, read then and kept
-for a while.
+"""Documents as rows want them: units and patch starts of whichever documents are asked for, read then and
+kept for a while.
 
 For text that does not fit in memory. Rows are planned by blocks of documents, and a plan names documents by
 number, so that filling a few rows reads the few documents that are in them."""
@@ -60,8 +60,8 @@ class Shelf:
 
 
 class Lengths:
-    """In a Shelf's place where only the documents' lengths matter: rows of bytes without a limit of patches can
-    be planned, and what they hold counted, without a document being read."""
+    """In a Shelf's place where only the documents' lengths matter: rows of bytes without a limit of patches
+    can be planned, and what they hold counted, without a document being read."""
 
     def __init__(self, documents):
         """documents: a sequence with `lengths`."""

@@ -74,9 +74,9 @@ def first_documents(documents, limit: int) -> list[bytes]:
     """Whole documents in the split's own (hash, so random) order, up to and with the one that brings them to
     `limit` bytes; 0 is all of them. Of documents on disk only these are read.
 
-    So the sample is unbiased in bytes: where to stop depends on the documents read so far alone, the last among
-    them, so that (Wald's identity) nats and bytes are in expectation the same multiple of the whole's. To leave
-    out what does not fit would prefer short documents, in which every byte has little context."""
+    So the sample is unbiased in bytes: where to stop depends on the documents read so far alone, the last
+    among them, so that (Wald's identity) nats and bytes are in expectation the same multiple of the whole's.
+    To leave out what does not fit would prefer short documents, in which every byte has little context."""
     if not limit:
         return list(documents)
     lengths = (

@@ -1,56 +1,47 @@
-"""Whole documents in evaluation windows: every byte, and one EOS a document, is scored once, with the same mean
-left context in bytes in every family, and at no position that training rows do not reach.
+"""Whole documents in evaluation windows: every byte, and one EOS a document, is scored once, with the same
+mean left context in bytes in every family, and at no position that training rows do not reach.
 
-A window is a row's one segment: BOS, bytes of context, bytes that are scored. It holds at most C = context - 2
-bytes (BOS and EOS need a slot each), and no more slots (bytes or tokens) and patches than the model trained on.
-The first of a document scores as much as it holds. Each later one aims at scored bytes whose left context is, on
-average, MEAN of C: half a window of context and half of scored bytes, or where text is so dense in tokens or
-patches that this does not fit, less of what is scored and more of context. Text denser than that gets as much
-context as fits.
+A window is a row's one segment: BOS, bytes of context, bytes that are scored. It holds at most C = context -
+2 bytes (BOS and EOS need a slot each), and no more slots (bytes or tokens) and patches than the model trained
+on. The first of a document scores as much as it holds. Each later one aims at scored bytes whose left context
+is, on average, MEAN of C: half a window of context and half of scored bytes, or where text is so dense in
+tokens or patches that this does not fit, less of what is scored and more of context. Text denser than that
+gets as much context as fits.
 
-Context begins at the patch (or token) that starts nearest to where it is to begin; a patch that began before and
-goes on past is cut there, as a row would. A token belongs to the window in which its first byte lies."""
+Context begins at the patch (or token) that starts nearest to where it is to begin; a patch that began before
+and goes on past is cut there, as a row would. A token belongs to the window in which its first byte lies."""
 
 import bisect
 import dataclasses
 
 import numpy as np
 
-from bltjax.data import packing
+from bltjax.data import filling, packing
 from bltjax.errors import UserError
 
 MULTIPLE = 32  # P and N are rounded up to it where no limit says them, so that texts share a compiled program
-SCORED = (
-    16,
-    14,
-    12,
-    10,
-    8,
-    6,
-    4,
-    3,
-    2,
-)  # of a window's C bytes, in 32ths: how many are scored, what fits first
-MEAN = (
-    23  # mean left context of scored bytes, in 32ths of C: a 32th is left for starts that are not quite there
-)
-NEAR = 1 / 32  # of C: so much further back than it aims may a context begin
+# In 32ths of a window's C bytes: how many are scored (the first that fits), their mean left context (a 32th
+# is left for starts that are not quite where they are wanted), and how much further back than wanted a
+# context may begin.
+SCORED = (16, 14, 12, 10, 8, 6, 4, 3, 2)
+MEAN = 23
+NEAR = 1
 
 
 class Windows:
-    """Yields (batch, score, doc_index) in document order: batch, packing.fill's int32 arrays [rows, slots] and
-    [rows, P]; score: bool [rows, slots], where a target is scored (an EOS among them); doc_index: int32 [rows,
-    slots], index of the document, -1 where not scored. The last batch is padded with empty rows.
+    """Yields (batch, score, doc_index) in document order: batch, filling.fill's int32 arrays [rows, slots]
+    and [rows, P]; score: bool [rows, slots], where a target is scored (an EOS among them); doc_index: int32
+    [rows, slots], index of the document, -1 where not scored. The last batch is padded with empty rows.
 
-    mean_context_bytes: over all scored bytes, how many bytes of its document a byte has before it in its window
-    (None where there are none). largest_position: {"slots", "patches"}, the largest index in its window of a
-    slot that predicts a scored target, and of its patch (None without patches): BOS is 0."""
+    mean_context_bytes: over all scored bytes, how many bytes of its document a byte has before it in its
+    window (None where there are none). largest_position: {"slots", "patches"}, the largest index in its
+    window of a slot that predicts a scored target, and of its patch (None without patches): BOS is 0."""
 
     def __init__(
         self, packed: packing.Documents, plan: packing.Plan, scored, document, byte_spans, rows: int
     ):
-        """scored int64 [S]: the first slot whose target is scored; document int64 [S]; byte_spans int64 [S, 3]:
-        where in its document a window's context, its scored bytes and their end are; rows: of a batch."""
+        """scored int64 [S]: the first slot whose target is scored; document int64 [S]; byte_spans int64 [S,
+        3]: where in its document a window's context, its scored bytes and their end are; rows: of a batch."""
         self._packed, self._plan, self._scored, self._document = packed, plan, scored, document
         self._rows = rows
         begin, first, stop = byte_spans.T
@@ -75,12 +66,13 @@ class Windows:
                 & (numbers[:, None] < len(plan.length))
             )
             doc_index = np.where(score, self._document[these], -1).astype(np.int32)
-            yield packing.fill(self._packed, plan, numbers), score, doc_index
+            yield filling.fill(self._packed, plan, numbers), score, doc_index
 
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """What a window holds at most: bytes (EOS, which is counted as one, apart), slots and patches, with BOS."""
+    """What a window holds at most: bytes (EOS, which is counted as one, apart), slots and patches, with
+    BOS."""
 
     bytes: int
     slots: int
@@ -114,7 +106,8 @@ def token_windows(
     eos: int,
     longest: dict | None = None,
 ) -> Windows:
-    """The same windows for tokens: token_ids, one int32 array a document (no BOS, no EOS); byte_counts int32 [V].
+    """The same windows for tokens: token_ids, one int32 array a document (no BOS, no EOS); byte_counts int32
+    [V].
 
     longest: as in `byte_windows`; its slots are tokens, and what a row has. EOS are the scored targets whose
     target_bytes is 0."""
@@ -166,8 +159,8 @@ def _windows(packed, begins, limit: Limit, rows: int, slots: int | None) -> Wind
 
 
 class Document:
-    """One document, cut into windows. Units are its bytes or tokens, and EOS, which counts as the byte after the
-    last."""
+    """One document, cut into windows. Units are its bytes or tokens, and EOS, which counts as the byte after
+    the last."""
 
     def __init__(self, packed: packing.Documents, i: int, begins: np.ndarray, limit: Limit):
         """begins: where each token or byte of document i begins, and its size, int64 [units + 1]."""
@@ -178,8 +171,8 @@ class Document:
             self._starts = np.flatnonzero(packed.starts[first : first + self._count])
 
     def windows(self):
-        """Yields (first unit of context, first scored unit, unit after the last): each begins to score where the
-        one before has stopped."""
+        """Yields (first unit of context, first scored unit, unit after the last): each begins to score where
+        the one before has stopped."""
         at = 0
         while at < self._count:
             context, stop = self._next(at)
@@ -217,7 +210,9 @@ class Document:
         if self._starts is not None:
             j = int(np.searchsorted(self._starts, unit))
             units = self._starts[max(0, j - 1) : j + 1]
-        units = [u for u in units.tolist() if u <= at and self._begins[u] >= byte - NEAR * self._limit.bytes]
+        units = [
+            u for u in units.tolist() if u <= at and self._begins[u] >= byte - NEAR * self._limit.bytes / 32
+        ]
         return min(units, key=lambda u: abs(int(self._begins[u]) - byte), default=min(unit, at))
 
     def _furthest(self, context: int) -> int:

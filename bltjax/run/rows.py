@@ -1,11 +1,11 @@
-"""A run's rows: their shape, so that every family's batches hold the same bytes, and how many steps of them the
-budget pays for.
+"""A run's rows: their shape, so that every family's batches hold the same bytes, and how many steps of them
+the budget pays for.
 
-The measure is what rows of bytes hold that have two slots less than `data.context`: rows of patches lose about as
-much to a second BOS and to a patch that no longer fits. A token row has the N for which it holds most nearly as
-many bytes; a row of patches has at least `data.patch_slack` times the patches that it needs on average, and as
-many more as make it hold the measure's bytes within WITHIN. Both are counted ahead, on the run's own first rows.
-"""
+The measure is what rows of bytes hold that have two slots less than `data.context`: rows of patches lose
+about as much to a second BOS and to a patch that no longer fits. A token row has the N for which it holds
+most nearly as many bytes; a row of patches has at least `data.patch_slack` times the patches that it needs on
+average, and as many more as make it hold the measure's bytes within WITHIN. Both are counted ahead, on the
+run's own first rows. """
 
 import functools
 import math
@@ -25,7 +25,8 @@ from bltjax.run import budget
 SPARED = 2  # slots that the measure's rows have less
 WITHIN = 0.003  # of the measure's bytes: rows of patches that hold less are widened
 TOLERANCE = 0.005  # of the measure's bytes: rows that are further off are not comparable
-SHORTEST = 512  # bytes of context: shorter rows cannot be matched so well, and are told, not refused
+# Shorter rows (in bytes of context), fewer of them, or text of fewer, cannot be matched so well: not refused.
+SHORTEST, FEWEST = 512, 100
 SAMPLE = 1 << 24  # bytes of rows on which a shape is chosen
 
 
@@ -40,8 +41,8 @@ def rows(
     """The run's batches: a pure function of (data.seed, step).
 
     documents: unit_cache.Choice of prepared data, or a list. entropies: store.Entropies or a list, or None;
-    plans: a folder under which plans of rows are kept, or None; place: this process's among those that plan them
-    together (distributed.place)."""
+    plans: a folder under which plans of rows are kept, or None; place: this process's among those that plan
+    them together (distributed.place)."""
     documents = Held(documents) if isinstance(documents, list) else documents
     shelf = _shelf(config, documents, entropies, tokenizer)
     shape = _shape(config, documents, shelf)
@@ -53,29 +54,30 @@ def rows(
 
 
 def bytes_off(config: ConfigDict, rows: batches.Rows, documents, steps: int) -> float:
-    """By how much the bytes of a run's first `steps` batches differ from the measure's, as a share of those; over
-    the first SAMPLE bytes of them, where there are more."""
+    """By how much the bytes of a run's first `steps` batches differ from the measure's, as a share of those;
+    over the first SAMPLE bytes of them, where there are more."""
     steps = min(steps, _sample_steps(config))
     documents = Held(documents) if isinstance(documents, list) else documents
     return float(rows.counts(steps)["bytes"].sum() / _measure(config, documents, steps) - 1)
 
 
 def check_bytes(config: ConfigDict, rows: batches.Rows, documents, steps: int) -> float:
-    """`bytes_off`; UserError where it is more than TOLERANCE, in rows of SHORTEST bytes or more. Kind `byte`, which
-    is compared with none, is what it is."""
+    """`bytes_off`; UserError where it is more than TOLERANCE, in FEWEST rows or more, of SHORTEST bytes or
+    more. Kind `byte`, which is compared with none, is what it is."""
     off = bytes_off(config, rows, documents, steps)
-    if abs(off) > TOLERANCE and config.data.context >= SHORTEST and config.model.kind != "byte":
+    comparable = config.data.context >= SHORTEST and min(steps * rows.rows, rows.epoch_rows()) >= FEWEST
+    if abs(off) > TOLERANCE and comparable and config.model.kind != "byte":
         raise UserError(
-            f"run {config.name}: its batches hold {off:+.1%} of the bytes that other families' do; {TOLERANCE:.1%} is"
-            f" allowed, so pack more rows together (data.packing_buffer={config.data.packing_buffer}) or make rows"
-            f" longer (data.context={config.data.context})"
+            f"run {config.name}: its batches hold {off:+.1%} of the bytes that other families' do, and"
+            f" {TOLERANCE:.1%} is allowed: pack more rows together (data.packing_buffer, now"
+            f" {config.data.packing_buffer}) or make them longer (data.context, now {config.data.context})"
         )
     return off
 
 
 def steps_ahead(config: ConfigDict, rows: batches.Rows):
-    """(steps, useful FLOPs of each, what each holds): as many steps as the budget pays for, counted before the
-    first."""
+    """(steps, useful FLOPs of each, what each holds): as many steps as the budget pays for, counted before
+    the first."""
     if config.train.steps:
         counts = rows.counts(config.train.steps)
         return config.train.steps, flops.train_flops(config, counts), counts
@@ -178,8 +180,8 @@ def _nearest_length(first: int, share) -> int:
 
 
 def _widened(first: int, most: int, share) -> int:
-    """The fewest patches a row, from `first` on in steps of a 32nd and multiples of 8, with which rows hold the
-    measure's bytes within WITHIN; where none does, the fewest that hold as much as any."""
+    """The fewest patches a row, from `first` on in steps of a 32nd and multiples of 8, with which rows hold
+    the measure's bytes within WITHIN; where none does, the fewest that hold as much as any."""
     held, patches = {}, first
     while True:
         held[patches] = share(patches)

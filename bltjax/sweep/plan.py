@@ -18,9 +18,9 @@ MANY_EPOCHS = 4  # beyond, repeated text is worth less than new text (Muennighof
 
 
 def plan(experiment, document_lengths=None) -> list[dict]:
-    """One dict per run, ready for JSON. experiment: `registry.Experiment`, or its runs. document_lengths: bytes of
-    the documents that they read, as flops.count takes them, over whose rows attention is averaged; None: every
-    row is one document.
+    """One dict per run, ready for JSON. experiment: `registry.Experiment`, or its runs. document_lengths:
+    bytes of the documents that they read, as flops.count takes them, over whose rows attention is averaged;
+    None: every row is one document.
 
     name, family, size, patch_size (mean bytes per patch or token that the run aims at), params_latent
     (12·l·h² of the latent, or of the token transformer), params_total and params_hash (counted), params (by
@@ -181,9 +181,9 @@ def text_table(plans: list[dict]) -> str:
         [
             *runs,
             "",
-            "paper, exact: forward FLOPs per byte in either convention; training is 3 times that. Attention of"
-            f" exact is averaged over {plans[0]['attention'] if plans else flops.FULL_CONTEXTS}; runs count it in the"
-            " rows that they read.",
+            "paper, exact: forward FLOPs per byte in either convention; training is 3 times that.",
+            f"Attention of exact is averaged over {plans[0]['attention'] if plans else 'nothing'} here;"
+            " runs count it in the rows that they read.",
             "entropies: the entropy model's, not in the budget. here: rough time of one run on one core or"
             " device of this machine" + (f"; all of them {_duration(total)}." if total else "."),
             "",

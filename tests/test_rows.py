@@ -1,0 +1,132 @@
+"""A run's rows hold the bytes that every family's do, whatever its units, and its budget is counted on
+them."""
+
+import numpy as np
+import pytest
+
+from bltjax import config as cfg
+from bltjax import flops
+from bltjax.data import batches
+from bltjax.errors import UserError
+from bltjax.run import rows as run_rows
+from bltjax.sweep import plan
+
+
+@pytest.fixture(scope="module")
+def documents():
+    """Text whose documents differ by a fifth and more in patches, and in tokens, per byte."""
+    rng, found = np.random.default_rng(0), []
+    for size in rng.lognormal(7.5, 1.0, 110).astype(int) + 20:
+        long = 4.5 * np.exp(0.25 * rng.normal())
+        words = [bytes(rng.integers(97, 123, n).astype(np.uint8)) for n in rng.poisson(long, size // 3) + 1]
+        found.append(b" ".join(words)[:size])
+    return found
+
+
+class Halves:
+    """A stand-in tokenizer: words are cut in two. Ids are sizes less one."""
+
+    vocab, bos, eos, fingerprint = 66, 64, 65, "halves"
+    byte_counts = np.array([*range(1, 65), 0, 0], np.int32)
+
+    def encode(self, document):
+        sizes = []
+        for i, word in enumerate(document.split(b" ")):
+            size = len(word) + (i > 0)
+            sizes += [s for s in (size // 2, size - size // 2) if s]
+        return np.array(sizes, np.int32) - 1
+
+
+def run_of(family, **changes):
+    if family == "bpe":
+        model = cfg.transformer("token", vocab=66, width=32, layers=1, heads=2)
+        run = cfg.run("r", family, model, tokenizer_=cfg.tokenizer("trained", 66, 3.0))
+    else:
+        model = cfg.blt_model(
+            local_width=32,
+            encoder_layers=1,
+            decoder_layers=1,
+            local_heads=2,
+            global_width=64,
+            global_layers=2,
+            global_heads=2,
+            k=2,
+            ngram_rows=10,
+            window=128,
+        )
+        scheme = family.removeprefix("blt-")
+        size = {"space": 5.7, "strided": 4.0, "random": 4.5}[scheme]
+        run = cfg.run("r", family, model, patching_=cfg.patching(scheme, size))
+    return cfg.replace(run, **{"data.rows": 2, "train.steps": 150, **changes})
+
+
+def made(run, documents):
+    rows = run_rows.rows(run, documents, None, Halves() if run.model.kind == "token" else None, None)
+    return rows, *run_rows.steps_ahead(run, rows)
+
+
+FAMILIES = ("bpe", "blt-space", "blt-strided", "blt-random")
+
+
+def test_families_batches_hold_the_same_bytes(documents):
+    """Within 0.5% of one another over the steps of a run, with at most a sixth of the patch slots empty;
+    without widening, P for the mean patch size, filled in order, loses several percent and is refused."""
+    held = {}
+    for family in FAMILIES:
+        run = run_of(family)
+        rows, steps, _, counts = made(run, documents)
+        assert abs(run_rows.check_bytes(run, rows, documents, steps)) <= 0.005
+        held[family] = counts["bytes"].mean()
+        if rows.row_patches:
+            assert counts["patches"].sum() / (steps * rows.capacity["patches"]) > 0.83, family
+    assert max(held.values()) / min(held.values()) < 1.005, held
+
+    run = run_of("blt-space", **{"data.packing_buffer": 0})
+    P = batches.row_shape(run)[1]
+    lengths = [np.diff(np.append(np.flatnonzero(_space(d)), len(d) + 2)) for d in documents]
+    narrow = batches.byte_rows(documents, lengths, context=512, rows=2, patches=P)
+    assert run_rows.bytes_off(run, narrow, documents, 150) < -0.02
+    with pytest.raises(UserError, match="run r: its batches hold -.*packing_buffer, now 0"):
+        run_rows.check_bytes(run, narrow, documents, 150)
+
+
+def _space(document):
+    starts = np.zeros(len(document) + 2, bool)
+    starts[[0, 1]] = True
+    starts[2:-1] = np.frombuffer(document, np.uint8)[:-1] == 32
+    return starts
+
+
+def test_patches_are_widened_where_rows_would_lose_bytes_and_not_otherwise(documents):
+    in_order, packed = run_of("blt-space", **{"data.packing_buffer": 0}), run_of("blt-space")
+    first = batches.row_shape(packed)[1]
+    P = {run.data.packing_buffer: made(run, documents)[0].row_patches for run in (in_order, packed)}
+    assert P[0] > P[256] >= first and P[0] % 8 == P[256] % 8 == 0
+    roomy = cfg.replace(packed, **{"data.patch_slack": 2.0})
+    assert made(roomy, documents)[0].row_patches == batches.row_shape(roomy)[1]
+
+
+@pytest.mark.parametrize("family", ["bpe", "blt-space", "blt-strided"])
+def test_documents_come_in_their_order_up_to_some_buffers(documents, family):
+    """In rows, how far from its place in the epoch's order a segment comes: less than a buffer on average,
+    and never more than three."""
+    buffer = 64
+    rows, *_ = made(run_of(family, **{"data.packing_buffer": buffer}), documents)
+    plan_ = rows.chunks[0].plan()
+    row = np.repeat(np.arange(len(plan_)), np.diff(plan_.first))[np.argsort(plan_.source)]
+    place = np.sort(plan_.source) / plan_.source.max() * (len(plan_) - 1)
+    assert np.abs(row - place).mean() < buffer and np.abs(row - place).max() < 3 * buffer < len(plan_)
+    in_order, *_ = made(run_of(family, **{"data.packing_buffer": 0}), documents)
+    assert (np.diff(in_order.chunks[0].plan().source) > 0).all()
+
+
+def test_steps_spend_the_budget_in_what_rows_hold(documents):
+    run = run_of("blt-space", **{"train.steps": 0, "budget_flops": 8e10})
+    rows, steps, useful, counts = made(run, documents)
+    assert len(useful) == steps == len(counts["pairs"]) and abs(useful.sum() / 8e10 - 1) < plan.TOLERANCE
+    per = flops.per_unit(run)
+    assert useful == pytest.approx(3 * sum(counts[unit] * per[unit] for unit in flops.UNITS))
+    charged = 3 * flops.count(run, counts["slots"].sum() / counts["patches"].sum())["exact"]["total"]
+    assert useful.sum() < 0.99 * charged * counts["slots"].sum()  # than with a full context a row
+    with pytest.raises(UserError, match="neither"):
+        made(run_of("bpe", **{"train.steps": 0}), documents)
