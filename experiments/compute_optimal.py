@@ -63,7 +63,7 @@ def optimal_budget(bpe_model: ConfigDict) -> float:
 def batch_bytes(budget: float) -> int:
     """Rule `llama3-batch`: Llama 3's scaling runs had one batch per compute scale, 250k tokens at 6e18 FLOPs
     to 4M at 1e22 (2407.21783 section 3.2.1). We go from 1 MiB to 16 MiB (the paper's 16M bytes) between them,
-    evenly in log FLOPs, in powers of 2. """
+    evenly in log FLOPs, in powers of 2."""
     place = math.log(budget / 6e18) / math.log(1e22 / 6e18)
     return 2 ** round(20 + 4 * min(max(place, 0.0), 1.0))
 
@@ -210,7 +210,7 @@ def local() -> list[Scale]:
     in FLOPs.
 
     On that text 1,024 tokens hold 2.6 bytes each and the space rule gives patches of 7.8 (indentation). The
-    learning rate is not tuned. """
+    learning rate is not tuned."""
 
     def data(rows: int) -> ConfigDict:
         return cfg.replace(

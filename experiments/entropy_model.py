@@ -11,7 +11,7 @@ Command    bltjax run entropy_model --set 'data.globs=["/where/your/text/is/*.js
            bltjax run entropy_model --runlocal     two sizes, two windows, in minutes
 
 How long the paper trained its model is not said: here every one reads 100 bytes for each of its parameters,
-in batches of 1 MiB. """
+in batches of 1 MiB."""
 
 from ml_collections import ConfigDict
 

@@ -11,7 +11,7 @@ Command    make quickstart
 At one budget every family spends the same FLOPs, in batches of the same number of bytes, on the same
 documents in the same order; BPE's transformer has the shape of BLT's latent one. A byte does not cost every
 family the same, so they read different numbers of bytes: at S from 190 kB (bpe, whose output head takes much
-of it) to 385 kB (blt-space, whose patches are long), at L 467 to 724 kB. """
+of it) to 385 kB (blt-space, whose patches are long), at L 467 to 724 kB."""
 
 import dataclasses
 
@@ -51,7 +51,6 @@ CONTEXT = 512  # bytes
 WINDOW = 128  # of the local models, bytes
 PATCH = 4.5  # mean bytes per patch (Table 1: of the entropy model's run)
 SPACE_PATCH = 7.9  # what the space rule gives on this text
-HASH_ROWS = 4096
 # The models compute what the released ones do: read to the letter, the paper divides each byte's embedding by
 # the number of its n-grams plus one, which costs about half a bit per byte here
 # (docs/results/quickstart_presets). But no document sees another.
@@ -61,30 +60,20 @@ NOTHING_CROSSES = {"ngrams.reset": True, "mask_encoder_documents": True}
 # sizes as it is: the paper's rule (section 4.8: one learning rate for all sizes), checked at the largest by
 # quickstart_lr_check. docs/results/ has both.
 LR = {"bpe": 4e-3, "blt-entropy": 3.2e-2, "blt-space": 1.6e-2, "blt-strided": 3.2e-2}
-VOCAB = 4096  # the best of 512 to 4,096 at the middle budget (quickstart_vocab), and the largest of them
-BYTES_PER_TOKEN = {
-    512: 2.1,
-    1024: 2.6,
-    2048: 3.2,
-    4096: 3.7,
-}  # of these vocabularies on this text; realized ones are in each run
+# Vocabulary and hash tables cost next to no FLOPs and decide much: both are the best on validation text at each
+# budget, of grids at whose edges the best does not lie (the experiment lexicon; docs/results/lexicon). Rows were
+# chosen for blt-space, and serve the other patchings too.
+VOCAB = {"S": 8192, "M": 16384, "L": 16384}
+HASH_ROWS = {"S": 32768, "M": 32768, "L": 32768}  # of each of the six tables
+# Of these vocabularies on this text; realized ones are in each run.
+BYTES_PER_TOKEN = {1024: 2.6, 2048: 3.2, 4096: 3.7, 8192: 4.1, 16384: 4.5, 32768: 4.9, 65536: 5.3}
 
 
 def data(rows: int) -> ConfigDict:
     return cfg.replace(
         cfg.data(),
-        **{
-            "context": CONTEXT,
-            "rows": rows,
-            "max_train_bytes": 2_000_000,
-            "validation": 0.05,
-            "test": 0.05,
-        },
+        **{"context": CONTEXT, "rows": rows, "max_train_bytes": 2_000_000, "validation": 0.02, "test": 0.03},
     )
-
-
-def evaluation() -> ConfigDict:
-    return cfg.replace(cfg.evaluation(), **{"test_bytes": 150_000, "validation_bytes": 60_000})
 
 
 def training(lr: float) -> ConfigDict:
@@ -97,17 +86,12 @@ def entropy_model(budget: float = 2.5e11) -> ConfigDict:
         "byte", vocab=260, width=64, layers=2, heads=2, window=WINDOW, rope_theta=1e4, ffn_multiple=32
     )
     return cfg.run(
-        "entropy-model",
-        "entropy-model",
-        model,
-        data_=data(4),
-        training_=training(4e-3),
-        evaluation_=evaluation(),
-        budget_flops=budget,
+        "entropy-model", "entropy-model", model, data_=data(4), training_=training(4e-3), budget_flops=budget
     )
 
 
-def bpe(size: str, shape: Shape, lr: float, vocab: int = VOCAB) -> ConfigDict:
+def bpe(size: str, shape: Shape, lr: float, vocab: int = 0) -> ConfigDict:
+    vocab = vocab or VOCAB[size]
     model = cfg.transformer(
         "token", vocab=vocab, width=shape.bpe, layers=shape.bpe_layers, heads=shape.bpe // 32, ffn_multiple=32
     )
@@ -118,13 +102,12 @@ def bpe(size: str, shape: Shape, lr: float, vocab: int = VOCAB) -> ConfigDict:
         tokenizer_=cfg.tokenizer("trained", vocab, BYTES_PER_TOKEN[vocab]),
         data_=data(shape.rows),
         training_=training(lr),
-        evaluation_=evaluation(),
         budget_flops=shape.budget,
         size=size,
     )
 
 
-def blt(family: str, size: str, shape: Shape, lr: float, lm: ConfigDict) -> ConfigDict:
+def blt(family: str, size: str, shape: Shape, lr: float, lm: ConfigDict, rows: int = 0) -> ConfigDict:
     scheme = families.family(family).scheme
     patching = {
         "entropy": cfg.patching("entropy", PATCH),
@@ -142,7 +125,7 @@ def blt(family: str, size: str, shape: Shape, lr: float, lm: ConfigDict) -> Conf
         global_heads=shape.latent // 32,
         k=-(-shape.latent // shape.local),
         window=WINDOW,
-        ngram_rows=HASH_ROWS,
+        ngram_rows=rows or HASH_ROWS[size],
         ffn_multiple=32,
     )
     model = families.changed(cfg.replace(model, **NOTHING_CROSSES), family)
@@ -153,7 +136,6 @@ def blt(family: str, size: str, shape: Shape, lr: float, lm: ConfigDict) -> Conf
         patching_=patching[scheme],
         data_=data(shape.rows),
         training_=training(lr),
-        evaluation_=evaluation(),
         entropy_model=lm if scheme == "entropy" else None,
         budget_flops=shape.budget,
         size=size,
@@ -174,7 +156,14 @@ def short(run: ConfigDict) -> ConfigDict:
         "eval.test_bytes": 20_000,
         "eval.validation_bytes": 20_000,
     }
-    budgets = {"budget_flops": run.budget_flops / 12}
+    small = {"model.ngrams.rows": 4096}
+    if run.family == "bpe":
+        small = {
+            "model.vocab": 1024,
+            "tokenizer.vocab": 1024,
+            "tokenizer.bytes_per_token": BYTES_PER_TOKEN[1024],
+        }
+    budgets = {"budget_flops": run.budget_flops / 12, **small}
     if len(run.entropy_model):
         budgets["entropy_model.budget_flops"] = run.entropy_model.budget_flops / 12
         budgets.update({f"entropy_model.{key}": value for key, value in changes.items()})

@@ -20,15 +20,7 @@ SIZE = "M"
 
 def at(run: ConfigDict, lr: float) -> ConfigDict:
     """A run of the quickstart at another learning rate, judged by validation text."""
-    return cfg.replace(
-        run,
-        **{
-            "name": f"{run.name}-lr{lr:g}",
-            "train.lr": lr,
-            "eval.validation_bytes": 150_000,
-            "eval.test_bytes": 30_000,
-        },
-    )
+    return cfg.replace(run, **{"name": f"{run.name}-lr{lr:g}", "train.lr": lr})
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

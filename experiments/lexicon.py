@@ -1,0 +1,49 @@
+"""Claim: how large the vocabulary of BPE and the hash tables of BLT are decides which of them is ahead, at next to
+no FLOPs; so each is chosen, at every budget, until the best lies inside its grid.
+
+Figure     none; the paper takes Llama 3's 128,256 entries and 500,000 rows for each of six tables as given.
+Hardware   2 CPU cores
+Expect     bits per byte fall with either lexicon to a best that grows with the budget, and rise beyond: a large
+           vocabulary pays for its output head and sees each entry seldom, a large table sees each row seldom.
+Command    bltjax run lexicon && bltjax report lexicon
+
+Chosen by bits per byte of validation text. The values that the quickstart uses, and the plot of bits per byte
+against the size of the lexicon for both, are kept in docs/results/lexicon/.
+"""
+
+from ml_collections import ConfigDict
+
+from bltjax import config as cfg
+from bltjax.errors import UserError
+from bltjax.experiments import quickstart
+
+VOCABS = (2048, 4096, 8192, 16384, 32768, 65536)
+ROWS = (4096, 16384, 32768, 65536, 131072, 524288)
+FAMILY = "blt-space"
+
+
+def of_size(size: str) -> list[ConfigDict]:
+    shape, lrs = quickstart.SHAPES[size], quickstart.LR
+    runs = [(quickstart.bpe(size, shape, lrs["bpe"], vocab), f"v{vocab}") for vocab in VOCABS]
+    runs += [(quickstart.blt(FAMILY, size, shape, lrs[FAMILY], None, rows), f"r{rows}") for rows in ROWS]
+    return [cfg.replace(run, name=f"{run.name}-{value}") for run, value in runs]
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    chosen = {
+        None: tuple(quickstart.SHAPES),
+        "runlocal": ("S",),
+        **{size: (size,) for size in quickstart.SHAPES},
+    }
+    if arg not in chosen:
+        raise UserError(f"lexicon:{arg}: allowed are runlocal and {', '.join(quickstart.SHAPES)}")
+    sizes = chosen[arg]
+    runs = tuple(run for size in sizes for run in of_size(size))
+    return ConfigDict(
+        dict(
+            claim="the lexicon of each family, at every budget",
+            figure="",
+            swept=("tokenizer.vocab", "model.ngrams.rows"),
+            runs=runs,
+        )
+    ).lock()
