@@ -240,8 +240,8 @@ def replace(config: ConfigDict, **changes) -> ConfigDict:
 
 
 def _like(old, value):
-    """value as old's kind of number, where it is the same number: 1 for 1.0, and 1e6 for 1000000. TypeError for
-    a truth in place of a number, or the other way round."""
+    """value as old's kind of number, where it is the same number: 1 for 1.0, and 1e6 for 1000000. TypeError
+    for a truth in place of a number, or the other way round."""
     if isinstance(old, (int, float)) and isinstance(value, bool) != isinstance(old, bool):
         raise TypeError  # to Python a truth is a whole number
     if isinstance(old, float) and isinstance(value, int):

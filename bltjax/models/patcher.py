@@ -67,14 +67,14 @@ def starts(patching_config, entropies_BxT, doc_ids_BxT):
         raise UserError(
             f"{p.scheme!r} patches are not cut by entropies; {', '.join(patching.NEEDS_ENTROPIES)} are"
         )
-    at_T = jnp.arange(doc_ids_BxT.shape[1], dtype=jnp.int32)
+    at_BxT = jax.lax.broadcasted_iota(jnp.int32, doc_ids_BxT.shape, 1)
     opens_BxT = jnp.pad(doc_ids_BxT[:, 1:] != doc_ids_BxT[:, :-1], ((0, 0), (1, 0)), constant_values=True)
-    position_BxT = at_T - jax.lax.cummax(jnp.where(opens_BxT, at_T, 0), axis=1)
+    position_BxT = at_BxT - jax.lax.cummax(jnp.where(opens_BxT, at_BxT, 0), axis=1)
     entropies_BxT = patching.rounded(entropies_BxT, p.resolution, jnp)
     before_BxT = jnp.pad(entropies_BxT, ((0, 0), (1, 0)))[:, :-1]
     rise_BxT = before_BxT - jnp.pad(before_BxT, ((0, 0), (1, 0)))[:, :-1]
     natural_BxT = patching.opens(p.scheme, position_BxT, before_BxT, rise_BxT, p.threshold, p.delta)
-    return patching.limited(natural_BxT, position_BxT, p.max_length, xp=jnp)
+    return patching.limited(natural_BxT, p.max_length, jnp)
 
 
 def bytes_of_targets(batch):
