@@ -1,4 +1,4 @@
-"""The GPU kit in its small form, on a CPU: it measures, it survives what goes wrong, and says so in a line."""
+"""The GPU kit in its small form, on a CPU: it measures, and survives what goes wrong."""
 
 import dataclasses
 import json
@@ -47,6 +47,7 @@ def small(tmp_path_factory):
     return out, done.stdout, json.loads((out / "gpu.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_small_kit_measures_every_part(small):
     out, printed, found = small
     assert set(found["parts"]) == MEASURED
@@ -58,6 +59,7 @@ def test_the_small_kit_measures_every_part(small):
     assert {path.name for path in out.iterdir()} == {"gpu.json", "gpu.log"}
 
 
+@pytest.mark.slow
 def test_training_finds_the_largest_batch_and_its_kernels(small):
     for name in ("train_blt", "train_bpe"):
         record = small[2]["parts"][name]
@@ -72,12 +74,14 @@ def test_training_finds_the_largest_batch_and_its_kernels(small):
         assert 0 < sum(slowest) <= record["trace"]["busy_ms"]
 
 
+@pytest.mark.slow
 def test_kernels_are_within_rounding_of_the_references(small):
     cases = small[2]["parts"]["kernels"]["cases"]
     assert len(cases) == 2 * len(settings.SMALL.attention) + 4 * len(settings.SMALL.cross)
     assert all(case["rounding_only"] for case in cases)
 
 
+@pytest.mark.slow
 def test_generation_counts_the_bytes_that_came(small):
     for name in ("generate_blt", "generate_bpe"):
         runs = small[2]["parts"][name]["runs"]
@@ -158,7 +162,7 @@ def test_a_gpu_trace_counts_streams_once():
 
 
 class Device(train.Bench):
-    """A device of 100 bytes, on which `one` row takes so many, beside 20 for the state and 4 for gradients."""
+    """A device of 100 bytes, on which a row takes so many, beside 20 for the state and 4 for gradients."""
 
     def __init__(self, remat_bytes, fails=lambda remat, rows: None):
         self.settings = dataclasses.replace(settings.FULL, most_rows=16)
@@ -200,12 +204,20 @@ def test_a_batch_is_halved_while_the_device_has_no_room():
     assert Device({"full": 900}).largest("full", 8) is None
 
 
-def test_a_chip_whose_attention_fails_is_measured_without(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+@pytest.mark.parametrize("where", ["compiled", "_measure"])
+def test_a_chip_whose_attention_fails_is_measured_without(where, monkeypatch):
+    """Whether its kernel is refused when it is compiled or fails when it runs."""
     monkeypatch.setattr(attention, "chosen", lambda platform, dtype: "cudnn")
-    broken = lambda remat, rows: "INTERNAL: cudnn" if attention.chosen("gpu", None) == "cudnn" else None
-    device = Device({"full": 9}, broken)
-    one, _, _ = device.largest("full", 8)
+    device = Device({"full": 9})
+    works = getattr(device, where)
+
+    def broken(*args):
+        if attention.chosen("gpu", None) == "cudnn":
+            raise NotImplementedError("cudnn")
+        return works(*args)
+
+    monkeypatch.setattr(device, where, broken)
+    one, _, _ = device.largest("full", device.expected(["full"])["full"])
     assert one["rows"] == 8 and device.record["attention"] == "blocks"
     assert "cudnn" in device.record["attention_error"]
 

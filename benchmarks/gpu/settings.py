@@ -77,7 +77,7 @@ class Settings:
     bpe: dict
     hash_rows: int  # leaves an 80 GB card room for a batch: look-ups cost as many FLOPs in larger tables
     full_hash_rows: int  # the paper's
-    remats: dict  # tried for each kind of model
+    remats: dict  # tried for each model
     probe_rows: int  # rows of the program whose memory tells how many fit
     most_rows: int
     memory_limit: int  # bytes; 0: what the device says
@@ -113,7 +113,11 @@ FULL = Settings(
     bpe={},
     hash_rows=100_000,
     full_hash_rows=500_000,
-    remats={"blt": ("full", "dots", "none"), "token": ("full", "dots", "none")},
+    remats={
+        "blt": ("full", "dots", "none"),
+        "bpe": ("full", "dots", "none"),
+        "blt_full_tables": ("full",),
+    },
     probe_rows=2,
     most_rows=64,
     memory_limit=0,
@@ -157,7 +161,7 @@ SMALL = dataclasses.replace(
     bpe=dict(width=64, layers=2, heads=2, ffn_multiple=32),
     hash_rows=512,
     full_hash_rows=1024,
-    remats={"blt": ("none",), "token": ("none", "full")},  # a BLT's step takes long to compile on a CPU
+    remats={"blt": ("none",), "bpe": ("none", "full")},  # a BLT's step takes long to compile on a CPU
     probe_rows=1,
     most_rows=4,
     memory_limit=12 * 2**20,

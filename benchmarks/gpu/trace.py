@@ -23,7 +23,7 @@ def kernels(run: Callable, steps: int) -> dict:
 
 def slowest(profile: ProfileData, steps: int, count: int = SLOWEST) -> dict:
     """{"busy_ms": kernel time of a step, "slowest": the `count` names with most time: name, op (what XLA
-    calls it), ms (a step's), share (of busy_ms), calls (a step's)}. Kernels that overlap count in full each.
+    calls it), ms (a step's), share (of busy_ms), calls (a step's)}. Overlapping kernels count in full.
     """
     total, calls, ops = {}, {}, {}
     for name, op, nanoseconds in events(profile):

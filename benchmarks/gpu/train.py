@@ -40,7 +40,7 @@ def run(settings, record, which: str) -> None:
     )
     record.save()
     bench = Bench(settings, record, config, rows)
-    expected = bench.expected(settings.remats[config.model.kind])
+    expected = bench.expected(settings.remats[which])
     best, took = None, 0.0
     for remat, count in expected.items():
         if record.left() < TRACING + 1.3 * took:
@@ -92,12 +92,8 @@ class Bench:
                 if (program := self._tried(one, batch)) is not None:
                     return one, program, batch
             if not one["out_of_memory"]:
-                if self.record["attention"] == "blocks" or jax.default_backend() != "gpu":
+                if not self._falls_back(one["error"]):
                     return None
-                # A number without the chip's own attention kernel is worth more than none.
-                attention.chosen = lambda platform, dtype: "blocks"
-                self.record["attention"] = "blocks"
-                self.record["attention_error"] = one["error"]
                 continue
             count //= 2
         return None
@@ -107,7 +103,19 @@ class Bench:
         if not self.record["memory_limit"]:
             return dict.fromkeys(remats, self.settings.most_rows)
         with ThreadPoolExecutor() as pool:  # compilers work beside each other: nothing runs on the device
-            return dict(zip(remats, pool.map(self._expected, remats)))
+            found = dict(zip(remats, pool.map(self._expected, remats)))
+        self.record.save()
+        errors = [one["error"] for one in self.record["candidates"] if "error" in one]
+        return self.expected(remats) if errors and self._falls_back(errors[-1]) else found
+
+    def _falls_back(self, error: str) -> bool:
+        """From the chip's own attention, which may be what failed, to plain blocks: a number without it is
+        worth more than none. False where that is done already, or there is no such kernel."""
+        if self.record["attention"] == "blocks":
+            return False
+        attention.chosen = lambda platform, dtype: "blocks"
+        self.record["attention"], self.record["attention_error"] = "blocks", error
+        return True
 
     def _expected(self, remat: str) -> int:
         probe = self.settings.probe_rows
@@ -117,7 +125,7 @@ class Bench:
             began = time.perf_counter()
             stats = self.compiled(remat, self.rows.batch(probe), PROBE).memory_analysis()
             one["compile_s"], one["program_bytes"] = time.perf_counter() - began, needed(stats)
-        except jax.errors.JaxRuntimeError as error:
+        except Exception as error:  # whatever a chip's compiler or kernels raise is a finding
             one["error"] = first_line(error)
             return probe
         # Gradients are float32 and as many as parameters, whatever the batch; all else grows with it.
@@ -143,7 +151,7 @@ class Bench:
                 return None
             self._measure(one, program, batch)
             return program
-        except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
+        except Exception as error:  # a finding too
             one["error"], one["out_of_memory"] = first_line(error), out_of_memory(error)
             self.state = None  # its memory may have been given to the step that failed
             return None
