@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from bltjax import config as cfg
-from bltjax.data import packing
+from bltjax import flops
+from bltjax.data import filling, packing
 from bltjax.patching import segmentation
 
 MEAN_DOCUMENT = 4000  # bytes; lengths are log-normal
@@ -57,20 +58,21 @@ def document_sizes(total: int, seed: int = 0) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Packed rows: `slots` bytes or tokens and `patches` patches each (tokens: 0)."""
+    """Packed rows: `slots` bytes or tokens and `patches` patches each (tokens: 0). window: of attention in slots."""
 
     documents: packing.Documents
     plan: packing.Plan
     slots: int
     patches: int
+    window: int
 
     def batch(self, rows: int) -> dict:
         """The first `rows` rows, int32 arrays [rows, ...]."""
-        return packing.fill(self.documents, self.plan, np.arange(rows))
+        return filling.fill(self.documents, self.plan, np.arange(rows))
 
     def counts(self, rows: int) -> dict:
-        """Raw bytes, unpadded slots and unpadded patches of the same rows."""
-        found = packing.counts(self.documents, self.plan)
+        """Raw bytes, unpadded slots and patches, and their unmasked attention pairs, of the same rows."""
+        found = packing.counts(self.documents, self.plan, self.window)
         return {name: int(each[:rows].sum()) for name, each in found.items()}
 
 
@@ -84,7 +86,13 @@ def rows_of(run, most: int) -> Rows:
     documents = [data[a:b] for a, b in zip([0, *ends], ends)]
     packed = packing.byte_documents(documents, segmentation.document_lengths(run.patching, documents))
     patches = 8 * -(-int(run.data.patch_slack * context / run.patching.size) // 8)
-    return Rows(packed, packing.plan_byte_rows(packed, context, patches), context, patches)
+    return Rows(
+        packed,
+        packing.plan_rows(packed, context, patches, buffer=run.data.packing_buffer),
+        context,
+        patches,
+        flops.window(run),
+    )
 
 
 def _token_rows(run, sizes: np.ndarray) -> Rows:
@@ -96,4 +104,4 @@ def _token_rows(run, sizes: np.ndarray) -> Rows:
     tokens = [zipf(rng, vocab - 2, max(1, round(size / mean))) for size in sizes.tolist()]
     packed = packing.token_documents(tokens, byte_counts, vocab - 2, vocab - 1)
     slots = round(run.data.context / mean)
-    return Rows(packed, packing.plan_token_rows(packed, slots), slots, 0)
+    return Rows(packed, packing.plan_rows(packed, slots), slots, 0, flops.window(run))

@@ -113,11 +113,7 @@ FULL = Settings(
     bpe={},
     hash_rows=100_000,
     full_hash_rows=500_000,
-    remats={
-        "blt": ("full", "dots", "none"),
-        "bpe": ("full", "dots", "none"),
-        "blt_full_tables": ("full",),
-    },
+    remats={"blt": ("full", "dots", "none"), "bpe": ("full", "dots", "none"), "blt_full_tables": ("full",)},
     probe_rows=2,
     most_rows=64,
     memory_limit=0,

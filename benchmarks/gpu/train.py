@@ -182,7 +182,7 @@ class Bench:
     def rates(self, count: int, seconds: float) -> dict:
         """Bytes and FLOPs per second of a step, and MFU by both counts of FLOPs (null on an unknown chip)."""
         counts = self.rows.counts(count)
-        useful = flops.train_flops(self.config, counts["slots"], counts["patches"])
+        useful = flops.train_flops(self.config, counts)
         executed = flops.executed_step(self.config, count, self.rows.slots, self.rows.patches)
         peak = machine.peak()
         return {
