@@ -6,7 +6,7 @@ import types
 
 import numpy as np
 import pytest
-from test_analysis import add_run
+from test_report import add_run
 
 from bltjax import config as cfg
 from bltjax.errors import UserError
