@@ -200,6 +200,6 @@ def test_failures_that_are_no_mistakes_have_another_status(capsys, monkeypatch):
         (Interrupted("SIGTERM"), 130),
         (OSError(28, "full"), 1),
     ):
-        monkeypatch.setattr(main, "plan", fails(error))
+        monkeypatch.setattr(main.experiment, "plan", fails(error))
         got, _, err = call(capsys, "plan", "quickstart")
         assert got == status and err.count("\n") == 1

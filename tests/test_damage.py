@@ -5,7 +5,7 @@ import json
 import types
 
 import pytest
-from test_analysis import add_run
+from test_report import add_run
 
 from bltjax import config as cfg
 from bltjax.errors import UserError

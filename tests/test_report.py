@@ -36,7 +36,7 @@ def law(family: str, flops: float) -> float:
     return a * flops**-alpha
 
 
-def test(bpb: float, seed: int = 0, family_noise: float = 0.004) -> dict:
+def fabricated_scores(bpb: float, seed: int = 0, family_noise: float = 0.004) -> dict:
     """Documents whose difficulty all families share, with a little noise of each family's own; together
     exactly bpb."""
     hard = np.random.default_rng(0)
@@ -163,7 +163,7 @@ def add_run(
             )
             file.write(json.dumps(line) + "\n")
     if finished:
-        scored = test(
+        scored = fabricated_scores(
             bpb, noise_seed if noise_seed is not None else sum(family.encode()) + int(budget % 9973)
         )
         if documents is not None:
@@ -220,7 +220,7 @@ def test_bits_per_byte_of_sums_not_mean_of_ratios():
 
 
 def test_resampling_is_deterministic_and_chunks_do_not_change_it(monkeypatch):
-    rows_ = test(2.0)["documents"]
+    rows_ = fabricated_scores(2.0)["documents"]
     nats, sizes = [[r["nats"] for r in rows_]], [r["bytes"] for r in rows_]
     whole = bootstrap.resample(nats, sizes, 300)
     monkeypatch.setattr(bootstrap, "CELLS", 60 * 7)
@@ -239,7 +239,7 @@ def test_interval_covers_about_as_often_as_it_says():
 
 
 def test_pairing_reduces_the_variance_of_a_difference():
-    a, b = test(2.0, 1)["documents"], test(1.98, 2)["documents"]
+    a, b = fabricated_scores(2.0, 1)["documents"], fabricated_scores(1.98, 2)["documents"]
     samples = bootstrap.resample_runs({"a": a, "b": b}, {"a": "same", "b": "same"})
     alone = bootstrap.resample_runs({"b": b}, {"b": "same"}, seed=1)["b"]
     assert np.std(samples["a"] - samples["b"]) < 0.1 * np.std(samples["a"] - alone)
@@ -249,7 +249,7 @@ def test_pairing_reduces_the_variance_of_a_difference():
 
 def test_documents_that_differ_or_are_too_few_are_not_paired(tmp_path):
     experiment(tmp_path, ("bpe", "blt-space"))
-    other = test(2.0)["documents"][:-1]
+    other = fabricated_scores(2.0)["documents"][:-1]
     add_run(tmp_path, "blt-space", 3e11, documents=other, digest="other")
     for family in ("bpe", "blt-space"):
         add_run(tmp_path, family, 1e12, documents=other[:1])

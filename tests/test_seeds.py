@@ -10,6 +10,7 @@ from test_cli import TINY, call
 from bltjax import config as cfg
 from bltjax.errors import UserError
 from bltjax.storage import rundir
+from bltjax.sweep import plan as planning
 
 
 def test_copies_differ_in_seed_and_name_alone_and_share_the_entropy_model():
@@ -57,7 +58,8 @@ def test_other_labels_are_no_other_run(tmp_path):
         rundir.create(tmp_path, cfg.replace(run, seed=1), "x")
 
 
-def test_one_refused_run_does_not_hide_the_others(capsys, tmp_path):
+def test_one_refused_run_does_not_hide_the_others(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "machine_flops", lambda: 1e9)  # measuring takes seconds
     text = (
         pathlib.Path(TINY)
         .read_text()
