@@ -147,6 +147,7 @@ def test_values_that_cannot_be(tmp_path):
         (data(tmp_path / "*.txt", split="90/5/5"), "match 2"),
         (data(tmp_path / "a.jsonl", split="90/5/5"), "holds documents already"),
         (data(tmp_path / "a.jsonl", separator="x"), "holds documents already"),
+        (data(one, separator="\\n\\n"), "written as a JSON string"),
         (cfg.replace(cfg.data(), separator="x"), "goes with data.source=files"),
         (cfg.replace(cfg.data(), split="90/5/5"), "goes with data.source=files"),
     ):

@@ -80,6 +80,8 @@ class HeldOut:
         new[1:] = hashes[1:] != hashes[:-1]
         firsts = np.flatnonzero(new)
         self.hashes = hashes[firsts]  # a row of the table for each
+        self._maybe = np.zeros(1 << 22, bool)  # whether any hash begins so: most others need no look-up
+        self._maybe[self.hashes >> np.uint64(42)] = True
         self.starts = np.append(firsts, len(hashes))  # of a row's owners
         self.tests = tests
         self.kept = np.zeros(first, bool)  # held-out documents so far
@@ -90,11 +92,11 @@ class HeldOut:
         """The hits of documents of the source, each of which must be matched once."""
         sampled, counts, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for count, hashes, owners in blocks:
-            row = np.searchsorted(self.hashes, hashes)
-            hit = (
-                self.hashes[np.minimum(row, len(self.hashes) - 1)] == hashes if len(self.hashes) else row < 0
-            )
+            maybe = self._maybe[hashes >> np.uint64(42)]
             sampled.append(np.bincount(owners, minlength=count))
+            hashes, owners = hashes[maybe], owners[maybe]
+            row = np.searchsorted(self.hashes, hashes)
+            hit = self.hashes[np.minimum(row, len(self.hashes) - 1)] == hashes
             counts.append(np.bincount(owners[hit], minlength=count))
             rows.append(row[hit])
         return Hits(*map(np.concatenate, (sampled, counts, rows)))

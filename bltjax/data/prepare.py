@@ -112,6 +112,7 @@ def prepare(
                         " or remove it"
                     )
                 _tidy(directory, work, done)
+                _say_empty(done, say)
                 say(
                     f"{directory / name} was there already"
                     + (f", and its source is not ({gone})" if gone else "")
@@ -125,6 +126,7 @@ def prepare(
             }
             rundir.write_json(directory / name, manifest)
             _tidy(directory, work, manifest)
+            _say_empty(manifest, say)
             return manifest
     except locks.Busy:
         raise UserError(f"another process is preparing part {part} of {parts} of {directory}") from None
@@ -207,11 +209,10 @@ def _prepare(units, data_config, settings, directory, work, shard_count, part, p
 
 
 def text(manifest: dict) -> str:
-    """What a part holds, in a few lines."""
+    """What a part holds, in a few lines. (What it lacks `prepare` says.)"""
     lines = [f"part {manifest['part']} of {manifest['parts']}, fingerprint {manifest['fingerprint']}"]
     for split, total in manifest["splits"].items():
         lines.append(f"{split:<10} {total['documents']:>12,} documents  {total['bytes']:>16,} bytes")
-    lines += [empty(split) for split, total in manifest["splits"].items() if not total["documents"]]
     return "\n".join(
         [
             *lines,
@@ -222,7 +223,15 @@ def text(manifest: dict) -> str:
 
 
 def empty(split: str) -> str:
-    return f"no {split} text: nothing that was read is {split} text, or all of it was left out"
+    return (
+        f"no {split} text: nothing that was read is {split} text, or all of it was left out (runs need some)"
+    )
+
+
+def _say_empty(manifest: dict, say) -> None:
+    for split, total in manifest["splits"].items():
+        if not total["documents"]:
+            say(empty(split))
 
 
 def left_out_lines(counts: dict, near_copies: dict) -> list[str]:

@@ -72,6 +72,12 @@ def check(data_config) -> None:
             raise UserError(
                 f"data.{key} cuts files: it goes with data.source=files, not {data_config.source}"
             )
+    typed = data_config.separator
+    if typed and not typed.replace("\\n", "").replace("\\r", ""):
+        raise UserError(
+            f"data.separator is {typed}, with backslashes; newlines are written as a JSON string:"
+            f" --set 'data.separator=\"{typed}\"'"
+        )
     if data_config.split:
         positions(data_config.split)
 
