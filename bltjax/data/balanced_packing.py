@@ -15,6 +15,7 @@ import numpy as np
 
 AHEAD = 8  # documents of a queue that are tried as a row's last
 ROOMY = 0.25  # of a row: while more than this is left, whole documents go in as they come
+LEAST = 0.7  # of a row's patches a slot: no whole document leaves fewer, which other documents could not use up
 # What an end of a row costs, in slots that stay empty, as a share of a row:
 IDLE_PATCHES = 0.05  # a share of patches that stays empty, against the same share of slots
 SPLIT = 0.004  # a document that is cut, for its context and the BOS of what is left
@@ -143,7 +144,9 @@ def _whole(row: Row, waiting: Waiting):
     if not waiting.queues[side]:
         return None
     piece = waiting.queues[side][0]
-    if piece.patches() >= row.patches or row.slots - piece.size() - 1 <= ROOMY * row.capacity:
+    slots, patches = row.slots - piece.size() - 1, row.patches - piece.patches() - 1  # what it would leave
+    enough = patches * row.capacity >= LEAST * row.patch_capacity * slots
+    if slots <= ROOMY * row.capacity or not enough:
         return None
     return _of_one(side, 0, piece.patches())
 
@@ -185,9 +188,11 @@ def _alone(piece: Piece, row: Row) -> tuple[float, int]:
     count -= piece.leaves_eos(count)
     if not count:
         return NEVER, 0
-    idle = (row.slots - 1 - int(cuts[count] - cuts[0])) / row.capacity
-    idle_patches = (row.patches - 1 - count) / row.patch_capacity
-    return idle + IDLE_PATCHES * idle_patches + SPLIT * (count < piece.patches()), count
+    slots = (row.slots - 1 - int(cuts[count] - cuts[0])) / row.capacity
+    patches = (row.patches - 1 - count) / row.patch_capacity
+    # What is left of both may be filled yet; what is left of one more than of the other stays empty.
+    idle = max(slots - patches, IDLE_PATCHES * (patches - slots))
+    return idle + SPLIT * (count < piece.patches()), count
 
 
 def _crossing(one: Piece, other: Piece, row: Row) -> tuple[float, tuple[int, int]]:
