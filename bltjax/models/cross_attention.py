@@ -5,14 +5,13 @@ On TPU both are kernels of block-local products (kernels/patch_attention_tpu.py)
 forward and gradient of one row of the 8B move 0.5 GB each way, where segment operations move 6.3 GB (encoder)
 and 4.2 GB (decoder) and leave scatters, a splash kernel 5.9 and 6.1 GB, dense attention 50 GB
 (benchmarks/cross_attention_tpu.py).
-Elsewhere, segment operations and look-ups:
 
-Each byte has one patch, so that the encoder's attention is a softmax within contiguous segments and the
-decoder's a look-up of the k latents of a byte's patch: nothing of size T x P is ever made. Heads stay side by
-side in the last axis (H·K wide); a sum over each head, and its opposite, are products with a matrix of ones
-and zeros. Of ways to say the same this is the one that XLA's CPU backend runs fast: forward and gradient of
-one decoder layer at T 4096, width 128, k 2 take 4 ms, where a reduction over an axis of k and one over an
-axis of K took 44."""
+Elsewhere they are segment operations and gathers. Each byte has one patch, so that the encoder's attention is
+a softmax within contiguous segments and the decoder's a look-up of the k latents of a byte's patch: nothing
+of size T x P is ever made. Heads stay side by side in the last axis (H·K wide); a sum over each head, and its
+opposite, are products with a matrix of ones and zeros. Of ways to say the same this is the one that XLA's CPU
+backend runs fast: forward and gradient of one decoder layer at T 4096, width 128, k 2 take 4 ms, where a
+reduction over an axis of k and one over an axis of K took 44."""
 
 import functools
 
@@ -31,32 +30,69 @@ def patches_from_bytes(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads: int, i
 
     C = heads · K. patch_ids: nondecreasing, P where a byte belongs to no patch. Softmax in float32.
     implementation: "reference" (dense), "segments", "blocks" (TPU) or "auto": "blocks" where the platform
-    being traced for is TPU. Arrays are one device's own."""
-    B, P, k, C = q_BxPxkxC.shape
-    if implementation == "auto" and sharding.platform() == "tpu":
-        implementation = "blocks"
-    if implementation == "blocks":
-        from bltjax.models.kernels import (
-            patch_attention_tpu_encoder,
-        )  # Pallas takes a second to import, and most processes need none of it
+    being traced for is TPU, else "segments". Another: KeyError. Arrays are one device's own."""
+    ways = {"reference": _patches_dense, "segments": _patches_by_segments, "blocks": _patches_on_tpu}
+    return ways[_chosen(implementation, "segments")](q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads)
 
-        return patch_attention_tpu_encoder.patches_from_bytes(
-            q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads
-        )
-    if implementation == "reference":
-        seen = patch_ids_BxT[:, None, :] == jnp.arange(P, dtype=jnp.int32)[None, :, None]
-        return dense(
-            q_BxPxkxC.reshape(B, P * k, C), k_BxTxC, v_BxTxC, jnp.repeat(seen, k, axis=1), heads
-        ).reshape(B, P, k, C)
-    scores = jnp.concatenate(
-        [head_sums(segment_broadcast(q_BxPxkxC[:, :, j], patch_ids_BxT) * k_BxTxC, heads) for j in range(k)],
-        -1,
-    )
-    scores = scores * (C // heads) ** -0.5
-    most = jax.lax.stop_gradient(segment_broadcast(segment_max(scores, patch_ids_BxT, P), patch_ids_BxT))
+
+def bytes_from_patches(
+    q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads: int, implementation: str = "auto"
+):
+    """Every byte attends to the k latents of the patch that it reads: [B,T,C]. A byte that reads none (id P)
+    gets 0.
+
+    C = heads · K. latent_ids: nondecreasing. Softmax in float32. implementation: "reference" (dense),
+    "gather", "blocks" (TPU) or "auto": "blocks" where the platform being traced for is TPU, else "gather".
+    Another: KeyError. Arrays are one device's own."""
+    ways = {"reference": _bytes_dense, "gather": _bytes_by_gather, "blocks": _bytes_on_tpu}
+    return ways[_chosen(implementation, "gather")](q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads)
+
+
+def _chosen(implementation: str, elsewhere: str) -> str:
+    if implementation != "auto":
+        return implementation
+    return "blocks" if sharding.platform() == "tpu" else elsewhere
+
+
+# Pallas takes a second to import, and most processes need none of it.
+
+
+def _patches_on_tpu(*args):
+    from bltjax.models.kernels import patch_attention_tpu_encoder
+
+    return patch_attention_tpu_encoder.patches_from_bytes(*args)
+
+
+def _bytes_on_tpu(*args):
+    from bltjax.models.kernels import patch_attention_tpu_decoder
+
+    return patch_attention_tpu_decoder.bytes_from_patches(*args)
+
+
+def _patches_dense(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads: int):
+    B, P, k, C = q_BxPxkxC.shape
+    seen = patch_ids_BxT[:, None, :] == jnp.arange(P, dtype=jnp.int32)[None, :, None]
+    queries, seen = q_BxPxkxC.reshape(B, P * k, C), jnp.repeat(seen, k, axis=1)
+    return dense(queries, k_BxTxC, v_BxTxC, seen, heads).reshape(B, P, k, C)
+
+
+def _bytes_dense(q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads: int):
+    B, P, k, C = k_BxPxkxC.shape
+    seen = latent_ids_BxT[:, :, None] == jnp.arange(P, dtype=jnp.int32)[None, None, :]
+    keys, values = (x.reshape(B, P * k, C) for x in (k_BxPxkxC, v_BxPxkxC))
+    return dense(q_BxTxC, keys, values, jnp.repeat(seen, k, axis=2), heads)
+
+
+def _patches_by_segments(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads: int):
+    """A softmax within contiguous segments: the k queries of a patch stand side by side, heads within them."""
+    P, k, C = q_BxPxkxC.shape[1:]
+    queries = [segment_broadcast(q_BxPxkxC[:, :, j], patch_ids_BxT) for j in range(k)]
+    scores = jnp.concatenate([head_sums(q * k_BxTxC, heads) for q in queries], -1) * (C // heads) ** -0.5
+    largest = segment_broadcast(segment_max(scores, patch_ids_BxT, P), patch_ids_BxT)
     # A byte of no patch gets weight 0 and a patch without bytes divides by 1: 0 / 0 would be a NaN gradient
     # behind any mask.
-    weights = jnp.where((patch_ids_BxT < P)[..., None], jnp.exp(scores - most), 0)
+    owned = (patch_ids_BxT < P)[..., None]
+    weights = jnp.where(owned, jnp.exp(scores - jax.lax.stop_gradient(largest)), 0)
     total = segment_sum(weights, patch_ids_BxT, P)
     share = 1 / jnp.where(total > 0, total, 1)
     outs = []
@@ -67,45 +103,19 @@ def patches_from_bytes(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads: int, i
     return jnp.stack(outs, axis=2).astype(v_BxTxC.dtype)
 
 
-def bytes_from_patches(
-    q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads: int, implementation: str = "auto"
-):
-    """Every byte attends to the k latents of the patch that it reads: [B,T,C]. A byte that reads none (id P)
-    gets 0.
-
-    C = heads · K. latent_ids: nondecreasing. Softmax in float32. implementation: "reference" (dense),
-    "gather", "blocks" (TPU) or "auto": "blocks" where the platform being traced for is TPU. Arrays are one
-    device's own."""
-    B, P, k, C = k_BxPxkxC.shape
-    if implementation == "auto" and sharding.platform() == "tpu":
-        implementation = "blocks"
-    if implementation == "blocks":
-        from bltjax.models.kernels import patch_attention_tpu_decoder
-
-        return patch_attention_tpu_decoder.bytes_from_patches(
-            q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads
-        )
-    if implementation == "reference":
-        seen = latent_ids_BxT[:, :, None] == jnp.arange(P, dtype=jnp.int32)[None, None, :]
-        return dense(
-            q_BxTxC,
-            k_BxPxkxC.reshape(B, P * k, C),
-            v_BxPxkxC.reshape(B, P * k, C),
-            jnp.repeat(seen, k, axis=2),
-            heads,
-        )
-    scores = [
-        head_sums(q_BxTxC * segment_broadcast(k_BxPxkxC[:, :, j], latent_ids_BxT), heads)
-        * (C // heads) ** -0.5
-        for j in range(k)
-    ]
-    most = jax.lax.stop_gradient(functools.reduce(jnp.maximum, scores))
-    weights = [jnp.exp(score - most) for score in scores]
+def _bytes_by_gather(q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads: int):
+    """A softmax over the k latents that each byte gathers."""
+    k, C = k_BxPxkxC.shape[2:]
+    keys, values = (
+        [segment_broadcast(x[:, :, j], latent_ids_BxT) for j in range(k)] for x in (k_BxPxkxC, v_BxPxkxC)
+    )
+    scores = [head_sums(q_BxTxC * key, heads) * (C // heads) ** -0.5 for key in keys]
+    largest = jax.lax.stop_gradient(functools.reduce(jnp.maximum, scores))
+    weights = [jnp.exp(score - largest) for score in scores]
     total = sum(weights)
     return sum(
-        per_head(weights[j] / total, C).astype(v_BxPxkxC.dtype)
-        * segment_broadcast(v_BxPxkxC[:, :, j], latent_ids_BxT)
-        for j in range(k)
+        per_head(weight / total, C).astype(v_BxPxkxC.dtype) * value
+        for weight, value in zip(weights, values, strict=True)
     )
 
 
