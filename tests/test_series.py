@@ -126,12 +126,12 @@ def test_unequal_care_and_epochs_are_said(tmp_path):
 
 
 def test_unequal_conditions_are_said(tmp_path):
-    add_run(
+    beyond = add_run(
         tmp_path,
         "bpe",
         1e11,
         planned={
-            "positions": {"trained": 137, "scored": 341},
+            "positions": {"slots": 137, "patches": 0},
             "bytes_per_batch": 4025,
             "params": {"total": 900, "hash": 0, "embeddings": 300, "head": 310},
             "executed_flops": 1.3e11,
@@ -146,6 +146,9 @@ def test_unequal_conditions_are_said(tmp_path):
     scored = json.loads((path / "eval.json").read_text())
     scored["test"]["mean_context_bytes"] = 300.0
     write(path / "eval.json", scored)
+    scored = json.loads((beyond / "eval.json").read_text())
+    scored["test"]["largest_position"] = {"slots": 340, "patches": None}
+    write(beyond / "eval.json", scored)
     (path / "metrics.jsonl").unlink()
     result = analysed(tmp_path)
     said = " ".join(result["warnings"])

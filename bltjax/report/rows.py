@@ -98,8 +98,7 @@ def row(run: Run, samples=None) -> dict:
         eos_nats=number(lookup(run.evaluation, "test.eos_nats")),
         test_bytes=number(lookup(run.evaluation, "test.bytes")),
         mean_context_bytes=number(lookup(run.evaluation, "test.mean_context_bytes")),
-        positions_trained=number(lookup(planned, "positions.trained")),
-        positions_scored=number(lookup(planned, "positions.scored")),
+        **positions(run),
         overlap=number(lookup(planned, "data.test_overlap.all")),
         overlap_without_boilerplate=number(lookup(planned, "data.test_overlap.without_boilerplate")),
         test_documents=len(lookup(run.evaluation, "test.documents", [])),
@@ -123,6 +122,17 @@ def test_text(run: Run):
     written."""
     digest = lookup(run.evaluation, "test.documents_digest")
     return digest if isinstance(digest, str) and digest else None
+
+
+def positions(run: Run) -> dict:
+    """How many positions of the attention that a run's family has fewest of (patches of a BLT, else tokens or bytes)
+    its longest training segment has, and its longest test window: none is to be scored that was not trained."""
+    unit = "slots" if lookup(run.planned, "positions.patches") in (None, 0) else "patches"
+    largest = number(lookup(run.evaluation, f"test.largest_position.{unit}"))
+    return {
+        "positions_trained": number(lookup(run.planned, f"positions.{unit}")),
+        "positions_scored": None if largest is None else largest + 1,
+    }
 
 
 def upper_bound(run: Run) -> bool:

@@ -42,6 +42,7 @@ def facts(
         "row_slots": rows.row_length,
         "row_patches": rows.row_patches,
         "packing_efficiency": used,
+        "positions": rows.longest(steps),
         "entropy_model": inputs.entropy_model and inputs.entropy_model.facts,
         "tokenizer": inputs.tokenizer_path,
         "tokenizer_fingerprint": inputs.tokenizer and inputs.tokenizer.fingerprint,
