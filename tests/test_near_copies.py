@@ -1,5 +1,5 @@
-"""Splits as they were asked for, whatever repeats in a source: near-copies leave, boilerplate links nothing, and
-how much test text is trained on is measured."""
+"""Splits as they were asked for, whatever repeats in a source: near-copies leave, boilerplate links nothing,
+and how much test text is trained on is measured."""
 
 import hashlib
 import json

@@ -36,7 +36,7 @@ def add(parser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a key of the config's data section, such as data.text_field=body or data.test=0.001 (data. may be left out)",
+        help="a key of the config's data section: data.text_field=body, or test=0.001 for data.test=0.001",
     )
     sub.add_argument("--json", action="store_true")
     sub.set_defaults(call=prepare)

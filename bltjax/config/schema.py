@@ -82,7 +82,19 @@ def lr_scales(train) -> dict[str, float]:
 
 # The keys of `data` that decide which text is in which split: runs that share them hold out the same
 # documents.
-TEXT_KEYS = ("source", "globs", "folder", "mix", "subset", "text_field", "separator", "split", "min_bytes", "validation", "test")
+TEXT_KEYS = (
+    "source",
+    "globs",
+    "folder",
+    "mix",
+    "subset",
+    "text_field",
+    "separator",
+    "split",
+    "min_bytes",
+    "validation",
+    "test",
+)
 
 
 def data() -> ConfigDict:
@@ -102,11 +114,11 @@ def data() -> ConfigDict:
             text_field="text",  # the field of a JSON line or record, the column of a Parquet file
             # a field by which text is told apart in reports (a language, say); "": the file name's ending
             group_field="",
-            # files: what stands between the documents of a plain file, such as "<|endoftext|>" or a blank line,
-            # "\n\n"; "": a plain file is one document
+            # files: what stands between the documents of a plain file, such as "<|endoftext|>" or a blank
+            # line, "\n\n"; "": a plain file is one document
             separator="",
-            # files: one plain file is cut by position, "90/5/5" percent of its bytes for training, validation and
-            # test text; "": the digests of documents decide
+            # files: one plain file is cut by position, "90/5/5" percent of its bytes for training, validation
+            # and test text; "": the digests of documents decide
             split="",
             longest=1 << 24,  # bytes; a longer document is an error
             min_bytes=32,  # shorter documents are left out

@@ -149,11 +149,11 @@ def manifests(directory: pathlib.Path) -> list[dict]:
 
 
 def test_overlap(directory) -> dict:
-    """How much of a prepared data set's test text is trained on: {"all", "without_boilerplate"}, the shares of
-    the 50-byte shingles of its test documents (sampled by hash, each once a document) that occur in training
-    text, from 0 to 1; None where there is no test text. Boilerplate is shingles in more than near_copies.many
-    documents of the source, such as licences. Of several parts: each part's test text against its own training
-    text, weighted by shingles."""
+    """How much of a prepared data set's test text is trained on: {"all", "without_boilerplate"}, the shares
+    (0 to 1) of the 50-byte shingles of its test documents (sampled by hash, each once a document) that occur
+    in training text; None where there are no such shingles. Boilerplate are the shingles that more than
+    `near_copies.many` documents of the source have, such as those of licences. Of several parts: each part's
+    test text against its own training text, weighted by shingles."""
     totals = {"all": [0, 0], "without_boilerplate": [0, 0]}
     for manifest in manifests(pathlib.Path(directory)):
         for kind, (trained, every) in manifest.get("test_shingles", {}).items():

@@ -7,8 +7,8 @@ PIECE = 1 << 16  # bytes of a piece, at most
 
 
 def at_separator(stream, separator: bytes, longest: int, where: str):
-    """Yields what stands between separators, as it is; what is empty is no document. Holds `longest` bytes and a
-    chunk at most. UserError for a longer document."""
+    """Yields what stands between separators, as it is; what is empty is no document. Holds `longest` bytes
+    and a chunk at most. UserError for a longer document."""
     rest, searched = bytearray(), 0
     while chunk := stream.read(CHUNK):
         rest += chunk
@@ -30,8 +30,8 @@ def at_separator(stream, separator: bytes, longest: int, where: str):
 
 
 def at_line_ends(stream, size: int = PIECE):
-    """Yields pieces of `size` bytes at most that join to the stream: each ends with the last line that fits, or,
-    where no line ends in so many bytes, has them all."""
+    """Yields pieces of `size` bytes at most that join to the stream: each ends with the last line that fits,
+    or, where no line ends in so many bytes, has them all."""
     rest = b""
     while True:
         rest += stream.read(size - len(rest))
@@ -66,6 +66,6 @@ class Limited:
 
 def _too_long(longest: int, where: str) -> UserError:
     return UserError(
-        f"{where}: more than {longest:,} bytes without data.separator; set data.separator to what stands between"
-        " documents, or data.longest to allow more"
+        f"{where}: more than {longest:,} bytes without data.separator; set data.separator to what stands"
+        " between documents, or data.longest to allow more"
     )

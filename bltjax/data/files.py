@@ -152,7 +152,7 @@ def is_compressed(path: str) -> bool:
 
 def too_long(path: str, longest: int) -> UserError:
     return UserError(
-        f"{path}: one document of more than {longest:,} bytes; set data.separator to what stands between its"
+        f"{path}: a document of more than {longest:,} bytes; set data.separator to what stands between its"
         ' documents (such as "\\n\\n"), data.split to cut it by position (such as 90/5/5), or data.longest to'
         " allow more"
     )

@@ -1,5 +1,5 @@
-"""The second stage of `prepare`: every bucket becomes a shard, sorted by its documents' keys, without what nearly
-repeats test or validation text."""
+"""The second stage of `prepare`: every bucket becomes a shard, sorted by its documents' keys, without what
+nearly repeats test or validation text."""
 
 import hashlib
 import os
@@ -35,8 +35,8 @@ def written(directory, shard: dict) -> bool:
 
 
 def gather(directory, work, part, progress, shard_count, data_config, say) -> dict:
-    """Writes the shards of a part that are not there yet into `progress`, and returns what its manifest says of
-    its splits: {"drawn", "near_copies", "test_overlap", "test_shingles"} (docs/data.md)."""
+    """Writes the shards of a part that are not there yet into `progress`, and returns what its manifest says
+    of its splits: {"drawn", "near_copies", "test_overlap", "test_shingles"} (docs/data.md)."""
     progress.shards = [shard for shard in progress.shards if written(directory, shard)]
     there = {shard["name"] for shard in progress.shards}
     found = {
@@ -108,8 +108,8 @@ class Bucket:
 
 
 def _decide(every: dict[str, list[Bucket]], stay: bool, say) -> dict:
-    """Keeps beside each bucket why each of its documents leaves ("why" uint8 [D], STAYS and others); returns what
-    `gather` does. stay: none leaves, only the overlap is measured."""
+    """Keeps beside each bucket why each of its documents leaves ("why" uint8 [D], STAYS and others); returns
+    what `gather` does. stay: none leaves, only the overlap is measured."""
     drawn = {split: {"documents": 0, "bytes": 0} for split in corpus.SPLITS}
     for split, some in every.items():
         for bucket in some:

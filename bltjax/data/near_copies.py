@@ -39,9 +39,9 @@ def sampling_for(size: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Hits:
-    """The sampled shingles of D documents that held-out text has, too: sampled int64 [D], how many shingles of
-    each were looked at, counts int64 [D], how many of them it has, and those, document by document, as rows
-    int64 [sum of counts] of its table."""
+    """The sampled shingles of D documents that held-out text has, too: sampled int64 [D], how many shingles
+    of each were looked at, counts int64 [D], how many of them it has, and those, document by document, as
+    rows int64 [sum of counts] of its table."""
 
     sampled: np.ndarray
     counts: np.ndarray
@@ -127,8 +127,8 @@ class HeldOut:
 
     def decide(self, hits: Hits, split: str, first: int, stay: bool = False) -> np.ndarray:
         """Why each document of some hits leaves, uint8 [D]: it stays (STAYS), nearly repeats test text (TEST)
-        or validation text (VALIDATION). first: the number of the first of them, where they are held out. stay:
-        none leaves."""
+        or validation text (VALIDATION). first: the number of the first of them, where they are held out.
+        stay: none leaves."""
         why = np.zeros(len(hits.counts), np.uint8)
         for i, (sampled, rows) in enumerate(hits.documents()):
             number = first + i

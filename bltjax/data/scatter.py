@@ -195,8 +195,8 @@ def _fill(data_config, shard_count, work, progress, say) -> None:
         shutil.rmtree(work)
         raise UserError(
             f"{data_config.source} has {documents} different document(s) of data.min_bytes="
-            f"{data_config.min_bytes} bytes or more, and {', '.join(asked)} text need {len(asked)}: cut a long"
-            " text into several (data.separator, data.split), or add some"
+            f"{data_config.min_bytes} bytes or more, and {', '.join(asked)} text need {len(asked)}: cut a"
+            " long text into several (data.separator, data.split), or add some"
         )
     for split in asked:
         if there[split] or not documents:
@@ -216,8 +216,8 @@ def _fill(data_config, shard_count, work, progress, say) -> None:
         _move(bytes.fromhex(key), other, split, data_config, shard_count, work)
         progress.moved[key] = split
         say(
-            f"no document fell into {split} text, of which {shares(data_config)[split]:.3g} was asked for: it gets"
-            f" the nearest one, from {other} text"
+            f"no document fell into {split} text, of which {shares(data_config)[split]:.3g} was asked for: it"
+            f" gets the nearest one, from {other} text"
         )
 
 

@@ -27,9 +27,9 @@ def hashes(text: np.ndarray) -> np.ndarray:
 
 
 def sampled(documents, sampling: int):
-    """Yields (D, hashes uint64 [S], owners int64 [S]) for blocks of D documents, in order: the distinct hashes
-    of every document that are multiples of `sampling` (a power of two), by document (0 to D - 1) and then by
-    value."""
+    """Yields (D, hashes uint64 [S], owners int64 [S]) for blocks of D documents, in order: the distinct
+    hashes of every document that are multiples of `sampling` (a power of two), by document (0 to D - 1) and
+    then by value."""
     block, size = [], 0
     for document in documents:
         if len(document) > BLOCK:

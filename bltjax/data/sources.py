@@ -83,8 +83,8 @@ def check(data_config) -> None:
 
 
 def positions(split: str) -> tuple[fractions.Fraction, fractions.Fraction, fractions.Fraction]:
-    """ "90/5/5" as shares of training, validation and test text. UserError where it is not three numbers above 0
-    that sum to 100."""
+    """The shares of training, validation and test text that "90/5/5" means. UserError where it is not three
+    numbers above 0 that sum to 100."""
     try:
         percents = [decimal.Decimal(part) for part in split.split("/")]
     except decimal.InvalidOperation:
@@ -95,8 +95,8 @@ def positions(split: str) -> tuple[fractions.Fraction, fractions.Fraction, fract
         or sum(percents) != 100
     ):
         raise UserError(
-            f"data.split is {split!r}; it must be percentages of training, validation and test text, each above 0"
-            " and 100 together, such as 90/5/5"
+            f"data.split is {split!r}; it must be percentages of training, validation and test text, each"
+            " above 0 and 100 together, such as 90/5/5"
         )
     return tuple(fractions.Fraction(percent) / 100 for percent in percents)
 
@@ -172,8 +172,8 @@ def _files(data_config, _) -> list[Unit]:
     if data_config.split:
         if len(matched) > 1:
             raise UserError(
-                f"data.split={data_config.split} cuts one file by position, and data.globs match {len(matched)};"
-                " leave it out, or name one file"
+                f"data.split={data_config.split} cuts one file by position, and data.globs match"
+                f" {len(matched)}; leave it out, or name one file"
             )
         return _units_by_position(data_config, matched[0])
     if not data_config.separator:
