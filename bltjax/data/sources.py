@@ -8,7 +8,6 @@ import dataclasses
 import decimal
 import fractions
 import functools
-import hashlib
 import os
 import sysconfig
 from collections.abc import Callable
@@ -111,34 +110,6 @@ def known(source: str) -> bool:
     """Whether data.source names a kind of source in the right form."""
     kind, _, name = source.partition(":")
     return source == PREPARED or kind in SOURCES and (kind in NAMED) == bool(name)
-
-
-def documents(data_config) -> list[bytes]:
-    """The corpus that `data_config` names, all of it in memory: raw bytes of every document of at least
-    `min_bytes` bytes.
-
-    Raises UserError as `units` and `files.documents` do, and for an empty corpus.
-    """
-    lengths, kept = 0, []
-    for unit in units(data_config):
-        for document, _ in unit.read():
-            lengths += 1
-            if len(document) >= max(1, data_config.min_bytes):
-                kept.append(document)
-    if not kept:
-        raise UserError(
-            f"data.source {data_config.source!r} is empty: {lengths} documents, none of"
-            f" {data_config.min_bytes} bytes or more"
-        )
-    return kept
-
-
-def fingerprint(documents) -> str:
-    """12 hex digits that change when a document, or the order of documents, does."""
-    digest = hashlib.sha256()
-    for document in documents:
-        digest.update(hashlib.sha256(document).digest())
-    return digest.hexdigest()[:12]
 
 
 def _stdlib(data_config, _) -> list[Unit]:

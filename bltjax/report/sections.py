@@ -3,8 +3,8 @@ figures."""
 
 import json
 
-from bltjax.report.findings import signed, span
 from bltjax.report.compare import by_series
+from bltjax.report.findings import signed, span
 from bltjax.report.pictures import LEXICONS, SWEEPS
 from bltjax.report.rows import REFERENCE, budget_key
 from bltjax.report.runs import finite
