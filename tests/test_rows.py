@@ -133,8 +133,8 @@ def test_steps_spend_the_budget_in_what_rows_hold(documents):
 
 
 def test_fixed_shapes_cost_little_more_than_what_full_rows_use():
-    """Masked blocks of attention and scores computed again, of the shapes that experiments plan for: the rest, up
-    to 1.2, is for padding."""
+    """Masked blocks of attention and scores computed again, of the shapes that experiments plan for: the
+    rest, up to 1.2, is for padding."""
     from experiments import compute_optimal, quickstart
 
     for experiment, most in ((quickstart, 1.16), (compute_optimal, 1.06)):

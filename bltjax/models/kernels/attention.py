@@ -16,10 +16,10 @@ import jax.numpy as jnp
 
 from bltjax.parallel import sharding
 
-# Queries handled together: the fastest of 64, 128 and 256 for windows of 512 and for none. For windows of up to
-# NARROW keys, blocks of 32 are as fast or faster (forward and gradient, T 512, window 128: 2.69 against 2.82 ms
-# for one head and two rows, 9.35 against 9.46 for two heads and four rows) and multiply a sixth fewer pairs; for
-# a window of 512 they are slower (41 against 36 ms).
+# Queries handled together: the fastest of 64, 128 and 256 for windows of 512 and for none. For windows of up
+# to NARROW keys, blocks of 32 are as fast or faster (forward and gradient, T 512, window 128: 2.69 against
+# 2.82 ms for one head and two rows, 9.35 against 9.46 for two heads and four rows) and multiply a sixth fewer
+# pairs; for a window of 512 they are slower (41 against 36 ms).
 BLOCK, NARROW_BLOCK, NARROW = 64, 32, 128
 ONE_TILE = 160  # up to here, all positions are one block: padding would cost more than the mask wastes
 HIDDEN = -1e30  # added to a score that a query may not see; finite, so that a row without any stays finite
