@@ -109,13 +109,13 @@ def test_patches_are_widened_where_rows_would_lose_bytes_and_not_otherwise(docum
 @pytest.mark.parametrize("family", ["bpe", "blt-space", "blt-strided"])
 def test_documents_come_in_their_order_up_to_some_buffers(documents, family):
     """In rows, how far from its place in the epoch's order a segment comes: less than a buffer on average,
-    and never more than three."""
+    and never more than two and a half."""
     buffer = 64
     rows, *_ = made(run_of(family, **{"data.packing_buffer": buffer}), documents)
     plan_ = rows.chunks[0].plan()
     row = np.repeat(np.arange(len(plan_)), np.diff(plan_.first))[np.argsort(plan_.source)]
     place = np.sort(plan_.source) / plan_.source.max() * (len(plan_) - 1)
-    assert np.abs(row - place).mean() < buffer and np.abs(row - place).max() < 3 * buffer < len(plan_)
+    assert np.abs(row - place).mean() < buffer and np.abs(row - place).max() < 2.5 * buffer < len(plan_)
     in_order, *_ = made(run_of(family, **{"data.packing_buffer": 0}), documents)
     assert (np.diff(in_order.chunks[0].plan().source) > 0).all()
 
