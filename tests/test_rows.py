@@ -109,13 +109,13 @@ def test_patches_are_widened_where_rows_would_lose_bytes_and_not_otherwise(docum
 @pytest.mark.parametrize("family", ["bpe", "blt-space", "blt-strided"])
 def test_documents_come_in_their_order_up_to_some_buffers(documents, family):
     """In rows, how far from its place in the epoch's order a segment comes: less than a buffer on average,
-    and never more than three."""
+    and never more than two and a half."""
     buffer = 64
     rows, *_ = made(run_of(family, **{"data.packing_buffer": buffer}), documents)
     plan_ = rows.chunks[0].plan()
     row = np.repeat(np.arange(len(plan_)), np.diff(plan_.first))[np.argsort(plan_.source)]
     place = np.sort(plan_.source) / plan_.source.max() * (len(plan_) - 1)
-    assert np.abs(row - place).mean() < buffer and np.abs(row - place).max() < 3 * buffer < len(plan_)
+    assert np.abs(row - place).mean() < buffer and np.abs(row - place).max() < 2.5 * buffer < len(plan_)
     in_order, *_ = made(run_of(family, **{"data.packing_buffer": 0}), documents)
     assert (np.diff(in_order.chunks[0].plan().source) > 0).all()
 
@@ -130,3 +130,16 @@ def test_steps_spend_the_budget_in_what_rows_hold(documents):
     assert useful.sum() < 0.99 * charged * counts["slots"].sum()  # than with a full context a row
     with pytest.raises(UserError, match="neither"):
         made(run_of("bpe", **{"train.steps": 0}), documents)
+
+
+def test_fixed_shapes_cost_little_more_than_what_full_rows_use():
+    """Masked blocks of attention and scores computed again, of the shapes that experiments plan for: the
+    rest, up to 1.2, is for padding."""
+    from experiments import compute_optimal, quickstart
+
+    for experiment, most in ((quickstart, 1.16), (compute_optimal, 1.06)):
+        for run in experiment.get_config().runs:
+            if run.model.kind == "blt":
+                shape = (run.data.rows, *batches.row_shape(run))
+                executed, full = flops.executed_step(run, *shape), flops.full_rows(run, *shape)
+                assert executed / flops.train_flops(run, full) < most, run.name

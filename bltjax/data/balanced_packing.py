@@ -15,7 +15,7 @@ import numpy as np
 
 AHEAD = 8  # documents of a queue that are tried as a row's last
 ROOMY = 0.25  # of a row: while more than this is left, whole documents go in as they come
-LEAST = 0.7  # of a row's patches a slot: no whole document leaves fewer, which other documents could not use up
+LEAST = 0.7  # of a row's patches a slot: no whole document leaves fewer, since slots would stay empty
 # What an end of a row costs, in slots that stay empty, as a share of a row:
 IDLE_PATCHES = 0.05  # a share of patches that stays empty, against the same share of slots
 SPLIT = 0.004  # a document that is cut, for its context and the BOS of what is left
@@ -31,6 +31,7 @@ class Piece:
     cuts: np.ndarray
     number: int
     at: int = 0
+    since: int = 0  # the row before which it came to wait
 
     def patches(self) -> int:
         return len(self.cuts) - 1 - self.at
@@ -59,12 +60,20 @@ class Waiting:
         self._shape = capacity, patch_capacity
         self.queues = [], []
 
-    def refill(self) -> bool:
-        """Lets in documents until enough wait; whether any is there."""
+    def refill(self, row: int) -> bool:
+        """Lets in documents until enough wait, before row number `row`; whether any is there."""
         while self._size < self._wanted and (piece := next(self._coming, None)) is not None:
+            piece.since = row
             self._put(piece)
             self._size += piece.size()
         return bool(self.queues[0] or self.queues[1])
+
+    def overdue(self, before: int) -> int | None:
+        """The queue whose next document is the oldest of all and came before row number `before`; None:
+        neither."""
+        heads = [(queue[0].number, queue[0].since, side) for side, queue in enumerate(self.queues) if queue]
+        _, since, side = min(heads)
+        return side if since < before else None
 
     def take(self, choice) -> list[tuple[int, int, int]]:
         """The segments (source, length, patches) of a choice: ((number, patches), (number, patches)), the
@@ -116,13 +125,17 @@ def rows(ends, starts, order, capacity: int, patch_capacity: int, buffer: int):
     cuts = np.flatnonzero(starts)
     pieces = (_piece(cuts, int(ends[d]) + 1, int(ends[d + 1]), i) for i, d in enumerate(order))
     waiting = Waiting(pieces, capacity, patch_capacity, buffer * capacity)
-    while waiting.refill():
+    number = 0
+    while waiting.refill(number):
         row = Row(capacity, patch_capacity, [])
+        if (side := waiting.overdue(number - buffer)) is not None and (found := _end(row, waiting, side)):
+            row.add(waiting.take(found))
         while row.slots >= 3 and row.patches >= 2 and (found := _whole(row, waiting) or _end(row, waiting)):
             row.add(waiting.take(found))
         if not row.segments:
             row.add(_cut_patch(row, waiting))
         yield row.segments
+        number += 1
 
 
 def _piece(cuts, begin: int, end: int, number: int) -> Piece:
@@ -151,11 +164,12 @@ def _whole(row: Row, waiting: Waiting):
     return _of_one(side, 0, piece.patches())
 
 
-def _end(row: Row, waiting: Waiting):
-    """The cheapest end of a row, of those that a few next documents give; None where nothing fits."""
+def _end(row: Row, waiting: Waiting, side: int | None = None):
+    """The cheapest end of a row, of those that a few next documents give; None where nothing fits. side: only
+    of those with the next document of that queue."""
     best = NEVER, 0, None
     for cost, order, choice, cuts in _ends(row, waiting):
-        if choice is not None:
+        if choice is not None and (side is None or choice[side][0] == 0 < choice[side][1]):
             best = min(best, (cost, order, choice))
             if cost < GOOD + cuts * SPLIT:
                 break

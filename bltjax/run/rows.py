@@ -5,7 +5,7 @@ The measure is what rows of bytes hold that have two slots less than `data.conte
 about as much to a second BOS and to a patch that no longer fits. A token row has the N for which it holds
 most nearly as many bytes; a row of patches has at least `data.patch_slack` times the patches that it needs on
 average, and as many more as make it hold the measure's bytes within WITHIN. Both are counted ahead, on the
-run's own first rows. """
+run's own first rows."""
 
 import functools
 import math
@@ -56,9 +56,8 @@ def rows(
 def bytes_off(config: ConfigDict, rows: batches.Rows, documents, steps: int) -> float:
     """By how much the bytes of a run's first `steps` batches differ from the measure's, as a share of those;
     over the first SAMPLE bytes of them, where there are more."""
-    steps = min(steps, _sample_steps(config))
     documents = Held(documents) if isinstance(documents, list) else documents
-    return float(rows.counts(steps)["bytes"].sum() / _measure(config, documents, steps) - 1)
+    return _off(rows, _measure(config, documents), min(steps, _most_steps(config)))
 
 
 def check_bytes(config: ConfigDict, rows: batches.Rows, documents, steps: int) -> float:
@@ -105,11 +104,18 @@ def _steps_of_full_rows(config: ConfigDict, slots: int, patches: int | None) -> 
     )
 
 
-def _sample_steps(config: ConfigDict) -> int:
-    """Steps on which a shape is chosen."""
-    slots, patches = batches.row_shape(config)
-    steps = math.ceil(_steps_of_full_rows(config, slots, patches))
-    return max(1, min(steps, SAMPLE // (config.data.rows * config.data.context)))
+def _most_steps(config: ConfigDict) -> int:
+    """Steps on which a shape is chosen, at most."""
+    return max(1, SAMPLE // (config.data.rows * config.data.context))
+
+
+def _compared_steps(config: ConfigDict, rows: batches.Rows) -> int:
+    """Steps on which a shape is chosen: the run's own, since text differs from place to place, or its
+    first."""
+    most = _most_steps(config)
+    if _steps_of_full_rows(config, rows.row_length, rows.row_patches) >= most:
+        return most
+    return min(most, steps_ahead(config, rows)[0])
 
 
 def _shelf(config: ConfigDict, documents, entropies, tokenizer) -> Shelf:
@@ -156,14 +162,13 @@ def _shape(config: ConfigDict, documents, shelf: Shelf) -> row_plans.Shape:
 
     if config.model.kind == "byte":
         return shape(slots, None)
-    steps = _sample_steps(config)
-    wanted, once = _measure(config, documents, steps), Once(shelf)
+    measure, once = _measure(config, documents), Once(shelf)
 
     def share(slots, patches):
         """Of the measure's bytes, that batches of such rows hold."""
         blocks = row_plans.Blocks(once, shape(slots, patches), config.data.seed)
         made = batches.Rows(blocks, slots, patches, config.data.rows)
-        return float(made.counts(steps)["bytes"].sum() / wanted)
+        return 1 + _off(made, measure, _compared_steps(config, made))
 
     if config.model.kind == "token":
         return shape(_nearest_length(slots, lambda slots: share(slots, None)), None)
@@ -192,14 +197,17 @@ def _widened(first: int, most: int, share) -> int:
         patches = min(most, patches + 8 * max(1, patches // 256))
 
 
-def _measure(config: ConfigDict, documents, steps: int) -> int:
-    """Raw bytes of the measure's first `steps` batches."""
+def _measure(config: ConfigDict, documents) -> batches.Rows:
+    """The measure's rows, of which only the counts can be had."""
     slots = max(4, config.data.context - SPARED)
     shape = row_plans.Shape(slots, None, config.data.packing_buffer)
-    made = batches.Rows(
-        row_plans.Blocks(Lengths(documents), shape, config.data.seed), slots, None, config.data.rows
-    )
-    return int(made.counts(steps)["bytes"].sum())
+    blocks = row_plans.Blocks(Lengths(documents), shape, config.data.seed)
+    return batches.Rows(blocks, slots, None, config.data.rows)
+
+
+def _off(rows: batches.Rows, measure: batches.Rows, steps: int) -> float:
+    """By how much the bytes of the first `steps` batches differ from the measure's, as a share of those."""
+    return float(rows.counts(steps)["bytes"].sum() / measure.counts(steps)["bytes"].sum() - 1)
 
 
 class Once:
