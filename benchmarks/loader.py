@@ -16,7 +16,7 @@ import time
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from bltjax import config as cfg
-from bltjax.data import batches, corpus, packing, row_plans
+from bltjax.data import batches, corpus, packing, row_plans, splits
 from bltjax.data.unit_cache import Shelf
 from bltjax.entropy import curves, sketch, store
 from bltjax.patching import hashing, segmentation
@@ -40,7 +40,7 @@ def main():
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     documents = corpus.Documents([shard for shard in corpus.shards(args.data) if shard.split == "train"])
-    choice = batches.training_documents(documents, cfg.data())
+    choice = splits.training(documents)
     marks = curves.marks(args.data)
     values = store.Entropies(documents, args.entropies or marks[0]) if marks else None
     print(f"{len(documents):,} documents, {documents.lengths.sum() / 1e6:,.0f} MB; one core")

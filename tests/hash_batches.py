@@ -9,7 +9,7 @@ import pathlib
 import jax
 
 from bltjax import config as cfg
-from bltjax.data import batches, corpus, feed, row_plans
+from bltjax.data import batches, corpus, feed, row_plans, splits
 from bltjax.entropy import store
 from bltjax.parallel import distributed
 from bltjax.run import rows as rows_of
@@ -39,11 +39,10 @@ def rows(folder: pathlib.Path, plans: pathlib.Path | None) -> batches.Rows:
     config = cfg.replace(
         config, **{"data.context": 256, "data.rows": 8, "data.packing_buffer": 16, "data.patch_slack": 1.1}
     )
-    documents = batches.training_documents(
-        corpus.Documents([shard for shard in corpus.shards(folder) if shard.split == "train"]), config.data
-    )
+    training = corpus.Documents([shard for shard in corpus.shards(folder) if shard.split == "train"])
+    documents = splits.training(training)
     mark = next(folder.glob("entropies-*")).name.removeprefix("entropies-")
-    return rows_of.rows(config, documents, store.Entropies(documents.documents, mark), None, plans)
+    return rows_of.rows(config, documents, store.Entropies(documents, mark), None, plans)
 
 
 def main():

@@ -4,7 +4,7 @@ them, fixed shapes."""
 import numpy as np
 import pytest
 
-from bltjax.data import batches, filling, packing
+from bltjax.data import batches, filling, packing, splits, unit_cache
 from bltjax.errors import UserError
 from bltjax.patching import vocab
 
@@ -288,23 +288,18 @@ def test_families_read_documents_in_the_same_order():
     assert np.diff(total[np.concatenate([[0], ends])]).tolist() == sizes.tolist()
 
 
-def test_training_documents_are_cut_in_the_seeded_order():
-    from bltjax import config
-
-    documents = random_documents(14, range(10, 110))
-    data = lambda **changes: (
-        config.replace(
-            config.run("x", "bpe", config.transformer("token", vocab=9, width=8, layers=1, heads=1)),
-            **{f"data.{k}": v for k, v in changes.items()},
-        ).data
-    )
-    everything = batches.training_documents(documents, data())
-    assert sorted(everything) == sorted(documents) and everything != documents
-    some = batches.training_documents(documents, data(max_train_bytes=2000))
-    assert some == everything[: len(some)] and sum(map(len, some)) <= 2000 < sum(
-        map(len, everything[: len(some) + 1])
-    )
-    assert len(batches.training_documents(documents, data(max_train_bytes=1))) == 1
+def test_training_documents_are_the_first_of_the_data_s_own_order():
+    documents = unit_cache.Held(random_documents(14, range(10, 110)))
+    assert list(splits.training(documents)) == documents
+    some = list(splits.training(documents, 2000))
+    sizes = [len(document) for document in documents[: len(some) + 1]]
+    assert some == documents[: len(some)] and sum(sizes[:-1]) <= 2000 < sum(sizes)
+    assert len(splits.training(documents, 1)) == 1
+    documents.ranges = [(0, 60, 0.25), (60, 100, 0.75)]  # two sources, each the first of its own
+    mixed = splits.training(documents, 3000)
+    (a, b, _), (c, d, _) = mixed.parts
+    assert (a, b, d) == (0, c, len(mixed)) and list(mixed) == [*documents[:b], *documents[60 : 60 + d - c]]
+    assert mixed.lengths[:b].sum() <= 750 and mixed.lengths[b:].sum() <= 2250 < mixed.lengths[b:].sum() + 110
 
 
 def test_bad_input():

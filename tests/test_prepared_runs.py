@@ -11,7 +11,7 @@ import pytest
 from bltjax import api, patching
 from bltjax import config as cfg
 from bltjax.cli import main
-from bltjax.data import batches, corpus, packing, prepare, row_plans, unit_cache
+from bltjax.data import batches, corpus, packing, prepare, row_plans, splits, unit_cache
 from bltjax.errors import UserError
 from bltjax.patching import segmentation
 from bltjax.storage import rundir
@@ -41,7 +41,7 @@ def train_documents(prepared):
 
 
 def blocks_of(documents, context=128, buffer=0, plans=None, patches=40):
-    choice = batches.training_documents(documents, cfg.data())
+    choice = splits.training(documents)
     units = lambda numbers, found: packing.byte_documents(
         found, segmentation.document_lengths(cfg.patching("space"), found)
     )
@@ -57,7 +57,7 @@ def rows_of(documents, context=128, buffer=0, plans=None, patches=40, place=(0, 
 @pytest.mark.parametrize("buffer", [0, 8])
 def test_the_rows_are_those_in_memory(prepared, buffer, monkeypatch):
     documents = train_documents(prepared)
-    chosen = batches.training_documents(list(documents), cfg.data())
+    chosen = list(documents)
     lengths = segmentation.document_lengths(cfg.patching("space"), chosen)
     here = batches.byte_rows(chosen, lengths, context=128, rows=4, patches=40, buffer=buffer)
     there = rows_of(documents, buffer=buffer)
@@ -114,7 +114,7 @@ def test_processes_plan_together_what_each_would_alone(prepared, tmp_path, monke
     monkeypatch.setattr(row_plans, "PLANS", 3)
     alone = rows_of(train_documents(prepared))
     expected = alone.counts(80)
-    choice = batches.training_documents(train_documents(prepared), cfg.data())
+    choice = splits.training(train_documents(prepared))
     names = [
         f"{epoch}-{first}.npz" for (epoch, first), _ in itertools.islice(row_plans.one_by_one(choice, 0), 9)
     ]

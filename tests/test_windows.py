@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from bltjax import config as cfg
-from bltjax.data import batches
+from bltjax.data import batches, splits, unit_cache
 from bltjax.errors import UserError
-from bltjax.evaluation import bpb, windows
+from bltjax.evaluation import windows
 from bltjax.patching import segmentation, vocab
 
 SIZES = [1, 5, 29, 30, 31, 44, 45, 46, 0, 60, 61, 200, 333]
@@ -288,8 +288,8 @@ def test_a_sample_of_a_split_has_the_bits_per_byte_of_the_whole():
     for _ in range(600):
         order = rng.permutation(len(sizes))
         documents = Numbered(sizes[order])
-        count = len(bpb.first_documents(documents, limit))
-        assert documents.read == list(range(count))
+        count = len(splits.first(documents, limit))
+        assert not documents.read
         total, skipping = 0, []
         for i, size in enumerate(sizes[order]):
             if total + size <= limit:
@@ -308,8 +308,13 @@ def test_a_sample_of_a_split_has_the_bits_per_byte_of_the_whole():
 class Numbered:
     """Documents on disk, whose sizes are known and whose reading is seen."""
 
+    fingerprint = ""
+
     def __init__(self, lengths):
         self.lengths, self.read = lengths, []
+
+    def __len__(self):
+        return len(self.lengths)
 
     def __getitem__(self, i):
         self.read.append(i)
@@ -317,13 +322,9 @@ class Numbered:
 
 
 def test_samples_stop_at_the_document_that_reaches_the_limit():
-    documents = [b"a" * n for n in (5, 100, 7, 1)]
-    assert (
-        bpb.first_documents(documents, 0) == documents and bpb.first_documents(documents, 1000) == documents
-    )
-    assert (
-        bpb.first_documents(documents, 5) == documents[:1]
-        and bpb.first_documents(documents, 6) == documents[:2]
-    )
-    assert bpb.first_documents([], 10) == []
-    assert bpb._reaching(np.array([5, 100, 7, 1]), 106, block=1) == 3
+    documents = unit_cache.Held([b"a" * n for n in (5, 100, 7, 1)])
+    first = lambda limit: list(splits.first(documents, limit))
+    assert first(0) == documents and first(1000) == documents
+    assert first(5) == documents[:1] and first(6) == documents[:2]
+    assert list(splits.first(unit_cache.Held(), 10)) == []
+    assert splits._reaching(np.array([5, 100, 7, 1]), 106, block=1) == 3

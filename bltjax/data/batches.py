@@ -1,9 +1,9 @@
 """Global batches: a batch is a pure function of (seed, step), so that resuming needs nothing but the number
 of the step.
 
-Documents are drawn once in a seeded order, cut to `max_train_bytes`, and shuffled again for each epoch; rows
-of one epoch follow those of the epoch before. The order knows nothing of patches or tokens: every family
-reads the same documents in the same order."""
+A run reads the first `max_train_bytes` of training text (data/splits.py), shuffled for each epoch; rows of one epoch
+follow those of the epoch before. The order knows nothing of patches or tokens: every family reads the same
+documents in the same order."""
 
 import os
 import threading
@@ -13,47 +13,11 @@ import grain
 import numpy as np
 
 from bltjax.data import packing, row_plans
-from bltjax.data.row_plans import order_of
-from bltjax.data.unit_cache import Choice, Held, Shelf
+from bltjax.data.unit_cache import Held, Shelf
 from bltjax.errors import UserError
 
-THREADS = max(
-    1, min(4, (os.cpu_count() or 1) // 2)
-)  # that fill batches ahead; the batches are the same, however many there are
-
-
-def training_documents(documents, data_config):
-    """The documents that a run trains on: all, or the first of the seeded order up to `max_train_bytes` bytes
-    (never less than one).
-
-    documents: a list, and one comes back; or documents at rest (store.Documents), and a shelf.Choice of them
-    does."""
-    ranges = getattr(documents, "ranges", [(0, len(documents), 1.0)])
-    orders = []
-    for first, last, weight in ranges:
-        order = first + order_of(data_config.seed, "cut", last - first)
-        if data_config.max_train_bytes:
-            total = np.cumsum(lengths(documents)[order])
-            order = order[
-                : max(1, int(np.searchsorted(total, weight * data_config.max_train_bytes, side="right")))
-            ]
-        orders.append(order)
-    order = np.concatenate(orders)
-    if isinstance(documents, list):
-        return [documents[i] for i in order]
-    ends = np.cumsum([0, *map(len, orders)]).tolist()
-    return Choice(
-        documents,
-        order,
-        [(a, b, weight) for a, b, (_, _, weight) in zip(ends, ends[1:], ranges)] if len(ranges) > 1 else (),
-    )
-
-
-def lengths(documents) -> np.ndarray:
-    """Bytes of each document, int64 [D]; of documents at rest without reading them."""
-    return (
-        np.array([len(d) for d in documents], np.int64) if isinstance(documents, list) else documents.lengths
-    )
+# That fill batches ahead; the batches are the same, however many there are.
+THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))
 
 
 def byte_rows(

@@ -93,11 +93,24 @@ def training(documents, max_bytes: int = 0) -> Choice:
 
 
 def first(documents, max_bytes: int = 0) -> Choice:
-    """Whole documents of a split in its own, random, order, until `max_bytes` bytes are reached (0: all of them)."""
-    count = len(documents)
-    if max_bytes:
-        count = min(count, int(np.searchsorted(np.cumsum(documents.lengths), max_bytes)) + 1)
-    return Choice(documents, np.arange(count))
+    """Whole documents in the split's own (hash, so random) order, up to and with the one that brings them to
+    `max_bytes`; 0 is all of them. None of them is read here.
+
+    So a sample is unbiased in bytes: where to stop depends on the documents so far alone, the last among them, so
+    that (Wald's identity) nats and bytes are in expectation the same multiple of the whole's. To leave out what
+    does not fit would prefer short documents, in which every byte has little context."""
+    return Choice(documents, np.arange(_reaching(documents.lengths, max_bytes) if max_bytes else len(documents)))
+
+
+def _reaching(lengths, limit: int, block: int = 1 << 20) -> int:
+    """How many of the first documents have `limit` bytes, or all; a block of lengths at a time."""
+    total = 0
+    for begin in range(0, len(lengths), block):
+        sums = total + np.cumsum(np.asarray(lengths[begin : begin + block], np.int64))
+        if sums[-1] >= limit:
+            return begin + int(np.searchsorted(sums, limit)) + 1
+        total = int(sums[-1])
+    return len(lengths)
 
 
 def common(some, others) -> bytes | None:

@@ -68,32 +68,3 @@ def summary(sizes, nats, eos_nats, patch_size: float, windows=None) -> dict:
             for b, n, e in zip(sizes, nats, eos_nats)
         ],
     }
-
-
-def first_documents(documents, limit: int) -> list[bytes]:
-    """Whole documents in the split's own (hash, so random) order, up to and with the one that brings them to
-    `limit` bytes; 0 is all of them. Of documents on disk only these are read.
-
-    So the sample is unbiased in bytes: where to stop depends on the documents read so far alone, the last
-    among them, so that (Wald's identity) nats and bytes are in expectation the same multiple of the whole's.
-    To leave out what does not fit would prefer short documents, in which every byte has little context."""
-    if not limit:
-        return list(documents)
-    lengths = (
-        documents.lengths
-        if hasattr(documents, "lengths")
-        else np.array([len(d) for d in documents], np.int64)
-    )
-    count = _reaching(lengths, limit)
-    return [documents[number] for number in range(count)]
-
-
-def _reaching(lengths, limit: int, block: int = 1 << 20) -> int:
-    """How many of the first documents have `limit` bytes, or all; a block of lengths at a time."""
-    total = 0
-    for first in range(0, len(lengths), block):
-        sums = total + np.cumsum(np.asarray(lengths[first : first + block], np.int64))
-        if sums[-1] >= limit:
-            return first + int(np.searchsorted(sums, limit)) + 1
-        total = int(sums[-1])
-    return len(lengths)
