@@ -185,7 +185,7 @@ def _nearest_length(first: int, share) -> int:
 
 
 def _widened(first: int, most: int, share) -> int:
-    """The fewest patches a row, from `first` on in steps of a 32nd and multiples of 8, with which rows hold
+    """The fewest patches a row, from `first` on in steps of a 32nd and multiples of 8 (4 of few), with which rows hold
     the measure's bytes within WITHIN; where none does, the fewest that hold as much as any."""
     held, patches = {}, first
     while True:
@@ -194,7 +194,7 @@ def _widened(first: int, most: int, share) -> int:
             return patches
         if patches >= most or patches > 2 * first:
             return min(held, key=lambda patches: (held[patches] < max(held.values()) - WITHIN / 10, patches))
-        patches = min(most, patches + 8 * max(1, patches // 256))
+        patches = min(most, patches + batches.patch_step(patches) * max(1, patches // 256))
 
 
 def _measure(config: ConfigDict, documents) -> batches.Rows:
