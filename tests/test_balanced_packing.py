@@ -82,7 +82,7 @@ def test_rows_are_full_of_both(size):
     T = 4096
     mean = sum(int(np.sum(one)) for one in lengths) / sum(map(len, lengths))
     plan = packing.plan_rows(
-        packed, T, batches.patch_capacity(T, mean, 1.02, multiple=1), np.arange(len(packed)), buffer=256
+        packed, T, int(np.ceil(1.02 * T / mean)), np.arange(len(packed)), buffer=256
     )
     counts = packing.counts(packed, plan)
     assert (

@@ -121,7 +121,7 @@ def texts(documents=6, n=1500, step=None):
         vocab.encode_document(rng.integers(0, 256, n + 97 * i).astype(np.uint8).tobytes())
         for i in range(documents)
     ]
-    entropies = [rng.gamma(1.5, 1.0, i.size) for i in ids]
+    entropies = [np.minimum(rng.gamma(1.5, 1.0, i.size), 5.5) for i in ids]  # a byte's are below ln 260
     return ids, [(np.round(e / step) * step if step else e).astype(np.float32) for e in entropies]
 
 

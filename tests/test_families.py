@@ -6,7 +6,7 @@ from bltjax import config as cfg
 from bltjax import models
 from bltjax.config import families
 from bltjax.errors import UserError
-from bltjax.report import page, plot, rows
+from bltjax.report import page, plot, series
 from bltjax.run import validate
 from bltjax.sweep import plan as planning
 
@@ -62,10 +62,11 @@ def test_a_new_family_is_one_entry(monkeypatch):
         validate.check(run("first", scheme="space"))
     (planned,) = planning.plan([made])
     assert planned["family"] == "first" and planned["params_hash"] == 2 * 64 * 32
-    reported = [dict(family=name, budget_flops=1e12, name=name) for name in ("bpe", "unheard-of", "first")]
-    assert [family for family, _ in rows.by_budget(reported)] == ["first", "bpe", "unheard-of"]
-    series = [dict(family="first", x=[1e12, 2e12], y=[2.0, 1.9], low=[None] * 2, high=[None] * 2)]
-    assert "#123456" in plot.svg(plot.curves(series, {}, "FLOPs"), "new")
+    names = ("bpe", "unheard-of", "first")
+    reported = [dict(family=name, series=name, budget_flops=1e12, name=name) for name in names]
+    assert [name for name, _ in series.by_budget(reported)] == ["first", "bpe", "unheard-of"]
+    line = dict(family="first", series="first", x=[1e12, 2e12], y=[2.0, 1.9], low=[None] * 2, high=[None] * 2)
+    assert "#123456" in plot.svg(plot.curves([line], {}, "FLOPs"), "new")
     assert page.themed()["#123456"][1] == "#abcdef" and "#abcdef" in page.colours()
 
 
