@@ -13,7 +13,7 @@ from bltjax.errors import UserError
 
 TOLERANCE = 0.02  # of the target
 CLOSE = 0.0025  # of it: near enough to look no further
-MOST_TRIES = 8
+MOST_TRIES = 10
 
 
 def approach(target: float, threshold_for: Callable, realized: Callable) -> tuple[float, float]:
@@ -22,7 +22,7 @@ def approach(target: float, threshold_for: Callable, realized: Callable) -> tupl
     threshold_for(size) -> nats, UserError where no threshold has that size; realized(threshold) -> mean patch size.
     UserError where even the nearest is off by more than 2%."""
     target = asked = wanted(target)
-    seen, refused = {}, None
+    seen, refused, below, above = {}, None, None, None
     for _ in range(MOST_TRIES):
         try:
             threshold = threshold_for(asked)
@@ -31,15 +31,27 @@ def approach(target: float, threshold_for: Callable, realized: Callable) -> tupl
             break
         if threshold in seen:
             break
-        seen[threshold] = float(realized(threshold))
-        if abs(seen[threshold] / target - 1) < CLOSE:
+        gives = seen[threshold] = float(realized(threshold))
+        if abs(gives / target - 1) < CLOSE:
             break
-        asked = max(1.0, asked * target / seen[threshold])
+        if gives < target:
+            below = asked, gives
+        else:
+            above = asked, gives
+        asked = _between(target, below, above) if below and above else max(1.0, asked * target / gives)
     if not seen:
         raise refused
     best = min(seen, key=lambda threshold: abs(seen[threshold] - target))
     check(seen[best], target, min(seen.values()), max(seen.values()))
     return best, seen[best]
+
+
+def _between(target: float, below, above) -> float:
+    """What to ask for, between what gave less than the target and what gave more: on the straight line between the two,
+    in logarithms, but not too near to either."""
+    (low, less), (high, more) = below, above
+    share = math.log(target / less) / math.log(more / less)
+    return low * (high / low) ** min(max(share, 0.1), 0.9)
 
 
 def wanted(target) -> float:
