@@ -320,4 +320,4 @@ def test_bad_input():
 
 
 def test_patch_capacity():
-    assert batches.patch_capacity(512, 4.0, 1.15) == 152 and batches.patch_capacity(512, 1.0, 1.15) == 512
+    assert batches.patch_capacity(512, 4.0, 1.15) == 148 and batches.patch_capacity(8192, 4.0, 1.15) == 2360 and batches.patch_capacity(512, 1.0, 1.15) == 512

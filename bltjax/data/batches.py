@@ -77,8 +77,8 @@ def patch_capacity(context: int, patch_size: float, slack: float) -> int:
 
 
 def patch_step(patches: int) -> int:
-    """P is a multiple of this: 8, as accelerators like it, or 4 where 8 would be more than a tenth of it."""
-    return 8 if patches > 80 else 4
+    """P is a multiple of this: 8, as accelerators like it, or 4 where 8 would be more than a twentieth of it."""
+    return 8 if patches > 160 else 4
 
 
 def row_shape(run) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from bltjax.patching import segmentation
 from bltjax.run import budget
 
 SPARED = 2  # slots that the measure's rows have less
-WITHIN = 0.003  # of the measure's bytes: rows of patches that hold less are widened
+WITHIN = 0.004  # of the measure's bytes: rows of patches that hold less are widened
 TOLERANCE = 0.005  # of the measure's bytes: rows that are further off are not comparable
 # Shorter rows (in bytes of context), fewer of them, or text of fewer, cannot be matched so well: not refused.
 SHORTEST, FEWEST = 512, 100
