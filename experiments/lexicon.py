@@ -17,14 +17,19 @@ from bltjax import config as cfg
 from bltjax.errors import UserError
 from bltjax.experiments import quickstart
 
-VOCABS = (2048, 4096, 8192, 16384, 32768, 65536)
+# As large as leaves a budget its 100 steps: the output head of a larger vocabulary takes too much of it.
+VOCABS = {
+    "S": (1024, 2048, 4096, 8192),
+    "M": (2048, 4096, 8192, 16384),
+    "L": (4096, 8192, 16384, 32768),
+}
 ROWS = (4096, 16384, 32768, 65536, 131072, 524288)
 FAMILY = "blt-space"
 
 
 def of_size(size: str) -> list[ConfigDict]:
     shape, lrs = quickstart.SHAPES[size], quickstart.LR
-    runs = [(quickstart.bpe(size, shape, lrs["bpe"], vocab), f"v{vocab}") for vocab in VOCABS]
+    runs = [(quickstart.bpe(size, shape, lrs["bpe"], vocab), f"v{vocab}") for vocab in VOCABS[size]]
     runs += [(quickstart.blt(FAMILY, size, shape, lrs[FAMILY], None, rows), f"r{rows}") for rows in ROWS]
     return [cfg.replace(run, name=f"{run.name}-{value}") for run, value in runs]
 

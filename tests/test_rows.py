@@ -8,8 +8,8 @@ from bltjax import config as cfg
 from bltjax import flops
 from bltjax.data import batches
 from bltjax.errors import UserError
+from bltjax.run import budget
 from bltjax.run import rows as run_rows
-from bltjax.sweep import plan
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_patches_are_widened_where_rows_would_lose_bytes_and_not_otherwise(docum
     in_order, packed = run_of("blt-space", **{"data.packing_buffer": 0}), run_of("blt-space")
     first = batches.row_shape(packed)[1]
     P = {run.data.packing_buffer: made(run, documents)[0].row_patches for run in (in_order, packed)}
-    assert P[0] > P[256] >= first and P[0] % 8 == P[256] % 8 == 0
+    assert P[0] > P[256] >= first and P[0] % 4 == P[256] % 4 == 0
     roomy = cfg.replace(packed, **{"data.patch_slack": 2.0})
     assert made(roomy, documents)[0].row_patches == batches.row_shape(roomy)[1]
 
@@ -123,7 +123,7 @@ def test_documents_come_in_their_order_up_to_some_buffers(documents, family):
 def test_steps_spend_the_budget_in_what_rows_hold(documents):
     run = run_of("blt-space", **{"train.steps": 0, "budget_flops": 8e10})
     rows, steps, useful, counts = made(run, documents)
-    assert len(useful) == steps == len(counts["pairs"]) and abs(useful.sum() / 8e10 - 1) < plan.TOLERANCE
+    assert len(useful) == steps == len(counts["pairs"]) and abs(useful.sum() / 8e10 - 1) < budget.TOLERANCE
     per = flops.per_unit(run)
     assert useful == pytest.approx(3 * sum(counts[unit] * per[unit] for unit in flops.UNITS))
     charged = 3 * flops.count(run, counts["slots"].sum() / counts["patches"].sum())["exact"]["total"]
