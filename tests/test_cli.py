@@ -152,7 +152,7 @@ def test_a_mistake_is_one_line(capsys, tmp_path, monkeypatch, mistake):
 
 
 @pytest.mark.parametrize(
-    "content, says", [(b"", "empty"), (b"alone, whatever it is\0\xff" * 9, "at least 3")]
+    "content, says", [(b"", "no document of files"), (b"alone, whatever it is\0\xff" * 9, "need 3")]
 )
 def test_a_corpus_that_is_none(capsys, tmp_path, content, says):
     (tmp_path / "a.txt").write_bytes(content)

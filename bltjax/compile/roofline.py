@@ -13,6 +13,7 @@ import math
 from bltjax import flops, models
 from bltjax.compile.chips import Topology
 from bltjax.data import batches
+from bltjax.models.kernels import attention
 
 BF16, F32 = 2, 4
 STATE = 3 * F32  # AdamW: parameter and two moments
@@ -301,7 +302,13 @@ def _parts(config, slots, patches):
     """[(layers, positions of a row, width, ffn, keys per query)] of the transformer stacks."""
     positions = {"slots": slots, "patches": patches}
     return [
-        (s.layers, positions[s.over], s.width, s.ffn, flops.executed_keys(positions[s.over], s.window))
+        (
+            s.layers,
+            positions[s.over],
+            s.width,
+            s.ffn,
+            attention.executed_pairs(positions[s.over], s.window) / positions[s.over],
+        )
         for s in models.kind(config).stacks(config)
     ]
 

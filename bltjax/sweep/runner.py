@@ -137,11 +137,7 @@ def run(
     display.close()
     failed = [task for task in tasks if task.state == "failed"]
     if failed:
-        names = ", ".join(task.name for task in failed)
-        print(
-            f"failed: {names}; see `bltjax status {experiment}`; the same command tries them again",
-            file=sys.stderr,
-        )
+        print(failures(failed, experiment), file=sys.stderr)
     codes = [task.process.returncode for task in failed if task.process]
     if not failed:
         return 0
@@ -183,9 +179,24 @@ def finish(task: Task, display) -> None:
         display.line(f"busy     {task.name}: another runner has it")
     else:
         task.state = "failed"
-        said = (rundir.read_json(task.directory / "failed.json") or {}).get("error")
-        why = said or f"its process ended with status {code}"
-        display.line(f"failed   {task.name}: {why} (log: {task.directory / 'log.txt'})")
+        display.line(f"failed   {task.name}: {why_failed(task)} (log: {task.directory / 'log.txt'})")
+
+
+def failures(failed: list[Task], experiment: str) -> str:
+    """One line for everything that failed: why, where a job that others wait for is the only one."""
+    first, *more = [task for task in failed if task.process] or failed
+    if not more and not first.job.experiment:
+        others = len(failed) - 1
+        return f"{first.name} failed: {why_failed(first)}" + (
+            f"; {others} jobs that need it were not run" if others else ""
+        )
+    names = ", ".join(task.name for task in failed)
+    return f"failed: {names}; see `bltjax status {experiment}`; the same command tries them again"
+
+
+def why_failed(task: Task) -> str:
+    said = (rundir.read_json(task.directory / "failed.json") or {}).get("error")
+    return said or f"its process ended with status {task.process.returncode}"
 
 
 def result(task: Task) -> str:
