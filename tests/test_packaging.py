@@ -25,9 +25,9 @@ def test_wheel(tmp_path):
         archive.extractall(tmp_path / "site")
     assert {name for name in top if not name.endswith(".dist-info")} == {"bltjax"}
     code = (
-        "import bltjax, sys; from bltjax.sweep import experiments; from bltjax.launch import local; assert"
-        " bltjax.__file__.startswith(sys.argv[1]), bltjax.__file__; print(*experiments.names());"
-        " experiments.load('quickstart')"
+        "import bltjax, sys; from bltjax.experiments import registry; from bltjax.launch import local; assert"
+        " bltjax.__file__.startswith(sys.argv[1]), bltjax.__file__; print(*registry.names());"
+        " registry.load('quickstart')"
     )
     found = subprocess.run(
         [
