@@ -1,5 +1,5 @@
-"""Claim: how large the vocabulary of BPE and the hash tables of BLT are decides which of them is ahead, at next to
-no FLOPs; so each is chosen, at every budget, until the best lies inside its grid.
+"""Claim: how large the vocabulary of BPE and the hash tables of BLT are decides which of them is ahead, at
+next to no FLOPs; so each is chosen, at every budget, until the best lies inside its grid.
 
 Figure     none; the paper takes Llama 3's 128,256 entries and 500,000 rows for each of six tables as given.
 Hardware   2 CPU cores

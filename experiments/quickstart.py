@@ -60,9 +60,9 @@ NOTHING_CROSSES = {"ngrams.reset": True, "mask_encoder_documents": True}
 # sizes as it is: the paper's rule (section 4.8: one learning rate for all sizes), checked at the largest by
 # quickstart_lr_check. docs/results/ has both.
 LR = {"bpe": 4e-3, "blt-entropy": 3.2e-2, "blt-space": 1.6e-2, "blt-strided": 3.2e-2}
-# Vocabulary and hash tables cost next to no FLOPs and decide much: both are the best on validation text at each
-# budget, of grids at whose edges the best does not lie (the experiment lexicon; docs/results/lexicon). Rows were
-# chosen for blt-space, and serve the other patchings too.
+# Vocabulary and hash tables cost next to no FLOPs and decide much: both are the best on validation text at
+# each budget, of grids at whose edges the best does not lie (the experiment lexicon; docs/results/lexicon).
+# Rows were chosen for blt-space, and serve the other patchings too.
 VOCAB = {"S": 8192, "M": 16384, "L": 16384}
 HASH_ROWS = {"S": 32768, "M": 32768, "L": 32768}  # of each of the six tables
 # Of these vocabularies on this text; realized ones are in each run.

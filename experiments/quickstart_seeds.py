@@ -1,4 +1,5 @@
-"""Claim: what the quickstart says of BPE and of BLT with space patches holds, or does not, beyond one draw of weights.
+"""Claim: what the quickstart says of BPE and of BLT with space patches holds, or does not, beyond one draw of
+weights.
 
 Figure     6 of arXiv 2412.09871 in miniature, with seeds
 Hardware   2 CPU cores

@@ -148,8 +148,8 @@ def test_exact_flops_are_the_products_of_the_compiled_program():
 
 
 def test_an_output_head_is_no_look_up_table():
-    """Both have an axis of the vocabulary; a table's is its rows, a head's is the last (its gradient, as XLA:TPU
-    sums it for 400M BPE: docs/results/compile)."""
+    """Both have an axis of the vocabulary; a table's is its rows, a head's is the last (its gradient, as
+    XLA:TPU sums it for 400M BPE: docs/results/compile)."""
     model = cfg.transformer("token", vocab=128_256, width=1280, layers=1, heads=10)
     tables = aot.table_rows(model)
 

@@ -141,8 +141,8 @@ def realized(scheme, ids, entropies, **settings):
     ],
 )
 def test_calibrated_size_is_the_patcher_s_own(scheme, delta, searched, max_length):
-    """Scores say which threshold gives a size; with a longest length, which no score knows, what is asked of them
-    is moved until it does."""
+    """Scores say which threshold gives a size; with a longest length, which no score knows, what is asked of
+    them is moved until it does."""
     ids, entropies = texts(step=patching.RESOLUTION)
     scores = sketch.Sketch(scheme, delta).add(entropies)
     settings = {"max_length": max_length, **({} if delta is None else {"delta": delta})}

@@ -1,5 +1,5 @@
-"""Jobs and their graph: everything that a run reads is made once, by a job of its own, and found again by all that
-it is made of."""
+"""Jobs and their graph: everything that a run reads is made once, by a job of its own, and found again by all
+that it is made of."""
 
 import json
 import multiprocessing

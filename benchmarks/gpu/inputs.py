@@ -58,7 +58,8 @@ def document_sizes(total: int, seed: int = 0) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Packed rows: `slots` bytes or tokens and `patches` patches each (tokens: 0). window: of attention in slots."""
+    """Packed rows: `slots` bytes or tokens and `patches` patches each (tokens: 0). window: of attention in
+    slots."""
 
     documents: packing.Documents
     plan: packing.Plan

@@ -198,7 +198,8 @@ def train(args) -> int:
     with contextlib.ExitStack() as held:
 
         def make_inputs():
-            """In the first process alone, while the others wait: the run's lock, and the jobs whose outputs it reads."""
+            """In the first process alone, while the others wait: the run's lock, and the jobs whose outputs
+            it reads."""
             try:
                 held.enter_context(locks.held(run_dir / ".lock", wait=False))
             except locks.Busy:
@@ -218,7 +219,8 @@ def train(args) -> int:
 
 
 def chosen(args):
-    """(config, experiment's name, its own directory or None) of the one run that --config, --run and --from say."""
+    """(config, experiment's name, its own directory or None) of the one run that --config, --run and --from
+    say."""
     from bltjax import config as cfg
     from bltjax.experiments import registry
     from bltjax.run import validate, warm_start

@@ -40,7 +40,8 @@ NO_CROSS = {"cross.encoder": "none", "cross.decoder": "none"}
 # Neither n-grams nor cross-attention (paper section 5.3).
 PLAIN = {**NO_CROSS, "ngrams.sizes": ()}
 
-# In the order of tables and figures. Colours are Okabe and Ito's hues, darkened where white paper asks for it.
+# In the order of tables and figures. Colours are Okabe and Ito's hues, darkened where white paper asks for
+# it.
 FAMILIES = {
     "bpe": Family("a transformer on BPE tokens", "token", ("none",), "#1f1f1e", "#ecebe7", "o"),
     "blt-entropy": Family(

@@ -130,8 +130,8 @@ def data() -> ConfigDict:
             rows=8,  # rows in a batch
             # P is at least slack · context / patch size, and more where rows would lose bytes (run/rows.py)
             patch_slack=1.02,
-            # rows that are packed together, to be full of bytes and of patches (data/balanced_packing.py), and
-            # come in random order; 0: in order
+            # rows that are packed together, to be full of bytes and of patches (data/balanced_packing.py),
+            # and come in random order; 0: in order
             packing_buffer=256,
             seed=0,  # order of documents
         )

@@ -1,9 +1,9 @@
 """Global batches: a batch is a pure function of (seed, step), so that resuming needs nothing but the number
 of the step.
 
-A run reads the first `max_train_bytes` of training text (data/splits.py), shuffled for each epoch; rows of one epoch
-follow those of the epoch before. The order knows nothing of patches or tokens: every family reads the same
-documents in the same order."""
+A run reads the first `max_train_bytes` of training text (data/splits.py), shuffled for each epoch; rows of
+one epoch follow those of the epoch before. The order knows nothing of patches or tokens: every family reads
+the same documents in the same order."""
 
 import os
 import threading
@@ -70,14 +70,15 @@ def tokens_of(documents: list[bytes], tokenizer) -> packing.Documents:
 
 
 def patch_capacity(context: int, patch_size: float, slack: float) -> int:
-    """P of a row: slack · context / patch size, rounded up to a whole number of `patch_step`, and no more than one a
-    slot."""
+    """P of a row: slack · context / patch size, rounded up to a whole number of `patch_step`, and no more
+    than one a slot."""
     wanted = int(np.ceil(slack * context / patch_size))
     return min(context, patch_step(wanted) * -(-wanted // patch_step(wanted)))
 
 
 def patch_step(patches: int) -> int:
-    """P is a multiple of this: 8, as accelerators like it, or 4 where 8 would be more than a twentieth of it."""
+    """P is a multiple of this: 8, as accelerators like it, or 4 where 8 would be more than a twentieth of
+    it."""
     return 8 if patches > 160 else 4
 
 

@@ -293,8 +293,8 @@ def _reader(path: pathlib.Path):
 
 
 def test_overlaps(folders) -> dict | None:
-    """How much of test text occurs in training text (data/near_copies.py), the most of these data sets; None where
-    it was not measured."""
+    """How much of test text occurs in training text (data/near_copies.py), the most of these data sets; None
+    where it was not measured."""
     found = [
         manifest.get("test_overlap") for folder in folders for manifest in manifests(pathlib.Path(folder))
     ]

@@ -17,7 +17,8 @@ HEAVIEST = 1e9  # weight of a source
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """Documents of each split in the data set's own, random, order. fingerprint: 12 hex digits over all three."""
+    """Documents of each split in the data set's own, random, order. fingerprint: 12 hex digits over all
+    three."""
 
     train: corpus.Documents
     validation: corpus.Documents
@@ -49,8 +50,8 @@ def opened(folders: dict[str, float]) -> Splits:
 
 
 def weights(data_config) -> dict[str, float]:
-    """{directory: weight} of data.source=prepared. UserError where neither data.folder nor data.mix says which,
-    and for a data.mix that is not of the form "DIR=WEIGHT"."""
+    """{directory: weight} of data.source=prepared. UserError where neither data.folder nor data.mix says
+    which, and for a data.mix that is not of the form "DIR=WEIGHT"."""
     if bool(data_config.folder) == bool(data_config.mix):
         raise UserError(
             "data.source=prepared needs either data.folder, a directory that bltjax data prepare made, or"
@@ -76,9 +77,9 @@ def weights(data_config) -> dict[str, float]:
 
 
 def training(documents, max_bytes: int = 0) -> Choice:
-    """The training documents that a run reads: all, or the first of each source in its own random order, up to
-    `max_bytes` bytes in all by the sources' weights (never less than one of each). Seeds of runs have no say in
-    it, so that every run of a sweep reads the same text."""
+    """The training documents that a run reads: all, or the first of each source in its own random order, up
+    to `max_bytes` bytes in all by the sources' weights (never less than one of each). Seeds of runs have no
+    say in it, so that every run of a sweep reads the same text."""
     ranges = getattr(documents, "ranges", [(0, len(documents), 1.0)])
     numbers, parts, begin = [], [], 0
     for first, last, weight in ranges:
@@ -96,9 +97,9 @@ def first(documents, max_bytes: int = 0) -> Choice:
     """Whole documents in the split's own (hash, so random) order, up to and with the one that brings them to
     `max_bytes`; 0 is all of them. None of them is read here.
 
-    So a sample is unbiased in bytes: where to stop depends on the documents so far alone, the last among them, so
-    that (Wald's identity) nats and bytes are in expectation the same multiple of the whole's. To leave out what
-    does not fit would prefer short documents, in which every byte has little context."""
+    So a sample is unbiased in bytes: where to stop depends on the documents so far alone, the last among
+    them, so that (Wald's identity) nats and bytes are in expectation the same multiple of the whole's. To
+    leave out what does not fit would prefer short documents, in which every byte has little context."""
     return Choice(documents, np.arange(_reaching(documents.lengths, max_bytes) if max_bytes else len(documents)))
 
 

@@ -1,10 +1,9 @@
 """The threshold that gives a wanted mean patch size.
 
-The mean is positions over patches, BOS and EOS and the patch that BOS alone makes counted in. How it depends on the
-threshold is counted once, from the scores of whole documents (entropy/sketch.py). Where something else cuts patches
-too (rows that end, a longest length), `approach` measures what a threshold really gives, and asks the scores for
-as much more or less.
-"""
+The mean is positions over patches, BOS and EOS and the patch that BOS alone makes counted in. How it depends
+on the threshold is counted once, from the scores of whole documents (entropy/sketch.py). Where something else
+cuts patches too (rows that end, a longest length), `approach` measures what a threshold really gives, and
+asks the scores for as much more or less. """
 
 import math
 from collections.abc import Callable
@@ -19,8 +18,8 @@ MOST_TRIES = 10
 def approach(target: float, threshold_for: Callable, realized: Callable) -> tuple[float, float]:
     """(threshold, what it gives) nearest to the target.
 
-    threshold_for(size) -> nats, UserError where no threshold has that size; realized(threshold) -> mean patch size.
-    UserError where even the nearest is off by more than 2%."""
+    threshold_for(size) -> nats, UserError where no threshold has that size; realized(threshold) -> mean patch
+    size. UserError where even the nearest is off by more than 2%."""
     target = asked = wanted(target)
     seen, refused, below, above = {}, None, None, None
     for _ in range(MOST_TRIES):
@@ -47,8 +46,8 @@ def approach(target: float, threshold_for: Callable, realized: Callable) -> tupl
 
 
 def _between(target: float, below, above) -> float:
-    """What to ask for, between what gave less than the target and what gave more: on the straight line between the two,
-    in logarithms, but not too near to either."""
+    """What to ask for, between what gave less than the target and what gave more: on the straight line
+    between the two, in logarithms, but not too near to either."""
     (low, less), (high, more) = below, above
     share = math.log(target / less) / math.log(more / less)
     return low * (high / low) ** min(max(share, 0.1), 0.9)

@@ -84,7 +84,8 @@ def _bytes_dense(q_BxTxC, k_BxPxkxC, v_BxPxkxC, latent_ids_BxT, heads: int):
 
 
 def _patches_by_segments(q_BxPxkxC, k_BxTxC, v_BxTxC, patch_ids_BxT, heads: int):
-    """A softmax within contiguous segments: the k queries of a patch stand side by side, heads within them."""
+    """A softmax within contiguous segments: the k queries of a patch stand side by side, heads within
+    them."""
     P, k, C = q_BxPxkxC.shape[1:]
     queries = [segment_broadcast(q_BxPxkxC[:, :, j], patch_ids_BxT) for j in range(k)]
     scores = jnp.concatenate([head_sums(q * k_BxTxC, heads) for q in queries], -1) * (C // heads) ** -0.5

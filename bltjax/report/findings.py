@@ -114,7 +114,8 @@ def surely(won: list, rival: str) -> str:
 
 
 def at_each_budget(chosen: list, pairs: list) -> list:
-    """A sentence per budget. Where a single run takes part: what was measured, in the families' usual order."""
+    """A sentence per budget. Where a single run takes part: what was measured, in the families' usual
+    order."""
     lines = []
     for w in winners(chosen, pairs):
         best, rival, pair = w["best"], w["rival"], w["pair"]

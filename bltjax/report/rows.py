@@ -125,8 +125,9 @@ def test_text(run: Run):
 
 
 def positions(run: Run) -> dict:
-    """How many positions of the attention that a run's family has fewest of (patches of a BLT, else tokens or bytes)
-    its longest training segment has, and its longest test window: none is to be scored that was not trained."""
+    """How many positions of the attention that a run's family has fewest of (patches of a BLT, else tokens or
+    bytes) its longest training segment has, and its longest test window: none is to be scored that was not
+    trained."""
     unit = "slots" if lookup(run.planned, "positions.patches") in (None, 0) else "patches"
     largest = number(lookup(run.evaluation, f"test.largest_position.{unit}"))
     return {

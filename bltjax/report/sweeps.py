@@ -18,9 +18,9 @@ def sweeps(configs: dict, candidates: list, swept: tuple) -> list:
     budget and rest:
 
     {"key", "label", "family", "series", "budget_flops", "fixed" {key: value}, "values": [{"value",
-    "validation_bpb", "lexicon" (parameters, or None), "seeds", "runs"}], "chosen", "edge"}. values: ascending, validation bits per byte
-    averaged over seeds. chosen: the lowest by validation; edge: it is the first or last of the grid (always
-    so with two values).
+    "validation_bpb", "lexicon" (parameters, or None), "seeds", "runs"}], "chosen", "edge"}. values:
+    ascending, validation bits per byte averaged over seeds. chosen: the lowest by validation; edge: it is the
+    first or last of the grid (always so with two values).
 
     configs: {run_dir: nested config}; candidates: averaged rows; swept: the keys."""
     found = []
@@ -80,8 +80,8 @@ def entry(key: str, series: str, budget: float, rest: tuple, values: dict) -> di
 
 
 def lexicons(found: list) -> list:
-    """Of sweeps of vocabularies and hash rows: the same with the size of the lexicon, in parameters, as the value,
-    so that both kinds can stand on one axis."""
+    """Of sweeps of vocabularies and hash rows: the same with the size of the lexicon, in parameters, as the
+    value, so that both kinds can stand on one axis."""
     out = []
     for sweep in found:
         if sweep["key"] in ("tokenizer.vocab", "model.ngrams.rows") and all(

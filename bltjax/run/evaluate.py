@@ -24,7 +24,8 @@ def evaluate(config: ConfigDict, inputs: Inputs, params, longest, mesh=None) -> 
 
 
 def score(config: ConfigDict, inputs: Inputs, params, chosen, longest, mesh=None) -> dict:
-    """Bits per byte of whole documents, each byte once, with the same left context in bytes for every family."""
+    """Bits per byte of whole documents, each byte once, with the same left context in bytes for every
+    family."""
     documents = list(chosen)
     sizes, shape = [len(d) for d in documents], (config.data.context, config.data.rows)
     if config.model.kind == "token":
@@ -47,7 +48,8 @@ def score(config: ConfigDict, inputs: Inputs, params, chosen, longest, mesh=None
 
 
 def digest(documents: list[bytes]) -> str:
-    """12 hex digits that tell one set of documents from another: only runs scored on the same are compared."""
+    """12 hex digits that tell one set of documents from another: only runs scored on the same are
+    compared."""
     whole = hashlib.sha256()
     for document in documents:
         whole.update(hashlib.sha256(document).digest())

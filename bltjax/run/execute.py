@@ -1,8 +1,7 @@
 """One run, from what it reads to its results: rows counted ahead, steps for the budget, training, evaluation.
 
-Everything that a report needs lands in the run directory: config.json, inputs.json, planned.json (counted ahead of
-training), metrics.jsonl, eval.json, checkpoints/, and last of all done.json.
-"""
+Everything that a report needs lands in the run directory: config.json, inputs.json, planned.json (counted
+ahead of training), metrics.jsonl, eval.json, checkpoints/, and last of all done.json. """
 
 import dataclasses
 import pathlib
@@ -36,7 +35,8 @@ class Ready:
 
 
 def ready(run_dir: pathlib.Path, place: tuple[int, int] = (0, 1)) -> Ready:
-    """Everything up to the first step. place: this process's among those that do so together (distributed.place).
+    """Everything up to the first step. place: this process's among those that do so together
+    (distributed.place).
 
     UserError for inputs that are not there, and for budgets and patch sizes that cannot be had."""
     config = rundir.load_config(run_dir)
@@ -68,11 +68,11 @@ def execute(
     tensorboard: bool = False,
     mesh=None,
 ) -> None:
-    """Brings a run directory whose inputs are there to done.json; goes on from its newest whole checkpoint. Done
-    already: nothing.
+    """Brings a run directory whose inputs are there to done.json; goes on from its newest whole checkpoint.
+    Done already: nothing.
 
-    mesh: what the run is spread over, and its processes, each of which calls this on the same, shared, directory
-    (training/loop.py)."""
+    mesh: what the run is spread over, and its processes, each of which calls this on the same, shared,
+    directory (training/loop.py)."""
     run_dir = pathlib.Path(run_dir)
     if distributed.once(mesh, lambda: rundir.state(run_dir)) == "done":
         return

@@ -36,12 +36,14 @@ class EntropyModel:
     folder: pathlib.Path
     model: ConfigDict
     params: dict
-    facts: dict  # what the report says of it: fingerprint, params, training FLOPs, forward FLOPs per byte, test bpb
+    # what the report says of it: fingerprint, params, training FLOPs, forward FLOPs per byte, test bpb
+    facts: dict
 
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """Everything that a run reads. documents: the training documents that it may read, in the data set's order."""
+    """Everything that a run reads. documents: the training documents that it may read, in the data set's
+    order."""
 
     text: splits.Splits
     folders: dict[str, float]  # of prepared data, with weights

@@ -1,5 +1,5 @@
-"""The kinds of jobs. A job is a directory: `config.json` says what is to be made and of what, `.lock` is held by
-the process that makes it, and `done.json` is written last of all. Made again, it is the same.
+"""The kinds of jobs. A job is a directory: `config.json` says what is to be made and of what, `.lock` is held
+by the process that makes it, and `done.json` is written last of all. Made again, it is the same.
 
     prepare      a source as prepared data, in this directory                              data/prepare.py
     tokenizer    a vocabulary: trained, or another project's, as tokenizer.json            tokenizers/
@@ -118,7 +118,8 @@ def _annotated(directory: pathlib.Path) -> bool:
 
 
 def _wanted(directory: pathlib.Path, config: dict) -> list[corpus.Shard]:
-    """The shards that hold what the runs read: of training text the first so many bytes, of others what is scored."""
+    """The shards that hold what the runs read: of training text the first so many bytes, of others what is
+    scored."""
     text = splits.opened(_folders(directory, config))
     found = {}
     for split, most in config["bytes"].items():
@@ -134,7 +135,8 @@ def _folders(directory: pathlib.Path, config: dict) -> dict[str, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """make(directory, config, say) -> facts for done.json; whole(directory): whether what it made is all there."""
+    """make(directory, config, say) -> facts for done.json; whole(directory): whether what it made is all
+    there."""
 
     make: Callable
     whole: Callable

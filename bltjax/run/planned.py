@@ -62,8 +62,8 @@ def mean_size(config: ConfigDict, counts: dict) -> float:
 
 
 def epochs(inputs: Inputs, train_bytes: int) -> dict:
-    """How often the run reads its text: {"epochs"}, and where sources are mixed the most of them, beside {"mix":
-    {directory: its own}}."""
+    """How often the run reads its text: {"epochs"}, and where sources are mixed the most of them, beside
+    {"mix": {directory: its own}}."""
     lengths = inputs.documents.lengths
     if not inputs.documents.parts:
         return {"epochs": float(train_bytes / lengths.sum())}

@@ -185,8 +185,8 @@ def _nearest_length(first: int, share) -> int:
 
 
 def _widened(first: int, most: int, share) -> int:
-    """The fewest patches a row, from `first` on in steps of a 32nd and multiples of 8 (4 of few), with which rows hold
-    the measure's bytes within WITHIN; where none does, the fewest that hold as much as any."""
+    """The fewest patches a row, from `first` on in steps of a 32nd and multiples of 8 (4 of few), with which
+    rows hold the measure's bytes within WITHIN; where none does, the fewest that hold as much as any."""
     held, patches = {}, first
     while True:
         held[patches] = share(patches)

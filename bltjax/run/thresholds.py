@@ -1,4 +1,5 @@
-"""The threshold of entropy patches: found for a run's own rows, so that they have the mean patch size asked for."""
+"""The threshold of entropy patches: found for a run's own rows, so that they have the mean patch size asked
+for."""
 
 import functools
 import math
@@ -14,20 +15,20 @@ from bltjax.entropy import calibrate, sketch
 from bltjax.run import budget
 
 CALIBRATED = {"entropy": "threshold", "monotonic": "delta", "both": "threshold"}
-# Bytes of documents, of a random order, whose scores are counted: the error of a mean is then a few tenths of a
-# percent.
+# Bytes of documents, of a random order, whose scores are counted: the error of a mean is then a few tenths of
+# a percent.
 COUNTED = 1 << 31
 # Positions: rows of more than these are as all the text is, and are not planned again to look.
 LARGE = 1 << 24
 
 
 def found(config: ConfigDict, documents, entropies, realized: Callable) -> ConfigDict:
-    """The run's config with a number where its threshold (monotonic: its delta) was open, and with the rounding
-    that entropies beside prepared data have.
+    """The run's config with a number where its threshold (monotonic: its delta) was open, and with the
+    rounding that entropies beside prepared data have.
 
-    realized(config) -> mean patch size of the rows that the run would train on.
-    An entropy model that came with a checkpoint brings its threshold along: the patch size is then what that gives.
-    UserError where no threshold gives a size within 2% of patching.size."""
+    realized(config) -> mean patch size of the rows that the run would train on. An entropy model that came
+    with a checkpoint brings its threshold along: the patch size is then what that gives. UserError where no
+    threshold gives a size within 2% of patching.size."""
     key = CALIBRATED.get(config.patching.scheme)
     if key is None:
         return config

@@ -97,8 +97,8 @@ def params(run: ConfigDict) -> dict | None:
 
 
 def check_text(config: ConfigDict, text: splits.Splits) -> None:
-    """UserError where a run starts from one that trained on this run's test text, or that was tested on what this
-    one trains on: no score of either would mean anything. What an imported model has read is not known.
+    """UserError where a run starts from one that trained on this run's test text, or that was tested on what
+    this one trains on: no score of either would mean anything. What an imported model has read is not known.
 
     text: of the run with this config."""
     source = pathlib.Path(config.train.init_from) if config.train.init_from else None

@@ -1,4 +1,5 @@
-"""One process for one job: pins itself, holds the job's lock, does it, and leaves a line that says why when it cannot.
+"""One process for one job: pins itself, holds the job's lock, does it, and leaves a line that says why when
+it cannot.
 
 python -m bltjax.run.worker DIRECTORY [--core N] [--profile]
 """

@@ -8,7 +8,8 @@ import os
 import pathlib
 import struct
 
-# Linux has locks that belong to an open file, as flock's do, and that can be asked for; elsewhere it is flock.
+# Linux has locks that belong to an open file, as flock's do, and that can be asked for; elsewhere it is
+# flock.
 OF_OPEN_FILES = hasattr(fcntl, "F_OFD_SETLK")
 TAKEN = (errno.EAGAIN, errno.EACCES)
 

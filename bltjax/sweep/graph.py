@@ -1,4 +1,5 @@
-"""The runs of an experiment as a graph of jobs: what each reads is the output of another job, made once for all.
+"""The runs of an experiment as a graph of jobs: what each reads is the output of another job, made once for
+all.
 
     prepare -> tokenizer -------------\\
            \\-> entropy model -> annotate -> run
@@ -26,7 +27,8 @@ from bltjax.storage import rundir
 
 @dataclasses.dataclass
 class Job:
-    """needs: directories of the jobs whose outputs this one reads. flops: that it is to spend, as far as known."""
+    """needs: directories of the jobs whose outputs this one reads. flops: that it is to spend, as far as
+    known."""
 
     name: str
     kind: str  # jobs.KINDS, or run
@@ -39,8 +41,8 @@ class Job:
 def of_runs(root: pathlib.Path, experiment: str, configs: list[ConfigDict]) -> list[Job]:
     """All jobs of an experiment's runs, each after those that it needs; every job's directory has its config.
 
-    UserError for runs that cannot be, before anything is made: another run's directory, a source that is not there.
-    """
+    UserError for runs that cannot be, before anything is made: another run's directory, a source that is not
+    there. """
     graph = _Graph(pathlib.Path(root) / rundir.SHARED)
     for config in configs:
         graph.run(config, pathlib.Path(root) / experiment / config.name, experiment, own=True)
@@ -209,7 +211,8 @@ def inputs_tokens(config: ConfigDict) -> bool:
 
 
 def _write_inputs(run_dir: pathlib.Path, found: dict) -> None:
-    """inputs.json. A run that has begun goes on with its own text alone: UserError where it would be another."""
+    """inputs.json. A run that has begun goes on with its own text alone: UserError where it would be
+    another."""
     shared = rundir.shared(run_dir)
 
     def shown(path):

@@ -1,5 +1,5 @@
-"""Makes the jobs of an experiment on this machine: skips what is done, resumes what is not, one process a slot, no
-job twice at once, and none before those that it needs."""
+"""Makes the jobs of an experiment on this machine: skips what is done, resumes what is not, one process a
+slot, no job twice at once, and none before those that it needs."""
 
 import dataclasses
 import pathlib
@@ -96,8 +96,8 @@ class Display:
 
 
 def tasks_of(root: pathlib.Path, experiment: str, configs: list[ConfigDict]) -> list[Task]:
-    """The jobs that are left to do, those that others wait for first, then the longest; a shared job is left out
-    where every run that needs it is done."""
+    """The jobs that are left to do, those that others wait for first, then the longest; a shared job is left
+    out where every run that needs it is done."""
     all_jobs = graph.of_runs(root, experiment, configs)
     states = {job.directory: jobs.state(job.directory, job.kind) for job in all_jobs}
     wanted = {job.directory for job in all_jobs if job.experiment and states[job.directory] != "done"}
@@ -112,7 +112,8 @@ def tasks_of(root: pathlib.Path, experiment: str, configs: list[ConfigDict]) -> 
 def run(
     root: pathlib.Path, experiment: str, configs: list[ConfigDict], machine: Machine, workers: int = 0
 ) -> int:
-    """Makes every job. Returns 0, 2 (the input of one was wrong) or 1 (one failed); what others computed stays.
+    """Makes every job. Returns 0, 2 (the input of one was wrong) or 1 (one failed); what others computed
+    stays.
 
     workers: processes at once; 0 is one per core on CPUs, one in all on accelerators."""
     tasks = tasks_of(root, experiment, configs)
@@ -166,8 +167,8 @@ def advance(tasks: list[Task], free: list, machine: Machine, display: Display) -
 
 
 def finish(task: Task, display) -> None:
-    """Takes note of a process that ended, in one line, and passes on what it had to say (a checkpoint that was not
-    whole, say)."""
+    """Takes note of a process that ended, in one line, and passes on what it had to say (a checkpoint that
+    was not whole, say)."""
     code = task.process.returncode
     for note in rundir.notes(task.directory)[task.noted :]:
         display.line(f"note     {task.name}: {note}")

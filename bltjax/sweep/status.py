@@ -48,7 +48,8 @@ def of_experiment(root: pathlib.Path, experiment: str, names: list[str]) -> list
 
 
 def of_shared(root: pathlib.Path, experiment: str, names: list[str]) -> list[dict]:
-    """The jobs whose outputs these runs read, as far as their inputs.json name them: {"name", "kind", "state", "why"}."""
+    """The jobs whose outputs these runs read, as far as their inputs.json name them: {"name", "kind",
+    "state", "why"}."""
     found = {}
     for name in names:
         needed_by(root / experiment / name, found)
@@ -56,7 +57,8 @@ def of_shared(root: pathlib.Path, experiment: str, names: list[str]) -> list[dic
 
 
 def needed_by(run_dir: pathlib.Path, found: dict) -> None:
-    """Adds the jobs that a run directory's inputs.json names to {directory: job}, those of its entropy model first."""
+    """Adds the jobs that a run directory's inputs.json names to {directory: job}, those of its entropy model
+    first."""
     said = rundir.read_json(run_dir / "inputs.json") or {}
     paths = [*said.get("data", {}), said.get("entropy_model"), said.get("annotation")]
     if said.get("tokenizer"):

@@ -23,8 +23,8 @@ PROFILED = (5, 10)  # steps of this process: past compilation and the first tran
 
 
 class Saves:
-    """After which updates a run saves: every `checkpoint_every`, or where that is 0 whenever `checkpoint_minutes` have
-    passed since the last time; and after its last.
+    """After which updates a run saves: every `checkpoint_every`, or where that is 0 whenever
+    `checkpoint_minutes` have passed since the last time; and after its last.
 
     Processes of a run look at the first one's clock, every LOOK steps."""
 

@@ -33,8 +33,8 @@ MEMORY = 48 * 2**20
 
 
 class Static(NamedTuple):
-    """What a kernel is compiled for: groups of heads, each computed apart, with k latents of `width` features,
-    a multiple of LANES, of which the first heads · head_dim count."""
+    """What a kernel is compiled for: groups of heads, each computed apart, with k latents of `width`
+    features, a multiple of LANES, of which the first heads · head_dim count."""
 
     groups: int
     k: int
@@ -106,7 +106,8 @@ def run(body, name: str, rows, inputs, outputs, scratch, static: Static):
 
     inputs, outputs: ("bytes", array [B,bytes,...]) or ("patches", array [B,patches,...]), of outputs shapes;
     groups side by side in the last axis (ids: one for all). The last input has the dtype of products.
-    scratch: widths of float32 [PATCHES, width]. body gets references: rows, head_of, inputs, outputs, scratch."""
+    scratch: widths of float32 [PATCHES, width]. body gets references: rows, head_of, inputs, outputs,
+    scratch."""
     B, tiles = rows.shape
     size = {"bytes": BYTES, "patches": PATCHES}
 
