@@ -240,7 +240,8 @@ def test_scan_equals_unrolled(monkeypatch):
     compiled = {model.scan: gradients(model).lower(params, batch).compile() for model in (looped, unrolled)}
     assert "while(" in compiled[True].as_text()
     assert "while(" not in compiled[False].as_text()
-    close(compiled[True](params, batch), compiled[False](params, batch))
+    # Sums in another order: gradients of some units are of the size of 1, and are summed over a row.
+    close(compiled[True](params, batch), compiled[False](params, batch), 1e-4)
     assert jax.tree.map(jnp.shape, models.init(looped, jax.random.key(0))) == jax.tree.map(jnp.shape, params)
 
 
