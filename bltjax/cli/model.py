@@ -200,11 +200,11 @@ def train(args) -> int:
         def make_inputs():
             """In the first process alone, while the others wait: the run's lock, and the jobs whose outputs
             it reads."""
+            *needed, run = graph.of_run(run_dir, config, name)
             try:
                 held.enter_context(locks.held(run_dir / ".lock", wait=False))
             except locks.Busy:
                 raise UserError(f"{run_dir} is being run by another process") from None
-            *needed, run = graph.of_run(run_dir, config, name)
             if jobs.state(run.directory, run.kind) == "done":
                 return
             for job in needed:

@@ -65,7 +65,7 @@ def load(run_dir: pathlib.Path, config: ConfigDict) -> Inputs:
     tokenizer = bpe.load(at(said["tokenizer"])) if said["tokenizer"] else None
     if tokenizer and config.model.kind == "token" and tokenizer.vocab > config.model.vocab:
         raise UserError(
-            f"run {config.name}: its tokenizer has {tokenizer.vocab:,} entries, its model"
+            f"run {config.name}: the tokenizer has {tokenizer.vocab:,} entries, the model"
             f" {config.model.vocab:,} (model.vocab, tokenizer.vocab)"
         )
     mark, model = None, None
