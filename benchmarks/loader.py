@@ -17,7 +17,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from bltjax import config as cfg
 from bltjax.data import batches, corpus, packing, row_plans, splits
-from bltjax.data.unit_cache import Shelf
+from bltjax.data.unit_cache import UnitCache
 from bltjax.entropy import curves, sketch, store
 from bltjax.patching import hashing, segmentation
 
@@ -73,7 +73,7 @@ def measure(args, choice, values, patching, buffer):
     shape = row_plans.Shape(
         args.context, batches.patch_capacity(args.context, size, 1.02 if buffer else 1.15), buffer
     )
-    blocks = lambda: row_plans.Blocks(Shelf(choice, units, ""), shape, 0)
+    blocks = lambda: row_plans.Blocks(UnitCache(choice, units, ""), shape, 0)
     rows = batches.Rows(blocks(), shape.slots, shape.patches, args.rows)
     began = time.perf_counter()
     planned = batches.Rows(blocks(), shape.slots, shape.patches, args.rows)

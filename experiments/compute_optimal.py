@@ -106,22 +106,13 @@ def bpe(scale: Scale) -> ConfigDict:
 
 
 def patched(scale: Scale, family: str, patch_size: float) -> ConfigDict:
-    s = scale.shape
     scheme = families.family(family).scheme
     if scheme == "space":
         patch_size = scale.space_size
-    layers = ENCODER_LAYERS.get(patch_size, s.encoder_layers)
-    model = cfg.blt_model(
-        "paper",
-        local_width=s.local_width,
+    layers = ENCODER_LAYERS.get(patch_size, scale.shape.encoder_layers)
+    model = cfg.sized_blt(
+        scale.shape,
         encoder_layers=layers,
-        decoder_layers=s.decoder_layers,
-        local_heads=s.local_heads,
-        global_width=s.global_width,
-        global_layers=s.global_layers,
-        global_heads=s.global_heads,
-        k=s.k,
-        cross_heads=s.cross_heads,
         window=scale.window,
         ngram_rows=scale.hash_rows,
         ffn_multiple=scale.ffn_multiple,

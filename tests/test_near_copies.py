@@ -225,7 +225,7 @@ def test_the_standard_library(standard_library):
     ]
     exact = exact_overlap(texts("test"), texts("train"))
     assert manifest["test_overlap"]["without_boilerplate"] < 0.02 and exact < 0.03
-    assert corpus.test_overlap(out) == manifest["test_overlap"]
+    assert corpus.test_overlap([out]) == manifest["test_overlap"]
     total = manifest["drawn"]
     documents = sum(one["documents"] for one in total.values())
     left = manifest["counts"]["near_copies"]
@@ -344,4 +344,4 @@ def test_the_overlap_of_several_parts(tmp_path):
     )
     parts = [prepare.prepare(settings, tmp_path / "out", part=part, parts=2) for part in range(2)]
     counts = np.array([manifest["test_shingles"]["all"] for manifest in parts]).sum(axis=0)
-    assert corpus.test_overlap(tmp_path / "out")["all"] == counts[0] / counts[1] > 0.5
+    assert corpus.test_overlap([tmp_path / "out"])["all"] == counts[0] / counts[1] > 0.5

@@ -46,7 +46,7 @@ def blocks_of(documents, context=128, buffer=0, plans=None, patches=40):
         found, segmentation.document_lengths(cfg.patching("space"), found)
     )
     shape = row_plans.Shape(context, patches, buffer, window=32)
-    return row_plans.Blocks(unit_cache.Shelf(choice, units, "k"), shape, 0, plans)
+    return row_plans.Blocks(unit_cache.UnitCache(choice, units, "k"), shape, 0, plans)
 
 
 def rows_of(documents, context=128, buffer=0, plans=None, patches=40, place=(0, 1)):
@@ -90,9 +90,9 @@ def test_plans_are_found_again_and_mended(prepared, tmp_path, monkeypatch):
     files[2].mkdir()
     read = []
     monkeypatch.setattr(
-        unit_cache.Shelf,
+        unit_cache.UnitCache,
         "read",
-        lambda self, numbers, read_=unit_cache.Shelf.read: read.append(len(numbers)) or read_(self, numbers),
+        lambda self, numbers, read_=unit_cache.UnitCache.read: read.append(len(numbers)) or read_(self, numbers),
     )
     again = rows_of(train_documents(prepared), plans=tmp_path / "plans")
     for step in (29, 0, 17, *range(30)):
@@ -369,11 +369,11 @@ def test_a_choice_is_lazy():
         def __getitem__(self, i):
             raise AssertionError
 
-    choice = unit_cache.Choice(Never(), [3, 1])
+    choice = corpus.Selection(Never(), [3, 1])
     assert (
         len(choice) == 2
         and choice.lengths.tolist() == [3, 1]
-        and choice.fingerprint != unit_cache.Choice(Never(), [1, 3]).fingerprint
+        and choice.fingerprint != corpus.Selection(Never(), [1, 3]).fingerprint
     )
     with pytest.raises(UserError):
         batches.Rows(iter(()), 10, None, 0)

@@ -564,9 +564,9 @@ def test_run_whose_score_is_not_finite_has_failed(tmp_path):
 
 
 def test_labels_are_spread_apart_within_their_room():
-    at = plot.spread([50.0, 51.0, 52.0, 90.0], 0, 100, 13)
+    at = plot.kept_apart([50.0, 51.0, 52.0, 90.0], 0, 100, 13)
     assert np.all(np.diff(at) >= 13 - 1e-9) and at[3] == 90 and at[:3].mean() == pytest.approx(51)
-    assert plot.spread([99.0, 98.0], 0, 100, 13) == pytest.approx([100, 87])
+    assert plot.kept_apart([99.0, 98.0], 0, 100, 13) == pytest.approx([100, 87])
 
 
 def test_every_family_looks_different():

@@ -158,7 +158,7 @@ def patching(scheme: str = "none", size: float = 1.0, **changes) -> ConfigDict:
                 delta=float("nan"),  # nats; monotonic and both
                 max_length=0,  # 0: no limit
                 # nats: entropies are rounded to multiples of it first (2**-13 where they are read from data
-                # at rest); 0: not
+                # beside prepared data); 0: not
                 resolution=0.0,
                 seed=0,  # random
             ),

@@ -31,9 +31,9 @@ SIZES = {  # Table 10
 }
 
 
-def sized_blt(size: str, preset: str = "paper", **changes) -> ConfigDict:
-    """The BLT of one row of Table 10."""
-    s = SIZES[size]
+def sized_blt(size: str | Size, preset: str = "paper", **changes) -> ConfigDict:
+    """The BLT of one row of Table 10, by its name, or of a row of one's own. changes: as in blt_model."""
+    s = SIZES[size] if isinstance(size, str) else size
     shape = dict(
         local_width=s.local_width,
         encoder_layers=s.encoder_layers,

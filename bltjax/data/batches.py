@@ -13,7 +13,7 @@ import grain
 import numpy as np
 
 from bltjax.data import packing, row_plans
-from bltjax.data.unit_cache import Held, Shelf
+from bltjax.data.unit_cache import Held, UnitCache
 from bltjax.errors import UserError
 
 # That fill batches ahead; the batches are the same, however many there are.
@@ -43,7 +43,7 @@ def byte_rows(
         return packing.byte_documents(found, None if lengths is None else [lengths[i] for i in numbers])
 
     shape = row_plans.Shape(context, patches, buffer, window)
-    return Rows(row_plans.Blocks(Shelf(Held(documents), units, ""), shape, seed), context, patches, rows)
+    return Rows(row_plans.Blocks(UnitCache(Held(documents), units, ""), shape, seed), context, patches, rows)
 
 
 def token_rows(
@@ -57,9 +57,9 @@ def token_rows(
     window: int = 0,
 ) -> "Rows":
     """Batches of `rows` rows of `length` tokens, of documents in memory; the rest is as in `byte_rows`."""
-    shelf = Shelf(Held(documents), lambda _, found: tokens_of(found, tokenizer), "")
+    units = UnitCache(Held(documents), lambda _, found: tokens_of(found, tokenizer), "")
     return Rows(
-        row_plans.Blocks(shelf, row_plans.Shape(length, None, buffer, window), seed), length, None, rows
+        row_plans.Blocks(units, row_plans.Shape(length, None, buffer, window), seed), length, None, rows
     )
 
 

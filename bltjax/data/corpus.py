@@ -1,4 +1,4 @@
-"""Prepared text at rest: shards of ArrayRecord, an index beside each, and a manifest for each job that wrote
+"""Prepared text on disk: shards of ArrayRecord, an index beside each, and a manifest for each job that wrote
 some of them.
 
     DIR/part-00000-of-00002.json             what job 0 of 2 wrote; the data set is whole when all parts are there
@@ -148,16 +148,17 @@ def manifests(directory: pathlib.Path) -> list[dict]:
     return sorted(found, key=lambda manifest: manifest["part"])
 
 
-def test_overlap(directory) -> dict:
-    """How much of a prepared data set's test text is trained on: {"all", "without_boilerplate"}, the shares
-    (0 to 1) of the 50-byte shingles of its test documents (sampled by hash, each once a document) that occur
-    in training text; None where there are no such shingles. Boilerplate are the shingles that more than
-    `near_copies.many` documents of the source have, such as those of licences. Of several parts: each part's
-    test text against its own training text, weighted by shingles."""
+def test_overlap(directories) -> dict:
+    """How much of the test text of some prepared data sets is trained on: {"all", "without_boilerplate"}, the
+    shares (0 to 1) of the 50-byte shingles of its test documents (sampled by hash, each once a document) that
+    occur in training text; None where there are no such shingles. Boilerplate are the shingles that more than
+    `near_copies.many` documents of the source have, such as those of licences. Of several parts and data sets:
+    each part's test text against its own training text, weighted by shingles."""
     totals = {"all": [0, 0], "without_boilerplate": [0, 0]}
-    for manifest in manifests(pathlib.Path(directory)):
-        for kind, (trained, every) in manifest.get("test_shingles", {}).items():
-            totals[kind] = [totals[kind][0] + trained, totals[kind][1] + every]
+    for directory in directories:
+        for manifest in manifests(pathlib.Path(directory)):
+            for kind, (trained, every) in manifest.get("test_shingles", {}).items():
+                totals[kind] = [totals[kind][0] + trained, totals[kind][1] + every]
     return shares_of(totals)
 
 
@@ -262,6 +263,39 @@ class Mixture(Documents):
         self.fingerprint = hashlib.sha256(f"{self.fingerprint} {self.ranges}".encode()).hexdigest()[:12]
 
 
+class Selection:
+    """Some documents of a sequence, by their numbers there: len, [i] -> bytes, lengths, iteration; nothing is
+    read before it is asked for."""
+
+    def __init__(self, documents, numbers, parts=()):
+        """parts: [(first, last + 1, weight)] of positions here that are of one source each, where several are
+        mixed (Mixture)."""
+        self.documents, self.numbers, self.parts = documents, np.asarray(numbers, np.int64), list(parts)
+        if isinstance(documents, Selection):
+            self.documents, self.numbers = documents.documents, documents.numbers[self.numbers]
+        self.fingerprint = hashlib.sha256(
+            self.documents.fingerprint.encode() + self.numbers.tobytes()
+        ).hexdigest()[:12]
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def __getitem__(self, i: int) -> bytes:
+        return self.documents[int(self.numbers[i])]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self.documents.lengths[self.numbers]
+
+    def shards_of(self, numbers) -> list:
+        """The shards that hold the documents of these numbers."""
+        return self.documents.shards_of(self.numbers[np.asarray(numbers, np.int64)])
+
+    @property
+    def shards(self) -> list:
+        return self.documents.shards
+
+
 def read_index(shard: Shard) -> np.ndarray:
     """Lengths and groups of a shard's documents, INDEX [documents]. UserError where they are not what the
     manifest says."""
@@ -290,14 +324,3 @@ def _reader(path: pathlib.Path):
     from array_record.python import array_record_module
 
     return array_record_module.ArrayRecordReader(str(path), "")
-
-
-def test_overlaps(folders) -> dict | None:
-    """How much of test text occurs in training text (data/near_copies.py), the most of these data sets; None
-    where it was not measured."""
-    found = [
-        manifest.get("test_overlap") for folder in folders for manifest in manifests(pathlib.Path(folder))
-    ]
-    if not found or not all(found):
-        return None
-    return {key: max(overlap[key] for overlap in found) for key in found[0]}

@@ -109,10 +109,10 @@ def joined(parts: list[Documents]) -> Documents:
     ends = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(part.ends) for part in parts]))]).astype(
         np.int64
     )
-    together = lambda name: (
+    all_of = lambda name: (
         None if getattr(parts[0], name) is None else np.concatenate([getattr(part, name) for part in parts])
     )
-    return Documents(together("ids"), ends, together("starts"), together("raw_bytes"), parts[0].bos)
+    return Documents(all_of("ids"), ends, all_of("starts"), all_of("raw_bytes"), parts[0].bos)
 
 
 def rows_of(plan: Plan, rows) -> Plan:

@@ -9,9 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import os
 import pathlib
-import secrets
 import threading
 from collections.abc import Callable
 
@@ -19,6 +17,7 @@ import numpy as np
 
 from bltjax.data import filling, packing
 from bltjax.errors import UserError
+from bltjax.storage import atomic
 
 BLOCK = 1 << 25  # units of documents that are planned together: what is in memory while they are
 PLANS = 16  # blocks whose plans are in memory, where they are kept in files
@@ -62,11 +61,11 @@ class Shape:
 class Blocks:
     """Yields a Chunk for every block of documents, without end."""
 
-    def __init__(self, shelf, shape: Shape, seed: int, plans: pathlib.Path | None = None):
-        """shelf: unit_cache.Shelf, or anything with its `documents`, `read` and `take`. plans: a folder where
+    def __init__(self, units, shape: Shape, seed: int, plans: pathlib.Path | None = None):
+        """units: unit_cache.UnitCache, or anything with its `documents`, `read` and `take`. plans: a folder where
         plans are kept and found again."""
-        self._shelf, self._shape, self._seed, self._plans = shelf, shape, seed, plans
-        self._coming = (mixed if shelf.documents.parts else one_by_one)(shelf.documents, seed)
+        self._units, self._shape, self._seed, self._plans = units, shape, seed, plans
+        self._coming = (mixed if units.documents.parts else one_by_one)(units.documents, seed)
         self._blocks, self._lock = [], threading.Lock()
         self._planned = functools.lru_cache(PLANS if plans else None)(self._found_or_made)
 
@@ -104,7 +103,7 @@ class Blocks:
         (name, numbers), path = self._block(block), self._path(block)
         found = path and _kept(path, self._shape)
         if not found:
-            shape, documents = self._shape, self._shelf.read(numbers)
+            shape, documents = self._shape, self._units.read(numbers)
             plan = packing.plan_rows(
                 documents, shape.slots, shape.patches, None, shape.buffer, (self._seed, *name)
             )
@@ -124,7 +123,7 @@ class Blocks:
         plan = planned.plan
         some = packing.rows_of(dataclasses.replace(plan, source=np.arange(len(plan.source))), rows)
         wanted, place = np.unique(planned.document[some.source], return_inverse=True)
-        units = self._shelf.take(wanted)
+        units = self._units.take(wanted)
         return filling.fill(
             units,
             dataclasses.replace(some, source=units.ends[place] + planned.within[some.source]),
@@ -206,19 +205,10 @@ PLAN = ("first", "source", "length", "offset", "patches")  # arrays of a plan
 
 def _keep(path: pathlib.Path, planned: Planned) -> None:
     """Plans are a cache: one that cannot be kept is made again where it is wanted."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     arrays = {name: getattr(planned.plan, name) for name in PLAN}
     arrays |= {f"counts_{name}": values for name, values in planned.counts.items()}
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as file:
-                np.savez(
-                    file, version=packing.VERSION, document=planned.document, within=planned.within, **arrays
-                )
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+    with contextlib.suppress(OSError), atomic.replacing(path) as part, part.open("wb") as file:
+        np.savez(file, version=packing.VERSION, document=planned.document, within=planned.within, **arrays)
 
 
 def _kept(path: pathlib.Path, shape: Shape) -> Planned | None:
@@ -231,7 +221,5 @@ def _kept(path: pathlib.Path, shape: Shape) -> Planned | None:
         plan = packing.Plan(*(found[name] for name in PLAN), shape.slots, shape.patches)
         counts = {name: found[f"counts_{name}"] for name in packing.COUNTS}
         return Planned(plan, counts, found["document"], found["within"])
-    except (
-        Exception
-    ):  # a cache: whichever of numpy's, zipfile's and zlib's many errors it is, the answer is to plan again
+    except Exception:  # a cache: whichever of numpy's, zipfile's and zlib's errors it is, the answer is to plan again
         return None

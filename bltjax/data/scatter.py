@@ -22,7 +22,7 @@ LONGEST_GROUP = 100  # characters of a group's name
 
 @dataclasses.dataclass
 class Progress:
-    """What has been done so far; at rest in the work folder, so that a restart begins there."""
+    """What has been done so far; kept in the work folder, so that a restart begins there."""
 
     stamps: str  # of the units: another source is another job
     scattered: int = 0  # units

@@ -42,7 +42,7 @@ class Unit:
 
     name: str
     stamp: str
-    size: int  # bytes at rest; 0 where that is not known
+    size: int  # bytes on disk; 0 where that is not known
     read: Callable
     split: str = ""
 
@@ -185,7 +185,7 @@ def _units_of_files(data_config, matched) -> list[Unit]:
 
 
 def _tfds(data_config, name) -> list[Unit]:
-    """A data set of tensorflow-datasets at rest as ArrayRecord, which is read without TensorFlow."""
+    """A data set of tensorflow-datasets that lies as ArrayRecord, which is read without TensorFlow."""
     import tensorflow_datasets as tfds
 
     try:

@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 
 from bltjax.data import corpus
-from bltjax.data.unit_cache import Choice
+from bltjax.data.corpus import Selection
 from bltjax.errors import UserError
 
 HEAVIEST = 1e9  # weight of a source
@@ -43,7 +43,7 @@ def opened(folders: dict[str, float]) -> Splits:
                 )
         documents = corpus.Mixture(own) if len(own) > 1 else corpus.Documents(own[0][0])
         if len(own) > 1 and split != "train":  # the first so many bytes are to be of all sources
-            documents = Choice(documents, np.random.default_rng(0).permutation(len(documents)))
+            documents = Selection(documents, np.random.default_rng(0).permutation(len(documents)))
         found[split] = documents
     whole = json.dumps({split: documents.fingerprint for split, documents in found.items()})
     return Splits(**found, fingerprint=hashlib.sha256(whole.encode()).hexdigest()[:12])
@@ -76,7 +76,7 @@ def weights(data_config) -> dict[str, float]:
     return found
 
 
-def training(documents, max_bytes: int = 0) -> Choice:
+def training(documents, max_bytes: int = 0) -> Selection:
     """The training documents that a run reads: all, or the first of each source in its own random order, up
     to `max_bytes` bytes in all by the sources' weights (never less than one of each). Seeds of runs have no
     say in it, so that every run of a sweep reads the same text."""
@@ -90,17 +90,17 @@ def training(documents, max_bytes: int = 0) -> Choice:
         numbers.append(np.arange(first, first + count))
         parts.append((begin, begin + count, weight))
         begin += count
-    return Choice(documents, np.concatenate(numbers), parts if len(ranges) > 1 else ())
+    return Selection(documents, np.concatenate(numbers), parts if len(ranges) > 1 else ())
 
 
-def first(documents, max_bytes: int = 0) -> Choice:
+def first(documents, max_bytes: int = 0) -> Selection:
     """Whole documents in the split's own (hash, so random) order, up to and with the one that brings them to
     `max_bytes`; 0 is all of them. None of them is read here.
 
     So a sample is unbiased in bytes: where to stop depends on the documents so far alone, the last among
     them, so that (Wald's identity) nats and bytes are in expectation the same multiple of the whole's. To
     leave out what does not fit would prefer short documents, in which every byte has little context."""
-    return Choice(documents, np.arange(_reaching(documents.lengths, max_bytes) if max_bytes else len(documents)))
+    return Selection(documents, np.arange(_reaching(documents.lengths, max_bytes) if max_bytes else len(documents)))
 
 
 def _reaching(lengths, limit: int, block: int = 1 << 20) -> int:

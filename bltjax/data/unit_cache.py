@@ -5,7 +5,6 @@ For text that does not fit in memory. Rows are planned by blocks of documents, a
 number, so that filling a few rows reads the few documents that are in them."""
 
 import collections
-import hashlib
 import threading
 from collections.abc import Callable
 
@@ -16,8 +15,8 @@ from bltjax.data import packing
 KEPT = 1 << 28  # bytes of units that are kept for the next rows that want them
 
 
-class Shelf:
-    """documents: a sequence with `lengths` (store.Documents, or a Choice of it). units: function (numbers,
+class UnitCache:
+    """documents: a sequence with `lengths` (store.Documents, or a Selection of it). units: function (numbers,
     documents) -> packing.Documents of these documents, one after the other. key: what it all depends on, for
     plans that are kept."""
 
@@ -60,7 +59,7 @@ class Shelf:
 
 
 class Lengths:
-    """In a Shelf's place where only the documents' lengths matter: rows of bytes without a limit of patches
+    """In a UnitCache's place where only the documents' lengths matter: rows of bytes without a limit of patches
     can be planned, and what they hold counted, without a document being read."""
 
     def __init__(self, documents):
@@ -76,7 +75,7 @@ def _bytes(one: packing.Documents) -> int:
 
 
 class Held(list):
-    """Documents in memory, as a Shelf wants them."""
+    """Documents in memory, as a UnitCache wants them."""
 
     parts, fingerprint = (), ""  # whose rows are planned anew each time
 
@@ -87,36 +86,3 @@ class Held(list):
     @property
     def lengths(self) -> np.ndarray:
         return np.array([len(document) for document in self], np.int64)
-
-
-class Choice:
-    """Some documents of a sequence, by their numbers there: len, [i] -> bytes, lengths, iteration; nothing is
-    read before it is asked for."""
-
-    def __init__(self, documents, numbers, parts=()):
-        """parts: [(first, last + 1, weight)] of positions here that are of one source each, where several are
-        mixed (store.Mixture)."""
-        self.documents, self.numbers, self.parts = documents, np.asarray(numbers, np.int64), list(parts)
-        if isinstance(documents, Choice):
-            self.documents, self.numbers = documents.documents, documents.numbers[self.numbers]
-        self.fingerprint = hashlib.sha256(
-            self.documents.fingerprint.encode() + self.numbers.tobytes()
-        ).hexdigest()[:12]
-
-    def __len__(self):
-        return len(self.numbers)
-
-    def __getitem__(self, i: int) -> bytes:
-        return self.documents[int(self.numbers[i])]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return self.documents.lengths[self.numbers]
-
-    def shards_of(self, numbers) -> list:
-        """The shards that hold the documents of these numbers."""
-        return self.documents.shards_of(self.numbers[np.asarray(numbers, np.int64)])
-
-    @property
-    def shards(self) -> list:
-        return self.documents.shards

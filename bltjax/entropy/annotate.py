@@ -42,8 +42,8 @@ def annotate(
     for number, n in enumerate(sizes):
         for piece in _pieces(n, longest, reach):
             buckets.setdefault(_power_of_two(piece[1] - piece[0], SHORTEST), []).append((number, *piece))
-    forward, spread, devices = _compiled(FrozenConfigDict(model_config), entropies), *_devices()
-    params = jax.device_put(params, spread and spread[1])
+    forward, shardings, devices = _compiled(FrozenConfigDict(model_config), entropies), *_devices()
+    params = jax.device_put(params, shardings and shardings[1])
     found = [np.empty(n, kept(np.zeros(0, np.float32)).dtype) for n in sizes]
     for length, pieces in sorted(buckets.items()):
         rows = devices * min(max(1, SYMBOLS // length), _power_of_two(-(-len(pieces) // devices), 1))
@@ -54,7 +54,7 @@ def annotate(
                 ids[row, : stop - start] = _part(documents[number], start, stop)
                 docs[row, : stop - start] = 1
             values = np.asarray(
-                forward(params, jax.device_put({"bytes": ids, "doc_ids": docs}, spread and spread[0]))
+                forward(params, jax.device_put({"bytes": ids, "doc_ids": docs}, shardings and shardings[0]))
             )
             for row, (number, start, stop, keep) in enumerate(group):
                 found[number][keep:stop] = kept(values[row, keep - start : stop - start])

@@ -1,4 +1,4 @@
-"""Patch size against threshold for any amount of text, in one pass: entropies at rest are whole numbers, so
+"""Patch size against threshold for any amount of text, in one pass: entropies beside prepared data are whole numbers, so
 that counting them is exact.
 
 A sketch holds how often each score (what a scheme compares with its threshold, patching.scores) occurs, and

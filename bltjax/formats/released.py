@@ -77,32 +77,26 @@ def arguments(found: dict, part: str) -> dict:
     return found
 
 
+# What says the shape of a BLT: whole numbers that must be there.
+SHAPE = (
+    "dim_global",
+    "dim_local_encoder",
+    "dim_local_decoder",
+    "n_layers_global",
+    "n_layers_local_encoder",
+    "n_layers_local_decoder",
+    "n_heads_global",
+    "n_heads_local_encoder",
+    "n_heads_local_decoder",
+    "cross_attn_k",
+)
+
+
 def _blt(name: str, found: dict, source):
-    a = blt.checked(
-        arguments(found, "model"),
-        "dim_global",
-        "dim_local_encoder",
-        "dim_local_decoder",
-        "n_layers_global",
-        "n_layers_local_encoder",
-        "n_layers_local_decoder",
-        "n_heads_global",
-        "n_heads_local_encoder",
-        "n_heads_local_decoder",
-        "cross_attn_k",
-    )
+    a = blt.checked(arguments(found, "model"), *SHAPE)
     blt.whole(
         a,
-        "dim_global",
-        "dim_local_encoder",
-        "dim_local_decoder",
-        "n_layers_global",
-        "n_layers_local_encoder",
-        "n_layers_local_decoder",
-        "n_heads_global",
-        "n_heads_local_encoder",
-        "n_heads_local_decoder",
-        "cross_attn_k",
+        *SHAPE,
         "cross_attn_nheads",
         "encoder_hash_byte_group_vocab",
         "encoder_hash_byte_group_nb_functions",

@@ -68,7 +68,7 @@ def of_data(directory: pathlib.Path, verify: bool = False) -> dict:
         "splits": splits,
         "counts": counts,
         "near_copies": reasons,
-        "test_overlap": corpus.test_overlap(directory),
+        "test_overlap": corpus.test_overlap([directory]),
         "entropies": {
             mark: sum(store.whole(store.folder_of(shard, mark), shard) for shard in shards)
             for mark in curves.marks(directory)

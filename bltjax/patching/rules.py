@@ -24,7 +24,7 @@ THRESHOLDS = {
     "both": ("threshold", "delta"),
 }  # what each compares entropies with
 NEEDS_ENTROPIES = tuple(THRESHOLDS)
-RESOLUTION = 2.0**-13  # nats: entropies of a vocabulary of 260 fit 16 bits (data/entropies at rest)
+RESOLUTION = 2.0**-13  # nats: entropies of a vocabulary of 260 fit 16 bits (entropy/store.py)
 SCHEMES = ("strided", "space", "entropy", "monotonic", "both", "random")
 
 

@@ -99,7 +99,7 @@ def place(figure, labels=(), size: float = 10.0, bottom: float = 0.62, top: floa
     )
 
 
-def spread(wanted, low: float, high: float, gap: float = LINE):
+def kept_apart(wanted, low: float, high: float, gap: float = LINE):
     """Positions nearest to the wanted ones, at least gap apart and between low and high where there is room:
     neighbours that are too close share their mean, and so on until none are."""
     order = np.argsort(wanted, kind="stable")
@@ -128,7 +128,7 @@ def direct_labels(figure, axes, ends, size: float = 10.0) -> None:
     to_points = 72 / figure.dpi
     box = axes.get_window_extent(figure.canvas.get_renderer())
     at = [axes.transData.transform((x, y)) * to_points for x, y, _, _ in ends]
-    heights = spread([y for _, y in at], box.y0 * to_points + 4, box.y1 * to_points - 2)
+    heights = kept_apart([y for _, y in at], box.y0 * to_points + 4, box.y1 * to_points - 2)
     edge = box.x1 * to_points
     for (x, y, text, colour), (px, py), height in zip(ends, at, heights):
         moved = abs(height - py) > 2 or edge - px > 16

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from bltjax import api, flops
 from bltjax.data import splits
-from bltjax.data.unit_cache import Choice
+from bltjax.data.corpus import Selection
 from bltjax.entropy import store
 from bltjax.errors import UserError
 from bltjax.run import budget
@@ -47,13 +47,13 @@ class Inputs:
 
     text: splits.Splits
     folders: dict[str, float]  # of prepared data, with weights
-    documents: Choice
+    documents: Selection
     tokenizer: bpe.Tokenizer | None
     tokenizer_path: str | None  # relative to the run's directory
     entropy_model: EntropyModel | None
     mark: str | None  # of the entropies beside the data
 
-    def entropies(self, documents: Choice) -> store.Entropies | None:
+    def entropies(self, documents: Selection) -> store.Entropies | None:
         """The entropies of some of the text; None for a run that needs none."""
         return store.Entropies(documents, self.mark) if self.mark else None
 

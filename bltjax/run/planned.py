@@ -48,7 +48,7 @@ def facts(
         "tokenizer_fingerprint": inputs.tokenizer and inputs.tokenizer.fingerprint,
         "data": {
             "fingerprint": inputs.text.fingerprint,
-            "test_overlap": corpus.test_overlaps(inputs.folders),
+            "test_overlap": corpus.test_overlap(inputs.folders),
         },
         **epochs(inputs, bytes_),
     }

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from bltjax import config as cfg
 from bltjax import flops
 from bltjax.data import batches, packing, row_plans
-from bltjax.data.unit_cache import Held, Lengths, Shelf
+from bltjax.data.unit_cache import Held, Lengths, UnitCache
 from bltjax.errors import UserError
 from bltjax.patching import segmentation
 from bltjax.run import budget
@@ -40,14 +40,14 @@ def rows(
 ) -> batches.Rows:
     """The run's batches: a pure function of (data.seed, step).
 
-    documents: unit_cache.Choice of prepared data, or a list. entropies: store.Entropies or a list, or None;
+    documents: corpus.Selection of prepared data, or a list. entropies: store.Entropies or a list, or None;
     plans: a folder under which plans of rows are kept, or None; place: this process's among those that plan
     them together (distributed.place)."""
     documents = Held(documents) if isinstance(documents, list) else documents
-    shelf = _shelf(config, documents, entropies, tokenizer)
-    shape = _shape(config, documents, shelf)
+    units = _units_of(config, documents, entropies, tokenizer)
+    shape = _shape(config, documents, units)
     chunks = row_plans.Blocks(
-        shelf, shape, config.data.seed, plans and plans / f"plans-{_key(shelf, shape, config)}"
+        units, shape, config.data.seed, plans and plans / f"plans-{_key(units, shape, config)}"
     )
     ahead = functools.partial(chunks.ahead, part=place[0], parts=place[1])
     return batches.Rows(chunks, shape.slots, shape.patches, config.data.rows, ahead)
@@ -118,7 +118,7 @@ def _compared_steps(config: ConfigDict, rows: batches.Rows) -> int:
     return min(most, steps_ahead(config, rows)[0])
 
 
-def _shelf(config: ConfigDict, documents, entropies, tokenizer) -> Shelf:
+def _units_of(config: ConfigDict, documents, entropies, tokenizer) -> UnitCache:
     """The documents as bytes, patches or tokens."""
     kind, rule = config.model.kind, config.patching
 
@@ -137,14 +137,14 @@ def _shelf(config: ConfigDict, documents, entropies, tokenizer) -> Shelf:
         "entropies": getattr(entropies, "mark", None),
         "parts": documents.parts,
     }
-    return Shelf(documents, units, cfg.fingerprint(key))
+    return UnitCache(documents, units, cfg.fingerprint(key))
 
 
-def _key(shelf: Shelf, shape: row_plans.Shape, config: ConfigDict) -> str:
+def _key(units: UnitCache, shape: row_plans.Shape, config: ConfigDict) -> str:
     """All that a plan of rows depends on."""
     return cfg.fingerprint(
         {
-            "units": shelf.key,
+            "units": units.key,
             "shape": [shape.slots, shape.patches, shape.buffer, shape.window, shape.newlines],
             "seed": config.data.seed,
             "version": packing.VERSION,
@@ -152,7 +152,7 @@ def _key(shelf: Shelf, shape: row_plans.Shape, config: ConfigDict) -> str:
     )
 
 
-def _shape(config: ConfigDict, documents, shelf: Shelf) -> row_plans.Shape:
+def _shape(config: ConfigDict, documents, units: UnitCache) -> row_plans.Shape:
     """Slots and patches of the run's rows: with the measure's bytes."""
     slots, patches = batches.row_shape(config)
 
@@ -162,7 +162,7 @@ def _shape(config: ConfigDict, documents, shelf: Shelf) -> row_plans.Shape:
 
     if config.model.kind == "byte":
         return shape(slots, None)
-    measure, once = _measure(config, documents), Once(shelf)
+    measure, once = _measure(config, documents), Once(units)
 
     def share(slots, patches):
         """Of the measure's bytes, that batches of such rows hold."""
@@ -211,11 +211,11 @@ def _off(rows: batches.Rows, measure: batches.Rows, steps: int) -> float:
 
 
 class Once:
-    """A Shelf whose blocks are read for several plans: the last few are kept."""
+    """A UnitCache whose blocks are read for several plans: the last few are kept."""
 
-    def __init__(self, shelf: Shelf, kept: int = 2):
-        self.documents = shelf.documents
-        self._read = functools.lru_cache(kept)(lambda key: shelf.read(np.frombuffer(key, np.int64)))
+    def __init__(self, units: UnitCache, kept: int = 2):
+        self.documents = units.documents
+        self._read = functools.lru_cache(kept)(lambda key: units.read(np.frombuffer(key, np.int64)))
 
     def read(self, numbers) -> packing.Documents:
         return self._read(np.asarray(numbers, np.int64).tobytes())

@@ -22,6 +22,7 @@ def replacing(path: pathlib.Path):
 
 def write_text(path: pathlib.Path, text: str, durable: bool = False) -> None:
     """durable: on the disk before it returns, so that it survives the machine too."""
+    path = pathlib.Path(path)
     with replacing(path) as part, part.open("w", encoding="utf-8") as out:
         out.write(text)
         if durable:

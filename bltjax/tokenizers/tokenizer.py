@@ -4,14 +4,12 @@ included."""
 import dataclasses
 import functools
 import json
-import os
 import re
-import secrets
-from pathlib import Path
 
 import numpy as np
 
 from bltjax.errors import UserError
+from bltjax.storage import atomic
 
 SCHEMA_VERSION = 1
 INVALID = re.compile("([\udc80-\udcff]+)")
@@ -62,20 +60,8 @@ class Tokenizer:
 
     def save(self, path) -> None:
         """Writes a JSON file that `load` reads; it appears whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-        partial.write_text(
-            json.dumps(
-                {
-                    "schema_version": SCHEMA_VERSION,
-                    "kind": self.kind,
-                    "fingerprint": self.fingerprint,
-                    **self.state,
-                }
-            )
-        )
-        os.replace(partial, path)
+        head = {"schema_version": SCHEMA_VERSION, "kind": self.kind, "fingerprint": self.fingerprint}
+        atomic.write_text(path, json.dumps({**head, **self.state}))
 
 
 def check_exact(found: Tokenizer, more: list[bytes], random: bool, path) -> None:

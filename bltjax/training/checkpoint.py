@@ -96,7 +96,7 @@ def _by_itself() -> ocp.options.MultiprocessingOptions:
     """orbax in this process alone, however many are joined: it waits for none and leaves no part to another.
 
     Reading works so in every process; writing only in process 0, since that is who orbax has write an array
-    that is not spread. """
+    of one device. """
     me = jax.process_index()
     return ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process-{me}"
