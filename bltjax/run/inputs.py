@@ -76,7 +76,7 @@ def load(run_dir: pathlib.Path, config: ConfigDict) -> Inputs:
                 f"{at(said['annotation'])} has not ended: the entropies that {run_dir} reads are not there yet"
             )
         mark = annotated["fingerprint"]
-        model = entropy_model(config, at(said["entropy_model"]))
+        model = entropy_model(config.entropy_model, at(said["entropy_model"]))
     return Inputs(
         text,
         folders(run_dir),
@@ -103,8 +103,8 @@ def _said(run_dir: pathlib.Path) -> dict:
 
 
 def entropy_model(config: ConfigDict, folder: pathlib.Path) -> EntropyModel:
-    """The entropy model in a directory: one that was trained for the run, or that came with a checkpoint."""
-    if not budget.trained(config.entropy_model):
+    """The entropy model of this config in a directory: trained for some runs, or come with a checkpoint."""
+    if not budget.trained(config):
         return _given(config, folder)
     if rundir.state(folder) != "done":
         raise UserError(f"the entropy model {folder} is not trained yet")
@@ -117,16 +117,16 @@ def entropy_model(config: ConfigDict, folder: pathlib.Path) -> EntropyModel:
         "bpb": scored["test"]["bpb"],
         "run_dir": rundir.from_run(folder),
     }
-    return EntropyModel(folder, config.entropy_model.model, checkpoint.load_params(folder), facts)
+    return EntropyModel(folder, config.model, checkpoint.load_params(folder), facts)
 
 
 def _given(config: ConfigDict, folder: pathlib.Path) -> EntropyModel:
-    """The entropy model that came with the checkpoint `entropy_model.train.init_from`."""
+    """The entropy model that came with the checkpoint `train.init_from`."""
     lm = api.load(folder).entropy_model
     params = lm.raw_params()
     few = lambda leaf: np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)[:: max(1, leaf.nbytes >> 16)]
     digest = hashlib.sha256(b"".join(few(leaf).tobytes() for leaf in jax.tree.leaves(params)))
-    counted = flops.count(config.entropy_model)
+    counted = flops.count(config)
     facts = {
         "fingerprint": digest.hexdigest()[:12],
         "params": counted["params"]["total"],
@@ -135,10 +135,10 @@ def _given(config: ConfigDict, folder: pathlib.Path) -> EntropyModel:
         "bpb": None,
         "run_dir": str(lm.folder),
     }
-    return EntropyModel(lm.folder, config.entropy_model.model, params, facts)
+    return EntropyModel(lm.folder, config.model, params, facts)
 
 
-READ = ("file", "given")  # kinds of tokenizers that are neither trained nor in a package
+READ = ("llama3", "file", "given")  # kinds of tokenizers that are not trained here
 
 
 @functools.lru_cache(maxsize=4)

@@ -21,7 +21,7 @@ from bltjax.storage import locks, rundir
 from bltjax.tokenizers import bpe
 
 # A change of what a job of a kind makes is another version, and with it another directory.
-VERSIONS = {"prepare": 1, "tokenizer": 1, "annotate": 1, "run": 1}
+VERSIONS = {"prepare": prepare.PREPARE_VERSION, "tokenizer": 1, "annotate": 1, "run": 1}
 SAMPLE = 1 << 24  # bytes of training text that stand for all, where a tokenizer is trained
 SMALL = 1 << 26  # bytes of a source that is cut into shards of PIECE, so that a part of it can be annotated
 PIECE = 1 << 20
@@ -98,8 +98,8 @@ def _tokenizer(directory: pathlib.Path, config: dict, say) -> dict:
 
 
 def _annotate(directory: pathlib.Path, config: dict, say) -> dict:
-    run = cfg.completed(cfg.from_dict(config["run"]))
-    model = inputs.entropy_model(run, directory / config["entropy_model"])
+    lm = cfg.completed(cfg.from_dict(config["config"]))
+    model = inputs.entropy_model(lm, directory / config["entropy_model"])
     wanted = _wanted(directory, config)
     for folder in dict.fromkeys(shard.path.parent for shard in wanted):
         own = [shard for shard in wanted if shard.path.parent == folder]

@@ -18,7 +18,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
-from bltjax import patching
+from bltjax import models, patching
 from bltjax.data import prepare, sources, splits
 from bltjax.errors import UserError
 from bltjax.run import budget, inputs, jobs
@@ -42,7 +42,7 @@ def of_runs(root: pathlib.Path, experiment: str, configs: list[ConfigDict]) -> l
     """All jobs of an experiment's runs, each after those that it needs; every job's directory has its config.
 
     UserError for runs that cannot be, before anything is made: another run's directory, a source that is not
-    there. """
+    there."""
     graph = _Graph(pathlib.Path(root) / rundir.SHARED)
     for config in configs:
         graph.run(config, pathlib.Path(root) / experiment / config.name, experiment, own=True)
@@ -60,7 +60,7 @@ class _Graph:
     """Jobs by directory, in an order in which they can be made."""
 
     def __init__(self, shared: pathlib.Path):
-        self.shared = shared
+        self.shared = pathlib.Path(os.path.abspath(shared))
         self.jobs: dict[pathlib.Path, Job] = {}
 
     def add(self, job: Job) -> pathlib.Path:
@@ -77,80 +77,63 @@ class _Graph:
     def run(
         self, config: ConfigDict, run_dir: pathlib.Path, experiment: str, own: bool = False
     ) -> pathlib.Path:
-        """A run, with everything that it needs."""
+        """A run, with everything that it needs. own: it is the experiment's, not an entropy model."""
         if run_dir in self.jobs:
             return run_dir
         folders, identity, needs = self.data(config.data)
         found = {"data": folders, "tokenizer": None, "entropy_model": None, "annotation": None}
-        if inputs_tokens(config):
-            found["tokenizer"] = self.tokenizer(config, folders, identity, needs) / "tokenizer.json"
-            needs = [*needs, found["tokenizer"].parent]
+        if reads_tokens(config):
+            tokenizer = self.tokenizer(config, folders, identity, needs)
+            found["tokenizer"], needs = tokenizer / "tokenizer.json", [*needs, tokenizer]
         if config.patching.scheme in patching.NEEDS_ENTROPIES:
             found["entropy_model"], found["annotation"] = self.entropies(config, folders, identity, needs)
             needs = [*needs, found["annotation"]]
         rundir.create(run_dir, config, experiment)
-        _write_inputs(run_dir, found)
-        return self.add(Job(config.name, "run", run_dir, tuple(needs), config.budget_flops, own))
+        self.write_inputs(run_dir, found)
+        return self.add(Job(run_dir.name, "run", run_dir, tuple(needs), config.budget_flops, own))
 
     def data(self, data_config: ConfigDict) -> tuple[dict, str, list]:
         """({directory: weight}, what identifies the text, the jobs that make it)."""
         if data_config.source == sources.PREPARED:
             folders = splits.weights(data_config)
-            return (
-                {os.path.abspath(folder): weight for folder, weight in folders.items()},
-                splits.opened(folders).fingerprint,
-                [],
-            )
+            absolute = {os.path.abspath(folder): weight for folder, weight in folders.items()}
+            return absolute, splits.opened(folders).fingerprint, []
         settings = {key: cfg.to_dict(data_config)[key] for key in prepare.KEYS}
         stem = cfg.fingerprint({"settings": settings, "version": jobs.VERSIONS["prepare"]})
-        try:
-            stamps = [(unit.name, unit.stamp) for unit in sources.units(data_config)]
-        except (
-            UserError
-        ):  # what was prepared stays good without its source, where there is no doubt which it is
-            there = [path for path in self.shared.glob(f"data-{stem}-*") if (path / "done.json").exists()]
-            if len(there) != 1:
-                raise
-            directory = there[0]
-        else:
-            directory = (
-                self.shared / f"data-{stem}-{hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:8]}"
-            )
+        directory = self.shared / f"data-{stem}-{self.stamp(data_config, stem)}"
         jobs.create(directory, "prepare", cfg.to_dict(data_config))
         self.add(Job(directory.name, "prepare", directory, ()))
         return {directory: 1.0}, directory.name, [directory]
 
+    def stamp(self, data_config: ConfigDict, stem: str) -> str:
+        """What tells the source's files as they are now from any other. What was prepared stays good without its
+        source, where there is no doubt which it is. UserError where there is, or nothing was prepared."""
+        try:
+            stamps = [(unit.name, unit.stamp) for unit in sources.units(data_config)]
+        except UserError:
+            there = [path.parent.name for path in self.shared.glob(f"data-{stem}-*/done.json")]
+            if len(there) != 1:
+                raise
+            return there[0].rpartition("-")[2]
+        return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:8]
+
     def tokenizer(self, config: ConfigDict, folders, identity: str, needs) -> pathlib.Path:
-        kind, path = config.tokenizer.kind, {
-            "file": config.tokenizer.path,
-            "given": config.train.init_from,
-        }.get(config.tokenizer.kind)
+        kind = config.tokenizer.kind
         if kind == "trained":
-            made_of = {
-                "vocab": config.tokenizer.vocab,
-                "text": identity,
-                "max_train_bytes": config.data.max_train_bytes,
-            }
             said = {
                 "kind": kind,
                 "vocab": config.tokenizer.vocab,
                 "max_train_bytes": config.data.max_train_bytes,
             }
-            return self.job(
-                "tokenizer", "tokenizer", {**said, "data": self.relative(folders)}, made_of, needs
-            )
-        if kind not in ("llama3", *inputs.READ):
-            raise UserError(
-                f"run {config.name}: tokenizer.kind {kind!r}; allowed here: trained, llama3, file, given"
-            )
-        path = os.path.abspath(path) if path else ""
-        found = inputs.read_tokenizer(kind, path)
-        return self.job(
-            "tokenizer",
-            "tokenizer",
-            {"kind": kind, "path": path},
-            {"kind": kind, "fingerprint": found.fingerprint},
-        )
+            made_of = {**said, "text": identity}
+            return self.job("tokenizer", "tokenizer", {**said, "data": self.named(folders)}, made_of, needs)
+        if kind not in inputs.READ:
+            allowed = ", ".join(("trained", *inputs.READ))
+            raise UserError(f"run {config.name}: tokenizer.kind {kind!r}; allowed here: {allowed}")
+        path = {"file": config.tokenizer.path, "given": config.train.init_from}.get(kind, "")
+        said = {"kind": kind, "path": path and os.path.abspath(path)}
+        found = inputs.read_tokenizer(**said)
+        return self.job("tokenizer", "tokenizer", said, {"kind": kind, "fingerprint": found.fingerprint})
 
     def entropies(
         self, config: ConfigDict, folders, identity: str, needs
@@ -168,71 +151,47 @@ class _Graph:
                     f"run {config.name}: its entropy model would split other text (data.{key}:"
                     f" {lm.data[key]!r} against {config.data[key]!r}), and might see test text"
                 )
+        model = pathlib.Path(os.path.abspath(lm.train.init_from))
         if budget.trained(lm):
-            key = cfg.fingerprint(
-                {"config": cfg.to_dict(lm), "text": identity, "version": jobs.VERSIONS["run"]}
-            )
-            model = self.shared / f"entropy-model-{key}"
-            self.run(lm, model, rundir.SHARED)
-            self.jobs[model].name, self.jobs[model].flops = model.name, lm.budget_flops
+            made_of = {"config": cfg.to_dict(lm), "text": identity, "version": jobs.VERSIONS["run"]}
+            model = self.run(lm, self.shared / f"entropy-model-{cfg.fingerprint(made_of)}", rundir.SHARED)
             needs = [*needs, model]
-        else:
-            model = pathlib.Path(os.path.abspath(lm.train.init_from))
         read = {
             "train": config.data.max_train_bytes,
             "validation": config.eval.validation_bytes,
             "test": config.eval.test_bytes,
         }
-        said = {
-            "data": self.relative(folders),
-            "entropy_model": self.path(model),
-            "run": cfg.to_dict(config),
-            "bytes": read,
-        }
-        made_of = {
-            "entropy_model": str(model) if model.parent != self.shared else model.name,
-            "text": identity,
-            "bytes": read,
-        }
-        return model, self.job("annotate", "annotation", said, made_of, needs)
+        said = {"entropy_model": self.name(model), "bytes": read}
+        parts = {"config": cfg.to_dict(lm), "data": self.named(folders)}
+        return model, self.job("annotate", "annotation", {**said, **parts}, {**said, "text": identity}, needs)
 
-    def path(self, path) -> str:
-        """A path as a job in `shared` names it: relative to its own directory where it lies beside it."""
-        path = pathlib.Path(path)
-        return f"../{path.name}" if path.parent == self.shared else str(path)
+    def name(self, path, directory: pathlib.Path | None = None) -> str:
+        """A path as a job's directory (by default, one in `shared`) names it: from there, where it lies below the same
+        root, so that the root can be moved; else as it is."""
+        path = pathlib.Path(os.path.abspath(path))
+        if self.shared not in path.parents:
+            return str(path)
+        return os.path.relpath(path, os.path.abspath(directory or self.shared / "job"))
 
-    def relative(self, folders: dict) -> dict:
-        return {self.path(folder): weight for folder, weight in folders.items()}
+    def named(self, folders: dict, directory: pathlib.Path | None = None) -> dict:
+        return {self.name(folder, directory): weight for folder, weight in folders.items()}
+
+    def write_inputs(self, run_dir: pathlib.Path, found: dict) -> None:
+        """inputs.json. A run that has begun goes on with its own text alone: UserError where it would be another."""
+        said = {key: path and self.name(path, run_dir) for key, path in found.items() if key != "data"}
+        said["data"] = self.named(found["data"], run_dir)
+        before = rundir.read_json(run_dir / inputs.NAME)
+        if before == said:
+            return
+        if before is not None and rundir.begun(run_dir):
+            differs = ", ".join(key for key in said if before.get(key) != said[key])
+            raise UserError(
+                f"{run_dir} was begun on other inputs than are there now ({differs}: the text, or what is made of it,"
+                " has changed); bring those back, or begin anew in another directory"
+            )
+        rundir.write_json(run_dir / inputs.NAME, said)
 
 
-def inputs_tokens(config: ConfigDict) -> bool:
+def reads_tokens(config: ConfigDict) -> bool:
     """Whether the run has a tokenizer: its model reads tokens, or its patches are tokens."""
-    return config.model.kind == "token" or config.patching.scheme == "bpe"
-
-
-def _write_inputs(run_dir: pathlib.Path, found: dict) -> None:
-    """inputs.json. A run that has begun goes on with its own text alone: UserError where it would be
-    another."""
-    shared = rundir.shared(run_dir)
-
-    def shown(path):
-        if path is None:
-            return None
-        path = pathlib.Path(path)
-        inside = path.is_absolute() and shared in path.parents or shared in path.absolute().parents
-        return os.path.relpath(path.absolute(), run_dir.absolute()) if inside else str(path)
-
-    said = {
-        **{key: shown(found[key]) for key in ("tokenizer", "entropy_model", "annotation")},
-        "data": {shown(folder): weight for folder, weight in found["data"].items()},
-    }
-    before = rundir.read_json(run_dir / inputs.NAME)
-    if before == said:
-        return
-    if before is not None and rundir.begun(run_dir):
-        differs = ", ".join(key for key in said if before.get(key) != said[key])
-        raise UserError(
-            f"{run_dir} was begun on other inputs than are there now ({differs}: the text, or what is made of it,"
-            " has changed); bring those back, or begin anew in another directory"
-        )
-    rundir.write_json(run_dir / inputs.NAME, said)
+    return models.kind(config.model).UNIT == "token" or config.patching.scheme == "bpe"
