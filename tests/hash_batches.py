@@ -37,12 +37,19 @@ def rows(folder: pathlib.Path, plans: pathlib.Path | None) -> batches.Rows:
         patching_=cfg.patching("entropy", 3.0, threshold=THRESHOLD),
     )
     config = cfg.replace(
-        config, **{"data.context": 256, "data.rows": 8, "data.packing_buffer": 16, "data.patch_slack": 1.1, "train.steps": 500}
+        config,
+        **{
+            "data.context": 256,
+            "data.rows": 8,
+            "data.packing_buffer": 16,
+            "data.patch_slack": 1.1,
+            "train.steps": 500,
+        },
     )
     training = corpus.Documents([shard for shard in corpus.shards(folder) if shard.split == "train"])
     documents = splits.training(training)
     mark = next(folder.glob("entropies-*")).name.removeprefix("entropies-")
-    return rows_of.rows(config, documents, store.Entropies(documents, mark), None, plans)
+    return rows_of.rows(config, rows_of.units_of(config, documents, store.Entropies(documents, mark)), plans)
 
 
 def main():

@@ -1,11 +1,12 @@
 """Rows packed buffer: every unit once, never over either capacity, cut at patch starts, nearly full of
 both, in a repeatable order."""
 
+import in_memory
 import numpy as np
 import pytest
 from test_packing import random_documents, random_lengths
 
-from bltjax.data import batches, filling, packing
+from bltjax.data import filling, packing
 
 
 def some(seed, count, mean=400, size=6.0, spread=0.25):
@@ -97,15 +98,15 @@ def test_rows_are_full_of_both(size):
 
 def test_rows_of_a_block_are_shuffled():
     documents, lengths = some(2, 40, mean=2000)
-    rows = batches.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1, buffer=32)
-    other = batches.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1, buffer=32)
+    rows = in_memory.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1, buffer=32)
+    other = in_memory.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1, buffer=32)
     assert all(np.array_equal(a, b) for a, b in zip(rows.batch(3).values(), other.batch(3).values()))
     ends = packing.byte_documents(documents).ends
     neighbours = lambda rows: np.mean(
         np.diff(np.searchsorted(ends, (plan := rows.chunks[0].plan()).source[plan.first[:-1]], side="right"))
         == 0
     )
-    in_order = batches.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1)
+    in_order = in_memory.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1)
     assert neighbours(rows) < 0.7 * neighbours(
         in_order
     )  # in order, a document of eight rows fills neighbours

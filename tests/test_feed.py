@@ -6,12 +6,13 @@ import random
 import subprocess
 import sys
 
+import in_memory
 import jax
 import numpy as np
 import pytest
 from test_distributed import free_port
 
-from bltjax.data import batches, feed
+from bltjax.data import feed
 from bltjax.parallel import sharding
 
 HERE = pathlib.Path(__file__).parent
@@ -19,7 +20,7 @@ HERE = pathlib.Path(__file__).parent
 
 def rows_of_documents():
     documents = [bytes(random.Random(i).choices(range(97, 123), k=30 + i)) for i in range(20)]
-    return batches.byte_rows(documents, context=32, rows=8, seed=3)
+    return in_memory.byte_rows(documents, context=32, rows=8, seed=3)
 
 
 def test_rows_that_are_asked_for_are_those_of_the_whole_batch():

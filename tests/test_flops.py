@@ -6,6 +6,7 @@ number."""
 
 import itertools
 
+import in_memory
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from bltjax import config as cfg
 from bltjax import flops, models
 from bltjax.compile import hlo
-from bltjax.data import batches, packing
+from bltjax.data import packing
 from bltjax.errors import UserError
 from bltjax.models import loss
 from bltjax.models.kernels import attention
@@ -271,9 +272,9 @@ def test_exact_counts_the_pairs_of_filled_batches(kind, window):
     shape = dict(context=64, rows=3, buffer=4, window=flops.window(model))
     if kind == "blt":
         lengths = segmentation.document_lengths(cfg.patching("strided", 3), documents)
-        rows = batches.byte_rows(documents, lengths, patches=24, **shape)
+        rows = in_memory.byte_rows(documents, lengths, patches=24, **shape)
     else:
-        rows = batches.byte_rows(documents, **shape)
+        rows = in_memory.byte_rows(documents, **shape)
     per = flops.per_unit(model)
     assert flops.window(model) == window and (per["patch_pairs"] > 0) == (kind == "blt")
     useful = flops.train_flops(model, rows.counts(6))

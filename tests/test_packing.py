@@ -1,10 +1,11 @@
 """Rows: every byte and one EOS a document predicted exactly once, patches and latents as the contract has
 them, fixed shapes."""
 
+import in_memory
 import numpy as np
 import pytest
 
-from bltjax.data import batches, filling, packing, splits, unit_cache
+from bltjax.data import batches, filling, packing, splits
 from bltjax.errors import UserError
 from bltjax.patching import vocab
 
@@ -87,7 +88,7 @@ SIZES = [1, 1, 2, 0, 5, 13, 40, 41, 3, 0, 200, 17, 333, 1, 30, 31, 32, 29]
 def test_every_byte_and_one_eos_is_predicted_once(rate, T, P):
     documents = random_documents(1, SIZES)
     lengths = random_lengths(2, documents, rate, longest=150 if rate < 1 else None)
-    rows = batches.byte_rows(documents, lengths, context=T, rows=3, patches=P, seed=5)
+    rows = in_memory.byte_rows(documents, lengths, context=T, rows=3, patches=P, seed=5)
     batch = epoch(rows)
     assert batch["bytes"].shape == (rows.epoch_rows(), T) and batch["patch_doc_ids"].shape == (
         rows.epoch_rows(),
@@ -100,7 +101,7 @@ def test_every_byte_and_one_eos_is_predicted_once(rate, T, P):
 @pytest.mark.parametrize("T", [4, 5, 32, 1000])
 def test_kind_byte_fills_rows_without_patches(T):
     documents = random_documents(3, SIZES)
-    rows = batches.byte_rows(documents, context=T, rows=2)
+    rows = in_memory.byte_rows(documents, context=T, rows=2)
     batch = epoch(rows)
     assert set(batch) == {"bytes", "doc_ids", "targets", "loss_mask"}
     check_bytes(documents, batch)
@@ -153,7 +154,7 @@ def test_counts_are_what_the_batches_hold(window, buffer):
     documents = random_documents(6, SIZES)
     lengths = random_lengths(7, documents, 0.3)
     shape = dict(context=24, rows=4, patches=11, seed=1, buffer=buffer, window=window)
-    rows = batches.byte_rows(documents, lengths, **shape)
+    rows = in_memory.byte_rows(documents, lengths, **shape)
     steps = 3 * rows.epoch_rows() // 4  # beyond one epoch
     counts = rows.counts(steps)
     assert rows.capacity == {"slots": 96, "patches": 44}
@@ -212,7 +213,7 @@ class Pairs:
 @pytest.mark.parametrize("N", [4, 9, 64])
 def test_every_token_and_one_eos_is_predicted_once(N):
     documents, tokenizer = random_documents(8, SIZES), Pairs()
-    rows = batches.token_rows(documents, tokenizer, rows=2, length=N)
+    rows = in_memory.token_rows(documents, tokenizer, rows=2, length=N)
     batch = epoch(rows)
     assert (
         set(batch) == {"tokens", "doc_ids", "targets", "loss_mask", "target_bytes"}
@@ -233,7 +234,7 @@ def test_every_token_and_one_eos_is_predicted_once(N):
 
 def test_epochs_reshuffle_and_every_epoch_is_whole():
     documents = random_documents(10, [40] * 30)
-    rows = batches.byte_rows(documents, context=32, rows=3, seed=2)
+    rows = in_memory.byte_rows(documents, context=32, rows=3, seed=2)
     rows._upto(3 * rows.epoch_rows())
     seen = []
     for chunk in rows.chunks[:3]:
@@ -250,7 +251,7 @@ def test_epochs_reshuffle_and_every_epoch_is_whole():
 def test_a_batch_is_a_function_of_seed_and_step_alone():
     documents = random_documents(11, [20, 300, 7, 90] * 5)
     lengths = random_lengths(1, documents, 0.3)
-    make = lambda seed: batches.byte_rows(documents, lengths, context=32, rows=2, patches=16, seed=seed)
+    make = lambda seed: in_memory.byte_rows(documents, lengths, context=32, rows=2, patches=16, seed=seed)
     one, other = make(3), make(3)
     late = one.batch(700)
     for step in (0, 5, 700):
@@ -262,7 +263,7 @@ def test_a_batch_is_a_function_of_seed_and_step_alone():
 
 def test_grain_serves_the_same_batches():
     documents = random_documents(12, [50] * 20)
-    rows = batches.byte_rows(documents, context=16, rows=2)
+    rows = in_memory.byte_rows(documents, context=16, rows=2)
     for start, stop in ((0, 7), (5, 120)):
         served = list(rows.iterator(start, stop))
         assert len(served) == stop - start
@@ -276,10 +277,10 @@ def test_families_read_documents_in_the_same_order():
     )  # every length once: a document is known by it
     lengths = random_lengths(1, documents, 0.4)
     tokenizer = Pairs()
-    by_patch = epoch(batches.byte_rows(documents, lengths, context=64, rows=2, patches=32, seed=9))
-    by_byte = epoch(batches.byte_rows(documents, context=64, rows=2, seed=9))
+    by_patch = epoch(in_memory.byte_rows(documents, lengths, context=64, rows=2, patches=32, seed=9))
+    by_byte = epoch(in_memory.byte_rows(documents, context=64, rows=2, seed=9))
     assert np.array_equal(np.concatenate(predicted(by_patch)), np.concatenate(predicted(by_byte)))
-    tokens = epoch(batches.token_rows(documents, tokenizer, length=40, rows=2, seed=9))
+    tokens = epoch(in_memory.token_rows(documents, tokenizer, length=40, rows=2, seed=9))
     stream = np.concatenate(predicted(by_byte))
     sizes = np.diff(np.concatenate([[-1], np.flatnonzero(stream == vocab.EOS)])) - 1
     targets, counts = np.concatenate(predicted(tokens)), tokenizer.byte_counts
@@ -289,7 +290,7 @@ def test_families_read_documents_in_the_same_order():
 
 
 def test_training_documents_are_the_first_of_the_data_s_own_order():
-    documents = unit_cache.Held(random_documents(14, range(10, 110)))
+    documents = in_memory.Documents(random_documents(14, range(10, 110)))
     assert list(splits.training(documents)) == documents
     some = list(splits.training(documents, 2000))
     sizes = [len(document) for document in documents[: len(some) + 1]]
@@ -308,12 +309,12 @@ def test_bad_input():
         with pytest.raises(ValueError):
             packing.byte_documents(documents, lengths)
     with pytest.raises(ValueError):
-        batches.byte_rows(documents, context=16, rows=2, patches=8)
+        in_memory.byte_rows(documents, context=16, rows=2, patches=8)
     for call in (
-        lambda: batches.byte_rows(documents, context=3, rows=2),
-        lambda: batches.byte_rows(documents, context=16, rows=0),
-        lambda: batches.byte_rows([b"", b""], context=16, rows=2),
-        lambda: batches.byte_rows([], context=16, rows=2),
+        lambda: in_memory.byte_rows(documents, context=3, rows=2),
+        lambda: in_memory.byte_rows(documents, context=16, rows=0),
+        lambda: in_memory.byte_rows([b"", b""], context=16, rows=2),
+        lambda: in_memory.byte_rows([], context=16, rows=2),
     ):
         with pytest.raises(UserError):
             call()

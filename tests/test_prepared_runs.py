@@ -5,6 +5,7 @@ import json
 import pathlib
 import shutil
 
+import in_memory
 import numpy as np
 import pytest
 
@@ -59,7 +60,7 @@ def test_the_rows_are_those_in_memory(prepared, buffer, monkeypatch):
     documents = train_documents(prepared)
     chosen = list(documents)
     lengths = segmentation.document_lengths(cfg.patching("space"), chosen)
-    here = batches.byte_rows(chosen, lengths, context=128, rows=4, patches=40, buffer=buffer)
+    here = in_memory.byte_rows(chosen, lengths, context=128, rows=4, patches=40, buffer=buffer)
     there = rows_of(documents, buffer=buffer)
     monkeypatch.setattr(unit_cache, "KEPT", 5000)  # little is kept, so that documents are read anew
     for step in (0, 3, 1, 40, 39):

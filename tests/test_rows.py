@@ -1,6 +1,7 @@
 """A run's rows hold the bytes that every family's do, whatever its units, and its budget is counted on
 them."""
 
+import in_memory
 import numpy as np
 import pytest
 
@@ -8,7 +9,7 @@ from bltjax import config as cfg
 from bltjax import flops
 from bltjax.data import batches
 from bltjax.errors import UserError
-from bltjax.run import budget
+from bltjax.run import budget, row_shape
 from bltjax.run import rows as run_rows
 
 
@@ -20,7 +21,7 @@ def documents():
         long = 4.5 * np.exp(0.25 * rng.normal())
         words = [bytes(rng.integers(97, 123, n).astype(np.uint8)) for n in rng.poisson(long, size // 3) + 1]
         found.append(b" ".join(words)[:size])
-    return found
+    return in_memory.Documents(found)
 
 
 class Halves:
@@ -61,8 +62,9 @@ def run_of(family, **changes):
 
 
 def made(run, documents):
-    rows = run_rows.rows(run, documents, None, Halves() if run.model.kind == "token" else None, None)
-    return rows, *run_rows.steps_ahead(run, rows)
+    units = run_rows.units_of(run, documents, tokenizer=Halves() if run.model.kind == "token" else None)
+    rows = run_rows.rows(run, units)
+    return rows, *budget.steps_ahead(run, rows)
 
 
 FAMILIES = ("bpe", "blt-space", "blt-strided", "blt-random")
@@ -75,7 +77,7 @@ def test_families_batches_hold_the_same_bytes(documents):
     for family in FAMILIES:
         run = run_of(family)
         rows, steps, _, counts = made(run, documents)
-        assert abs(run_rows.check_bytes(run, rows, documents, steps)) <= 0.005
+        assert abs(row_shape.check_bytes(run, rows, documents, steps)) <= 0.005
         held[family] = counts["bytes"].mean()
         if rows.row_patches:
             assert counts["patches"].sum() / (steps * rows.capacity["patches"]) > 0.83, family
@@ -84,10 +86,10 @@ def test_families_batches_hold_the_same_bytes(documents):
     run = run_of("blt-space", **{"data.packing_buffer": 0})
     P = batches.row_shape(run)[1]
     lengths = [np.diff(np.append(np.flatnonzero(_space(d)), len(d) + 2)) for d in documents]
-    narrow = batches.byte_rows(documents, lengths, context=512, rows=2, patches=P)
-    assert run_rows.bytes_off(run, narrow, documents, 150) < -0.02
+    narrow = in_memory.byte_rows(documents, lengths, context=512, rows=2, patches=P)
+    assert row_shape.bytes_off(run, narrow, documents, 150) < -0.02
     with pytest.raises(UserError, match="run r: its batches hold -.*packing_buffer, now 0"):
-        run_rows.check_bytes(run, narrow, documents, 150)
+        row_shape.check_bytes(run, narrow, documents, 150)
 
 
 def _space(document):

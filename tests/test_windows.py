@@ -1,11 +1,12 @@
 """Evaluation windows: each byte and one EOS of each document scored once, in the byte ranges that
 docs/contracts.md promises, whatever the units."""
 
+import in_memory
 import numpy as np
 import pytest
 
 from bltjax import config as cfg
-from bltjax.data import batches, splits, unit_cache
+from bltjax.data import batches, splits
 from bltjax.errors import UserError
 from bltjax.evaluation import windows
 from bltjax.patching import segmentation, vocab
@@ -322,9 +323,9 @@ class Numbered:
 
 
 def test_samples_stop_at_the_document_that_reaches_the_limit():
-    documents = unit_cache.Held([b"a" * n for n in (5, 100, 7, 1)])
+    documents = in_memory.Documents([b"a" * n for n in (5, 100, 7, 1)])
     first = lambda limit: list(splits.first(documents, limit))
     assert first(0) == documents and first(1000) == documents
     assert first(5) == documents[:1] and first(6) == documents[:2]
-    assert list(splits.first(unit_cache.Held(), 10)) == []
+    assert list(splits.first(in_memory.Documents(), 10)) == []
     assert splits._reaching(np.array([5, 100, 7, 1]), 106, block=1) == 3

@@ -12,55 +12,11 @@ from collections.abc import Callable
 import grain
 import numpy as np
 
-from bltjax.data import packing, row_plans
-from bltjax.data.unit_cache import Held, UnitCache
+from bltjax.data import packing
 from bltjax.errors import UserError
 
 # That fill batches ahead; the batches are the same, however many there are.
 THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))
-
-
-def byte_rows(
-    documents: list[bytes],
-    lengths=None,
-    *,
-    context: int,
-    rows: int,
-    patches: int | None = None,
-    seed: int = 0,
-    buffer: int = 0,
-    window: int = 0,
-) -> "Rows":
-    """Batches of `rows` rows of `context` byte slots and `patches` patches (None: kind `byte`, no patches),
-    of documents in memory.
-
-    lengths: per document its patch lengths over [BOS, bytes, EOS] (patching/segmentation.py). buffer, window:
-    as in row_plans.Shape. P for a mean patch size: `patch_capacity`."""
-    if lengths is not None and len(lengths) != len(documents):
-        raise ValueError(f"patch lengths of {len(lengths)} documents, where there are {len(documents)}")
-
-    def units(numbers, found):
-        return packing.byte_documents(found, None if lengths is None else [lengths[i] for i in numbers])
-
-    shape = row_plans.Shape(context, patches, buffer, window)
-    return Rows(row_plans.Blocks(UnitCache(Held(documents), units, ""), shape, seed), context, patches, rows)
-
-
-def token_rows(
-    documents: list[bytes],
-    tokenizer,
-    *,
-    length: int,
-    rows: int,
-    seed: int = 0,
-    buffer: int = 0,
-    window: int = 0,
-) -> "Rows":
-    """Batches of `rows` rows of `length` tokens, of documents in memory; the rest is as in `byte_rows`."""
-    units = UnitCache(Held(documents), lambda _, found: tokens_of(found, tokenizer), "")
-    return Rows(
-        row_plans.Blocks(units, row_plans.Shape(length, None, buffer, window), seed), length, None, rows
-    )
 
 
 def tokens_of(documents: list[bytes], tokenizer) -> packing.Documents:

@@ -72,17 +72,3 @@ class Lengths:
 
 def _bytes(one: packing.Documents) -> int:
     return sum(x.nbytes for x in (one.ids, one.starts, one.raw_bytes) if x is not None)
-
-
-class Held(list):
-    """Documents in memory, as a UnitCache wants them."""
-
-    parts, fingerprint = (), ""  # whose rows are planned anew each time
-
-    @property
-    def numbers(self) -> np.ndarray:
-        return np.arange(len(self))
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return np.array([len(document) for document in self], np.int64)

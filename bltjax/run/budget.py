@@ -1,10 +1,11 @@
-"""How many steps a budget of FLOPs pays for."""
+"""How many steps a budget of FLOPs pays for: from a config alone, or counted on the rows that the run reads."""
 
 import math
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from bltjax import flops
 from bltjax.errors import UserError
 
 FEWEST_STEPS = 100  # below, the schedule's warm-up and the rounding of the budget to whole steps mean nothing
@@ -12,7 +13,7 @@ TOLERANCE = 0.01  # of the budget
 
 
 def trained(entropy_model: ConfigDict) -> bool:
-    """Whether a run's entropy model is trained for it; one that came with a checkpoint (sweep/starting.py)
+    """Whether a run's entropy model is trained for it; one that came with a checkpoint (run/warm_start.py)
     has neither steps nor budget."""
     return bool(
         len(entropy_model)
@@ -71,3 +72,32 @@ def _up(value: float) -> str:
     """Three digits, rounded up, so that the number that is printed is enough."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 2)
     return f"{math.ceil(value / unit) * unit:.3g}"
+
+
+def steps_ahead(config: ConfigDict, rows):
+    """(steps, useful FLOPs of each, what each holds): as many steps as the budget pays for, counted before
+    the first. rows: batches.Rows."""
+    if config.train.steps:
+        counts = rows.counts(config.train.steps)
+        return config.train.steps, flops.train_flops(config, counts), counts
+    ahead = max(
+        FEWEST_STEPS // 2, math.ceil(1.1 * steps_of_full_rows(config, rows.row_length, rows.row_patches))
+    )
+    while True:
+        counts = rows.counts(ahead)
+        useful = flops.train_flops(config, counts)
+        if useful.sum() >= 1.01 * config.budget_flops:
+            steps = steps_for_budget(useful, config.budget_flops, config.name, config.data.rows)
+            return steps, useful[:steps], {name: values[:steps] for name, values in counts.items()}
+        ahead = math.ceil(ahead * 1.05 * 1.01 * config.budget_flops / useful.sum())
+
+
+def steps_of_full_rows(config: ConfigDict, slots: int, patches: int | None) -> float:
+    """Steps that the run pays for where every row is full: it pays for more of others."""
+    if config.train.steps:
+        return config.train.steps
+    if not config.budget_flops > 0:
+        raise UserError(f"run {config.name}: neither budget_flops nor train.steps says how long it is")
+    return config.budget_flops / flops.train_flops(
+        config, flops.full_rows(config, config.data.rows, slots, patches or 0)
+    )

@@ -1,7 +1,7 @@
 """One run, from what it reads to its results: rows counted ahead, steps for the budget, training, evaluation.
 
 Everything that a report needs lands in the run directory: config.json, inputs.json, planned.json (counted
-ahead of training), metrics.jsonl, eval.json, checkpoints/, and last of all done.json. """
+ahead of training), metrics.jsonl, eval.json, checkpoints/, and last of all done.json."""
 
 import dataclasses
 import pathlib
@@ -15,7 +15,7 @@ from bltjax import flops
 from bltjax.data import batches
 from bltjax.errors import UserError
 from bltjax.parallel import distributed, host
-from bltjax.run import evaluate, inputs, planned, thresholds, warm_start
+from bltjax.run import budget, evaluate, inputs, planned, row_shape, thresholds, warm_start
 from bltjax.run import rows as run_rows
 from bltjax.storage import rundir
 from bltjax.training import loop
@@ -42,19 +42,24 @@ def ready(run_dir: pathlib.Path, place: tuple[int, int] = (0, 1)) -> Ready:
     config = rundir.load_config(run_dir)
     reads = inputs.load(run_dir, config)
     warm_start.check_text(config, reads.text)
-    entropies = reads.entropies(reads.documents)
+    entropies, shape = reads.entropies(reads.documents), None
 
-    def rows_of(config, plans):
-        return run_rows.rows(config, reads.documents, entropies, reads.tokenizer, plans, place)
+    def units(config):
+        return run_rows.units_of(config, reads.documents, entropies, reads.tokenizer)
 
     def realized(config):
-        """Mean patch size of the rows that the budget pays for under a config."""
-        return planned.mean_size(config, run_rows.steps_ahead(config, rows_of(config, None))[2])
+        """Mean patch size of the rows that the budget pays for under a config; all that are tried have the shape that
+        the first was given."""
+        nonlocal shape
+        shape = shape or row_shape.chosen(config, units(config))
+        return planned.mean_size(
+            config, budget.steps_ahead(config, run_rows.rows(config, units(config), shape=shape))[2]
+        )
 
     config = thresholds.found(config, reads.documents, entropies, realized)
-    rows = rows_of(config, rundir.shared(run_dir))
-    steps, useful, counts = run_rows.steps_ahead(config, rows)
-    bytes_off = run_rows.check_bytes(config, rows, reads.documents, steps)
+    rows = run_rows.rows(config, units(config), rundir.shared(run_dir), place)
+    steps, useful, counts = budget.steps_ahead(config, rows)
+    bytes_off = row_shape.check_bytes(config, rows, reads.documents, steps)
     executed = flops.executed_step(config, rows.rows, rows.row_length, rows.row_patches or 0)
     facts = {**planned.facts(config, reads, rows, counts, useful, executed), "bytes_off": bytes_off}
     return Ready(config, reads, rows, steps, useful, executed, facts)

@@ -46,10 +46,7 @@ def facts(
         "entropy_model": inputs.entropy_model and inputs.entropy_model.facts,
         "tokenizer": inputs.tokenizer_path,
         "tokenizer_fingerprint": inputs.tokenizer and inputs.tokenizer.fingerprint,
-        "data": {
-            "fingerprint": inputs.text.fingerprint,
-            "test_overlap": corpus.test_overlap(inputs.folders),
-        },
+        "data": {"fingerprint": inputs.text.fingerprint, "test_overlap": corpus.test_overlap(inputs.folders)},
         **epochs(inputs, bytes_),
     }
 
