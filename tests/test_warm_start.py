@@ -34,9 +34,9 @@ def texts(tmp_path):
     return folder
 
 
-def train(tmp_path, texts, name, *more, run="space"):
+def train(tmp_path, texts, name, *more, run="space", code=0):
     out = tmp_path / "runs" / "tiny" / name
-    code = main.main(
+    ended = main.main(
         [
             "train",
             "--config",
@@ -56,7 +56,7 @@ def train(tmp_path, texts, name, *more, run="space"):
             *map(str, more),
         ]
     )
-    assert code == 0
+    assert ended == code
     return out
 
 
@@ -76,6 +76,21 @@ def test_from_a_run(tmp_path, texts, capfd):
     assert (
         train(tmp_path, texts, "two", "--from", one, "--set", "train.lr=1e-9") == two
     )  # done already, and the same run
+
+
+def test_no_text_of_one_run_is_test_text_of_the_other(tmp_path, texts, capfd):
+    """Split alike, a run goes on from another; split otherwise, what one trained on is what the other is tested on."""
+    one = train(tmp_path, texts, "one")
+    train(tmp_path, texts, "same", "--from", one)
+    capfd.readouterr()
+    two = train(tmp_path, texts, "two", "--from", one, "--set", "data.test=0.7", code=2)
+    said = capfd.readouterr().err
+    assert "trained on text that is test text here" in said and said.count("\n") == 1
+    assert not (two / "checkpoints").exists()
+    wide = train(tmp_path, texts, "wide", "--set", "data.test=0.7")
+    train(tmp_path, texts, "narrow", "--from", wide, code=2)
+    assert "is tested on text that is training text here" in capfd.readouterr().err
+    train(tmp_path, texts, "third", "--from", train(tmp_path, texts, "second", "--from", one), code=0)
 
 
 def test_from_hugging_face_with_its_entropy_model(tmp_path, texts, capfd):
@@ -108,7 +123,7 @@ def test_llama_into_a_blt(tmp_path, texts, capfd):
     assert config["train"]["lr_scale"] == ["latent/blocks=0.1"] and config["model"]["latent"][
         "rope_scaling"
     ] == [8.0, 1.0, 4.0, 32.0]
-    code = main.main(
+    ended = main.main(
         [
             "train",
             "--config",
@@ -126,7 +141,7 @@ def test_llama_into_a_blt(tmp_path, texts, capfd):
         and "must have the checkpoint's shape" in capfd.readouterr().err
         and not (tmp_path / "x").exists()
     )
-    code = main.main(
+    ended = main.main(
         [
             "train",
             "--config",
@@ -155,7 +170,7 @@ def test_a_llama_goes_on_as_a_bpe_model(tmp_path, texts, capfd):
     np.testing.assert_allclose(before.logits(ids), after.logits(ids), atol=1e-4)
     two = train(tmp_path, texts, "llama-2", "--from", one, run="bpe")
     assert api.load(two).tokenizer.fingerprint == after.tokenizer.fingerprint
-    code = main.main(
+    ended = main.main(
         [
             "train",
             "--config",
