@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bltjax import config, models
-from bltjax.formats.blt import batch_from_lengths
+from bltjax.formats.released_lengths import batch_from_lengths
 from bltjax.models.blt import ARRAYS
 from bltjax.models.decoder import Decoder
 from bltjax.models.encoder import Encoder

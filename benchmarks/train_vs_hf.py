@@ -39,7 +39,7 @@ def ours(args) -> dict:
     import optax
 
     from bltjax import config, models
-    from bltjax.formats.blt import batch_from_lengths
+    from bltjax.formats.released_lengths import batch_from_lengths
     from bltjax.models import loss
     from bltjax.patching import vocab
 

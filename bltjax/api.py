@@ -14,7 +14,7 @@ from bltjax import config as cfg
 from bltjax import models, patching
 from bltjax.entropy import annotate
 from bltjax.errors import UserError
-from bltjax.formats import blt, detect, imported
+from bltjax.formats import detect, imported, released_lengths
 from bltjax.generation import Generator, Options, characters
 from bltjax.models import patcher
 from bltjax.models.buckets import bucket
@@ -128,7 +128,7 @@ class Model:
         EOS."""
         lm = self.entropy_model
         ids = checked(ids, lm.config.model.vocab)
-        batch = {"bytes": ids, "doc_ids": blt.documents_at(ids, vocab.EOS)}
+        batch = {"bytes": ids, "doc_ids": released_lengths.documents_at(ids, vocab.EOS)}
         return run(patcher.entropies, lm, batch, ids.shape)
 
     def logits(self, ids, patch_lengths=None) -> np.ndarray:
@@ -141,11 +141,11 @@ class Model:
         kind = models.kind(self.config.model)
         if kind.PATCHES:
             lengths = self._lengths(ids) if patch_lengths is None else patch_lengths
-            batch = blt.batch_from_lengths(ids, lengths)
+            batch = released_lengths.batch_from_lengths(ids, lengths)
         else:
             # without a tokenizer: one document
             eos = vocab.EOS if kind.UNIT == "byte" else self.tokenizer.eos if self._tokenizer else -1
-            batch = {kind.SLOTS[0]: ids, "doc_ids": blt.documents_at(ids, eos)}
+            batch = {kind.SLOTS[0]: ids, "doc_ids": released_lengths.documents_at(ids, eos)}
         return run(models.logits, self, batch, ids.shape)
 
     def _lengths(self, ids: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import time
 
 from bltjax import api, patching
 from bltjax.errors import UserError
-from bltjax.formats import detect, huggingface, imported
+from bltjax.formats import detect, huggingface_export, imported
 from bltjax.tokenizers import bpe
 from bltjax.training import checkpoint
 
@@ -43,7 +43,7 @@ def send_out(
     """Writes a model as a Hugging Face Blt directory; returns what its user has to know, a line or "".
     UserError for what that format cannot express."""
     model = api.load(source, entropy_model)
-    huggingface.check_expressible(model.config, loosely)  # before gigabytes are read
+    huggingface_export.check_expressible(model.config, loosely)  # before gigabytes are read
     scheme = model.config.patching.scheme
     if entropy_model is not None and scheme not in patching.NEEDS_ENTROPIES:
         raise UserError(
@@ -52,7 +52,7 @@ def send_out(
     lm = model.entropy_model if model.has_entropy_model and scheme in patching.NEEDS_ENTROPIES else None
     if lm is not None and lm.config.model.reset:
         raise UserError("Hugging Face's Blt cannot express an entropy model that begins anew at newlines")
-    huggingface.save(
+    huggingface_export.save(
         model.config, model.raw_params(), lm and (lm.config.model, lm.raw_params()), out, loosely
     )
     if scheme in patching.NEEDS_ENTROPIES and lm is None:

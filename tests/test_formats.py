@@ -16,7 +16,7 @@ from bltjax import api, convert, models
 from bltjax import config as cfg
 from bltjax.cli import main
 from bltjax.errors import UserError
-from bltjax.formats import blt, huggingface, safetensors, weights
+from bltjax.formats import huggingface, huggingface_export, released_lengths, safetensors, weights
 from bltjax.storage import locks
 
 HF = pathlib.Path(__file__).parent / "golden" / "hf_blt"
@@ -59,7 +59,7 @@ def test_shards_and_bfloat16(tmp_path, monkeypatch):
     half = lambda tree: jax.tree.map(lambda x: np.asarray(x).astype(ml_dtypes.bfloat16), tree)
     monkeypatch.setattr(huggingface, "SHARD", 200_000)
     monkeypatch.setattr(weights, "SLICE", 4096)  # tables in many slices
-    huggingface.save(
+    huggingface_export.save(
         model.config,
         half(model.raw_params()),
         (model.entropy_model.config.model, half(model.entropy_model.raw_params())),
@@ -74,7 +74,7 @@ def test_shards_and_bfloat16(tmp_path, monkeypatch):
         assert left.dtype == ml_dtypes.bfloat16
         np.testing.assert_array_equal(left, right)
     rounded = jax.tree.map(lambda x: np.asarray(x, np.float32), half(model.raw_params()))
-    batch = blt.batch_from_lengths(vectors["ids"], vectors["patch_lengths"])
+    batch = released_lengths.batch_from_lengths(vectors["ids"], vectors["patch_lengths"])
     wanted = models.logits(model.config.model, rounded, batch)
     assert np.abs(again.logits(vectors["ids"], vectors["patch_lengths"]) - wanted).max() < 1e-4
 
@@ -95,7 +95,7 @@ def test_every_weight_survives_both_ways(tmp_path, changes):
         cfg.run("m", "blt-strided", generation.blt(**changes), patching_=cfg.patching("strided", 1))
     )
     params = jax.tree.map(np.asarray, model.raw_params())
-    huggingface.save(model.config, params, None, tmp_path / "out")
+    huggingface_export.save(model.config, params, None, tmp_path / "out")
     convert.bring_in(tmp_path / "out", tmp_path / "ours")
     for again in (api.load(tmp_path / "out"), api.load(tmp_path / "ours")):
         found = again.raw_params()
@@ -123,7 +123,7 @@ def test_what_the_format_cannot_express(tmp_path):
     def refused(model, patching=cfg.patching("strided", 1)):
         run = cfg.run("m", "blt-strided", model, patching_=patching)
         with pytest.raises(UserError) as error:
-            huggingface.save(run, {}, None, tmp_path / "out")
+            huggingface_export.save(run, {}, None, tmp_path / "out")
         assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
         return str(error.value)
 
@@ -393,7 +393,7 @@ def test_two_imports_to_one_place(tmp_path):
 def test_notes_of_an_export(tmp_path, capfd):
     model = api.load(HF)
     config = cfg.replace(model.config, **{"patching.max_length": 6})
-    huggingface.save(
+    huggingface_export.save(
         config,
         model.raw_params(),
         (model.entropy_model.config.model, model.entropy_model.raw_params()),
@@ -404,7 +404,7 @@ def test_notes_of_an_export(tmp_path, capfd):
     strided = generation.of(
         cfg.run("m", "blt-strided", generation.blt(), patching_=cfg.patching("strided", 1))
     )
-    huggingface.save(strided.config, strided.raw_params(), None, tmp_path / "strided")
+    huggingface_export.save(strided.config, strided.raw_params(), None, tmp_path / "strided")
     code, _, error = run(
         capfd, "export", tmp_path / "strided", "--out", tmp_path / "out2", "--entropy-model", HF
     )

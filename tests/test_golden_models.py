@@ -9,7 +9,8 @@ import pytest
 
 from bltjax import config, models
 from bltjax.errors import UserError
-from bltjax.formats import blt
+from bltjax.formats import released_lengths
+from bltjax.formats import vectors as golden
 from bltjax.models import patcher
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -30,8 +31,8 @@ def load(name):
 @pytest.mark.parametrize("case", ["one_document", "documents"])
 def test_blt_logits(name, case):
     reference, tensors, arrays = load(name)
-    model, params = blt.from_reference(tensors, reference)
-    batch = blt.batch_from_lengths(
+    model, params = golden.from_reference(tensors, reference)
+    batch = released_lengths.batch_from_lengths(
         arrays[f"{case}/ids"], arrays[f"{case}/patch_lengths"], reference["eos_id"]
     )
     found = models.logits(model, params, batch)
@@ -40,11 +41,11 @@ def test_blt_logits(name, case):
 
 def test_entropy_model():
     reference, tensors, arrays = load("entropy_model")
-    model, params = blt.entropy_model_from_reference(tensors, reference)
+    model, params = golden.entropy_model_from_reference(tensors, reference)
     ids = arrays["ids"]
     batch = dict(
         bytes=ids,
-        doc_ids=blt.batch_from_lengths(ids, np.ones((len(ids), ids.shape[1] + 1)), reference["eos_id"])[
+        doc_ids=released_lengths.batch_from_lengths(ids, np.ones((len(ids), ids.shape[1] + 1)), reference["eos_id"])[
             "doc_ids"
         ],
     )
@@ -58,15 +59,15 @@ def test_entropy_model():
 def test_every_tensor_is_accounted_for():
     reference, tensors, _ = load("blt_short_window")
     with pytest.raises(UserError, match="missing tensor local_decoder.norm.weight"):
-        blt.from_reference(
+        golden.from_reference(
             {key: value for key, value in tensors.items() if key != "local_decoder.norm.weight"}, reference
         )
     with pytest.raises(UserError, match="unknown tensor local_decoder.extra.weight"):
-        blt.from_reference({**tensors, "local_decoder.extra.weight": np.zeros(3)}, reference)
+        golden.from_reference({**tensors, "local_decoder.extra.weight": np.zeros(3)}, reference)
     with pytest.raises(UserError, match=r"local_decoder.output.weight has shape \[3, 3\]"):
-        blt.from_reference({**tensors, "local_decoder.output.weight": np.zeros((3, 3))}, reference)
+        golden.from_reference({**tensors, "local_decoder.output.weight": np.zeros((3, 3))}, reference)
     with pytest.raises(UserError, match="config has no window"):
-        blt.from_reference(tensors, {key: value for key, value in reference.items() if key != "window"})
+        golden.from_reference(tensors, {key: value for key, value in reference.items() if key != "window"})
 
 
 def test_lengths_that_break_the_rules():
@@ -78,7 +79,7 @@ def test_lengths_that_break_the_rules():
         ([[1, -1, 5]], "sum to 5"),
     ):
         with pytest.raises(UserError, match=said):
-            blt.batch_from_lengths(ids, lengths)
+            released_lengths.batch_from_lengths(ids, lengths)
 
 
 def test_narrow_encoder_feed_forward_is_filled_with_nothing():
@@ -91,10 +92,10 @@ def test_narrow_encoder_feed_forward_is_filled_with_nothing():
         narrow[key] = tensors[key][cut]
         tensors = {**tensors, key: tensors[key].copy()}
         tensors[key][np.s_[64:] if name != "w2" else np.s_[:, 64:]] = 0
-    batch = blt.batch_from_lengths(arrays["one_document/ids"], arrays["one_document/patch_lengths"])
+    batch = released_lengths.batch_from_lengths(arrays["one_document/ids"], arrays["one_document/patch_lengths"])
     (model, params), (same, wide) = (
-        blt.from_reference(narrow, reference),
-        blt.from_reference(tensors, reference),
+        golden.from_reference(narrow, reference),
+        golden.from_reference(tensors, reference),
     )
     assert config.to_dict(model) == config.to_dict(same)
     np.testing.assert_array_equal(models.logits(model, params, batch), models.logits(same, wide, batch))

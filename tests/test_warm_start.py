@@ -123,7 +123,7 @@ def test_llama_into_a_blt(tmp_path, texts, capfd):
     assert config["train"]["lr_scale"] == ["latent/blocks=0.1"] and config["model"]["latent"][
         "rope_scaling"
     ] == [8.0, 1.0, 4.0, 32.0]
-    ended = main.main(
+    code = main.main(
         [
             "train",
             "--config",
@@ -141,7 +141,7 @@ def test_llama_into_a_blt(tmp_path, texts, capfd):
         and "must have the checkpoint's shape" in capfd.readouterr().err
         and not (tmp_path / "x").exists()
     )
-    ended = main.main(
+    code = main.main(
         [
             "train",
             "--config",
@@ -170,7 +170,7 @@ def test_a_llama_goes_on_as_a_bpe_model(tmp_path, texts, capfd):
     np.testing.assert_allclose(before.logits(ids), after.logits(ids), atol=1e-4)
     two = train(tmp_path, texts, "llama-2", "--from", one, run="bpe")
     assert api.load(two).tokenizer.fingerprint == after.tokenizer.fingerprint
-    ended = main.main(
+    code = main.main(
         [
             "train",
             "--config",

@@ -9,6 +9,7 @@ import numpy as np
 
 from bltjax.data import buckets, corpus, near_copies, scatter, shingles
 from bltjax.data.near_copies import STAYS, TEST, VALIDATION
+from bltjax.storage import atomic
 
 COMPRESSION = "group_size:1,zstd:3"
 GATHERED = ("test", "validation", "train")  # what was decided for one counts for the next
@@ -101,10 +102,8 @@ class Bucket:
 
     def store(self, name: str, **arrays) -> None:
         path = self.path.with_suffix(f".{name}.npz")
-        partial = path.with_name(f"{path.name}.partial")
-        with partial.open("wb") as file:
+        with atomic.replacing(path) as part, part.open("wb") as file:
             np.savez(file, **arrays)
-        os.replace(partial, path)
 
 
 def _decide(every: dict[str, list[Bucket]], stay: bool, say) -> dict:

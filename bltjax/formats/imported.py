@@ -12,8 +12,9 @@ import shutil
 import numpy as np
 from ml_collections import ConfigDict
 
+from bltjax import models
 from bltjax.errors import UserError
-from bltjax.formats import blt, weights
+from bltjax.formats import weights
 from bltjax.storage import locks, rundir
 from bltjax.tokenizers import bpe, specials
 
@@ -44,11 +45,11 @@ class Imported:
     @property
     def params(self) -> dict:
         """The parameters: numpy, in the file's dtype. Read anew each time."""
-        return weights.read(self.source, self.places, blt.like(self.config.model))
+        return weights.read(self.source, self.places, models.shapes_of(self.config.model))
 
     def leaves(self) -> list[tuple]:
         """weights.leaves of it."""
-        return weights.leaves(self.source, self.places, blt.like(self.config.model))
+        return weights.leaves(self.source, self.places, models.shapes_of(self.config.model))
 
     def sizes(self) -> dict:
         """{"parameters", "bytes", "dtypes"}."""
