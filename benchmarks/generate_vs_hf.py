@@ -32,23 +32,11 @@ def models(threads: int):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
     sys.path.insert(0, str(HERE.parent))
     import jax
+    import peer_shape
 
     from bltjax import api, config, models
 
-    model = config.blt_model(
-        "released",
-        local_width=128,
-        encoder_layers=1,
-        decoder_layers=3,
-        local_heads=4,
-        global_width=256,
-        global_layers=6,
-        global_heads=4,
-        k=2,
-        window=512,
-        ngram_rows=8192,
-    )
-    model = config.replace(model, **{"local.ffn": 512, "latent.ffn": 768})
+    model = peer_shape.blt_model()
     lm = config.replace(
         config.transformer("byte", vocab=260, width=128, layers=4, heads=4, window=512, rope_theta=1e4),
         ffn=512,

@@ -26,8 +26,9 @@ host.keep_memory()
 import jax
 import jax.numpy as jnp
 import numpy as np
+import peer_shape
 
-from bltjax import config, models
+from bltjax import models
 from bltjax.formats.released_lengths import batch_from_lengths
 from bltjax.models.blt import ARRAYS
 from bltjax.models.decoder import Decoder
@@ -63,20 +64,7 @@ def main():
     parser.add_argument("--lengths", type=int, nargs=2, default=(2048, 16384))
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
-    model = config.blt_model(
-        "released",
-        local_width=128,
-        encoder_layers=1,
-        decoder_layers=3,
-        local_heads=4,
-        global_width=256,
-        global_layers=1,
-        global_heads=4,
-        k=2,
-        window=512,
-        ngram_rows=8192,
-    )
-    model = config.replace(model, **{"local.ffn": 512})
+    model = peer_shape.blt_model(global_layers=1)
     params = models.init(model, jax.random.key(0))
     forward = lambda params, batch: local_models(model, params, batch)
     gradient = jax.grad(lambda params, batch: jnp.mean(jnp.square(forward(params, batch))))

@@ -37,26 +37,14 @@ def ours(args) -> dict:
     import jax
     import numpy as np
     import optax
+    import peer_shape
 
-    from bltjax import config, models
+    from bltjax import models
     from bltjax.formats.released_lengths import batch_from_lengths
     from bltjax.models import loss
     from bltjax.patching import vocab
 
-    model = config.blt_model(
-        "released",
-        local_width=128,
-        encoder_layers=1,
-        decoder_layers=3,
-        local_heads=4,
-        global_width=256,
-        global_layers=6,
-        global_heads=4,
-        k=2,
-        window=512,
-        ngram_rows=8192,
-    )
-    model = config.replace(model, **{"local.ffn": 512, "latent.ffn": 768})
+    model = peer_shape.blt_model()
     files = sorted(glob.glob(sysconfig.get_paths()["stdlib"] + "/*.py"))[:60]
     text = vocab.encode(b"".join(open(name, "rb").read() for name in files))
     optimizer = optax.adamw(3e-4, 0.9, 0.95, weight_decay=0.1)

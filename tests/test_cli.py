@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import pytest
+from test_plan import PLAN_KEYS
 
 from bltjax import config as cfg
 from bltjax.cli import main
@@ -32,21 +33,6 @@ def call(capsys, *arguments):
     return status, out, err
 
 
-PLAN_KEYS = {
-    "name",
-    "family",
-    "size",
-    "patch_size",
-    "params_latent",
-    "params_total",
-    "params_hash",
-    "flops_per_byte_paper",
-    "flops_per_byte_exact",
-    "train_bytes",
-    "train_flops",
-    "steps",
-    "batch_bytes",
-}
 
 
 @pytest.mark.parametrize("experiment", ["quickstart", "compute_optimal", TINY])

@@ -34,28 +34,24 @@ def texts(tmp_path):
     return folder
 
 
+def arguments(run, out, *more):
+    """Of `bltjax train`, for a run of the tiny experiment in a directory."""
+    chosen = ["train", "--config", HERE / "tiny_experiment.py", "--run", run, "--run-dir", out]
+    return [str(argument) for argument in (*chosen, *more)]
+
+
+def settings(texts, *more):
+    """--set for all of: text files, and what else is said."""
+    pairs = (f'data.globs=["{texts}/*.txt"]', "data.source=files", *more)
+    return [argument for pair in pairs for argument in ("--set", pair)]
+
+
+SHORT = ("train.steps=6", "budget_flops=0")
+
+
 def train(tmp_path, texts, name, *more, run="space", code=0):
     out = tmp_path / "runs" / "tiny" / name
-    ended = main.main(
-        [
-            "train",
-            "--config",
-            str(HERE / "tiny_experiment.py"),
-            "--run",
-            run,
-            "--run-dir",
-            str(out),
-            "--set",
-            f'data.globs=["{texts}/*.txt"]',
-            "--set",
-            "data.source=files",
-            "--set",
-            "train.steps=6",
-            "--set",
-            "budget_flops=0",
-            *map(str, more),
-        ]
-    )
+    ended = main.main(arguments(run, out, *settings(texts, *SHORT), *more))
     assert ended == code
     return out
 
@@ -123,37 +119,13 @@ def test_llama_into_a_blt(tmp_path, texts, capfd):
     assert config["train"]["lr_scale"] == ["latent/blocks=0.1"] and config["model"]["latent"][
         "rope_scaling"
     ] == [8.0, 1.0, 4.0, 32.0]
-    code = main.main(
-        [
-            "train",
-            "--config",
-            str(HERE / "tiny_experiment.py"),
-            "--run",
-            "space",
-            "--from",
-            str(tmp_path / "llama"),
-            "--run-dir",
-            str(tmp_path / "x"),
-        ]
-    )
+    code = main.main(arguments("space", tmp_path / "x", "--from", tmp_path / "llama"))
     assert (
         code == 2
         and "must have the checkpoint's shape" in capfd.readouterr().err
         and not (tmp_path / "x").exists()
     )
-    code = main.main(
-        [
-            "train",
-            "--config",
-            str(HERE / "tiny_experiment.py"),
-            "--run",
-            "bpe",
-            "--from",
-            str(test_formats.HF),
-            "--run-dir",
-            str(tmp_path / "x"),
-        ]
-    )
+    code = main.main(arguments("bpe", tmp_path / "x", "--from", test_formats.HF))
     assert code == 2 and "kind 'blt'" in capfd.readouterr().err and not (tmp_path / "x").exists()
 
 
@@ -170,19 +142,7 @@ def test_a_llama_goes_on_as_a_bpe_model(tmp_path, texts, capfd):
     np.testing.assert_allclose(before.logits(ids), after.logits(ids), atol=1e-4)
     two = train(tmp_path, texts, "llama-2", "--from", one, run="bpe")
     assert api.load(two).tokenizer.fingerprint == after.tokenizer.fingerprint
-    code = main.main(
-        [
-            "train",
-            "--config",
-            str(HERE / "tiny_experiment.py"),
-            "--run",
-            "bpe",
-            "--run-dir",
-            str(tmp_path / "x"),
-            "--set",
-            "tokenizer.kind=given",
-        ]
-    )
+    code = main.main(arguments("bpe", tmp_path / "x", "--set", "tokenizer.kind=given"))
     assert code == 2 and "train.init_from" in capfd.readouterr().err
 
 
@@ -204,46 +164,24 @@ def test_a_tokenizer_of_a_file(tmp_path, texts, capfd):
         model.tokenizer.kind == "sentencepiece"
         and b"".join(model.patch("line 3 of text")) == b"line 3 of text"
     )
-    arguments = [
-        "train",
-        "--config",
-        str(HERE / "tiny_experiment.py"),
-        "--run",
-        "bpe",
-        "--run-dir",
-        str(tmp_path / "x"),
-        "--set",
-        f'data.globs=["{texts}/*.txt"]',
-    ]
+    given = arguments("bpe", tmp_path / "x", "--set", f'data.globs=["{texts}/*.txt"]')
     for more, says in (
         (("--set", "tokenizer.kind=file"), "goes with kind 'file'"),
         (changes[:4], "700 entries, the model 300"),
     ):
-        assert main.main([*arguments, *more]) == 2
+        assert main.main([*given, *more]) == 2
         assert says in capfd.readouterr().err
 
 
 def test_a_run_that_was_refused_leaves_its_place(tmp_path, texts, capfd):
     """A mistake that is found after the directory was made does not bar the command that mends it; a run that
     has begun does."""
-    arguments = [
-        "train",
-        "--config",
-        str(HERE / "tiny_experiment.py"),
-        "--run",
-        "space",
-        "--run-dir",
-        str(tmp_path / "runs" / "tiny" / "x"),
-        "--set",
-        f'data.globs=["{texts}/*.txt"]',
-        "--set",
-        "data.source=files",
-    ]
-    assert main.main([*arguments, "--set", "budget_flops=1e6"]) == 2
+    given = arguments("space", tmp_path / "runs" / "tiny" / "x", *settings(texts))
+    assert main.main([*given, "--set", "budget_flops=1e6"]) == 2
     assert "fewest" in capfd.readouterr().err
-    assert main.main([*arguments, "--set", "budget_flops=0", "--set", "train.steps=6"]) == 0
+    assert main.main([*given, "--set", "budget_flops=0", "--set", "train.steps=6"]) == 0
     capfd.readouterr()
-    assert main.main([*arguments, "--set", "budget_flops=0", "--set", "train.steps=7"]) == 2
+    assert main.main([*given, "--set", "budget_flops=0", "--set", "train.steps=7"]) == 2
     assert "another config" in capfd.readouterr().err
 
 
@@ -289,32 +227,9 @@ def test_on_a_mesh(tmp_path, texts, capfd):
     """Started from another run on two devices: the losses of one device."""
     one = train(tmp_path, texts, "one")
     train(tmp_path, texts, "two", "--from", one)
-    command = [
-        sys.executable,
-        "-m",
-        "bltjax.cli.main",
-        "train",
-        "--config",
-        str(HERE / "tiny_experiment.py"),
-        "--run",
-        "space",
-        "--run-dir",
-        str(tmp_path / "runs" / "tiny" / "mesh"),
-        "--set",
-        f'data.globs=["{texts}/*.txt"]',
-        "--set",
-        "data.source=files",
-        "--set",
-        "train.steps=6",
-        "--set",
-        "budget_flops=0",
-        "--from",
-        str(one),
-        "--mesh",
-        "2",
-        "--devices",
-        "2",
-    ]
+    out, mesh = tmp_path / "runs" / "tiny" / "mesh", ("--mesh", "2", "--devices", "2")
+    trained = arguments("space", out, *settings(texts, *SHORT), "--from", one, *mesh)
+    command = [sys.executable, "-m", "bltjax.cli.main", *trained]
     done = subprocess.run(
         command,
         env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)},

@@ -5,6 +5,7 @@ import hashlib
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
+from bltjax import models
 from bltjax.data import splits
 from bltjax.evaluation import bpb, windows
 from bltjax.patching import segmentation, vocab
@@ -20,7 +21,7 @@ def evaluate(config: ConfigDict, inputs: Inputs, params, longest, mesh=None) -> 
         split: score(config, inputs, params, splits.first(getattr(inputs.text, split), limit), longest, mesh)
         for split, limit in limits.items()
     }
-    return {"schema_version": cfg.SCHEMA_VERSION, "upper_bound": config.model.kind == "token", **scored}
+    return {"schema_version": cfg.SCHEMA_VERSION, "upper_bound": models.kind(config.model).UNIT == "token", **scored}
 
 
 def score(config: ConfigDict, inputs: Inputs, params, chosen, longest, mesh=None) -> dict:
@@ -28,7 +29,7 @@ def score(config: ConfigDict, inputs: Inputs, params, chosen, longest, mesh=None
     family."""
     documents = list(chosen)
     sizes, shape = [len(d) for d in documents], (config.data.context, config.data.rows)
-    if config.model.kind == "token":
+    if models.kind(config.model).UNIT == "token":
         tokenizer = inputs.tokenizer
         ids = [tokenizer.encode(d) for d in documents]
         ends = tokenizer.bos, tokenizer.eos
@@ -39,7 +40,7 @@ def score(config: ConfigDict, inputs: Inputs, params, chosen, longest, mesh=None
         lengths = segmentation.document_lengths(
             config.patching, documents, inputs.entropies(chosen), inputs.tokenizer
         )
-        patched = config.model.kind == "blt"
+        patched = models.kind(config.model).PATCHES
         shaped = windows.byte_windows(documents, lengths if patched else None, *shape, longest)
         is_eos = lambda batch: batch["targets"] == vocab.EOS
         patch_size = sum(int(l.sum()) for l in lengths) / sum(map(len, lengths))

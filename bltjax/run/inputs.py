@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from bltjax import api, flops
+from bltjax import api, flops, models
 from bltjax.data import splits
 from bltjax.data.corpus import Selection
 from bltjax.entropy import store
@@ -63,7 +63,7 @@ def load(run_dir: pathlib.Path, config: ConfigDict) -> Inputs:
     said, at = _said(run_dir), lambda path: path and run_dir / path
     text = splits.opened(folders(run_dir))
     tokenizer = bpe.load(at(said["tokenizer"])) if said["tokenizer"] else None
-    if tokenizer and config.model.kind == "token" and tokenizer.vocab > config.model.vocab:
+    if tokenizer and models.kind(config.model).UNIT == "token" and tokenizer.vocab > config.model.vocab:
         raise UserError(
             f"run {config.name}: the tokenizer has {tokenizer.vocab:,} entries, the model"
             f" {config.model.vocab:,} (model.vocab, tokenizer.vocab)"

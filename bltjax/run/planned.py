@@ -5,7 +5,7 @@ import math
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
-from bltjax import flops
+from bltjax import flops, models
 from bltjax.data import batches, corpus
 from bltjax.run.inputs import Inputs
 
@@ -53,7 +53,7 @@ def facts(
 
 def mean_size(config: ConfigDict, counts: dict) -> float:
     """Mean patch size on a run's rows: positions over patches; of tokens, bytes over tokens."""
-    patched = config.model.kind == "blt"
+    patched = models.kind(config.model).PATCHES
     positions, units = (counts["slots"], counts["patches"]) if patched else (counts["bytes"], counts["slots"])
     return float(positions.sum() / units.sum())
 
