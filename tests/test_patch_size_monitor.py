@@ -6,7 +6,7 @@ from bltjax.training import patch_size_monitor
 
 
 def said(sizes, target=4.5, slots=100_000):
-    watch = patch_size_monitor.Drift(
+    watch = patch_size_monitor.Monitor(
         target, np.full(len(sizes), slots), np.round(slots / np.asarray(sizes)).astype(int)
     )
     return [(step, line) for step in range(1, len(sizes) + 1) if (line := watch.said(step))]

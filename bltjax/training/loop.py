@@ -285,9 +285,9 @@ class _Log:
             steps,
         )
         self._bar, self._note = metrics.bar(config.name, first, steps, progress), note
-        self._drift = (
-            patch_size_monitor.Drift(config.patching.size, ahead.counts["slots"], ahead.counts["patches"])
-            if config.model.kind == "blt"
+        self._patch_sizes = (
+            patch_size_monitor.Monitor(config.patching.size, ahead.counts["slots"], ahead.counts["patches"])
+            if ahead.counts["patches"].any()
             else None
         )
         self._wall = last_line.get("wall_s", 0.0) if last_line else 0.0  # of the processes before this one
@@ -299,7 +299,7 @@ class _Log:
         if not values["finite"]:
             raise _NotFinite(f"step {step}: loss ({values['loss']}) or gradient norm ({values['grad_norm']})")
         self._bar.update()
-        if self._drift and (line := self._drift.said(step)):
+        if self._patch_sizes and (line := self._patch_sizes.said(step)):
             self._note(line)
         if step % self._every and step != self._steps:
             return

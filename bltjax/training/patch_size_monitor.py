@@ -7,7 +7,7 @@ WINDOW = 5_000_000  # positions over which a mean is taken: over fewer it wander
 TOLERANCE, BACK = 0.02, 0.01  # of the target: beyond the one it is away, within the other it is back
 
 
-class Drift:
+class Monitor:
     """target: bytes per patch. slots, patches: positions and patches of every step, int [steps]."""
 
     def __init__(self, target: float, slots, patches):
