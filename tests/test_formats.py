@@ -57,7 +57,7 @@ def test_out_again(tmp_path):
 def test_shards_and_bfloat16(tmp_path, monkeypatch):
     model = api.load(HF)
     half = lambda tree: jax.tree.map(lambda x: np.asarray(x).astype(ml_dtypes.bfloat16), tree)
-    monkeypatch.setattr(huggingface, "SHARD", 200_000)
+    monkeypatch.setattr(huggingface_export, "SHARD", 200_000)
     monkeypatch.setattr(weights, "SLICE", 4096)  # tables in many slices
     huggingface_export.save(
         model.config,

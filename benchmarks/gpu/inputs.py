@@ -10,6 +10,7 @@ from bltjax.data import filling, packing
 from bltjax.patching import segmentation
 
 MEAN_DOCUMENT = 4000  # bytes; lengths are log-normal
+LEAST_ROWS = 32  # packed at once: of less text balanced packing leaves rows that are part empty
 WORDS, MEAN_WORD = 20_000, 4.7  # a made-up vocabulary, drawn by Zipf's law: n-grams repeat as in text
 
 
@@ -80,7 +81,7 @@ class Rows:
 def rows_of(run, most: int) -> Rows:
     """At least `most` rows of the run's shape."""
     context = run.data.context
-    sizes = document_sizes(int(1.2 * most * context) + 2 * context)
+    sizes = document_sizes(int(1.2 * max(most, LEAST_ROWS) * context) + 2 * context)
     if run.model.kind == "token":
         return _token_rows(run, sizes)
     data, ends = text(int(sizes.sum())), np.cumsum(sizes).tolist()

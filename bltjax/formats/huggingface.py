@@ -18,7 +18,6 @@ THETA, PATCHER_THETA, EPS, WINDOW = (
     1e-5,
     512,
 )  # what transformers takes where a config.json is silent
-SHARD = 4 * 2**30  # bytes of a file, about: a tensor is never cut
 
 
 class Read(NamedTuple):
