@@ -7,7 +7,7 @@ comma := ,
 STAMP := .venv/.installed$(if $(EXTRAS),-$(subst $(comma),-,$(EXTRAS)))
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: setup quickstart test test-fast test-slow clean
+.PHONY: setup quickstart test test-fast test-slow test-newest clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,13 @@ test-fast: setup
 
 test-slow: setup
 	$(PYTEST) -n 2 -m slow
+
+# The newest release of everything that setup.cfg allows, without the lock file: make test-newest PYTHON=python3.12
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
+	  -e '.[test]'
+	.venv-newest/bin/python -m pytest -n 2
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache
