@@ -72,7 +72,14 @@ BYTES_PER_TOKEN = {1024: 2.6, 2048: 3.2, 4096: 3.7, 8192: 4.1, 16384: 4.5, 32768
 def data(rows: int) -> ConfigDict:
     return cfg.replace(
         cfg.data(),
-        **{"context": CONTEXT, "rows": rows, "max_train_bytes": 2_000_000, "validation": 0.02, "test": 0.02},
+        **{
+            "context": CONTEXT,
+            "rows": rows,
+            "packing_buffer": 1024,  # of short rows: as many documents wait as are needed to fill both of their limits
+            "max_train_bytes": 2_000_000,
+            "validation": 0.02,
+            "test": 0.05,
+        },
     )
 
 

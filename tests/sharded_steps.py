@@ -1,7 +1,8 @@
-"""One kind of model on several meshes: gradients of the first step and losses of twenty, written to a file.
+"""One kind of model on several meshes: gradients and losses of twenty steps, written to a file.
 Run by test_sharding.py.
 
-python sharded_steps.py KIND OUT.npz MESH... [--coordinator HOST:PORT --processes N --process I]     MESH: 1 (no mesh), 8, 4x2, 2x2x2, 1x8
+python sharded_steps.py KIND OUT.npz MESH... [--coordinator HOST:PORT --processes N --process I]
+MESH is 1 (no mesh), 8, 4x2, 2x2x2 or 1x8.
 """
 
 import argparse
@@ -27,6 +28,7 @@ if args.coordinator:
     jax.distributed.initialize(args.coordinator, args.processes, args.process)
 
 import numpy as np
+import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -104,32 +106,25 @@ def placed(tree, shardings):
 
 
 def measure(kind: str, mesh) -> tuple[list, list]:
-    """(losses, gradients of the first step as host arrays)."""
+    """(losses, gradients of the first step up to a factor, as host arrays: what its first moments are)."""
     model = MODELS[kind]()
     train = cfg.replace(cfg.training(), lr=1e-3, accumulate=args.accumulate)
     state = jax.device_get(
         jax.jit(lambda: steps.init_state(train, STEPS, models.init(model, jax.random.key(0))))()
     )
-    everywhere = None if mesh is None else NamedSharding(mesh, P())
-
-    def loss(params, batch):
-        with sharding.active(mesh):
-            sums = steps.model_nats(model, params, batch)
-        return sums["loss"] / sums["targets"]
-
-    in_batch = (
-        None if mesh is None else {name: sharding.batch_sharding(mesh) for name in batch(model.kind, 0)}
-    )
+    in_batch = None
+    whole = jax.jit(lambda x: x)
+    if mesh is not None:
+        in_batch = {name: sharding.batch_sharding(mesh) for name in batch(model.kind, 0)}
+        whole = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, P()))
     state = placed(state, None if mesh is None else sharding.state_shardings(mesh, state))
-    grads = jax.jit(jax.grad(loss), out_shardings=everywhere)(
-        state.params, placed(batch(model.kind, 0), in_batch)
-    )
-    grads = [np.asarray(x) for x in jax.tree.leaves(grads)]
-    step, losses = steps.make_step(model, train, STEPS, mesh=mesh), []
+    step, losses, moments = steps.make_step(model, train, STEPS, mesh=mesh), [], None
     for i in range(STEPS):
         state, metrics = step(state, placed(batch(model.kind, i % 2), in_batch))
         losses.append(float(metrics["loss"]))
-    return losses, grads
+        if moments is None:
+            moments = jax.device_get(jax.tree.leaves(whole(optax.tree_utils.tree_get(state.opt_state, "mu"))))
+    return losses, moments
 
 
 results = {}
