@@ -1,7 +1,9 @@
 """One kind of model on several meshes: gradients of the first step and losses of twenty, written to a file.
 Run by test_sharding.py.
 
-python sharded_steps.py KIND OUT.npz MESH... [--coordinator HOST:PORT --processes N --process I]     MESH: 1 (no mesh), 8, 4x2, 2x2x2, 1x8
+python sharded_steps.py KIND OUT.npz MESH... [--coordinator HOST:PORT --processes N --process I]
+
+MESH: 1 (no mesh), 8, 4x2, 2x2x2, 1x8
 """
 
 import argparse
