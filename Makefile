@@ -1,4 +1,5 @@
-# Two commands: `make quickstart` and `make test`. Each takes a fresh clone to its result; .venv is made on the way.
+# Two commands: `make quickstart` and `make test`. Each takes a fresh clone to its result; .venv is made on
+# the way.
 # PYTHON picks the interpreter (3.11 or newer), EXTRAS adds optional parts: make setup EXTRAS=tpu,parity
 PYTHON ?= python3
 EXTRAS ?=
@@ -12,9 +13,11 @@ PYTEST := $(BIN)/python -m pytest
 setup: $(STAMP)
 
 $(STAMP): setup.cfg pyproject.toml requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bltjax needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) \
+		and "bltjax needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[test$(if $(EXTRAS),$(comma)$(EXTRAS))]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock \
+		-e '.[test$(if $(EXTRAS),$(comma)$(EXTRAS))]'
 	touch $@
 
 quickstart: setup

@@ -7,9 +7,12 @@ none needed.
 Shapes of the 8B: one row of 8,192 bytes, k 4, width 1,280, 20 heads, bfloat16. Implementations:
 
     segments    segment operations and look-ups, as on CPU
-    one-hot     the same formulas, with sums and look-ups as products of blocks of 128 bytes with windows of 128 patches, in XLA
-    splash      JAX's attention kernel, each patch a segment id: no block is skipped, since ids are only known at run time
-    blocks      bltjax/models/kernels/patch_attention_tpu*.py: one kernel each way, over the tiles in which bytes and patches can meet
+    one-hot     the same formulas, with sums and look-ups as products of blocks of 128 bytes with windows of
+                128 patches, in XLA
+    splash      JAX's attention kernel, each patch a segment id: no block is skipped, since ids are only known
+                at run time
+    blocks      bltjax/models/kernels/patch_attention_tpu*.py: one kernel each way, over the tiles in which
+                bytes and patches can meet
     dense       the reference
 
 Bytes are the compiler's (cost_analysis), which counts a kernel's arrays once; splash reads keys and values
@@ -38,10 +41,8 @@ from bltjax.models.kernels import attention_tpu, patch_attention_tpu
 
 T, K, HEADS, LATENTS = 8192, 64, 20, 4
 C = HEADS * K
-PEAK = {
-    "v5p": (459e12, 2.765e12),
-    "v6e": (918e12, 1.64e12),
-}  # bfloat16 FLOP/s and bytes/s of a chip, from Google's documentation
+# bfloat16 FLOP/s and bytes/s of a chip, from Google's documentation
+PEAK = {"v5p": (459e12, 2.765e12), "v6e": (918e12, 1.64e12)}
 BLOCK = 128
 SPLASH = 512
 

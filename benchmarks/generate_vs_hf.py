@@ -1,6 +1,7 @@
 """Greedy generation, ours against Hugging Face's Blt on the CPU, both sides in one run and in turn.
 
-    python benchmarks/generate_vs_hf.py --peer-python ~/hf/bin/python        # prompts of 64 and 824 bytes; then ours after 100 and 8,000
+    # prompts of 64 and 824 bytes; then ours after 100 and 8,000
+    python benchmarks/generate_vs_hf.py --peer-python ~/hf/bin/python
     python benchmarks/generate_vs_hf.py --no-peer
 
 The peer (hf_blt_peer.py, which states the model) needs `pip install torch==2.13.0 transformers` (extra
@@ -9,7 +10,7 @@ same shape, random weights too, preset `released`: `entropy` runs an untrained p
 the same threshold, `strided` patches of 4. A side's figure is its best of --rounds rounds (others on the
 machine only slow it down); ours without compilation, which a first call pays, prompt included. Then, of ours
 alone: the time of one more byte after 100 and after 8,000 bytes, and what drafts of 4 and 8 change. Prints a
-table. """
+table."""
 
 import argparse
 import glob

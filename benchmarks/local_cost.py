@@ -6,7 +6,7 @@ ratio near 1.
 The model is the peer's of train_vs_hf.py (width 128, 1 + 3 layers, window 512, k 2), its global transformer
 left out: the decoder reads the encoder's patches. One row a call, other bytes in every call, both lengths in
 turn and the same bytes in all; a figure is the median call. Prints one JSON line for the forward pass and one
-for the gradient. """
+for the gradient."""
 
 import argparse
 import json
@@ -68,9 +68,8 @@ def main():
     params = models.init(model, jax.random.key(0))
     forward = lambda params, batch: local_models(model, params, batch)
     gradient = jax.grad(lambda params, batch: jnp.mean(jnp.square(forward(params, batch))))
-    calls = {
-        length: max(args.lengths) // length for length in args.lengths
-    }  # of a round: as many bytes at either length
+    # of a round: as many bytes at either length
+    calls = {length: max(args.lengths) // length for length in args.lengths}
     batches = {length: [batch_of(length, seed) for seed in range(calls[length])] for length in args.lengths}
     for name, f in (("forward", forward), ("gradient", gradient)):
         programs = {length: jax.jit(f).lower(params, batches[length][0]).compile() for length in args.lengths}

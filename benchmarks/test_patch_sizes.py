@@ -7,7 +7,7 @@ of annotated data.
 Documents are dealt into 64 parts by lot; a threshold is found on 32 of them and measured on the other 32,
 again and again. How far it is off is the sample's affair, and has to be what the standard errors of `data
 calibrate` say (here of one half against the other). Text that the entropy model did not train on is the
-fairer, so that is the default. Prints a table. """
+fairer, so that is the default. Prints a table."""
 
 import argparse
 import functools
@@ -58,9 +58,8 @@ def main():
             counts = np.concatenate(
                 [sketch.patches(scheme, [entropies[i]], whole.threshold(size)) for i in range(len(documents))]
             )
-            said = 2 * sketch.standard_error(
-                documents.lengths + 2, counts
-            )  # each half's is sqrt(2) times the whole's, and there are two
+            # each half's is sqrt(2) times the whole's, and there are two
+            said = 2 * sketch.standard_error(documents.lengths + 2, counts)
             print(
                 f"| {scheme} | {size:g} | {np.sqrt(np.mean(np.square(errors))):.2%} | {said:.2%} |"
                 f" {np.mean(np.abs(errors) < 0.01):.0%} |",

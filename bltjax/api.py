@@ -88,9 +88,8 @@ class Model:
     @functools.cached_property
     def params(self) -> dict:
         """Nested dict of arrays, on the device."""
-        return jax.tree.map(
-            lambda x: jax.device_put(x, may_alias=True), self._params()
-        )  # a CPU takes over what was read, without a copy
+        # a CPU takes over what was read, without a copy
+        return jax.tree.map(lambda x: jax.device_put(x, may_alias=True), self._params())
 
     def raw_params(self) -> dict:
         """Nested dict of arrays, as they are stored."""

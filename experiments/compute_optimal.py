@@ -1,14 +1,16 @@
 """Claim: trained at the same FLOPs, each at its compute-optimal budget, byte patches match BPE tokens from
 400M to 8B parameters.
 
-Figure     6 of arXiv 2412.09871: bits per byte against training FLOPs. Left, space patches: BLT, BLT without cross-attention,
-           SpaceByte, MegaByte (4, 6). Right, entropy patches: 4.5, 6, 8. Both against the Llama 3 tokenizer.
-           (The paper's axis starts
-           at 1B; 400M is its smallest shape.) Blt-strided and blt-random are no part of the figure.
-Hardware   A pod: a run of 8B is 7.1e21 FLOPs, 10,800 hours of one v5p chip at 40% utilization; a run of 400M 70 hours.
+Figure     6 of arXiv 2412.09871: bits per byte against training FLOPs. Left, space patches: BLT, BLT without
+           cross-attention, SpaceByte, MegaByte (4, 6). Right, entropy patches: 4.5, 6, 8. Both against the
+           Llama 3 tokenizer. (The paper's axis starts at 1B; 400M is its smallest shape.) Blt-strided and
+           blt-random are no part of the figure.
+Hardware   A pod: a run of 8B is 7.1e21 FLOPs, 10,800 hours of one v5p chip at 40% utilization; a run of 400M
+           70 hours.
 Time       All 45 runs are 9.8e22 FLOPs, 149,000 v5p chip-hours at 40%.
-Expect     The paper prints no points. It says: entropy patches match or beat BPE; patches of 8 are clearly worse at 1B and better
-           than Llama 2's BPE near 7B; SpaceByte beats MegaByte, and both stay far behind BPE.
+Expect     The paper prints no points. It says: entropy patches match or beat BPE; patches of 8 are clearly
+           worse at 1B and better than Llama 2's BPE near 7B; SpaceByte beats MegaByte, and both stay far
+           behind BPE.
 Command    bltjax plan compute_optimal
            bltjax run compute_optimal --set 'data.globs=["/where/your/text/is/*.jsonl"]'
            bltjax run compute_optimal --runlocal     the same families, tiny, on this machine, in minutes
@@ -39,9 +41,8 @@ PATCHED = (  # family, patch size
     ("megabyte", 4),
     ("megabyte", 6),
 )
-ENCODER_LAYERS = {
-    8: 3
-}  # patches of 8 have three encoder layers, each with cross-attention as in Eq. 16 (section 5.3); others one
+# patches of 8 have three encoder layers, each with cross-attention as in Eq. 16 (section 5.3); others one
+ENCODER_LAYERS = {8: 3}
 
 
 # Size -> budget. Llama 3's law for BPE, D*(C) = A·C^alpha tokens (2407.21783 section 3.2.1), is printed as
@@ -151,9 +152,8 @@ def full() -> list[Scale]:
             cfg.data(),
             **{
                 "source": "files",
-                "globs": (
-                    "data/compute_optimal/*.jsonl",
-                ),  # the paper's Llama 2 mix is not public: bring your own text
+                # the paper's Llama 2 mix is not public: bring your own text
+                "globs": ("data/compute_optimal/*.jsonl",),
                 "context": CONTEXT,
                 "rows": bytes_per_batch // CONTEXT,
                 "validation": 0.001,

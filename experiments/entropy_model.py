@@ -1,12 +1,12 @@
 """Claim: a larger entropy model with a longer window gives better patches, with little gain beyond 50M
 parameters and 512 bytes.
 
-Figure     8 of arXiv 2412.09871 (its entropy models: 1M to 100M parameters, windows of 64 to 512 bytes); `lm-100M-w512` is the paper's own
-           (section 4.2: 14 layers of 768, window 512)
+Figure     8 of arXiv 2412.09871 (its entropy models: 1M to 100M parameters, windows of 64 to 512 bytes);
+           `lm-100M-w512` is the paper's own (section 4.2: 14 layers of 768, window 512)
 Hardware   A few accelerators: the paper's size is 6.6e18 FLOPs, ten hours of one v5p chip at 40% utilization
-Expect     test bits per byte fall with size and with window; the figure's own axis, the BLT's bits per byte, needs a BLT for each:
-           take one of these runs by `bltjax data annotate --entropy-model`, or by `entropy_model` in an
-           experiment of your own
+Expect     test bits per byte fall with size and with window; the figure's own axis, the BLT's bits per byte,
+           needs a BLT for each: take one of these runs by `bltjax data annotate --entropy-model`, or by
+           `entropy_model` in an experiment of your own
 Command    bltjax run entropy_model --set 'data.globs=["/where/your/text/is/*.jsonl"]'
            bltjax run entropy_model --runlocal     two sizes, two windows, in minutes
 
@@ -19,12 +19,8 @@ from bltjax import config as cfg
 from bltjax import flops
 from bltjax.errors import UserError
 
-SHAPES = {
-    "1M": (4, 128, 4),
-    "10M": (6, 384, 6),
-    "50M": (12, 576, 9),
-    "100M": (14, 768, 12),
-}  # layers, width, heads
+# layers, width, heads
+SHAPES = {"1M": (4, 128, 4), "10M": (6, 384, 6), "50M": (12, 576, 9), "100M": (14, 768, 12)}
 WINDOWS = (64, 128, 256, 512)
 CONTEXT, BATCH, BYTES_PER_PARAMETER = 8192, 2**20, 100
 

@@ -1,11 +1,12 @@
 """Claim: on one small machine, in minutes, BPE and BLT can be compared at the same FLOPs on real text, and
 nothing is hidden.
 
-Figure     6 of arXiv 2412.09871 in miniature: bits per byte against training FLOPs, four families, three budgets.
+Figure     6 of arXiv 2412.09871 in miniature: bits per byte against training FLOPs, four families, three
+           budgets.
 Hardware   2 CPU cores; text is the source code of Python's standard library, which is on every machine.
 Time       minutes (see README.md); `quickstart:short` is the form that the tests run.
-Expect     bits per byte fall with budget in every family. At this scale local modules take much of BLT's FLOPs, so BPE may
-           well win; one seed is one seed.
+Expect     bits per byte fall with budget in every family. At this scale local modules take much of BLT's
+           FLOPs, so BPE may well win; one seed is one seed.
 Command    make quickstart
 
 At one budget every family spends the same FLOPs, in batches of the same number of bytes, on the same

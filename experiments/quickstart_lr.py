@@ -1,9 +1,11 @@
 """Claim: each family of the quickstart is trained at a learning rate that was best for it, not at another
 family's.
 
-Figure     none; the paper searched 1e-3 to 1e-4 at 400M and 1B and found one optimum for BPE and BLT (section 4.8).
+Figure     none; the paper searched 1e-3 to 1e-4 at 400M and 1B and found one optimum for BPE and BLT
+           (section 4.8).
 Hardware   2 CPU cores
-Expect     for every family the best of six learning rates at the middle budget, by bits per byte of validation text, is not at the edge.
+Expect     for every family the best of six learning rates at the middle budget, by bits per byte of
+           validation text, is not at the edge.
 Command    bltjax run quickstart_lr && bltjax report quickstart_lr
 
 The results that the quickstart uses are kept in docs/results/quickstart_lr/.

@@ -3,8 +3,8 @@ computes.
 
 Figure     none
 Hardware   2 CPU cores
-Expect     dividing byte embeddings by the number of n-grams plus one (paper section 3.2) costs about half a bit per byte at this scale;
-           the other differences cost little.
+Expect     dividing byte embeddings by the number of n-grams plus one (paper section 3.2) costs about half a
+           bit per byte at this scale; the other differences cost little.
 Command    bltjax run quickstart_presets && bltjax report quickstart_presets
 
 Results: docs/results/quickstart_presets/.
@@ -15,10 +15,8 @@ from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 
-SIZE, LR = (
-    "M",
-    8e-3,
-)  # the learning rate is the best one of `paper`, of 1e-3 to 1.6e-2; the others are better still at twice that
+# the learning rate is the best one of `paper`, of 1e-3 to 1.6e-2; the others are better still at twice that
+SIZE, LR = "M", 8e-3
 PAPER = {
     f"{part}.{key}": value
     for part in ("cross", "ngrams")

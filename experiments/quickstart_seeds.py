@@ -3,7 +3,8 @@ weights.
 
 Figure     6 of arXiv 2412.09871 in miniature, with seeds
 Hardware   2 CPU cores
-Expect     intervals that cover documents and seeds together; a family is called ahead only where they exclude 0.
+Expect     intervals that cover documents and seeds together; a family is called ahead only where they
+           exclude 0.
 Command    bltjax run quickstart_seeds && bltjax report quickstart_seeds
 
 Two of the quickstart's four families, three seeds each; results in docs/results/quickstart_seeds/.

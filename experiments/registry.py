@@ -173,9 +173,8 @@ def _from_file(path: pathlib.Path):
 
 def _imported(path: pathlib.Path, load_module):
     try:
-        with contextlib.redirect_stdout(
-            sys.stderr
-        ):  # what a file prints must not stand in the middle of --json
+        # what a file prints must not stand in the middle of --json
+        with contextlib.redirect_stdout(sys.stderr):
             return load_module()
     except UserError:
         raise

@@ -1,4 +1,5 @@
-"""Documents in memory, and rows of them, where a test has no prepared data: by the code that prepared data goes."""
+"""Documents in memory, and rows of them, where a test has no prepared data: by the code that prepared data
+goes."""
 
 import numpy as np
 

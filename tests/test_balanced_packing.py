@@ -82,18 +82,15 @@ def test_rows_are_full_of_both(size):
     packed = packing.byte_documents(documents, lengths)
     T = 4096
     mean = sum(int(np.sum(one)) for one in lengths) / sum(map(len, lengths))
-    plan = packing.plan_rows(
-        packed, T, int(np.ceil(1.02 * T / mean)), np.arange(len(packed)), buffer=256
-    )
+    plan = packing.plan_rows(packed, T, int(np.ceil(1.02 * T / mean)), np.arange(len(packed)), buffer=256)
     counts = packing.counts(packed, plan)
     assert (
         counts["slots"].sum() / (len(plan) * T) > 0.97
         and counts["patches"].sum() / (len(plan) * plan.patch_capacity) > 0.95
     )
     first = np.searchsorted(packed.ends, plan.source[plan.first[:-1]], side="right") - 1
-    assert (
-        np.corrcoef(first, np.arange(len(first)))[0, 1] > 0.8
-    )  # over many blocks, documents come in their order
+    # over many blocks, documents come in their order
+    assert np.corrcoef(first, np.arange(len(first)))[0, 1] > 0.8
 
 
 def test_rows_of_a_block_are_shuffled():
@@ -107,6 +104,5 @@ def test_rows_of_a_block_are_shuffled():
         == 0
     )
     in_order = in_memory.byte_rows(documents, lengths, context=256, rows=2, patches=50, seed=1)
-    assert neighbours(rows) < 0.7 * neighbours(
-        in_order
-    )  # in order, a document of eight rows fills neighbours
+    # in order, a document of eight rows fills neighbours
+    assert neighbours(rows) < 0.7 * neighbours(in_order)

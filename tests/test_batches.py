@@ -125,8 +125,7 @@ def test_killed_at_random_steps_and_on_other_numbers_of_processes(data, tmp_path
     assert sorted(whole) == [(step, row) for step in range(STEPS) for row in range(8)] and all(
         len(one) == 1 for one in whole.values()
     )
-    assert len(set.union(*whole.values())) > 0.4 * len(
-        whole
-    )  # in another epoch a long document may be cut where it was cut before
+    # in another epoch a long document may be cut where it was cut before
+    assert len(set.union(*whole.values())) > 0.4 * len(whole)
     for name in ("two", "four", "killed"):
         assert written(tmp_path / name) == whole, name

@@ -3,7 +3,7 @@ its own document alone.
 
 Rows are packed from several documents, one of them split over rows. Every byte of every row is changed in
 turn, its document is patched anew (BPE: boundaries held), and nothing before it may move; in the `paper`
-preset nothing in another document either. """
+preset nothing in another document either."""
 
 import dataclasses
 import functools
@@ -130,9 +130,8 @@ def test_nothing_before_a_changed_byte_moves(scheme, preset):
     slot_VxT, row_V = np.arange(T)[None, :], np.array(rows)
     earlier = slot_VxT < np.array(slots)[:, None]
     real = batch["doc_ids"][row_V] > 0
-    assert (
-        difference[earlier & real].max() <= 3e-5
-    )  # of float32 sums in another order; a leak is a thousand times that
+    # of float32 sums in another order; a leak is a thousand times that
+    assert difference[earlier & real].max() <= 3e-5
     at_itself = difference[np.arange(len(slots)), slots]
     assert (at_itself > 1e-4).mean() > 0.95, "a byte does move its own logits, else the test shows nothing"
     if preset == "paper":
@@ -145,10 +144,8 @@ def test_no_gradient_from_later_bytes(preset):
     """d logits[i] / d (what the model is told of byte j) is 0 for j > i: bytes enter as rows of the
     embedding, one table row per slot."""
     config = cfg.replace(model(preset), **{"ngrams.sizes": ()})
-    documents = [
-        bytes(range(4 + 0, 4 + 20)),
-        bytes(range(40, 60)),
-    ]  # no byte twice, so that an embedding row is a position
+    # no byte twice, so that an embedding row is a position
+    documents = [bytes(range(4 + 0, 4 + 20)), bytes(range(40, 60))]
     lengths = segmentation.document_lengths(SCHEMES["strided"], documents)
     packed = packing.byte_documents(documents, lengths)
     batch = filling.fill(packed, packing.plan_rows(packed, T, T), [0])
@@ -160,9 +157,8 @@ def test_no_gradient_from_later_bytes(preset):
             config, {**params, "encoder": {**params["encoder"], "embed": {"bytes": table}}}, batch
         )[0].sum(-1)
 
-    jacobian = np.abs(np.asarray(jax.jacrev(one_logit)(params["encoder"]["embed"]["bytes"]))).max(
-        -1
-    )  # [T, 260]
+    # [T, 260]
+    jacobian = np.abs(np.asarray(jax.jacrev(one_logit)(params["encoder"]["embed"]["bytes"]))).max(-1)
     influence = jacobian[:, ids]  # [logit slot, byte slot]
     raw = ids >= vocab.OFFSET
     later = np.triu(np.ones((T, T), bool), 1) & raw[None, :] & (batch["doc_ids"][0] > 0)[:, None]

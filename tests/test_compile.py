@@ -80,9 +80,8 @@ def test_a_table_that_goes_on(tmp_path):
         record["hbm"][part] for part in ("arguments", "outputs", "temporaries", "code")
     )
     again = bltjax(*command, *rows, "--json")
-    assert (
-        json.loads(again.stdout)["runs"][0]["compile_s"] == record["compile_s"]
-    )  # not compiled a second time
+    # not compiled a second time
+    assert json.loads(again.stdout)["runs"][0]["compile_s"] == record["compile_s"]
     bpe = bltjax(*command, "--only", "bpe")
     assert bpe.returncode == 0 and "bpe" in bpe.stdout and "Traceback" not in bpe.stdout + bpe.stderr
     assert {"space", "bpe"} == {r["name"] for r in json.loads((tmp_path / "table.json").read_text())["runs"]}
@@ -230,9 +229,11 @@ sys.path.insert(0, {str(HERE)!r})
 from test_compile import tiny
 topology = chips.topology("v5p:4x4x4")
 found = aot.devices(topology)
-run = tiny(**{{"model.dtype": "bfloat16", "model.remat": "full", "data.rows": 256, "data.context": 256, "train.accumulate": 2,
-    "model.local.width": 512, "model.local.ffn": 1536, "model.latent.width": 1024, "model.latent.ffn": 3072, "model.latent.heads": 8,
-    "model.local.heads": 8, "model.cross.heads": 8, "model.ngrams.rows": 16000}})
+run = tiny(**{{
+    "model.dtype": "bfloat16", "model.remat": "full", "data.rows": 256, "data.context": 256,
+    "train.accumulate": 2, "model.local.width": 512, "model.local.ffn": 1536, "model.latent.width": 1024,
+    "model.latent.ffn": 3072, "model.latent.heads": 8, "model.local.heads": 8, "model.cross.heads": 8,
+    "model.ngrams.rows": 16000}})
 print(json.dumps(aot.compile_run(run, topology, sharding.usual_shape("tpu", 64), found)))
 """
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}

@@ -20,9 +20,8 @@ from bltjax.training import checkpoint, metrics
 
 HERE = pathlib.Path(__file__).parent
 STEPS, HEARTBEAT = 20, 10
-HEADS = [
-    f"--set=model.{stack}.heads=2" for stack in ("local", "latent", "cross")
-]  # so that a mesh may cut them in two
+# so that a mesh may cut them in two
+HEADS = [f"--set=model.{stack}.heads=2" for stack in ("local", "latent", "cross")]
 
 
 @pytest.fixture(scope="module")
@@ -199,9 +198,8 @@ def test_all_devices_are_data_where_nothing_is_said(tmp_path, texts, one_device)
 def test_token_model_and_replicas(tmp_path, texts, two_token_processes):
     one = alone(tmp_path / "e" / "one", texts, run="bpe")
     close(lines(two_token_processes), one)
-    close(
-        together(tmp_path / "e" / "replicas", texts, "--mesh", "2x2x2", run="bpe"), one
-    )  # each process is a replica
+    # each process is a replica
+    close(together(tmp_path / "e" / "replicas", texts, "--mesh", "2x2x2", run="bpe"), one)
     assert scored(tmp_path / "e" / "replicas") == pytest.approx(scored(tmp_path / "e" / "one"), rel=1e-4)
 
 
@@ -222,9 +220,8 @@ def test_what_one_device_saved_goes_on_on_eight_and_that_on_four(tmp_path, texts
     close(alone(tmp_path / "eight", texts, "--devices", 8, "--mesh", "4x2"), lines(one_device))
     cut_back(tmp_path / "eight", tmp_path / "four", 16)
     shutil.rmtree(checkpoint.folder(tmp_path / "four"))
-    shutil.copytree(
-        checkpoint.folder(tmp_path / "eight"), checkpoint.folder(tmp_path / "four")
-    )  # step 20, as eight devices wrote it
+    # step 20, as eight devices wrote it
+    shutil.copytree(checkpoint.folder(tmp_path / "eight"), checkpoint.folder(tmp_path / "four"))
     alone(tmp_path / "four", texts, "--devices", 4, "--mesh", "2x2")
     assert lines(tmp_path / "four") == lines(tmp_path / "eight")
     assert scored(tmp_path / "four") == pytest.approx(scored(tmp_path / "eight"), rel=1e-4)
@@ -434,7 +431,8 @@ from bltjax.parallel import distributed
 distributed.use_cpu_devices(2)
 print(distributed.start(timeout=60))
 mesh = distributed.mesh(None)
-assert dict(mesh.shape) == {"replica": 1, "data": 4, "model": 1} and distributed.once(mesh, lambda: [7]) == [7]
+assert dict(mesh.shape) == {"replica": 1, "data": 4, "model": 1}
+assert distributed.once(mesh, lambda: [7]) == [7]
 distributed.leave(0)
 """
 

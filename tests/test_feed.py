@@ -78,10 +78,12 @@ rows, filled = rows_of_documents(), []
 fill = rows.batch
 rows.batch = lambda step, these=None: (filled.append(these.tolist()), fill(step, these))[1]
 devices = np.array(jax.devices())
-for shape, order, mine in (((1, 8, 1), range(8), [[0, 1, 2, 3], [4, 5, 6, 7]]),
-                           ((1, 8, 1), (0, 4, 1, 5, 2, 6, 3, 7), [[0, 2, 4, 6], [1, 3, 5, 7]]),  # processes take turns
-                           ((2, 2, 2), range(8), [[0, 1, 2, 3], [4, 5, 6, 7]]),
-                           ((1, 2, 4), (0, 1, 4, 5, 2, 3, 6, 7), [list(range(8))] * 2)):  # a model axis over both processes
+for shape, order, mine in (
+    ((1, 8, 1), range(8), [[0, 1, 2, 3], [4, 5, 6, 7]]),
+    ((1, 8, 1), (0, 4, 1, 5, 2, 6, 3, 7), [[0, 2, 4, 6], [1, 3, 5, 7]]),  # processes take turns
+    ((2, 2, 2), range(8), [[0, 1, 2, 3], [4, 5, 6, 7]]),
+    ((1, 2, 4), (0, 1, 4, 5, 2, 3, 6, 7), [list(range(8))] * 2),  # a model axis over both processes
+):
     mesh = sharding.make_mesh(shape, devices[list(order)])
     with jax.transfer_guard("disallow"):
         batches = list(feed.batches(rows, 2, 5, mesh))
@@ -89,7 +91,8 @@ for shape, order, mine in (((1, 8, 1), range(8), [[0, 1, 2, 3], [4, 5, 6, 7]]),
     filled.clear()
     for step, batch in enumerate(batches, 2):
         for name, x in fill(step).items():
-            assert np.array_equal(multihost_utils.process_allgather(batch[name], tiled=True), x), (shape, step, name)
+            whole = multihost_utils.process_allgather(batch[name], tiled=True)
+            assert np.array_equal(whole, x), (shape, step, name)
 distributed.leave(0)
 """
 

@@ -263,9 +263,8 @@ def test_ends_and_streams():
             "head": params["head"].at[:, vocab.EOS].set(0) + 0,
             "norm": params["norm"] * 0,
         }
-        result = model.generator.generate(
-            [b"hello"], Options(20)
-        )  # all scores are 0: the first that is allowed is EOS
+        # all scores are 0: the first that is allowed is EOS
+        result = model.generator.generate([b"hello"], Options(20))
         assert result.new == [b""] and result.finished == [True]
     finally:
         model.generator.params = params

@@ -45,9 +45,9 @@ def test_entropy_model():
     ids = arrays["ids"]
     batch = dict(
         bytes=ids,
-        doc_ids=released_lengths.batch_from_lengths(ids, np.ones((len(ids), ids.shape[1] + 1)), reference["eos_id"])[
-            "doc_ids"
-        ],
+        doc_ids=released_lengths.batch_from_lengths(
+            ids, np.ones((len(ids), ids.shape[1] + 1)), reference["eos_id"]
+        )["doc_ids"],
     )
     assert np.abs(np.asarray(models.logits(model, params, batch)) - arrays["logits"]).max() < TOLERANCE
     assert (
@@ -92,7 +92,9 @@ def test_narrow_encoder_feed_forward_is_filled_with_nothing():
         narrow[key] = tensors[key][cut]
         tensors = {**tensors, key: tensors[key].copy()}
         tensors[key][np.s_[64:] if name != "w2" else np.s_[:, 64:]] = 0
-    batch = released_lengths.batch_from_lengths(arrays["one_document/ids"], arrays["one_document/patch_lengths"])
+    batch = released_lengths.batch_from_lengths(
+        arrays["one_document/ids"], arrays["one_document/patch_lengths"]
+    )
     (model, params), (same, wide) = (
         golden.from_reference(narrow, reference),
         golden.from_reference(tensors, reference),

@@ -1,7 +1,7 @@
 """What is read from compiled programs, against programs whose numbers are known by hand.
 
 tests/golden/hlo holds programs that XLA:TPU made (make.py there says of what); the numbers beside them follow
-from the sources' shapes. """
+from the sources' shapes."""
 
 import json
 import pathlib
@@ -25,18 +25,23 @@ mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(jax.sharding.AxisTyp
 def one(x, axis, how):
     f = lambda x: jax.lax.scan(lambda c, _: (how(c, axis), None), x, None, length=3)[0]
     spec = P(axis)
-    return jax.jit(jax.shard_map(f, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)).lower(x).compile().as_text()
+    sharded = jax.shard_map(f, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    return jax.jit(sharded).lower(x).compile().as_text()
 
 x = jnp.ones((16, 16))
-shift = lambda c, a: jax.lax.ppermute(c, a, [(i, (i + 1) % jax.lax.axis_size(a)) for i in range(jax.lax.axis_size(a))])
+
+def shift(c, axis):
+    size = jax.lax.axis_size(axis)
+    return jax.lax.ppermute(c, axis, [(i, (i + 1) % size) for i in range(size)])
+
 json.dump(dict(
     gather=one(x, "data", lambda c, a: c + jax.lax.all_gather(c, a).sum(0)),
     reduce=one(x, "model", lambda c, a: jax.lax.psum(c, a)),
     scatter=one(x, "data", lambda c, a: jnp.tile(jax.lax.psum_scatter(c, a, tiled=True), (4, 1))),
     exchange=one(x, "data", lambda c, a: jax.lax.all_to_all(c, a, 1, 1, tiled=True)),
     permute=one(x, "model", shift),
-    rows=jax.jit(lambda t, i: jax.value_and_grad(lambda t: (t[i] ** 2).sum())(t)).lower(jnp.ones((50, 6)), jnp.ones((3, 5), int))
-        .compile().as_text()), sys.stdout)
+    rows=jax.jit(lambda t, i: jax.value_and_grad(lambda t: (t[i] ** 2).sum())(t))
+        .lower(jnp.ones((50, 6)), jnp.ones((3, 5), int)).compile().as_text()), sys.stdout)
 """
 
 
@@ -80,9 +85,8 @@ def test_collectives_on_cpu(cpu, name, kind, group, bytes_):
         assert found.groups == (
             ((0, 2, 4, 6), (1, 3, 5, 7)) if group == 4 else ((0, 1), (2, 3), (4, 5), (6, 7))
         )
-    over_hosts = hc.collectives(cpu[name], slice_devices=4)[
-        0
-    ].network  # of 4 devices: the groups of 4 reach over both
+    # of 4 devices: the groups of 4 reach over both
+    over_hosts = hc.collectives(cpu[name], slice_devices=4)[0].network
     assert over_hosts == ("dcn" if group == 4 else "ici")
 
 
@@ -101,13 +105,11 @@ def test_layers_on_tpu():
     text = golden("v5p_layers")
     weight = 256 * 256 * 2  # one matrix, halved by model, in bfloat16
     assert seen(text) == {
-        ("all-gather", "ici", 4): (
-            [(weight * 3 / 4, 3)] * 4
-        ),  # two matrices, for the forward and for the backward pass
+        # two matrices, for the forward and for the backward pass
+        ("all-gather", "ici", 4): [(weight * 3 / 4, 3)] * 4,
         ("all-reduce", "ici", 2): [(2 * 128 * 256 * 2, 3)] * 2,  # an activation, twice half of it
-        ("reduce-scatter", "ici", 4): [
-            (2 * weight * 3 / 4, 3)
-        ],  # both gradients in one operation: an all-reduce-scatter fusion
+        # both gradients in one operation: an all-reduce-scatter fusion
+        ("reduce-scatter", "ici", 4): [(2 * weight * 3 / 4, 3)],
     }
     assert hlo.dot_flops(text) == 3 * 7 * 2 * (2 * 128) * 256 * 256  # forward 2, computed again 1, backward 4
     gathers = [c for c in hc.collectives(text) if c.kind == "all-gather"]

@@ -1,6 +1,6 @@
 """The floors of the house: an import goes down, never up, and no two files or folders import each other.
 
-Read from the sources (ast): imports inside functions count."""
+Read from the sources (ast): imports inside functions count. And no line of a source is too long."""
 
 import ast
 import collections
@@ -40,6 +40,7 @@ FLOORS = (
 )
 LEVEL = {name: len(FLOORS) - i for i, names in enumerate(FLOORS) for name in names}
 OUTSIDE = {"hashing"}  # only gives another name to what is in patching, for those who script
+
 
 def sources():
     """{module without bltjax.: path}."""
@@ -121,6 +122,17 @@ def test_imports_go_down():
 def test_nothing_imports_in_a_circle():
     edges = graph()
     assert not circle(edges) and not circle(folders(edges))
+
+
+def test_lines_are_at_most_110_columns():
+    long = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for folder in ("bltjax", "experiments", "launch", "tests", "benchmarks")
+        for path in sorted((ROOT / folder).glob("**/*.py"))
+        for number, line in enumerate(path.read_text().split("\n"), 1)
+        if len(line) > 110
+    ]
+    assert not long, f"these lines are longer than 110 columns: {', '.join(long)}"
 
 
 def test_the_reader_of_imports_sees_late_ones(tmp_path):

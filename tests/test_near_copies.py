@@ -202,9 +202,8 @@ def test_what_repeats_among_boilerplate_is_still_found(tmp_path):
 
 def test_long_passages_of_test_text_are_not_trained_on(tmp_path):
     texts = [words(i, 400) for i in range(300)]
-    quoting = [
-        text[:600] + words(1000 + i, 700) for i, text in enumerate(texts[:60])
-    ]  # too little for a copy
+    # too little for a copy
+    quoting = [text[:600] + words(1000 + i, 700) for i, text in enumerate(texts[:60])]
     manifest, found = made(tmp_path, texts + quoting, test=0.1, validation=0.1)
     assert manifest["near_copies"]["train_holds_test_passages"] > 0
     assert manifest["test_overlap"]["without_boilerplate"] <= near_copies.OVERLAP

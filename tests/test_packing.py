@@ -68,9 +68,8 @@ def check_bytes(documents, batch, P=None):
     step = np.diff(ids)
     inner = used[:, 1:] & used[:, :-1]
     assert np.isin(step[inner], (0, 1)).all() and (ids[:, 0] == 0).all()
-    assert (step[opens[:, 1:]] == 1).all() and (
-        step[:, :][opens[:, :-1] & inner] == 1
-    ).all()  # BOS is a patch of its own
+    # BOS is a patch of its own
+    assert (step[opens[:, 1:]] == 1).all() and (step[:, :][opens[:, :-1] & inner] == 1).all()
     assert (latent[:, :-1][same[:, :-1]] == ids[:, 1:][same[:, :-1]] - 1).all()
     assert (latent[used & ~same] == ids[used & ~same]).all()
     assert (latent[used] >= 0).all() and (latent[used] <= ids[used]).all() and not latent[~used].any()
@@ -106,9 +105,8 @@ def test_kind_byte_fills_rows_without_patches(T):
     assert set(batch) == {"bytes", "doc_ids", "targets", "loss_mask"}
     check_bytes(documents, batch)
     full = (batch["doc_ids"] > 0).sum(1)
-    assert (
-        full[:-1] >= T - 2
-    ).all()  # only a slot that no segment fits in, or one kept back from a lonely EOS, stays empty
+    # only a slot that no segment fits in, or one kept back from a lonely EOS, stays empty
+    assert (full[:-1] >= T - 2).all()
 
 
 def test_segments_are_cut_at_patch_starts_unless_a_patch_is_longer_than_a_row():
@@ -131,9 +129,8 @@ def test_no_segment_is_an_eos_alone():
             plan = packing.plan_rows(packed, 16, 12)
             first = packed.ids[plan.source + 1]
             lonely = first == vocab.EOS
-            assert (
-                lonely.sum() == 0 or rate < 1
-            )  # a patch as long as a row, then EOS: nowhere to move the cut
+            # a patch as long as a row, then EOS: nowhere to move the cut
+            assert lonely.sum() == 0 or rate < 1
         plan = packing.plan_rows(packing.byte_documents(documents), 8)
         assert (packing.byte_documents(documents).ids[plan.source + 1] != vocab.EOS).all()
 
@@ -272,9 +269,8 @@ def test_grain_serves_the_same_batches():
 
 
 def test_families_read_documents_in_the_same_order():
-    documents = random_documents(
-        13, [60 + 7 * i for i in range(12)]
-    )  # every length once: a document is known by it
+    # every length once: a document is known by it
+    documents = random_documents(13, [60 + 7 * i for i in range(12)])
     lengths = random_lengths(1, documents, 0.4)
     tokenizer = Pairs()
     by_patch = epoch(in_memory.byte_rows(documents, lengths, context=64, rows=2, patches=32, seed=9))
@@ -321,4 +317,6 @@ def test_bad_input():
 
 
 def test_patch_capacity():
-    assert batches.patch_capacity(512, 4.0, 1.15) == 148 and batches.patch_capacity(8192, 4.0, 1.15) == 2360 and batches.patch_capacity(512, 1.0, 1.15) == 512
+    assert batches.patch_capacity(512, 4.0, 1.15) == 148
+    assert batches.patch_capacity(8192, 4.0, 1.15) == 2360
+    assert batches.patch_capacity(512, 1.0, 1.15) == 512

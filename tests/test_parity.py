@@ -17,9 +17,8 @@ def random_config(seed: int):
     rng = np.random.default_rng(seed)
     pick = lambda *values: values[rng.integers(len(values))]
     heads, head_dim, k = int(pick(1, 2, 3, 4)), int(pick(6, 8, 10)), int(rng.integers(1, 5))
-    width = heads * head_dim + int(pick(0, 0, 1, 3)) * (
-        heads > 3
-    )  # some widths are no multiple of their heads
+    # some widths are no multiple of their heads
+    width = heads * head_dim + int(pick(0, 0, 1, 3)) * (heads > 3)
     latent_heads = int(pick(1, 2, 4))
     latent = (
         k * width

@@ -149,9 +149,10 @@ RUN = """
 from ml_collections import ConfigDict
 from bltjax import config as cfg
 def run(name, family="bpe"):
-    lm = cfg.run("lm", "entropy-model", cfg.transformer("byte", vocab=260, width=32, layers=1, heads=1), budget_flops=1e10)
-    return cfg.run(name, family, cfg.transformer("token", vocab=512, width=32, layers=1, heads=1), entropy_model=lm, budget_flops=1e10,
-                   tokenizer_=cfg.tokenizer("trained", 512, 2.0))
+    small = dict(width=32, layers=1, heads=1)
+    lm = cfg.run("lm", "entropy-model", cfg.transformer("byte", vocab=260, **small), budget_flops=1e10)
+    return cfg.run(name, family, cfg.transformer("token", vocab=512, **small), entropy_model=lm,
+                   budget_flops=1e10, tokenizer_=cfg.tokenizer("trained", 512, 2.0))
 """
 GOOD = RUN + """
 def get_config(arg=None):
@@ -324,9 +325,8 @@ def test_compute_optimal_is_figure_6():
 def test_compute_optimal_budgets_are_on_llama_3s_law():
     plans = {p["name"]: p for p in planning.plan(registry.load("compute_optimal"))}
     budgets = [plans[f"bpe-{size}"]["budget_flops"] for size in cfg.SIZES]
-    assert (
-        budgets == sorted(budgets) and 1e22 > budgets[-1] > 5e21 and 2e20 < budgets[1] < 4e20
-    )  # the figure's axis: 2e20 to 1.25e22
+    # the figure's axis: 2e20 to 1.25e22
+    assert budgets == sorted(budgets) and 1e22 > budgets[-1] > 5e21 and 2e20 < budgets[1] < 4e20
     # Table 2: 50B bytes are optimal near 470M, 400B near 3.9B; 8B models had about 27 tokens per parameter.
     assert plans["bpe-400M"]["train_bytes"] == pytest.approx(50e9, rel=0.1)
     assert plans["bpe-4B"]["train_bytes"] == pytest.approx(400e9, rel=0.1)

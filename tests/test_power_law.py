@@ -26,9 +26,8 @@ def test_three_parameter_fit_shrugs_off_one_outlier():
     flops = np.geomspace(1e10, 1e16, 12)
     bpb = 0.7 + 300 * flops**-0.21
     bpb[5] *= 1.2
-    assert power_law.power_law(flops, bpb)["alpha"] == pytest.approx(
-        0.21, rel=0.01
-    )  # least squares would be off by far more
+    # least squares would be off by far more
+    assert power_law.power_law(flops, bpb)["alpha"] == pytest.approx(0.21, rel=0.01)
 
 
 def test_gradient_of_the_objective():
@@ -74,9 +73,7 @@ def test_crossover_is_where_the_laws_meet_and_only_in_range():
         )["flops"]
         == []
     )
-    assert (
-        crossing.measured([1e10, 1e11], [3, 2], [2e11, 1e12], [2, 3])["flops"] == []
-    )  # no range in common
+    assert crossing.measured([1e10, 1e11], [3, 2], [2e11, 1e12], [2, 3])["flops"] == []  # no range in common
 
 
 def test_crossover_share_and_interval():
@@ -85,6 +82,4 @@ def test_crossover_share_and_interval():
     noise = lambda scale: np.exp(rng.normal(0, scale, (500, 3)))
     found = crossing.measured(BUDGETS, a, BUDGETS, b, a * noise(1e-3), b * noise(1e-3))
     assert found["share"] == 1 and found["low"] < found["flops"][0] < found["high"]
-    assert (
-        crossing.measured(BUDGETS, a, BUDGETS, b, a * noise(0.05), b * noise(0.05))["share"] < 0.9
-    )
+    assert crossing.measured(BUDGETS, a, BUDGETS, b, a * noise(0.05), b * noise(0.05))["share"] < 0.9

@@ -177,9 +177,8 @@ def test_a_damaged_bucket_is_found(texts, tmp_path, monkeypatch):
     whole = bucket.read_bytes()
     length = (len(whole) - 30).to_bytes(4, "little")  # up to where there is no whole header left
     for damaged in (
-        *(
-            whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :] for at in (3, 18, 20, 100)
-        ),  # a key, a length, a group, text
+        # a key, a length, a group, text
+        *(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :] for at in (3, 18, 20, 100)),
         whole[:16] + length + whole[20:],
         bytes(len(whole)),
         whole[:-3000] + bytes(3000),
@@ -195,11 +194,8 @@ def test_a_source_that_changed_is_another_one(texts, tmp_path, capsys):
     (texts / "new.jsonl").write_text(
         json.dumps({"text": "a document that came later than the others", "lang": "l0"})
     )
-    for folder, job in (
-        ("out", (0, 1)),
-        ("jobs", (0, 2)),
-        ("jobs", (1, 2)),
-    ):  # done, done, and beside one that is done
+    # done, done, and beside one that is done
+    for folder, job in (("out", (0, 1)), ("jobs", (0, 2)), ("jobs", (1, 2))):
         with pytest.raises(UserError, match="other source files"):
             prepare.prepare(data(texts), tmp_path / folder, part=job[0], parts=job[1])
     (texts / "new.jsonl").unlink()
@@ -282,9 +278,8 @@ def test_near_copies_of_test_text_are_not_trained_on(tmp_path):
     origin = lambda document: document[len(licence) :][:1000]
     kept_out = {origin(d) for d in found["test"] + found["validation"]}
     assert len(kept_out) > 10 and not kept_out & {origin(d) for d in found["train"]}
-    assert (
-        manifest["counts"]["near_copies"] > 0 and len(found["train"]) > 150
-    )  # a licence alone makes no copy
+    # a licence alone makes no copy
+    assert manifest["counts"]["near_copies"] > 0 and len(found["train"]) > 150
 
 
 def test_a_part_that_is_being_made(texts, tmp_path):

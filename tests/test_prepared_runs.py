@@ -93,7 +93,8 @@ def test_plans_are_found_again_and_mended(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(
         unit_cache.UnitCache,
         "read",
-        lambda self, numbers, read_=unit_cache.UnitCache.read: read.append(len(numbers)) or read_(self, numbers),
+        lambda self, numbers, read_=unit_cache.UnitCache.read: read.append(len(numbers))
+        or read_(self, numbers),
     )
     again = rows_of(train_documents(prepared), plans=tmp_path / "plans")
     for step in (29, 0, 17, *range(30)):
@@ -284,9 +285,8 @@ def test_a_mix_reads_its_shares(prepared, tmp_path, capfd, monkeypatch):
     first = lengths[taken[taken < 10]].sum()
     assert abs(first / lengths[taken].sum() - 0.25) < 0.01
     counts = np.bincount(taken, minlength=39)
-    assert (
-        counts[:10].max() - counts[:10].min() <= 1 and counts[10:].max() - counts[10:].min() <= 1
-    )  # whole epochs of each
+    # whole epochs of each
+    assert counts[:10].max() - counts[:10].min() <= 1 and counts[10:].max() - counts[10:].min() <= 1
     capfd.readouterr()
     for wrong, says in (
         (f'["{prepared}"]', "DIR=WEIGHT"),

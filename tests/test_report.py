@@ -595,7 +595,10 @@ def test_analysis_stands_apart():
     """A report imports nothing of the package but itself, the science, what families are called and the
     exception; science only itself."""
     report_ = pathlib.Path(reporting.__file__).parent
-    for folder, allowed in ((report_, "report|science|config|errors"), (report_.parent / "science", "science")):
+    for folder, allowed in (
+        (report_, "report|science|config|errors"),
+        (report_.parent / "science", "science"),
+    ):
         for path in folder.glob("*.py"):
             for module in re.findall(r"^\s*(?:from|import)\s+(bltjax[\w.]*)", path.read_text(), re.M):
                 assert re.match(rf"bltjax\.({allowed})\b", module), (path.name, module)

@@ -172,9 +172,8 @@ def test_look_ups_of_hash_tables():
     assert found["home"] == pytest.approx(31 / 32 * asked / 2 * (8 + 640 * 6)) and found["model"] == 0
     assert found["replicas"] == 8 * 6 * 1000 + activation
     assert roofline.lookup(BLT.model, (1, 32, 2), 128, slots=1000)["model"] == activation / 2
-    assert (
-        roofline.lookup(BLT.model, (1, 2, 1), 128, slots=10**9)["rows"] == 6 * 10**9 + 6 * 500_000
-    )  # no more than there are
+    # no more than there are
+    assert roofline.lookup(BLT.model, (1, 2, 1), 128, slots=10**9)["rows"] == 6 * 10**9 + 6 * 500_000
     assert roofline.lookup(RUNS["megabyte-4-8B"].model, (1, 64, 1), 128, 1000)["rows"] == 0
     from bltjax.models.kernels import hash_lookup
 

@@ -108,7 +108,8 @@ for most in (512, 4096, 1):  # of the first of four owners alone: seven rounds; 
         mesh = sharding.make_mesh(shape)
         def f(tables, ids, g):
             with sharding.active(mesh):
-                out, back = jax.vjp(lambda t: hash_lookup.lookup(t, ids, "float32", ("embed", "ngrams")), tables)
+                lookup = lambda t: hash_lookup.lookup(t, ids, "float32", ("embed", "ngrams"))
+                out, back = jax.vjp(lookup, tables)
             return out, back(g)[0]
         out, grad = jax.jit(f)(tables, ids, g)
         np.testing.assert_allclose(out, want, atol=1e-6)

@@ -69,13 +69,13 @@ def test_from_a_run(tmp_path, texts, capfd):
     assert first_loss(two) < first_loss(one)
     record = json.loads((two / "config.json").read_text())["config"]["train"]["init_from"]
     assert record == str(one)
-    assert (
-        train(tmp_path, texts, "two", "--from", one, "--set", "train.lr=1e-9") == two
-    )  # done already, and the same run
+    # done already, and the same run
+    assert train(tmp_path, texts, "two", "--from", one, "--set", "train.lr=1e-9") == two
 
 
 def test_no_text_of_one_run_is_test_text_of_the_other(tmp_path, texts, capfd):
-    """Split alike, a run goes on from another; split otherwise, what one trained on is what the other is tested on."""
+    """Split alike, a run goes on from another; split otherwise, what one trained on is what the other is
+    tested on."""
     one = train(tmp_path, texts, "one")
     train(tmp_path, texts, "same", "--from", one)
     capfd.readouterr()

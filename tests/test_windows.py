@@ -250,9 +250,8 @@ def test_every_token_is_scored_once_where_its_first_byte_lies(longest, rows):
         for r in np.flatnonzero(score.any(1)):
             assert batch["tokens"][r, 0] == bos
             first = np.flatnonzero(score[r])[0]
-            assert (
-                batch["target_bytes"][r, :first].sum() <= 21 + longest
-            )  # the context: as far as the mean goes, one token over at most
+            # the context: as far as the mean goes, one token over at most
+            assert batch["target_bytes"][r, :first].sum() <= 21 + longest
 
 
 def test_single_byte_tokens_make_the_windows_of_bytes():

@@ -89,9 +89,5 @@ def _generate(record: dict):
             yield what, f"{one['bytes_per_s']:,.1f} bytes/s ({made})"
 
 
-LINES = {
-    "machine": _machine,
-    "train": _train,
-    "kernels": _kernels,
-    "generate": _generate,
-}  # by a name's begin
+# by a name's begin
+LINES = {"machine": _machine, "train": _train, "kernels": _kernels, "generate": _generate}

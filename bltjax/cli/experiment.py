@@ -45,8 +45,8 @@ def add(verbs) -> None:
 
     sub = verb(
         "plan",
-        "Every run of an experiment, before anything is spent: nothing is run. A run that cannot be had gets a line"
-        " and hides no other; the exit status is then 2.",
+        "Every run of an experiment, before anything is spent: nothing is run. A run that cannot be had gets"
+        " a line and hides no other; the exit status is then 2.",
         plan,
         "what an experiment will run and cost",
     )

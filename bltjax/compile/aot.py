@@ -31,9 +31,8 @@ SCHEDULE_STEPS = 10_000  # programs differ in their learning rates' constants ot
 def devices(topology: chips.Topology):
     """The devices of a topology, as objects that programs can be compiled for. Call before JAX has started
     its backend for `cpu:N`."""
-    jax.config.update(
-        "jax_platforms", "cpu"
-    )  # where libtpu is installed, JAX would look for a TPU first, for minutes
+    # where libtpu is installed, JAX would look for a TPU first, for minutes
+    jax.config.update("jax_platforms", "cpu")
     if topology.chip.platform == "cpu":
         try:
             jax.config.update("jax_num_cpu_devices", topology.devices)
@@ -50,12 +49,10 @@ def devices(topology: chips.Topology):
             f"programs for {topology.chip.name} can only be compiled where one is; `bltjax plan --topology"
             f" {topology.name}` estimates"
         )
-    os.environ.setdefault(
-        "ALLOW_MULTIPLE_LIBTPU_LOAD", "1"
-    )  # a second process with libtpu dies on a lock file; topologies hold no chip
-    os.environ.setdefault(
-        "TPU_SKIP_MDS_QUERY", "1"
-    )  # no metadata server to ask about a machine that is no TPU
+    # a second process with libtpu dies on a lock file; topologies hold no chip
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    # no metadata server to ask about a machine that is no TPU
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     from jax.experimental import topologies
 
     name, options = topology.libtpu()
@@ -332,9 +329,8 @@ def timed(run, topology: chips.Topology, shape, measured: dict) -> dict:
     if measured["error"] or not topology.chip.flops_per_second:
         return dict(step_seconds=None, mfu=None, chip_hours=None, bound=None, seconds=None)
     predicted = roofline.predict(run, topology, tuple(shape))["counts"]
-    steps = run.train.steps or round(
-        run.budget_flops / (predicted["useful_flops"] * topology.devices)
-    )  # as `plan` counts them: rows are not full
+    # as `plan` counts them: rows are not full
+    steps = run.train.steps or round(run.budget_flops / (predicted["useful_flops"] * topology.devices))
     share = roofline.link_share(shape[1], topology)
     moved = sum(measured["collective_bytes"].values()) - measured["dcn_bytes"]
     counts = dict(
@@ -344,9 +340,8 @@ def timed(run, topology: chips.Topology, shape, measured: dict) -> dict:
         dcn_bytes=measured["dcn_bytes"],
         ici_blocking_bytes=measured["lookup_collective_bytes"] / share,
     )
-    if measured[
-        "rows_gathered"
-    ]:  # XLA:TPU writes scatters as loops of its own; what was looked up is what is added to
+    # XLA:TPU writes scatters as loops of its own; what was looked up is what is added to
+    if measured["rows_gathered"]:
         counts.update(
             rows_gathered=measured["rows_gathered"],
             rows_scattered=measured["rows_scattered"] or measured["rows_gathered"],

@@ -4,7 +4,7 @@ GPU and TPU.
 Bytes are per chip and one execution of the operation, by the ring convention: what each chip must send when
 the data goes round a ring (https://github.com/NVIDIA/nccl-tests/blob/master/doc/PERFORMANCE.md;
 https://jax-ml.github.io/scaling-book/sharding). A torus takes less time for the same bytes, which
-`ici_bytes_per_second` of bltjax/compile/chips.py (all links of a chip, one way) stands for. """
+`ici_bytes_per_second` of bltjax/compile/chips.py (all links of a chip, one way) stands for."""
 
 import dataclasses
 import math
@@ -33,7 +33,7 @@ class Collective:
     operands, results: types of one chip's arrays; group_size: chips that take part together; groups: their
     ids (source and target pairs of a permutation; () where the text has none); network: "ici", or "dcn" where
     the group spans slices; op_name: where in the traced program it is from; computation, name, source: where
-    in the compiled one, and the instruction that made its (first) operand. """
+    in the compiled one, and the instruction that made its (first) operand."""
 
     kind: str
     bytes: float
@@ -57,7 +57,7 @@ class Collective:
     def gathers(self) -> bool:
         """It brings parts together unchanged. XLA:TPU writes some gathers as all-reduces of parts that are
         zero elsewhere (seen for groups of all chips of a v5p:4x4x4): they move twice the bytes of an
-        all-gather, and are counted as what they are. """
+        all-gather, and are counted as what they are."""
         return (
             self.kind == "all-gather" or self.kind == "all-reduce" and "dynamic-update-slice" in self.source
         )
@@ -92,7 +92,7 @@ def collectives(hlo_text: str, slice_devices: int = 0, unknown: float = math.nan
 
     slice_devices: devices in a slice, or in a host of GPUs: groups that reach over several are on "dcn" (0:
     all is one slice). unknown: how often a loop runs whose trip count depends on data; NaN: ValueError if it
-    holds a collective. """
+    holds a collective."""
     program = hlo.parse(hlo_text)
     times, callers, again = hlo.executions(program, unknown), _caller_names(program), _later_steps(program)
     found = []
@@ -186,9 +186,9 @@ def ring_bytes(kind: str, size: float, group: int) -> float:
 def replica_groups(text: str, devices: int) -> tuple[tuple[int, ...], ...]:
     """The groups of device ids in an operation's attributes, in any of XLA's three forms:
 
-    {{0,1},{2,3}}                                lists; {}: all devices are one group
-    [2,4]<=[4,2]T(1,0)                           2 groups of 4: iota over 4 x 2, transposed
-    mesh['a'=4,'b'=2] {'b'}                      a group for every place on the other axes; 'a':(1)2 is a part of an axis
+    {{0,1},{2,3}}              lists; {}: all devices are one group
+    [2,4]<=[4,2]T(1,0)         2 groups of 4: iota over 4 x 2, transposed
+    mesh['a'=4,'b'=2] {'b'}    a group for every place on the other axes; 'a':(1)2 is a part of an axis
     """
     lists = re.search(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}", text)
     if lists:
@@ -306,9 +306,8 @@ def _iota(text: str):
 
 def _mesh_groups(axes: str, device_ids: str | None, grouped: str) -> tuple[tuple[int, ...], ...]:
     full = {name: int(size) for name, size in re.findall(r"'?([\w.\-]+)'?=(\d+)", axes)}
-    transposed = re.fullmatch(
-        r"\[([\d,]+)\]T\(([\d,]+)\)", (device_ids or "").strip()
-    )  # [2,32]T(1,0): an iota, without its target shape
+    # [2,32]T(1,0): an iota, without its target shape
+    transposed = re.fullmatch(r"\[([\d,]+)\]T\(([\d,]+)\)", (device_ids or "").strip())
     if transposed:
         dims = hlo.sizes(transposed[1])
         ids = np.arange(math.prod(dims)).reshape(dims).transpose(hlo.sizes(transposed[2])).reshape(-1)
@@ -324,10 +323,8 @@ def _mesh_groups(axes: str, device_ids: str | None, grouped: str) -> tuple[tuple
         (name, int(before or 1), int(size or full[name]))
         for name, before, size in re.findall(r"'?([\w.\-]+)'?(?::\((\d+)\)(\d+))?(?:,|$)", grouped)
     ]
-    dims, last = (
-        [],
-        [],
-    )  # every axis is split into what comes before, in and behind the part that a group spans
+    # every axis is split into what comes before, in and behind the part that a group spans
+    dims, last = [], []
     for name, size in full.items():
         parts, done = [], 1
         for place, (_, before, part) in sorted(

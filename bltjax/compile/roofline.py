@@ -272,9 +272,8 @@ def _counts(run, topology, mesh, accumulate, remat) -> tuple[dict, dict]:
         reserved=RESERVED if topology.chip.platform == "tpu" else 0.0,
         state=STATE * held,
         accumulated=F32 * held if accumulate > 1 else 0.0,
-        weights=(
-            _largest_layer(config) / model_axis * (2 * BF16 + F32) if data > 1 else 0.0
-        ),  # a layer's, the next one's, and a gradient
+        # a layer's, the next one's, and a gradient
+        weights=_largest_layer(config) / model_axis * (2 * BF16 + F32) if data > 1 else 0.0,
         activations=micro * _saved(config, slots, patches, remat, model_axis),
         logits=micro * vocab,
         gradients=F32 * held,

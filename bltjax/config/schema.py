@@ -152,9 +152,8 @@ def patching(scheme: str = "none", size: float = 1.0, **changes) -> ConfigDict:
             **dict(
                 scheme=scheme,
                 size=float(size),
-                threshold=float(
-                    "nan"
-                ),  # nats; nan: calibrated on the rows the run will read (delta too, for monotonic)
+                # nats; nan: calibrated on the rows the run will read (delta too, for monotonic)
+                threshold=float("nan"),
                 delta=float("nan"),  # nats; monotonic and both
                 max_length=0,  # 0: no limit
                 # nats: entropies are rounded to multiples of it first (2**-13 where they are read from data
@@ -209,9 +208,8 @@ def run(
             seed=seed,
             series=series,
             swept=tuple(swept),
-            budget_flops=float(
-                budget_flops
-            ),  # `exact` useful training FLOPs, entropy model left out; 0: train.steps decides
+            # `exact` useful training FLOPs, entropy model left out; 0: train.steps decides
+            budget_flops=float(budget_flops),
             model=model,
             patching=patching_ or patching(),
             tokenizer=tokenizer_ or tokenizer(),
@@ -330,9 +328,8 @@ def completed(config: ConfigDict) -> ConfigDict:
     values = config.to_dict()
     if "model" not in values:
         return config
-    smallest = dict(
-        width=2, layers=1, heads=1
-    )  # whose shape is not taken: what every model has is there already
+    # whose shape is not taken: what every model has is there already
+    smallest = dict(width=2, layers=1, heads=1)
     models = {
         "blt": lambda: blt_model(
             values["model"].get("preset", "paper"),

@@ -64,12 +64,8 @@ class Rows:
             raise UserError(f"data.rows={rows}: a batch has at least one row")
         self.row_length, self.row_patches, self.rows = row_length, row_patches, rows
         self.capacity = {"slots": rows * row_length, "patches": rows * (row_patches or 0)}
-        self.chunks, self._coming, self._ahead, self._ends = (
-            [],
-            iter(chunks),
-            ahead,
-            [0],
-        )  # ends: number of rows up to and with each chunk
+        # ends: number of rows up to and with each chunk
+        self.chunks, self._coming, self._ahead, self._ends = [], iter(chunks), ahead, [0]
         self._lock = threading.Lock()  # grain fills batches in a thread of its own
         self._upto(0)
 

@@ -1,9 +1,10 @@
 """Prepared text on disk: shards of ArrayRecord, an index beside each, and a manifest for each job that wrote
 some of them.
 
-    DIR/part-00000-of-00002.json             what job 0 of 2 wrote; the data set is whole when all parts are there
-    DIR/train-00000-00003.arrayrecord        shard 3 of job 0: a record is a document's bytes
-    DIR/train-00000-00003.index.npy          of each record: length in bytes (uint32) and group (uint16, a name in the manifest)
+    DIR/part-00000-of-00002.json         what job 0 of 2 wrote; the data set is whole when all parts are there
+    DIR/train-00000-00003.arrayrecord    shard 3 of job 0: a record is a document's bytes
+    DIR/train-00000-00003.index.npy      of each record: length in bytes (uint32) and group (uint16, a name in
+                                         the manifest)
 
 `prepare` writes it, in an order that is random; here it is read, any document at any time.
 """
@@ -152,8 +153,8 @@ def test_overlap(directories) -> dict:
     """How much of the test text of some prepared data sets is trained on: {"all", "without_boilerplate"}, the
     shares (0 to 1) of the 50-byte shingles of its test documents (sampled by hash, each once a document) that
     occur in training text; None where there are no such shingles. Boilerplate are the shingles that more than
-    `near_copies.many` documents of the source have, such as those of licences. Of several parts and data sets:
-    each part's test text against its own training text, weighted by shingles."""
+    `near_copies.many` documents of the source have, such as those of licences. Of several parts and data
+    sets: each part's test text against its own training text, weighted by shingles."""
     totals = {"all": [0, 0], "without_boilerplate": [0, 0]}
     for directory in directories:
         for manifest in manifests(pathlib.Path(directory)):

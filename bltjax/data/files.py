@@ -29,13 +29,8 @@ COMPRESSED = {
     ".xz": lzma.LZMAFile,
     ".zst": lambda raw: _zstd(raw),
 }
-DAMAGE = (
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    OSError,
-    ValueError,
-)  # of pyarrow too, whose errors are kinds of these
+# of pyarrow too, whose errors are kinds of these
+DAMAGE = (EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,9 +234,8 @@ def _lines(path, stream, field, longest, group_field):
         if not isinstance(text, str):
             raise UserError(f"{where}: field {field!r} is a {type(text).__name__}, not a string")
         try:
-            data = text.encode(
-                "utf-8", "surrogateescape"
-            )  # bytes that were no UTF-8 come out as they went in
+            # bytes that were no UTF-8 come out as they went in
+            data = text.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError:
             raise UserError(f"{where}: field {field!r} holds a lone surrogate, which is no text") from None
         yield (

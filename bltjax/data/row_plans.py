@@ -62,8 +62,8 @@ class Blocks:
     """Yields a Chunk for every block of documents, without end."""
 
     def __init__(self, units, shape: Shape, seed: int, plans: pathlib.Path | None = None):
-        """units: unit_cache.UnitCache, or anything with its `documents`, `read` and `take`. plans: a folder where
-        plans are kept and found again."""
+        """units: unit_cache.UnitCache, or anything with its `documents`, `read` and `take`. plans: a folder
+        where plans are kept and found again."""
         self._units, self._shape, self._seed, self._plans = units, shape, seed, plans
         self._coming = (mixed if units.documents.parts else one_by_one)(units.documents, seed)
         self._blocks, self._lock = [], threading.Lock()
@@ -221,5 +221,6 @@ def _kept(path: pathlib.Path, shape: Shape) -> Planned | None:
         plan = packing.Plan(*(found[name] for name in PLAN), shape.slots, shape.patches)
         counts = {name: found[f"counts_{name}"] for name in packing.COUNTS}
         return Planned(plan, counts, found["document"], found["within"])
-    except Exception:  # a cache: whichever of numpy's, zipfile's and zlib's errors it is, the answer is to plan again
+    # a cache: whichever of numpy's, zipfile's and zlib's errors it is, the answer is to plan again
+    except Exception:
         return None

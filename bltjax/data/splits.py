@@ -100,7 +100,8 @@ def first(documents, max_bytes: int = 0) -> Selection:
     So a sample is unbiased in bytes: where to stop depends on the documents so far alone, the last among
     them, so that (Wald's identity) nats and bytes are in expectation the same multiple of the whole's. To
     leave out what does not fit would prefer short documents, in which every byte has little context."""
-    return Selection(documents, np.arange(_reaching(documents.lengths, max_bytes) if max_bytes else len(documents)))
+    many = _reaching(documents.lengths, max_bytes) if max_bytes else len(documents)
+    return Selection(documents, np.arange(many))
 
 
 def _reaching(lengths, limit: int, block: int = 1 << 20) -> int:

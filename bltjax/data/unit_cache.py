@@ -59,8 +59,8 @@ class UnitCache:
 
 
 class Lengths:
-    """In a UnitCache's place where only the documents' lengths matter: rows of bytes without a limit of patches
-    can be planned, and what they hold counted, without a document being read."""
+    """In a UnitCache's place where only the documents' lengths matter: rows of bytes without a limit of
+    patches can be planned, and what they hold counted, without a document being read."""
 
     def __init__(self, documents):
         """documents: a sequence with `lengths`."""

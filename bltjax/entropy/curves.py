@@ -214,9 +214,8 @@ def split_text(result: dict, split: str) -> str:
     )
     if split == "train" or min(result["counted"][name] for name in (split, "train")) < FEWEST:
         return said
-    apart = math.log(
-        result["splits"][split] / result["splits"]["train"]
-    )  # training text has not always exactly what was asked for
+    # training text has not always exactly what was asked for
+    apart = math.log(result["splits"][split] / result["splits"]["train"])
     if abs(apart) < max(BEYOND * math.hypot(own, training), 0.001):
         return said
     # what it knows is cut into longer patches

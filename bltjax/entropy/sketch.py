@@ -1,5 +1,5 @@
-"""Patch size against threshold for any amount of text, in one pass: entropies beside prepared data are whole numbers, so
-that counting them is exact.
+"""Patch size against threshold for any amount of text, in one pass: entropies beside prepared data are whole
+numbers, so that counting them is exact.
 
 A sketch holds how often each score (what a scheme compares with its threshold, patching.scores) occurs, and
 how many patches no threshold prevents. Sketches of parts add up to that of the whole. Limits on a patch's
@@ -78,9 +78,8 @@ class Sketch:
         thresholds, sizes = self.sizes()
         best = int(np.argmin(np.abs(sizes - size)))
         check(sizes[best], size, sizes[0], sizes[-1])
-        same = np.flatnonzero(
-            sizes == sizes[best]
-        )  # all the thresholds between two scores that occur: the middle is the safest
+        # all the thresholds between two scores that occur: the middle is the safest
+        same = np.flatnonzero(sizes == sizes[best])
         return float(thresholds[same[len(same) // 2]])
 
 

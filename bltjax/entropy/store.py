@@ -208,8 +208,8 @@ def verify(shard: corpus.Shard, mark: str) -> None:
 
 
 class Entropies:
-    """The entropies of documents (corpus.Documents, or a Selection of them), by the same numbers: [i] -> float32
-    nats [len + 2] over [BOS, bytes, EOS] (EOS: 0)."""
+    """The entropies of documents (corpus.Documents, or a Selection of them), by the same numbers: [i] ->
+    float32 nats [len + 2] over [BOS, bytes, EOS] (EOS: 0)."""
 
     def __init__(self, documents, mark: str):
         """UserError where a shard that holds one of the documents has none yet."""

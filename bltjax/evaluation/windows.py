@@ -142,9 +142,8 @@ def _windows(packed, begins, limit: Limit, rows: int, slots: int | None) -> Wind
     patches_S, patch_capacity = np.zeros(len(found), np.int64), None
     if packed.starts is not None:
         before = np.concatenate([[0], np.cumsum(packed.starts)])
-        patches_S = (
-            2 + before[source + length] - before[source + 2]
-        )  # BOS, that of the first unit, the others
+        # BOS, that of the first unit, the others
+        patches_S = 2 + before[source + length] - before[source + 2]
         patch_capacity = limit.patches or _round_up(int(patches_S.max(initial=1)))
     plan = packing.Plan(
         np.minimum(np.arange(rows * -(-len(found) // rows) + 1), len(found)),

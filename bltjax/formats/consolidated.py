@@ -33,9 +33,8 @@ class Archive:
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except FileNotFoundError:
             raise UserError(f"no file {path}") from None
-        except (
-            Exception
-        ) as error:  # pickle's, zipfile's and torch's own, all for a file that is not what it should be
+        # pickle's, zipfile's and torch's own, all for a file that is not what it should be
+        except Exception as error:
             why = " ".join(str(error).split())[:300]
             code = type(error).__name__ == "UnpicklingError"
             raise UserError(

@@ -12,12 +12,8 @@ from bltjax.errors import UserError
 from bltjax.formats import blt, config_keys, imported, safetensors, weights
 from bltjax.patching import vocab
 
-THETA, PATCHER_THETA, EPS, WINDOW = (
-    500_000.0,
-    10_000.0,
-    1e-5,
-    512,
-)  # what transformers takes where a config.json is silent
+# what transformers takes where a config.json is silent
+THETA, PATCHER_THETA, EPS, WINDOW = 500_000.0, 10_000.0, 1e-5, 512
 
 
 class Read(NamedTuple):

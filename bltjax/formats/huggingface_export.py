@@ -1,4 +1,5 @@
-"""A BLT of ours as a Hugging Face Blt directory. What that format cannot say is refused, or written on demand."""
+"""A BLT of ours as a Hugging Face Blt directory. What that format cannot say is refused, or written on
+demand."""
 
 import json
 import pathlib
@@ -10,12 +11,8 @@ from bltjax.errors import UserError
 from bltjax.formats import blt, imported, safetensors, weights
 from bltjax.patching import vocab
 
-THETA, PATCHER_THETA, EPS, WINDOW = (
-    500_000.0,
-    10_000.0,
-    1e-5,
-    512,
-)  # what transformers takes where a config.json is silent
+# what transformers takes where a config.json is silent
+THETA, PATCHER_THETA, EPS, WINDOW = 500_000.0, 10_000.0, 1e-5, 512
 SHARD = 4 * 2**30  # bytes of a file, about: a tensor is never cut
 
 
@@ -23,7 +20,7 @@ def save(config: ConfigDict, params: dict, entropy_model, out: pathlib.Path, loo
     """Writes a directory that transformers loads. entropy_model: (model config, params) or None.
 
     Refuses what the format cannot express with a UserError that lists it; loosely: writes all the same what
-    does not change shapes. """
+    does not change shapes."""
     check_expressible(config, loosely)
     places = blt.huggingface(blt.blt_places(config.model))
     trees = [(place, params) for place in places]

@@ -28,13 +28,11 @@ def load(directory: pathlib.Path) -> imported.Imported:
             f"{directory / 'config.json'} cannot be understood: {type(error).__name__}:"
             f" {' '.join(str(error).split())}"
         ) from None
-    tied = bool(config.get("tie_word_embeddings", False)) and "lm_head.weight" not in set(
-        source
-    )  # a head that is there is the head
+    # a head that is there is the head
+    tied = bool(config.get("tie_word_embeddings", False)) and "lm_head.weight" not in set(source)
     places = token_places(model, kv_heads, tied)
-    buffers = [
-        f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(model.layers)
-    ]  # written by old versions, computed here
+    # written by old versions, computed here
+    buffers = [f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(model.layers)]
     weights.check(source, places, buffers)
     return imported.Imported(
         cfg.run(

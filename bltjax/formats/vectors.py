@@ -21,9 +21,8 @@ def load(path: pathlib.Path) -> imported.Imported:
             source = weights.Arrays(
                 {key.removeprefix("param/"): file[key] for key in file.files if key.startswith("param/")}
             )
-    except (
-        Exception
-    ) as error:  # numpy's, zipfile's and zlib's many errors, all for a file that is not what it should be
+    # numpy's, zipfile's and zlib's many errors, all for a file that is not what it should be
+    except Exception as error:
         raise UserError(
             f"{path} is no .npz of config and param/...: {' '.join(str(error).split())[:160]}"
         ) from None
@@ -45,7 +44,7 @@ def reference_places(source, config: dict):
     of the golden vectors' `config`.
 
     Preset `released`; feed-forward widths are read from the tensors. Raises UserError on a tensor or key that
-    does not fit. """
+    does not fit."""
     c = config_keys.checked(
         config,
         "dim_local",

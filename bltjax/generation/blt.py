@@ -256,9 +256,8 @@ class BLT:
         window = jnp.where(
             at >= 0, jnp.take_along_axis(ids_BxT, jnp.clip(at, 0, ids_BxT.shape[1] - 1), axis=1), 0
         )
-        there = (at >= 0).astype(
-            jnp.int32
-        )  # a document begins at position 0, and what is before it is none of its symbols
+        # a document begins at position 0, and what is before it is none of its symbols
+        there = (at >= 0).astype(jnp.int32)
         hashes = [
             hashing.ngram_hashes(window, n.sizes, n.rows, f, n.digits, doc_ids=there, raw_bytes=n.raw_bytes)
             for f in range(n.functions)

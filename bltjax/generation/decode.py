@@ -128,9 +128,8 @@ def speculate(engine, k: int, params, loop: Loop, steps, ends_E, barred_V) -> Lo
         drafted, ids = jax.lax.fori_loop(
             0, k, guess, (committed, jnp.zeros((first_B.shape[0], k + 1), jnp.int32).at[:, 0].set(first_B))
         )
-        state = drafted._replace(
-            n_B=committed.n_B
-        )  # back to what is certain; caches and buffers are written over
+        # back to what is certain; caches and buffers are written over
+        state = drafted._replace(n_B=committed.n_B)
         logits, state, trail = engine.forward(params, state, ids, going_B * (k + 1))
         right = jnp.argmax(jnp.where(barred_V[None, None], -jnp.inf, logits), axis=-1).astype(jnp.int32)
         agrees = jnp.cumprod(

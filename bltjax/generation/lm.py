@@ -16,9 +16,8 @@ from bltjax.patching import vocab
 class State(NamedTuple):
     n_B: jax.Array  # positions done
     caches: tuple
-    line_B: (
-        jax.Array
-    )  # the first position that is seen: of the last newline, where a model begins anew at them; else 0
+    # the first position that is seen: of the last newline, where a model begins anew at them; else 0
+    line_B: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,9 @@ MOST = 20_000  # bytes of text on a page: more would be no picture
 BAR, HEIGHT = 14, 120  # pixels of a byte, and of the highest bar
 COLORS = ("#dbe9f6", "#fde3c8", "#dcf0d8", "#ead9f2")
 MARKS = {"\n": "⏎", "\t": "⇥", "\r": "␍", " ": "␣"}
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em;color:#222}h1{font-size:1.3em}.text{font-family:ui-monospace,monospace;white-space:pre-wrap;
-overflow-wrap:anywhere}.bars{overflow-x:auto;border:1px solid #ddd;padding:8px}svg text{font:11px ui-monospace,monospace}"""
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em;color:#222}h1{font-size:1.3em}
+.text{font-family:ui-monospace,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
+.bars{overflow-x:auto;border:1px solid #ddd;padding:8px}svg text{font:11px ui-monospace,monospace}"""
 
 
 def write(path: pathlib.Path, result: dict) -> None:
@@ -46,9 +47,10 @@ def page(result: dict) -> str:
         else ""
     )
     return (
-        '<!doctype html><html lang="en"><head><meta'
-        f' charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1><p>{html.escape(rule)}</p>{bars}<p'
-        f' class="text">{colored}</p></body></html>\n'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>"
+        f"<body><h1>{html.escape(title)}</h1><p>{html.escape(rule)}</p>{bars}"
+        f'<p class="text">{colored}</p></body></html>\n'
     )
 
 

@@ -22,18 +22,8 @@ SPACE_MARKS = {
     "\t": "⇥",
     **{chr(c): f"\\x{c:02x}" for c in range(0x80, 0xA0)},
 }
-FILES = (
-    ".txt",
-    ".md",
-    ".py",
-    ".json",
-    ".jsonl",
-    ".csv",
-    ".html",
-    ".xml",
-    ".bin",
-    ".gz",
-)  # a word that ends so is meant as a file
+# a word that ends so is meant as a file
+FILES = (".txt", ".md", ".py", ".json", ".jsonl", ".csv", ".html", ".xml", ".bin", ".gz")
 
 
 def of_text(

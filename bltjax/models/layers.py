@@ -2,7 +2,7 @@
 of layers.
 
 Parameters are float32 and plain arrays; a module casts them to its compute dtype where it uses them. Norms,
-softmax and logits are float32. Dimensions as in bltjax/config.py. """
+softmax and logits are float32. Dimensions as in bltjax/config.py."""
 
 import functools
 
@@ -60,7 +60,7 @@ def matmul(x, kernel, dtype: str, out: str, layout=None):
     float32, by one reduce-scatter.
 
     Its gradient is JAX's own, but for the order of the product that gives the kernel's: XLA's CPU backend is
-    up to five times slower where that product's long side does not come out last. """
+    up to five times slower where that product's long side does not come out last."""
     return _product(x.astype(dtype), _whole(kernel, dtype, layout), out)
 
 
@@ -83,10 +83,8 @@ def _matmul_backward(dtype, out, layout, kept, g):
     g = g.astype(dtype)
     if layout is None:
         return _flat_backward(x, kernel.reshape(kernel.shape[0], -1).astype(dtype), g, kernel.shape)
-    outer, rows = (
-        tuple(range(x.ndim - 1, g.ndim)),
-        tuple(range(x.ndim - 1)),
-    )  # F of g, and what the kernel's gradient is summed over
+    # F of g, and what the kernel's gradient is summed over
+    outer, rows = tuple(range(x.ndim - 1, g.ndim)), tuple(range(x.ndim - 1))
     to_x = jax.lax.dot_general(
         g, _whole(kernel, dtype, layout), ((outer, tuple(range(1, kernel.ndim))), ((), ()))
     )
@@ -151,7 +149,7 @@ def rope_table(length: int, head_dim: int, theta: float, scaling=()):
     between them there is a straight line. Computed on the host, once per program: a cosine takes a CPU longer
     than all else that is done to an element of a query. Frequencies are float32, as in the released code, but
     angles are not: rounded to float32, those of positions 4,000 and 4,001 differ by something else than those
-    of 0 and 1 (by 2e-4), and a document read in windows would get other entropies than in one pass. """
+    of 0 and 1 (by 2e-4), and a document read in windows would get other entropies than in one pass."""
     frequency = np.float32(1) / np.float32(theta) ** (
         np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     )
@@ -178,7 +176,7 @@ def heads(qkv_BxTx3xHxK, rope):
 
     Its gradient is written in one pass instead of three padded sums. The barriers part transpositions from
     what surrounds them: XLA's CPU backend would fuse both into one loop that walks memory the wrong way (ten
-    times slower). """
+    times slower)."""
     q, k, v = qkv_BxTx3xHxK.transpose(2, 0, 3, 1, 4)
     cos, sin = (part[None, None] for part in rope)
     return _apart((rotate(q, cos, sin), rotate(k, cos, sin), v))
@@ -208,9 +206,8 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x_BxTxD, doc_ids_BxT, rope):
         B, T, D = x_BxTxD.shape
-        inner = self.heads * (
-            D // self.heads
-        )  # heads that do not divide the width are rounded down, as in released code
+        # heads that do not divide the width are rounded down, as in released code
+        inner = self.heads * (D // self.heads)
         qkv = Linear((3, inner), self.dtype, name="qkv")(x_BxTxD)
         q, k, v = heads(qkv.reshape(B, T, 3, self.heads, D // self.heads), rope)
         own_heads = P(sharding.BATCH, "model")
@@ -293,10 +290,9 @@ def stack(module, length: int, config, in_axes=(nn.broadcast, nn.broadcast)):
     arguments behind the carry, nn.broadcast where every layer gets the same.
 
     config.scan False unrolls any stack and keeps the layout, so that a compiled program shows every layer's
-    operations. """
-    loop = config.scan and length > (
-        UNROLLED if sharding.current() is None else 1
-    )  # a mesh's programs are large: compile a layer once
+    operations."""
+    # a mesh's programs are large: compile a layer once
+    loop = config.scan and length > (UNROLLED if sharding.current() is None else 1)
     if REMAT[config.remat]:
         module = nn.remat(module, policy=REMAT[config.remat], prevent_cse=not loop)
     return nn.scan(

@@ -7,7 +7,7 @@ needs no device, waits as long as it takes, and ends with the runtime.
 
 A run's `mesh` says whom it concerns: without one a run is this process's own (an entropy model that one of
 several processes trains for all, say), and with one it belongs to every process. Calls that name a mesh are
-made by all its processes, in the same order, in the main thread. """
+made by all its processes, in the same order, in the main thread."""
 
 import contextlib
 import itertools
@@ -46,7 +46,7 @@ def start(
     environment is asked what JAX itself knows (Slurm, GKE, TPU VM, Kubernetes, Open MPI); processes=1 alone:
     no others, whatever it says. heartbeat: seconds after which a silent process is taken for dead; timeout:
     seconds to find one another. UserError for flags that cannot be. Processes that do not come together in
-    time end with status 2 and one line, from a thread: nothing else has begun. """
+    time end with status 2 and one line, from a thread: nothing else has begun."""
     global _heartbeat
     check(coordinator, processes, process, heartbeat, timeout)
     if processes == 1:
@@ -91,9 +91,8 @@ def start(
             shutdown_timeout_seconds=heartbeat,
             **whom,
         )
-    except (
-        Exception
-    ) as error:  # an address in use, a cluster's server that does not answer, ...: whichever, the line says it
+    # an address in use, a cluster's server that does not answer, ...: whichever, the line says it
+    except Exception as error:
         perhaps = "; is the coordinator's port in use?" if process == 0 else ""
         raise UserError(
             f"process {process} of {processes} ({name}) could not join: {_first_line(error)}{perhaps}"
@@ -159,9 +158,8 @@ def _detected():
     from jax._src.clusters import ClusterEnv  # what jax.distributed.initialize asks; it has no public name
 
     for kind in ClusterEnv._cluster_types:
-        if (
-            kind.opt_in_only_method or kind.name == "k8s" and "JOB_COMPLETION_INDEX" not in os.environ
-        ):  # a pod that is no part of a job
+        # a pod that is no part of a job
+        if kind.opt_in_only_method or kind.name == "k8s" and "JOB_COMPLETION_INDEX" not in os.environ:
             continue
         try:
             if kind.is_env_present():
@@ -191,7 +189,7 @@ def mesh(shape: tuple[int, int, int] | None, devices: int = 0):
     device.
 
     devices: what `use_cpu_devices` was asked for. UserError if the shape needs another number of devices than
-    there are. """
+    there are."""
     import jax
 
     from bltjax.parallel import sharding
@@ -295,7 +293,7 @@ def leave(code: int, wait: bool = True) -> None:
 
     wait=False, or others that do not come within a heartbeat of a failure: exits here and now. The others
     cannot go on without it, and what would run at the interpreter's end could wait for them. Alone: does
-    nothing. """
+    nothing."""
     if not joined():
         return
     import jax

@@ -2,12 +2,13 @@
 dimensions are cut over.
 
     replica   copies of the weights, at least one a slice (DCN between slices); gradients are summed over them
-    data      rows of a batch; parameters and optimizer state are cut over it too and gathered where they are used (FSDP)
+    data      rows of a batch; parameters and optimizer state are cut over it too and gathered where they are
+              used (FSDP)
     model     heads, feed-forward columns and vocabulary (tensor parallel)
 
 Always all three; size 1 is allowed. `active(mesh)` is entered inside the function that is traced: the models
 ask this file for layouts and say nothing of devices themselves, so that without a mesh the same code is the
-unsharded program. """
+unsharded program."""
 
 import contextlib
 import contextvars
@@ -51,7 +52,7 @@ def usual_shape(platform: str, devices: int, slices: int = 1) -> tuple[int, int,
     Along an axis that is a whole slice of 16 chips or more, XLA:TPU writes a reduce-scatter as an all-reduce
     of the whole gradient, and on a 3D torus of 64 an all-gather too (libtpu 0.0.42; flags that cure it are
     not supported on every chip and warn of wrong results). Over half a slice it gathers and scatters. Two
-    copies move no more: what the halves then sum is a shard. docs/results/compile has the numbers. """
+    copies move no more: what the halves then sum is a shard. docs/results/compile has the numbers."""
     each = devices // slices
     halves = 2 if platform == "tpu" and each > SMALL_SLICE and each % 2 == 0 else 1
     return slices * halves, each // halves, 1
@@ -125,10 +126,8 @@ TABLE = (
     (r"embed/bytes", (None, "data")),  # 260 rows: gathered like any weight
     (r"embed", ("data?", ("replica?", "model?"))),  # of tokens: looked up like n-grams
     (r"(norm|norm_q|norm_kv|attention_norm|ffn_norm)/scale", (None,)),
-    (
-        r"(attention/qkv|ffn/gate_up|kv)/kernel",
-        ("data", None, "model"),
-    ),  # columns: heads, or feed-forward features
+    # columns: heads, or feed-forward features
+    (r"(attention/qkv|ffn/gate_up|kv)/kernel", ("data", None, "model")),
     (r"(attention|cross)/q/kernel", ("data", "model")),
     # Rows: sums over "model" follow. A large one is cut over data along its rows too: XLA:TPU scatters no
     # gradient along its last axis.
@@ -144,7 +143,7 @@ def spec(path: str, shape: tuple[int, ...], sizes) -> P:
     devices}.
 
     Raises UserError for a path that the table does not know, an axis named twice, and a dimension that its
-    axis does not divide. """
+    axis does not divide."""
     for pattern, axes in TABLE:
         if re.search(rf"(^|/)({pattern})$", path):
             break
@@ -250,7 +249,7 @@ def check(name: str, shape: tuple[int, int, int], *, heads: dict, rows: int, acc
     """UserError, in one line, if a run cannot be cut over a mesh of this shape. Nothing is computed.
 
     name: of the run. heads: {config key: attention heads}. rows: of a batch, in `accumulate` microbatches.
-    parameters: a tree of arrays or shapes. """
+    parameters: a tree of arrays or shapes."""
     sizes, where = dict(zip(AXES, shape)), "x".join(map(str, shape))
     for key, count in heads.items():
         if count % sizes["model"]:

@@ -5,7 +5,7 @@ The hash of the n-gram that ends at t (paper equation 4 and appendix C; the rele
     h = (sum_j digit_j · a^j  mod 2^64, read as signed int64)  mod V, floored to [0, V)
 
 `released` gives the oldest symbol a^0, `paper` the newest. On a device a 64-bit number is two uint32 limbs
-(high, low), so that JAX's 64-bit mode stays off; all of it is element-wise and fuses into one loop. """
+(high, low), so that JAX's 64-bit mode stays off; all of it is element-wise and fuses into one loop."""
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ def ngram_hashes(ids, sizes, vocab, function=0, digits="released", *, doc_ids=No
     function: which of PRIMES. digits: "released" (the oldest symbol gets a^0) or "paper" (the newest).
     doc_ids: int like ids; symbols of another document then count as symbols before the row. None: not reset.
     raw_bytes: digits are byte values (specials 256..259) instead of ids. numpy in, numpy out; jax in (or
-    traced), jax out. Raises UserError on an unknown function or digits, or impossible sizes. """
+    traced), jax out. Raises UserError on an unknown function or digits, or impossible sizes."""
     sizes = _checked(sizes)
     if digits not in DIGITS:
         raise UserError(f"unknown digits {digits!r}; allowed: {', '.join(DIGITS)}")
@@ -85,9 +85,8 @@ def _row(hashes_SxN, ids_N, sizes, vocab, prime, digits, doc_ids_N, raw_bytes) -
     )
     total, quotient, divisor, power = np.zeros(N, np.uint64), np.empty(N, np.int64), np.int64(vocab), 1
     signed = total.view(np.int64)
-    for n in range(
-        1, back + 2
-    ):  # the n-gram grows by one older symbol, which for the first n - 1 of a document is of another
+    # the n-gram grows by one older symbol, which for the first n - 1 of a document is of another
+    for n in range(1, back + 2):
         digit = symbols[back + 1 - n : back + 1 - n + N]
         if n == 1 or digits == "released":
             np.multiply(total, np.uint64(prime), out=total)
@@ -99,9 +98,9 @@ def _row(hashes_SxN, ids_N, sizes, vocab, prime, digits, doc_ids_N, raw_bytes) -
         beyond = beyond[beyond < N]
         total[beyond] -= digit[beyond]
         for i, size in enumerate(sizes):
-            if (
-                size == n
-            ):  # the remainder, by a quotient: numpy divides by one number ten times as fast as it takes remainders
+            # the remainder, by a quotient: numpy divides by one number ten times as fast as it takes
+            # remainders
+            if size == n:
                 np.floor_divide(signed, divisor, out=quotient)
                 np.multiply(quotient, divisor, out=quotient)
                 np.subtract(signed, quotient, out=hashes_SxN[i], casting="unsafe")
@@ -144,7 +143,7 @@ def ngram_present(doc_ids, sizes):
     """False where the n-gram reaches beyond its row's (or document's) first symbol, bool [B, len(sizes), N].
 
     doc_ids: int [B, N] (numpy in, numpy out; jax in, jax out), or N alone: then of one row that is one
-    document, numpy [1, len(sizes), N]. """
+    document, numpy [1, len(sizes), N]."""
     sizes = _checked(sizes)
     if isinstance(doc_ids, int):
         doc_ids = np.zeros((1, doc_ids), np.int32)
@@ -201,16 +200,15 @@ def _remainder(x, vocab):
     """(x as signed int64) floored mod vocab, uint32.
 
     Cut into chunks of b bits, x is a sum of chunk · (2^(b·i) mod V), which stays below 2^32 for a small
-    enough b: one division in all, where vocab is at most 2^24 or so. """
+    enough b: one division in all, where vocab is at most 2^24 or so."""
     high, low = x
     if vocab & (vocab - 1) == 0:
         return low & np.uint32(vocab - 1)
     for b in range(16, 3, -1):
         spans = [(limb, shift, min(b, 32 - shift)) for limb in (0, 1) for shift in range(0, 32, b)]
         if (sum(2**width - 1 for _, _, width in spans) + 1) * (vocab - 1) < 2**32:
-            total = (high >> np.uint32(31)) * np.uint32(
-                -(2**64) % vocab
-            )  # the sign bit weighs -2^63, not 2^63
+            # the sign bit weighs -2^63, not 2^63
+            total = (high >> np.uint32(31)) * np.uint32(-(2**64) % vocab)
             for limb, shift, width in spans:
                 chunk = ((low, high)[limb] >> np.uint32(shift)) & np.uint32(2**width - 1)
                 total = total + chunk * np.uint32(2 ** (32 * limb + shift) % vocab)

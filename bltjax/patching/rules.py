@@ -18,11 +18,8 @@ import numpy as np
 from bltjax.errors import UserError
 from bltjax.patching import vocab
 
-THRESHOLDS = {
-    "entropy": ("threshold",),
-    "monotonic": ("delta",),
-    "both": ("threshold", "delta"),
-}  # what each compares entropies with
+# what each compares entropies with
+THRESHOLDS = {"entropy": ("threshold",), "monotonic": ("delta",), "both": ("threshold", "delta")}
 NEEDS_ENTROPIES = tuple(THRESHOLDS)
 RESOLUTION = 2.0**-13  # nats: entropies of a vocabulary of 260 fit 16 bits (entropy/store.py)
 SCHEMES = ("strided", "space", "entropy", "monotonic", "both", "random")
@@ -48,8 +45,10 @@ def starts(
 
     ids: int [..., N], one document (or the beginning of one) along the last axis, BOS first; leading axes are
     independent. scheme: one of SCHEMES and what it needs:
-      strided    stride: [1, k, k, ...]; bos_alone=False gives the released [k, k, ...], which leaks into a model's first patch
-      space      nothing: a patch starts after the first of a run of bytes that are no letter, digit or UTF-8 continuation
+      strided    stride: [1, k, k, ...]; bos_alone=False gives the released [k, k, ...], which leaks into a
+                 model's first patch
+      space      nothing: a patch starts after the first of a run of bytes that are no letter, digit or UTF-8
+                 continuation
       entropy    entropies > threshold (nats, strict)
       monotonic  the entropy's rise > delta (nats, strict; `threshold` is read where delta is None)
       both       entropies > threshold and rise > delta

@@ -59,6 +59,7 @@ def unequal(runs: list, rows: list) -> list:
     shared = {r["overlap_without_boilerplate"] for r in rows} - {None}
     if shared and max(shared) > OVERLAP:
         lines.append(
-            f"{max(shared):.1%} of the test text's shingles, boilerplate left out, stand in training text too."
+            f"{max(shared):.1%} of the test text's shingles, boilerplate left out, stand in training text"
+            " too."
         )
     return lines

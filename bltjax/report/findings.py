@@ -135,8 +135,8 @@ def at_each_budget(chosen: list, pairs: list) -> list:
             low, high = sorted((sign * pair["low"], sign * pair["high"]))
             verdict = "excludes 0" if w["clear"] else "includes 0: these runs do not tell the two apart"
             lines.append(
-                f"{where}{scores([best, rival])}; difference {signed(sign * pair['difference'])} (95% interval"
-                f" {span(low, high)} over documents and seeds, which {verdict})."
+                f"{where}{scores([best, rival])}; difference {signed(sign * pair['difference'])}"
+                f" (95% interval {span(low, high)} over documents and seeds, which {verdict})."
             )
     return lines
 

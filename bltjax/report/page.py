@@ -28,7 +28,8 @@ h1{font-size:1.15rem;margin:0;color:var(--muted);font-weight:600}h2{font-size:1.
 p,ul{max-width:52rem}p{margin:.5rem 0}ul{padding-left:1.2rem;margin:.5rem 0}li{margin:.25rem 0}
 .note{color:var(--muted);font-size:.9rem}.note li{margin:.3rem 0}
 .warn{border-left:4px solid var(--c2);padding:.1rem 0 .1rem .8rem;margin:1rem 0}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,27rem),1fr));gap:1.4rem;margin:1rem 0}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,27rem),1fr));gap:1.4rem;
+ margin:1rem 0}
 figure{margin:0;max-width:36rem}figure svg{display:block;width:100%;height:auto}
 @media (max-width:34rem){figure svg{width:calc(100% + 1.6rem);margin:0 -.8rem}.lead{font-size:1.15rem}}
 figcaption{color:var(--muted);font-size:.85rem;margin-top:.3rem}

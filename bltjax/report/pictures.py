@@ -143,8 +143,8 @@ def figures(result: dict, runs: list):
             LEXICONS,
             "Validation bits per byte against the size of the lexicon",
             (
-                "A lexicon is the hash tables of a BLT, or the embeddings and the output head of a BPE vocabulary."
-                " On validation text. Filled: the chosen value."
+                "A lexicon is the hash tables of a BLT, or the embeddings and the output head of a BPE"
+                " vocabulary. On validation text. Filled: the chosen value."
             ),
             plot_runs.swept(found, "lexicon (parameters)", namer(found)),
         )

@@ -79,9 +79,8 @@ def swept(sweep_list: list, label: str, name_of) -> Figure:
     air = (values[-1] / values[0]) ** 0.06
     axes.set_xlim(values[0] / air, values[-1] * air)
     kept = values[:1]
-    for value in values[
-        1:
-    ]:  # neighbours whose numbers would run into each other: the first one keeps its tick
+    # neighbours whose numbers would run into each other: the first one keeps its tick
+    for value in values[1:]:
         if np.log(value / kept[-1]) >= 0.085 * np.log(values[-1] / values[0]):
             kept.append(value)
     axes.xaxis.set_major_locator(FixedLocator(kept))

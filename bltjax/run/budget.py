@@ -1,4 +1,4 @@
-"""How many steps a budget of FLOPs pays for: from a config alone, or counted on the rows that the run reads."""
+"""How many steps a budget of FLOPs pays for: from a config alone, or counted on the rows that a run reads."""
 
 import math
 

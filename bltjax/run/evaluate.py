@@ -21,7 +21,8 @@ def evaluate(config: ConfigDict, inputs: Inputs, params, longest, mesh=None) -> 
         split: score(config, inputs, params, splits.first(getattr(inputs.text, split), limit), longest, mesh)
         for split, limit in limits.items()
     }
-    return {"schema_version": cfg.SCHEMA_VERSION, "upper_bound": models.kind(config.model).UNIT == "token", **scored}
+    upper_bound = models.kind(config.model).UNIT == "token"
+    return {"schema_version": cfg.SCHEMA_VERSION, "upper_bound": upper_bound, **scored}
 
 
 def score(config: ConfigDict, inputs: Inputs, params, chosen, longest, mesh=None) -> dict:

@@ -48,8 +48,8 @@ def ready(run_dir: pathlib.Path, place: tuple[int, int] = (0, 1)) -> Ready:
         return run_rows.units_of(config, reads.documents, entropies, reads.tokenizer)
 
     def realized(config):
-        """Mean patch size of the rows that the budget pays for under a config; all that are tried have the shape that
-        the first was given."""
+        """Mean patch size of the rows that the budget pays for under a config; all that are tried have the
+        shape that the first was given."""
         nonlocal shape
         shape = shape or row_shape.chosen(config, units(config))
         return planned.mean_size(
@@ -125,8 +125,8 @@ def check_same_text(run_dir: pathlib.Path, fingerprint: str) -> None:
     trained_on = (rundir.read_json(run_dir / "config.json") or {}).get("data_fingerprint")
     if rundir.begun(run_dir) and trained_on not in (None, fingerprint):
         raise UserError(
-            f"{run_dir} was begun on other text (fingerprint {trained_on}, now {fingerprint}): bring that back, or"
-            " begin anew in another directory"
+            f"{run_dir} was begun on other text (fingerprint {trained_on}, now {fingerprint}): bring that"
+            " back, or begin anew in another directory"
         )
 
 

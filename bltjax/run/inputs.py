@@ -73,7 +73,8 @@ def load(run_dir: pathlib.Path, config: ConfigDict) -> Inputs:
         annotated = rundir.read_json(at(said["annotation"]) / "done.json")
         if annotated is None:
             raise UserError(
-                f"{at(said['annotation'])} has not ended: the entropies that {run_dir} reads are not there yet"
+                f"{at(said['annotation'])} has not ended: the entropies that {run_dir} reads are not there"
+                " yet"
             )
         mark = annotated["fingerprint"]
         model = entropy_model(config.entropy_model, at(said["entropy_model"]))
@@ -97,7 +98,8 @@ def _said(run_dir: pathlib.Path) -> dict:
     said = rundir.read_json(run_dir / NAME)
     if said is None:
         raise UserError(
-            f"{run_dir} has no whole {NAME}: `bltjax run` and `bltjax train` write it, and make what the run reads"
+            f"{run_dir} has no whole {NAME}: `bltjax run` and `bltjax train` write it, and make what the run"
+            " reads"
         )
     return said
 

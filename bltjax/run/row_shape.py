@@ -1,9 +1,11 @@
-"""How long a run's rows are, in tokens or in patches, so that the batches of every family hold the same bytes.
+"""How long a run's rows are, in tokens or in patches, so that the batches of every family hold the same
+bytes.
 
-The measure is what rows of bytes hold that have two slots less than `data.context`: rows of patches lose about as
-much to a second BOS and to a patch that no longer fits. A token row has the N for which it holds most nearly as many
-bytes; a row of patches has at least `data.patch_slack` times the patches that it needs on average, and as many more
-as make it hold the measure's bytes within WITHIN. Both are counted ahead, on the run's own first rows."""
+The measure is what rows of bytes hold that have two slots less than `data.context`: rows of patches lose
+about as much to a second BOS and to a patch that no longer fits. A token row has the N for which it holds
+most nearly as many bytes; a row of patches has at least `data.patch_slack` times the patches that it needs on
+average, and as many more as make it hold the measure's bytes within WITHIN. Both are counted ahead, on the
+run's own first rows."""
 
 import functools
 

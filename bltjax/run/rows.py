@@ -16,8 +16,9 @@ from bltjax.run import row_shape
 def rows(config: ConfigDict, units: UnitCache, plans: pathlib.Path | None = None, place=(0, 1), shape=None):
     """The run's batches (batches.Rows): a pure function of (data.seed, step).
 
-    units: as units_of gives them. plans: a folder under which plans of rows are kept, or None. place: this process's
-    among those that plan them together (distributed.place). shape: of the rows, where it was chosen already.
+    units: as units_of gives them. plans: a folder under which plans of rows are kept, or None. place: this
+    process's among those that plan them together (distributed.place). shape: of the rows, where it was chosen
+    already.
     """
     shape = shape or row_shape.chosen(config, units)
     kept = plans and plans / f"plans-{_key(units, shape, config)}"

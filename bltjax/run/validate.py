@@ -64,17 +64,8 @@ AT_LEAST = {
 }
 AT_MOST = {"train.final_lr": 1, "train.decay": 1, "train.beta1": 1, "train.beta2": 1}
 POSITIVE = ("train.lr", "train.eps", "model.norm_eps")
-WIDTHS = (
-    "width",
-    "heads",
-    "layers",
-    "ffn",
-    "encoder_layers",
-    "decoder_layers",
-    "k",
-    "rows",
-    "functions",
-)  # of models: 1 or more
+# of models: 1 or more
+WIDTHS = ("width", "heads", "layers", "ffn", "encoder_layers", "decoder_layers", "k", "rows", "functions")
 CALIBRATED = ("patching.threshold", "patching.delta")  # nan: found on the rows that the run reads
 
 

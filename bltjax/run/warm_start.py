@@ -20,11 +20,8 @@ from bltjax.formats import llama
 from bltjax.run import inputs
 from bltjax.storage import rundir
 
-HOW = (
-    "dtype",
-    "remat",
-    "scan",
-)  # how a model is computed is the run's affair, what it computes the checkpoint's
+# how a model is computed is the run's affair, what it computes the checkpoint's
+HOW = ("dtype", "remat", "scan")
 LLAMA_LR = ("latent/blocks=0.1",)  # paper section 6.2: a tenth of the learning rate for what comes from Llama
 
 
@@ -112,8 +109,8 @@ def check_text(config: ConfigDict, text: splits.Splits) -> None:
             ):
                 if found := splits.common(ours, others):
                     raise UserError(
-                        f"run {config.name}: {source} {whose} text that is {what} text here (a document that begins"
-                        f" {found[:24]!r}); split both alike, or start from another model"
+                        f"run {config.name}: {source} {whose} text that is {what} text here (a document that"
+                        f" begins {found[:24]!r}); split both alike, or start from another model"
                     )
         before = rundir.load_config(source).train.init_from
         source = pathlib.Path(before) if before else None

@@ -123,9 +123,8 @@ def create(run_dir: pathlib.Path, config: ConfigDict, experiment: str) -> None:
         labels = {k: new[k] for k in cfg.LABELS}
         write_json(run_dir / "config.json", {**record, "config": {**record["config"], **labels}})
         return
-    if (
-        differing and not begun(run_dir) and not locks.is_held(run_dir / ".lock")
-    ):  # refused before its first step: nothing of it is lost
+    # refused before its first step: nothing of it is lost
+    if differing and not begun(run_dir) and not locks.is_held(run_dir / ".lock"):
         write_json(
             run_dir / "config.json",
             {**record, "experiment": experiment, "config": new, "versions": versions()},

@@ -106,8 +106,8 @@ class _Graph:
         return {directory: 1.0}, directory.name, [directory]
 
     def stamp(self, data_config: ConfigDict, stem: str) -> str:
-        """What tells the source's files as they are now from any other. What was prepared stays good without its
-        source, where there is no doubt which it is. UserError where there is, or nothing was prepared."""
+        """What tells the source's files as they are now from any other. What was prepared stays good without
+        its source, where there is no doubt which it is. UserError where there is, or nothing was prepared."""
         try:
             stamps = [(unit.name, unit.stamp) for unit in sources.units(data_config)]
         except UserError:
@@ -142,8 +142,8 @@ class _Graph:
         lm = config.entropy_model
         if not len(lm):
             raise UserError(
-                f"run {config.name}: patching.scheme {config.patching.scheme} needs entropies, and the run names"
-                " no entropy_model"
+                f"run {config.name}: patching.scheme {config.patching.scheme} needs entropies, and the run"
+                " names no entropy_model"
             )
         for key in cfg.TEXT_KEYS:
             if lm.data[key] != config.data[key]:
@@ -166,8 +166,8 @@ class _Graph:
         return model, self.job("annotate", "annotation", {**said, **parts}, {**said, "text": identity}, needs)
 
     def name(self, path, directory: pathlib.Path | None = None) -> str:
-        """A path as a job's directory (by default, one in `shared`) names it: from there, where it lies below the same
-        root, so that the root can be moved; else as it is."""
+        """A path as a job's directory (by default, one in `shared`) names it: from there, where it lies below
+        the same root, so that the root can be moved; else as it is."""
         path = pathlib.Path(os.path.abspath(path))
         if self.shared not in path.parents:
             return str(path)
@@ -177,7 +177,8 @@ class _Graph:
         return {self.name(folder, directory): weight for folder, weight in folders.items()}
 
     def write_inputs(self, run_dir: pathlib.Path, found: dict) -> None:
-        """inputs.json. A run that has begun goes on with its own text alone: UserError where it would be another."""
+        """inputs.json. A run that has begun goes on with its own text alone: UserError where it would be
+        another."""
         said = {key: path and self.name(path, run_dir) for key, path in found.items() if key != "data"}
         said["data"] = self.named(found["data"], run_dir)
         before = rundir.read_json(run_dir / inputs.NAME)
@@ -186,8 +187,8 @@ class _Graph:
         if before is not None and rundir.begun(run_dir):
             differs = ", ".join(key for key in said if before.get(key) != said[key])
             raise UserError(
-                f"{run_dir} was begun on other inputs than are there now ({differs}: the text, or what is made of it,"
-                " has changed); bring those back, or begin anew in another directory"
+                f"{run_dir} was begun on other inputs than are there now ({differs}: the text, or what is"
+                " made of it, has changed); bring those back, or begin anew in another directory"
             )
         rundir.write_json(run_dir / inputs.NAME, said)
 

@@ -122,9 +122,8 @@ def run(
         print(f"already done: {', '.join(skipped)}")
     free = machine.slots(workers)
     display = Display(experiment, tasks)
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # a scheduler's stop is like Ctrl-C: save, say so, end
+    # a scheduler's stop is like Ctrl-C: save, say so, end
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while any(task.state in ("waiting", "running", "elsewhere") for task in tasks):
             advance(tasks, free, machine, display)

@@ -97,9 +97,8 @@ def text_table(rows: list[dict], shared=()) -> str:
         held = f"{r['test_bpb']:.3f}" if r["test_bpb"] is not None else "-"
         # what a run overcame on its way is no news once it is done
         noted = "" if r["state"] == "done" else "; ".join(r["notes"])
-        lines.append(
-            f"{r['name']:<{width}}  {r['state']:<8} {steps:>11}  {train:>9}  {held:>8}  {r['why'] or noted}".rstrip()
-        )
+        numbers = f"{steps:>11}  {train:>9}  {held:>8}"
+        lines.append(f"{r['name']:<{width}}  {r['state']:<8} {numbers}  {r['why'] or noted}".rstrip())
     counts = {}
     for r in rows:
         counts[r["state"]] = counts.get(r["state"], 0) + 1

@@ -24,10 +24,8 @@ from bltjax.tokenizers.tokenizer import Tokenizer
 
 __all__ = ["Tokenizer", "huggingface", "in_folder", "llama3", "load", "read", "train_bpe"]
 
-LETTERS, SPACES = (
-    "A-Za-z\x80-\xff",
-    " \t\n\x0b\x0c\r",
-)  # the characters themselves: two regular expression engines read the pattern
+# the characters themselves: two regular expression engines read the pattern
+LETTERS, SPACES = "A-Za-z\x80-\xff", " \t\n\x0b\x0c\r"
 PATTERN = (
     rf"'(?:[sdmtSDMT]|[rR][eE]|[vV][eE]|[lL][lL])|[^\r\n{LETTERS}0-9]?[{LETTERS}]+|[0-9]{{1,3}}"
     rf"| ?[^{SPACES}{LETTERS}0-9]+[\r\n]*|[{SPACES}]*[\r\n]+|[{SPACES}]+(?![^{SPACES}])|[{SPACES}]+"
@@ -144,10 +142,8 @@ def read(path) -> Tokenizer:
     return CONTENTS["llama3" if re.match(rb"[A-Za-z0-9+/=]+ \d+\r?\n", data) else "sentencepiece"](data, path)
 
 
-CONTENTS = {
-    "llama3": llama3_ranks.of,
-    "sentencepiece": sentencepiece.of,
-}  # by kind: how a file's content is read
+# by kind: how a file's content is read
+CONTENTS = {"llama3": llama3_ranks.of, "sentencepiece": sentencepiece.of}
 FILES = ("tokenizer.json", "tokenizer.model")  # what a checkpoint's folder may have
 
 

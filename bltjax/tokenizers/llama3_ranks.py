@@ -13,10 +13,8 @@ PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-RANKS, VOCAB = (
-    128_000,
-    128_256,
-)  # llama-models, models/llama3/tokenizer.py: 256 special tokens after the ranks
+# llama-models, models/llama3/tokenizer.py: 256 special tokens after the ranks
+RANKS, VOCAB = 128_000, 128_256
 SPECIAL = {
     **{i: f"<|reserved {i}|>" for i in range(RANKS, VOCAB)},
     RANKS: "<|begin_of_text|>",

@@ -2,7 +2,7 @@
 it continues.
 
 With a schedule that warms up, stays and decays, a run of n steps and a longer one are the same run until the
-shorter begins to decay, so that many budgets share one stable phase. """
+shorter begins to decay, so that many budgets share one stable phase."""
 
 import json
 import os
@@ -11,22 +11,17 @@ from bltjax import config as configs
 from bltjax.errors import UserError
 from bltjax.training import checkpoint, optimizer
 
-SECTIONS = (
-    "seed",
-    "model",
-    "patching",
-    "tokenizer",
-    "data",
-    "entropy_model",
-    "train",
-)  # what a run's numbers follow from
-OPERATIONAL = ("train.checkpoint_every", "train.checkpoint_minutes", "train.keep", "train.log_every", "train.branch_from")
-DECAY = (
-    "train.schedule",
-    "train.final_lr",
-    "train.decay",
-    "train.warmup",
-)  # compared by what they do, in `start`
+# what a run's numbers follow from
+SECTIONS = ("seed", "model", "patching", "tokenizer", "data", "entropy_model", "train")
+OPERATIONAL = (
+    "train.checkpoint_every",
+    "train.checkpoint_minutes",
+    "train.keep",
+    "train.log_every",
+    "train.branch_from",
+)
+# compared by what they do, in `start`
+DECAY = ("train.schedule", "train.final_lr", "train.decay", "train.warmup")
 
 
 def described(config, steps: int) -> dict:
@@ -76,7 +71,7 @@ def source(config, steps: int) -> tuple[str, int]:
     for this run.
 
     The newest whole one from before this run, and the other, begin to decay. UserError if the two runs differ
-    in anything that the stable phase follows from, or if there is no such checkpoint. """
+    in anything that the stable phase follows from, or if there is no such checkpoint."""
     text = config.train.branch_from
     run_dir, at, number = text.rpartition("@")
     chosen = int(number) if at and number.isdecimal() else None

@@ -1,7 +1,7 @@
 """Checkpoints of a run: written by orbax in the background, sealed with checksums, verified before use.
 
-    checkpoints/<step>/{params,optimizer,about}     orbax; about is JSON: step, rng, data state, config
-    checkpoints/<step>.manifest.json                size and sha256 of every file, written after orbax's commit
+    checkpoints/<step>/{params,optimizer,about}    orbax; about is JSON: step, rng, data state, config
+    checkpoints/<step>.manifest.json               size and sha256 of every file, written after orbax's commit
 
 orbax may restore a file with a flipped bit as if nothing had happened; the manifest catches that. A folder
 without a manifest is a checkpoint that was never finished: no reader takes it and the next writer removes it.
@@ -96,7 +96,7 @@ def _by_itself() -> ocp.options.MultiprocessingOptions:
     """orbax in this process alone, however many are joined: it waits for none and leaves no part to another.
 
     Reading works so in every process; writing only in process 0, since that is who orbax has write an array
-    of one device. """
+    of one device."""
     me = jax.process_index()
     return ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process-{me}"
@@ -109,7 +109,7 @@ class Checkpoints:
     keep: how many of the newest stay; 0: all. on_checkpoint(step) is called from the writing thread when one
     is whole. A full disk raises RunFailed from the next `save`, `wait` or `close`; checkpoints that were
     whole before stay so. mesh: of the run; all its processes make the same calls. A process but the first
-    returns from `wait` when its part is written. """
+    returns from `wait` when its part is written."""
 
     def __init__(self, run_dir, keep: int = 2, on_checkpoint=None, mesh=None):
         self._run_dir, self._keep, self._on_checkpoint, self._mesh = run_dir, keep, on_checkpoint, mesh
@@ -138,9 +138,8 @@ class Checkpoints:
         self.wait()
         self.remove(step)  # a damaged one that the run fell back from
         distributed.barrier(self._mesh)  # orbax looks for it in every process
-        if distributed.joined() and not distributed.shared(
-            self._mesh
-        ):  # orbax takes a jax array for a part of all processes' one
+        # orbax takes a jax array for a part of all processes' one
+        if distributed.joined() and not distributed.shared(self._mesh):
             state = jax.tree.map(np.array, state)
         items = ocp.args.Composite(
             params=ocp.args.PyTreeSave(state.params),
@@ -182,9 +181,8 @@ class Checkpoints:
         if not self._first:
             return
         files = _digests(self._folder / str(step))
-        write_text(
-            self._folder / f"{step}{MANIFEST}", json.dumps({"step": step, "files": files}, indent=1) + "\n", durable=True
-        )
+        manifest = json.dumps({"step": step, "files": files}, indent=1) + "\n"
+        write_text(self._folder / f"{step}{MANIFEST}", manifest, durable=True)
         if self._keep > 0:
             for old in steps(self._run_dir)[: -self._keep]:
                 self.remove(old)
@@ -232,7 +230,7 @@ def newest_whole(run_dir, at_most: int | None = None, notes: list | None = None)
     ever finished.
 
     Each one passed over is said in one line on standard error and appended to `notes`. If some were finished
-    and none is whole: UserError. """
+    and none is whole: UserError."""
     finished = steps(run_dir)
     candidates = [
         s for s in sorted(finished + unfinished(run_dir), reverse=True) if at_most is None or s <= at_most
@@ -296,7 +294,7 @@ def restore(run_dir, step: int, like: TrainState) -> tuple[TrainState, dict]:
     """State and `about` of a verified checkpoint (see `newest_whole`), put on the devices.
 
     like: the state's shapes and dtypes, with shardings where an array must be read straight into one, of
-    which every process then reads its own part. Other shapes: UserError. """
+    which every process then reads its own part. Other shapes: UserError."""
     root = folder(run_dir) / str(step)
     about = read_about(run_dir, step)
     try:

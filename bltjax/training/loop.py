@@ -1,7 +1,7 @@
 """The training loop of one run: from its config and its rows to a run directory's metrics and checkpoints.
 
 The same loop runs in every process of a run on a mesh; which of them writes, and how they stop together, is
-bltjax/parallel/distributed.py's. """
+bltjax/parallel/distributed.py's."""
 
 import pathlib
 import sys
@@ -83,7 +83,7 @@ def train(
 
     An interrupted and resumed run writes the lines and the parameters of an uninterrupted one, bit for bit on
     the same core count. Raises UserError (checkpoints of another run, or none whole), RunFailed (not finite,
-    disk full), Interrupted (a signal; saved first). """
+    disk full), Interrupted (a signal; saved first)."""
     run_dir = pathlib.Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     ahead = _Ahead(rows, steps, useful_per_step, executed_per_step)
@@ -134,9 +134,8 @@ def train(
                 if profiler:
                     profiler.at(step, state)
                 state, results = step_fn(state, batch)
-                if (
-                    pending
-                ):  # one step late, so that the device has its next step before we wait for this one's numbers
+                # one step late, so that the device has its next step before we wait for this one's numbers
+                if pending:
                     log(*pending)
                 pending = step, results
                 stops = request.reached(step)
@@ -184,9 +183,8 @@ def _start(config, run_dir, steps, init_params, mesh) -> TrainState:
     if source is not None:
         return checkpoint.restore(*source, like)[0]
     if mesh is not None and init_params:
-        own = lambda x, where: jax.make_array_from_callback(
-            x.shape, where, lambda index: x[index]
-        )  # each device its part, nothing whole on any
+        # each device its part, nothing whole on any
+        own = lambda x, where: jax.make_array_from_callback(x.shape, where, lambda index: x[index])
         return jax.jit(fresh, out_shardings=layout)(jax.tree.map(own, init_params, layout.params))
     if mesh is not None:
         return jax.jit(lambda: fresh(models.init(config.model, key)), out_shardings=layout)()

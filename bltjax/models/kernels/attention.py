@@ -6,7 +6,7 @@ Each platform has its own way: "splash" on TPU (attention_tpu.py), "cudnn" on NV
 "blocks" costs O(T · window), and O(T) memory: a loop over blocks of queries, each with the keys that it can
 reach, whose scores stay in the cache and are computed again in the backward pass. Measured on one core
 (forward and gradient; B 4, T 1024, 4 heads of 32, window 512): 32 ms, against 95 ms for an unrolled loop of
-256 queries a block whose scores are kept. """
+256 queries a block whose scores are kept."""
 
 import functools
 from typing import NamedTuple
@@ -32,7 +32,7 @@ def self_attention(q_BxHxTxK, k_BxHxTxK, v_BxHxTxK, doc_ids_BxT, window: int, im
 
     implementation: "reference" (dense T x T), "blocks" (O(T · window), or about 5/8 of dense without a
     window), "splash" (TPU), "cudnn" (NVIDIA GPUs, 16-bit floats) or "auto": what the platform being traced
-    for does best. Another: KeyError. Arrays are one device's own. """
+    for does best. Another: KeyError. Arrays are one device's own."""
     if implementation == "auto":
         implementation = chosen(sharding.platform(), q_BxHxTxK.dtype)
     attend = {"reference": reference, "blocks": blocks, "splash": _splash, "cudnn": _cudnn}[implementation]
@@ -47,9 +47,8 @@ def chosen(platform: str, dtype) -> str:
 
 
 def _splash(*args):
-    from bltjax.models.kernels import (
-        attention_tpu,
-    )  # Pallas takes a second to import, and most processes need none of it
+    # Pallas takes a second to import, and most processes need none of it
+    from bltjax.models.kernels import attention_tpu
 
     return attention_tpu.attend(*args)
 

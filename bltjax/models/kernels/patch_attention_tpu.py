@@ -87,9 +87,8 @@ class Plan:
         ends = ends.at[:, -1].set(across - 1) + jnp.arange(down, dtype=jnp.int32)[None]
         steps = jnp.arange(down + across - 1, dtype=jnp.int32)
         self.rows = jnp.sum(ends[:, None, :] < steps[None, :, None], axis=-1, dtype=jnp.int32)
-        self.ids = jnp.where(ids < P, ids, -1)[
-            ..., None
-        ]  # P may be a place that only fills up the last block
+        # P may be a place that only fills up the last block
+        self.ids = jnp.where(ids < P, ids, -1)[..., None]
 
     def of_bytes(self, x_BxTxC):
         return jnp.pad(x_BxTxC, ((0, 0), (0, self.fill_T), (0, self.fill_C)))
