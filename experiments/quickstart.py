@@ -67,7 +67,7 @@ LR = {"bpe": 4e-3, "blt-entropy": 3.2e-2, "blt-space": 1.6e-2, "blt-strided": 3.
 VOCAB = {"S": 8192, "M": 16384, "L": 16384}
 HASH_ROWS = {"S": 32768, "M": 32768, "L": 32768}  # of each of the six tables
 # Of these vocabularies on this text; realized ones are in each run.
-BYTES_PER_TOKEN = {1024: 2.6, 2048: 3.2, 4096: 3.7, 8192: 4.1, 16384: 4.5, 32768: 4.9, 65536: 5.3}
+BYTES_PER_TOKEN = {1024: 2.6, 2048: 3.2, 4096: 3.7, 8192: 4.1, 16384: 4.5, 24576: 4.8, 32768: 4.9, 65536: 5.3}
 
 
 def data(rows: int) -> ConfigDict:
@@ -76,10 +76,11 @@ def data(rows: int) -> ConfigDict:
         **{
             "context": CONTEXT,
             "rows": rows,
-            "packing_buffer": 1024,  # of short rows: as many documents wait as are needed to fill both of their limits
+            "packing_buffer": 1024,  # of short rows: 512 kB of text wait, and rows are full of bytes and of patches
+            "patch_slack": 1.0,  # widened until rows hold the bytes that they should
             "max_train_bytes": 2_000_000,
             "validation": 0.02,
-            "test": 0.05,
+            "test": 0.03,
         },
     )
 
@@ -88,13 +89,24 @@ def training(lr: float) -> ConfigDict:
     return cfg.replace(cfg.training(), **{"lr": lr})
 
 
+def evaluation() -> ConfigDict:
+    """All test text, and some validation text, which is there to choose by."""
+    return cfg.replace(cfg.evaluation(), **{"validation_bytes": 100_000})
+
+
 def entropy_model(budget: float = 2.5e11) -> ConfigDict:
     """The entropy model: small, but of the paper's kind (a byte transformer with a sliding window)."""
     model = cfg.transformer(
         "byte", vocab=260, width=64, layers=2, heads=2, window=WINDOW, rope_theta=1e4, ffn_multiple=32
     )
     return cfg.run(
-        "entropy-model", "entropy-model", model, data_=data(4), training_=training(4e-3), budget_flops=budget
+        "entropy-model",
+        "entropy-model",
+        model,
+        data_=data(4),
+        evaluation_=evaluation(),
+        training_=training(4e-3),
+        budget_flops=budget,
     )
 
 
@@ -109,6 +121,7 @@ def bpe(size: str, shape: Shape, lr: float, vocab: int = 0) -> ConfigDict:
         model,
         tokenizer_=cfg.tokenizer("trained", vocab, BYTES_PER_TOKEN[vocab]),
         data_=data(shape.rows),
+        evaluation_=evaluation(),
         training_=training(lr),
         budget_flops=shape.budget,
         size=size,
@@ -143,6 +156,7 @@ def blt(family: str, size: str, shape: Shape, lr: float, lm: ConfigDict, rows: i
         model,
         patching_=patching[scheme],
         data_=data(shape.rows),
+        evaluation_=evaluation(),
         training_=training(lr),
         entropy_model=lm if scheme == "entropy" else None,
         budget_flops=shape.budget,
