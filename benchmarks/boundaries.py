@@ -6,7 +6,7 @@ share and without.
 PREPARED is annotated by that entropy model. Of its test documents (their first 4 kB) three sets of entropies
 are compared at the threshold that gives the size: those at rest, those of a document patched alone
 (api.Model.patch), and those of generation, by caches and 128 bytes at a time. Prints a table: entropies'
-largest difference, and bytes of a million at which one of two cuts and the other does not. """
+largest difference, and bytes of a million at which one of two cuts and the other does not."""
 
 import argparse
 import functools
@@ -23,7 +23,7 @@ from ml_collections import FrozenConfigDict
 from bltjax import api, patching
 from bltjax import config as cfg
 from bltjax.data import corpus
-from bltjax.entropy import annotate, sketch, store
+from bltjax.entropy import annotate, histogram, store
 from bltjax.generation import lm as lms
 from bltjax.models import patcher
 from bltjax.patching import segmentation, vocab
@@ -90,7 +90,7 @@ def main():
     )
     exact = annotate.annotate(lm.config.model, lm.params, documents)  # what was rounded to be stored
     for scheme, key in (("entropy", "threshold"), ("monotonic", "delta")):
-        limit = sketch.of_documents(values, np.arange(len(test)), np.zeros(len(test), np.int32), scheme)[
+        limit = histogram.of_documents(values, np.arange(len(test)), np.zeros(len(test), np.int32), scheme)[
             0
         ].threshold(args.size)
         rule = lambda resolution: cfg.patching(scheme, args.size, resolution=resolution, **{key: limit})

@@ -6,7 +6,7 @@ grow with the text.
 The text is the sources of this environment (and of --text: the kernel's, say, are 1.2 GB) as JSON lines;
 where they do not suffice, again with the lines of each in another order. The entropy model is tiny, since
 annotating is what it costs: one layer of 32. Each stage is a process of its own; MB/s are megabytes of text
-for each second of one core that it used, and memory is the most that was resident. Prints a table. """
+for each second of one core that it used, and memory is the most that was resident. Prints a table."""
 
 import argparse
 import json

@@ -18,7 +18,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from bltjax import config as cfg
 from bltjax.data import batches, corpus, packing, row_plans, splits
 from bltjax.data.unit_cache import UnitCache
-from bltjax.entropy import curves, sketch, store
+from bltjax.entropy import curves, histogram, store
 from bltjax.patching import hashing, segmentation
 
 
@@ -51,7 +51,7 @@ def main():
     for scheme in ("space", "strided", *(("entropy", "monotonic") if values else ())):
         patching = cfg.patching(scheme, 4.0 if scheme == "strided" else args.size)
         if scheme in ("entropy", "monotonic"):
-            some = sketch.of_documents(values, choice.numbers[:2000], documents.groups * 0, scheme)[0]
+            some = histogram.of_documents(values, choice.numbers[:2000], documents.groups * 0, scheme)[0]
             patching = cfg.patching(
                 scheme,
                 args.size,

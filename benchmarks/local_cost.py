@@ -29,7 +29,7 @@ import numpy as np
 import peer_shape
 
 from bltjax import models
-from bltjax.formats.released_lengths import batch_from_lengths
+from bltjax.formats.released_batches import batch_from_lengths
 from bltjax.models.blt import ARRAYS
 from bltjax.models.decoder import Decoder
 from bltjax.models.encoder import Encoder

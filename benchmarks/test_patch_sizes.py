@@ -17,7 +17,7 @@ import numpy as np
 
 from bltjax import api
 from bltjax.data import corpus
-from bltjax.entropy import sketch, store
+from bltjax.entropy import histogram, store
 
 PARTS = 64
 
@@ -42,24 +42,28 @@ def main():
         " (root mean square) | standard errors say | halves within 1% |\n| --- | --- | --- | --- | --- |"
     )
     for scheme in ("entropy", "monotonic"):
-        sketches = sketch.of_documents(entropies, range(len(documents)), part, scheme)
-        whole = functools.reduce(operator.add, sketches.values())
+        histograms = histogram.of_documents(entropies, range(len(documents)), part, scheme)
+        whole = functools.reduce(operator.add, histograms.values())
         for size in args.size:
             errors = []
             for _ in range(args.halves):
                 chosen = set(rng.permutation(PARTS)[: PARTS // 2].tolist())
                 one, other = (
                     functools.reduce(
-                        operator.add, [found for name, found in sketches.items() if (name in chosen) == here]
+                        operator.add,
+                        [found for name, found in histograms.items() if (name in chosen) == here],
                     )
                     for here in (True, False)
                 )
                 errors.append(other.mean_size(one.threshold(size)) / size - 1)
             counts = np.concatenate(
-                [sketch.patches(scheme, [entropies[i]], whole.threshold(size)) for i in range(len(documents))]
+                [
+                    histogram.patches(scheme, [entropies[i]], whole.threshold(size))
+                    for i in range(len(documents))
+                ]
             )
             # each half's is sqrt(2) times the whole's, and there are two
-            said = 2 * sketch.standard_error(documents.lengths + 2, counts)
+            said = 2 * histogram.standard_error(documents.lengths + 2, counts)
             print(
                 f"| {scheme} | {size:g} | {np.sqrt(np.mean(np.square(errors))):.2%} | {said:.2%} |"
                 f" {np.mean(np.abs(errors) < 0.01):.0%} |",

@@ -7,7 +7,7 @@ The peer (hf_blt_peer.py, which states the model) needs `pip install torch==2.13
 `parity`), here or in the environment of --peer-python. Ours is the same shape with the preset `released`:
 same text, patches of 4 and 5 bytes in turn, float32, AdamW, the whole step jitted, optimizer included. Each
 side gets --threads threads and --rounds rounds, in turn, so that whatever else the machine does meets both; a
-side's figure is its median step over all rounds. Prints one JSON line per shape. """
+side's figure is its median step over all rounds. Prints one JSON line per shape."""
 
 import argparse
 import json
@@ -40,7 +40,7 @@ def ours(args) -> dict:
     import peer_shape
 
     from bltjax import models
-    from bltjax.formats.released_lengths import batch_from_lengths
+    from bltjax.formats.released_batches import batch_from_lengths
     from bltjax.models import loss
     from bltjax.patching import vocab
 

@@ -14,10 +14,10 @@ from bltjax import config as cfg
 from bltjax import models, patching
 from bltjax.entropy import annotate
 from bltjax.errors import UserError
-from bltjax.formats import detect, imported, released_lengths
+from bltjax.formats import detect, imported, released_batches
 from bltjax.generation import Generator, Options, characters
 from bltjax.models import patcher
-from bltjax.models.buckets import bucket
+from bltjax.models.padded_lengths import bucket
 from bltjax.patching import segmentation, vocab
 from bltjax.storage import rundir
 from bltjax.tokenizers import bpe
@@ -30,7 +30,7 @@ def load(path, entropy_model=None) -> "Model":
 
     entropy_model: another such path, of the model that supplies entropies; None: the one that comes with it.
     UserError where there is no model, or where it is not whole."""
-    folder = pathlib.Path(path)
+    folder = pathlib.Path(path).resolve()  # a run's paths are relative to where it really lies
     model = _ours(folder) if detect.of(folder) == detect.OURS else _imported(folder, detect.load(folder))
     if entropy_model is not None:
         other = load(entropy_model)
@@ -127,7 +127,7 @@ class Model:
         EOS."""
         lm = self.entropy_model
         ids = checked(ids, lm.config.model.vocab)
-        batch = {"bytes": ids, "doc_ids": released_lengths.documents_at(ids, vocab.EOS)}
+        batch = {"bytes": ids, "doc_ids": released_batches.documents_at(ids, vocab.EOS)}
         return run(patcher.entropies, lm, batch, ids.shape)
 
     def logits(self, ids, patch_lengths=None) -> np.ndarray:
@@ -140,11 +140,11 @@ class Model:
         kind = models.kind(self.config.model)
         if kind.PATCHES:
             lengths = self._lengths(ids) if patch_lengths is None else patch_lengths
-            batch = released_lengths.batch_from_lengths(ids, lengths)
+            batch = released_batches.batch_from_lengths(ids, lengths)
         else:
             # without a tokenizer: one document
             eos = vocab.EOS if kind.UNIT == "byte" else self.tokenizer.eos if self._tokenizer else -1
-            batch = {kind.SLOTS[0]: ids, "doc_ids": released_lengths.documents_at(ids, eos)}
+            batch = {kind.SLOTS[0]: ids, "doc_ids": released_batches.documents_at(ids, eos)}
         return run(models.logits, self, batch, ids.shape)
 
     def _lengths(self, ids: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """What ends a command in one clear line: the command line prints it, and the kind decides the exit status."""
 
 
-
 class UserError(Exception):
     """One clear line: what is wrong and what is allowed."""
 

@@ -76,7 +76,7 @@ def data(rows: int) -> ConfigDict:
         **{
             "context": CONTEXT,
             "rows": rows,
-            "packing_buffer": 1024,  # of short rows: 512 kB of text wait, and rows are full of bytes and of patches
+            "packing_buffer": 1024,  # 512 kB of text wait: rows are full of bytes and of patches at once
             "patch_slack": 1.0,  # widened until rows hold the bytes that they should
             "max_train_bytes": 2_000_000,
             "validation": 0.02,

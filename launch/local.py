@@ -1,7 +1,7 @@
 """Runs on this machine: one pinned process per core on CPUs, one process in all on accelerators.
 
 Two pinned one-core processes train faster together than one process on both cores, their compilations
-overlap, and a train step repeats bit for bit only on the same number of cores. """
+overlap, and a train step repeats bit for bit only on the same number of cores."""
 
 import pathlib
 import subprocess
@@ -34,7 +34,7 @@ def start(arguments: list[str], core: int | None, log: pathlib.Path) -> subproce
     """`python -m bltjax.run.worker ARGUMENTS`, pinned to a core; its output is appended to log.
 
     The child holds the other end of a pipe: when this process dies, however it dies, the child sees the end
-    of the pipe, saves a checkpoint and stops. """
+    of the pipe, saves a checkpoint and stops."""
     log.parent.mkdir(parents=True, exist_ok=True)
     pin = [] if core is None else ["--core", str(core)]
     with log.open("ab") as out:

@@ -1,9 +1,9 @@
 """Every test runs on the CPU backend, and a broadcast between ranks that nobody wrote down is an error.
 
-Two thirds of the suite's time is XLA's compilation of programs that run for milliseconds. Here they are compiled
-without most optimizations, in half of that time: what is computed is the same up to rounding. Commands that
-tests start as processes of their own are compiled as users have them, and so is what the fixture `optimized`
-stands at."""
+Two thirds of the suite's time is XLA's compilation of programs that run for milliseconds. Here they are
+compiled without most optimizations, in half of that time: what is computed is the same up to rounding.
+Commands that tests start as processes of their own are compiled as users have them, and so is what the
+fixture `optimized` stands at."""
 
 import os
 

@@ -235,9 +235,7 @@ def test_full_disk_is_one_line_and_the_checkpoint_before_stays(tmp_path, monkeyp
         monkeypatch.setattr(checkpoint.ocp.AsyncCheckpointer, "wait_until_finished", wait)
     else:
         monkeypatch.setattr(checkpoint, "write_text", full(checkpoint.write_text, "12."))
-    with pytest.raises(
-        RunFailed, match="disk full while writing checkpoint 12.*checkpoint 6 is whole"
-    ):
+    with pytest.raises(RunFailed, match="disk full while writing checkpoint 12.*checkpoint 6 is whole"):
         run(tmp_path)
     assert checkpoint.newest_whole(tmp_path) == 6 and checkpoint.unfinished(tmp_path) == []
     monkeypatch.undo()

@@ -33,8 +33,6 @@ def call(capsys, *arguments):
     return status, out, err
 
 
-
-
 @pytest.mark.parametrize("experiment", ["quickstart", "compute_optimal", TINY])
 def test_plan_json(capsys, experiment):
     status, out, _ = call(capsys, "plan", experiment, "--json")
@@ -50,6 +48,16 @@ def test_plan_writes_nothing(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert call(capsys, "plan", "quickstart", "--only", "bpe")[0] == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_runs_config_is_no_experiment(capsys, tmp_path):
+    for name, more, why in (
+        ("eval.json", (), "takes config.json"),
+        ("config.json", ("--run", "x"), "none to choose"),
+    ):
+        (tmp_path / name).write_text("{}")
+        status, _, err = call(capsys, "train", "--config", tmp_path / name, *more)
+        assert status == 2 and why in err and err.count("\n") == 1
 
 
 def test_status_of_nothing_run(capsys, tmp_path):

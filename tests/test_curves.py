@@ -4,7 +4,7 @@ counted where not all is."""
 import numpy as np
 import pytest
 
-from bltjax.entropy import curves, sketch
+from bltjax.entropy import curves, histogram
 from bltjax.errors import UserError
 
 LENGTHS = np.random.default_rng(0).integers(20, 4000, 500)
@@ -15,7 +15,7 @@ ENTROPIES = [
 
 @pytest.mark.parametrize("limit", [1, 5_000, 100_000, 10**9])
 def test_a_sample_is_spread_over_all_documents(limit):
-    numbers = sketch.sample(LENGTHS, limit)
+    numbers = histogram.sample(LENGTHS, limit)
     distances = np.diff(numbers)  # shards, in whose order documents come, all take part
     assert numbers[0] == 0 and (
         len(numbers) == 1
@@ -27,8 +27,8 @@ def test_a_sample_is_spread_over_all_documents(limit):
 
 def test_the_error_of_a_sample_is_scaled_to_the_whole(monkeypatch):
     whole = curves.error(LENGTHS, ENTROPIES, np.arange(500), "entropy", 1.5, None)
-    counts = sketch.patches("entropy", ENTROPIES, 1.5)
-    assert np.isclose(whole, sketch.standard_error(LENGTHS + 2, counts))
+    counts = histogram.patches("entropy", ENTROPIES, 1.5)
+    assert np.isclose(whole, histogram.standard_error(LENGTHS + 2, counts))
     monkeypatch.setattr(curves, "SAMPLED", int(LENGTHS.sum()) // 3)
     assert 0.8 < curves.error(LENGTHS, ENTROPIES, np.arange(500), "entropy", 1.5, None) / whole < 1.25
     assert np.isclose(

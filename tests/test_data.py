@@ -89,9 +89,7 @@ def test_files_are_sorted_documents(tmp_path):
 
     def get(*globs, **changes):
         changes = {"min_bytes": 1, **changes}
-        return documents(
-            data(source="files", globs=tuple(str(tmp_path / g) for g in globs), **changes)
-        )
+        return documents(data(source="files", globs=tuple(str(tmp_path / g) for g in globs), **changes))
 
     assert get("*.txt") == [b"first", b"second"]
     assert get("**/*.txt", "*.txt") == [b"first", b"second", "fifth é".encode()]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bltjax import config, models, patching
-from bltjax.entropy import annotate, calibrate, sketch
+from bltjax.entropy import annotate, calibrate, histogram
 from bltjax.errors import UserError
 from bltjax.models import patcher
 from bltjax.patching import vocab
@@ -144,7 +144,7 @@ def test_calibrated_size_is_the_patcher_s_own(scheme, delta, searched, max_lengt
     """Scores say which threshold gives a size; with a longest length, which no score knows, what is asked of
     them is moved until it does."""
     ids, entropies = texts(step=patching.RESOLUTION)
-    scores = sketch.Sketch(scheme, delta).add(entropies)
+    scores = histogram.Histogram(scheme, delta).add(entropies)
     settings = {"max_length": max_length, **({} if delta is None else {"delta": delta})}
     size = lambda threshold: realized(scheme, ids, entropies, **settings, **{searched: threshold})
     for target in (4.5, 6.0):
@@ -158,7 +158,7 @@ def test_calibrated_size_is_the_patcher_s_own(scheme, delta, searched, max_lengt
 
 def test_out_of_reach_is_said():
     ids, entropies = texts(step=2.0)
-    scores = sketch.Sketch("entropy").add(entropies)
+    scores = histogram.Histogram("entropy").add(entropies)
     size = lambda threshold: realized("entropy", ids, entropies, threshold=threshold, max_length=9)
     for target in (1.5, 1e6):
         with pytest.raises(UserError, match="reach from 1 to"):
@@ -168,7 +168,7 @@ def test_out_of_reach_is_said():
 
 
 def texts_sketch(entropies):
-    return sketch.Sketch("entropy").add(entropies)
+    return histogram.Histogram("entropy").add(entropies)
 
 
 def test_a_gap_that_rows_leave_is_no_size():

@@ -16,7 +16,7 @@ from bltjax import api, convert, models
 from bltjax import config as cfg
 from bltjax.cli import main
 from bltjax.errors import UserError
-from bltjax.formats import huggingface, huggingface_export, released_lengths, safetensors, weights
+from bltjax.formats import huggingface, huggingface_export, released_batches, safetensors, weights
 from bltjax.storage import locks
 
 HF = pathlib.Path(__file__).parent / "golden" / "hf_blt"
@@ -74,7 +74,7 @@ def test_shards_and_bfloat16(tmp_path, monkeypatch):
         assert left.dtype == ml_dtypes.bfloat16
         np.testing.assert_array_equal(left, right)
     rounded = jax.tree.map(lambda x: np.asarray(x, np.float32), half(model.raw_params()))
-    batch = released_lengths.batch_from_lengths(vectors["ids"], vectors["patch_lengths"])
+    batch = released_batches.batch_from_lengths(vectors["ids"], vectors["patch_lengths"])
     wanted = models.logits(model.config.model, rounded, batch)
     assert np.abs(again.logits(vectors["ids"], vectors["patch_lengths"]) - wanted).max() < 1e-4
 

@@ -9,8 +9,8 @@ import pytest
 
 from bltjax import config, models
 from bltjax.errors import UserError
-from bltjax.formats import released_lengths
-from bltjax.formats import vectors as golden
+from bltjax.formats import golden_vectors as golden
+from bltjax.formats import released_batches
 from bltjax.models import patcher
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -32,7 +32,7 @@ def load(name):
 def test_blt_logits(name, case):
     reference, tensors, arrays = load(name)
     model, params = golden.from_reference(tensors, reference)
-    batch = released_lengths.batch_from_lengths(
+    batch = released_batches.batch_from_lengths(
         arrays[f"{case}/ids"], arrays[f"{case}/patch_lengths"], reference["eos_id"]
     )
     found = models.logits(model, params, batch)
@@ -45,7 +45,7 @@ def test_entropy_model():
     ids = arrays["ids"]
     batch = dict(
         bytes=ids,
-        doc_ids=released_lengths.batch_from_lengths(
+        doc_ids=released_batches.batch_from_lengths(
             ids, np.ones((len(ids), ids.shape[1] + 1)), reference["eos_id"]
         )["doc_ids"],
     )
@@ -79,7 +79,7 @@ def test_lengths_that_break_the_rules():
         ([[1, -1, 5]], "sum to 5"),
     ):
         with pytest.raises(UserError, match=said):
-            released_lengths.batch_from_lengths(ids, lengths)
+            released_batches.batch_from_lengths(ids, lengths)
 
 
 def test_narrow_encoder_feed_forward_is_filled_with_nothing():
@@ -92,7 +92,7 @@ def test_narrow_encoder_feed_forward_is_filled_with_nothing():
         narrow[key] = tensors[key][cut]
         tensors = {**tensors, key: tensors[key].copy()}
         tensors[key][np.s_[64:] if name != "w2" else np.s_[:, 64:]] = 0
-    batch = released_lengths.batch_from_lengths(
+    batch = released_batches.batch_from_lengths(
         arrays["one_document/ids"], arrays["one_document/patch_lengths"]
     )
     (model, params), (same, wide) = (

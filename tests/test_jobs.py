@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import pathlib
 import time
+import types
 
 import pytest
 from bltjax.experiments import registry
@@ -130,6 +131,45 @@ def test_reading_an_entropy_model_never_trains_it(tmp_path, texts):
     annotation = next(job.directory for job in found if job.kind == "annotate")
     with pytest.raises(UserError, match="not trained yet"):
         jobs.do(annotation)
+
+
+def test_another_entropy_model_in_the_same_place_is_another_annotation(tmp_path, texts, monkeypatch):
+    (entropy,) = [run for run in runs(texts) if run.name == "entropy"]
+    changes = {"train.init_from": str(tmp_path / "model"), "train.steps": 0, "budget_flops": 0.0}
+    config = cfg.replace(entropy, entropy_model=cfg.replace(entropy.entropy_model, **changes))
+
+    def annotation(weights):
+        facts = types.SimpleNamespace(facts={"fingerprint": weights})
+        monkeypatch.setattr(inputs, "entropy_model", lambda config, folder: facts)
+        found = graph.of_runs(tmp_path / weights, "x", [config])
+        return [job.directory.name for job in found if job.kind == "annotate"]
+
+    assert annotation("one") == annotation("one") != annotation("other")
+
+
+@pytest.mark.parametrize("said", [{"data": 3}, {"data": {"a": "b"}}, {"data": {}, "annotation": []}, [], 3])
+def test_damaged_inputs_are_written_anew(tmp_path, texts, said):
+    made(tmp_path, texts)
+    run_dir = tmp_path / "x" / "space"
+    whole = (run_dir / inputs.NAME).read_text()
+    rundir.write_json(run_dir / inputs.NAME, said)
+    with pytest.raises(UserError, match="no whole inputs.json"):
+        inputs.folders(run_dir)
+    assert status.of_shared(tmp_path, "x", ["space"]) == []
+    made(tmp_path, texts)
+    assert (run_dir / inputs.NAME).read_text() == whole
+
+
+def test_status_says_which_shared_job_is_damaged(tmp_path, texts):
+    found = made(tmp_path, texts)
+    (data,) = [job.directory for job in found if job.kind == "prepare"]
+    jobs.do(data)
+    state = lambda: {job["name"]: job for job in status.of_shared(tmp_path, "x", ["space"])}[data.name]
+    assert state()["state"] == "done"
+    corpus.shards(data)[0].path.unlink()
+    assert state()["state"] == "waiting"
+    (data / "config.json").write_text("{")
+    assert state()["state"] == "damaged" and "config.json" in state()["why"]
 
 
 def test_a_run_without_inputs_says_so(tmp_path, texts):

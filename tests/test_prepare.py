@@ -10,7 +10,7 @@ import pytest
 
 from bltjax import config as cfg
 from bltjax.cli.main import main
-from bltjax.data import corpus, gather, prepare, scatter, sources
+from bltjax.data import corpus, prepare, shuffle, sources, write_shards
 from bltjax.errors import UserError
 from bltjax.storage import locks
 
@@ -109,8 +109,8 @@ def test_lengths_and_groups_are_those_of_the_documents(texts, tmp_path):
 
 @pytest.mark.parametrize("calls", [1, 2, 5, 8, *range(170, 205, 3)])
 def test_killed_and_begun_again_it_is_the_same(texts, tmp_path, monkeypatch, calls):
-    monkeypatch.setattr(scatter, "SAVE", 1)
-    monkeypatch.setattr(scatter, "BUFFER", 1 << 10)
+    monkeypatch.setattr(shuffle, "SAVE", 1)
+    monkeypatch.setattr(shuffle, "BUFFER", 1 << 10)
     prepare.prepare(data(texts), tmp_path / "whole", shard_count=3)
     count, replace = [0], os.replace
 
@@ -142,7 +142,7 @@ def test_killed_and_begun_again_it_is_the_same(texts, tmp_path, monkeypatch, cal
 )
 def test_a_file_lost_while_others_are_still_to_come_is_made_again(texts, tmp_path, monkeypatch, lost):
     prepare.prepare(data(texts), tmp_path / "whole", shard_count=3)
-    count, write = [0], gather._write_shard
+    count, write = [0], write_shards._write_shard
 
     def dies(*arguments):
         count[0] += 1
@@ -150,10 +150,10 @@ def test_a_file_lost_while_others_are_still_to_come_is_made_again(texts, tmp_pat
             raise KeyboardInterrupt
         return write(*arguments)
 
-    monkeypatch.setattr(gather, "_write_shard", dies)
+    monkeypatch.setattr(write_shards, "_write_shard", dies)
     with pytest.raises(KeyboardInterrupt):
         prepare.prepare(data(texts), tmp_path / "cut", shard_count=3)
-    monkeypatch.setattr(gather, "_write_shard", write)
+    monkeypatch.setattr(write_shards, "_write_shard", write)
     (tmp_path / "cut" / lost).unlink()
     for left in (
         "part-00000-of-00001.json.0123abcd.part",
@@ -169,7 +169,7 @@ def test_a_file_lost_while_others_are_still_to_come_is_made_again(texts, tmp_pat
 
 
 def test_a_damaged_bucket_is_found(texts, tmp_path, monkeypatch):
-    monkeypatch.setattr(gather, "gather", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(write_shards, "gather", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         prepare.prepare(data(texts), tmp_path / "out", shard_count=1)
     monkeypatch.undo()
@@ -216,7 +216,7 @@ def test_a_source_that_changed_is_another_one(texts, tmp_path, capsys):
 
 
 def test_more_groups_than_an_index_can_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(scatter, "MOST_GROUPS", 4)
+    monkeypatch.setattr(shuffle, "MOST_GROUPS", 4)
     names = ["a", "b", "\\ud800" + "x" * 200, "c", "d", "a", "\\ud800" + "x" * 150]
     (tmp_path / "a.jsonl").write_text(
         "".join(f'{{"text": "{text(i).decode()}", "lang": "{name}"}}\n' for i, name in enumerate(names))
@@ -241,7 +241,7 @@ def test_more_groups_than_an_index_can_name(tmp_path, monkeypatch):
         "a",
         "\\ud800" + "x" * 94,
     ]
-    assert scatter.printable("a\nb\x1b[31m\u202eé") == "a\\nb\\x1b[31m\\u202eé"
+    assert shuffle.printable("a\nb\x1b[31m\u202eé") == "a\\nb\\x1b[31m\\u202eé"
 
 
 def test_parts_of_several_jobs_make_one_data_set(texts, tmp_path):
@@ -293,7 +293,7 @@ def test_another_source_in_the_same_folder(texts, tmp_path, monkeypatch):
     assert prepare.prepare(data(texts), tmp_path / "out")["splits"]  # there already
     with pytest.raises(UserError, match="other settings"):
         prepare.prepare(data(texts, min_bytes=50), tmp_path / "out")
-    monkeypatch.setattr(gather, "gather", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(write_shards, "gather", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         prepare.prepare(data(texts), tmp_path / "begun")
     (texts / "0.jsonl").write_text(

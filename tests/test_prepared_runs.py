@@ -195,6 +195,9 @@ def test_a_run_of_every_family(prepared, tmp_path, name, capfd):
             model.config.patching.resolution == patching.RESOLUTION
             and b"".join(model.patch("alpha beta gamma")) == b"alpha beta gamma"
         )
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "link").symlink_to(out)  # what it reads lies where the run really is
+        assert api.load(tmp_path / "elsewhere" / "link").patch("alpha beta") == model.patch("alpha beta")
         assert len(list(prepared.glob("entropies-*"))) == 1
         assert (
             main.main(

@@ -11,7 +11,7 @@ import pytest
 
 from bltjax.config import families
 from bltjax.errors import UserError
-from bltjax.report import findings, page, pictures, plot, sections, tables
+from bltjax.report import figures, findings, page, plot, sections, tables
 from bltjax.report import report as reporting
 from bltjax.report import runs as reading
 from bltjax.science import bootstrap
@@ -460,7 +460,7 @@ def test_headline_follows_the_numbers(tmp_path):
 def test_one_seed_names_no_winner(reported):
     result, root = reported
     page = (root / "report" / "report.md").read_text()
-    captions = [figure.caption for figure in pictures.draw(result, reading.read_experiment(root)).values()]
+    captions = [figure.caption for figure in figures.draw(result, reading.read_experiment(root)).values()]
     for text in (result["headline"], *result["findings"], *captions):
         assert not re.search(r"excludes|includes|lowest|better|winn|ahead|beat", text), text
     assert "excludes 0" not in page and "includes 0" not in page

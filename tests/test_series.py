@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_report import BUDGETS, add_run, analysed, experiment, law, write
 
-from bltjax.report import compare, pictures, plot, sweeps, tables
+from bltjax.report import compare, figures, plot, sweeps, tables
 from bltjax.report import report as reporting
 from bltjax.report import runs as reading
 
@@ -65,7 +65,7 @@ def test_figure_6_has_a_curve_per_patch_size(tmp_path):
     assert set(result["fits"]) == {"bpe", *names} and len(result["runs"]) == 12
     assert {(p["series"], p["against"]) for p in result["pairs"]} == {(name, "bpe") for name in names}
     assert {c["series"] for c in result["crossovers"]} == set(names)
-    drawn = pictures.lines_of(result["runs"], "realized_flops")
+    drawn = figures.lines_of(result["runs"], "realized_flops")
     looks = [(plot.style(s["family"]), s["variant"]) for s in drawn]
     assert [s["series"] for s in drawn] == ["bpe", *names] and len(set(looks)) == 4
 
@@ -181,8 +181,8 @@ def test_lexicons_of_both_kinds_stand_on_one_axis(tmp_path):
     found = {s["series"]: s for s in sweeps.lexicons(result["sweeps"])}
     assert [v["value"] for v in found["bpe"]["values"]] == [128 * n for n in (512, 1024, 2048)]
     assert found["blt-space"]["chosen"] == 6 * 32 * 8 * 2048 and found["blt-space"]["edge"]
-    figures = pictures.draw(result, reading.read_experiment(tmp_path))
-    assert {"lexicon_sweep", "vocabulary_sweep", "hash_rows_sweep"} <= set(figures)
+    drawn = figures.draw(result, reading.read_experiment(tmp_path))
+    assert {"lexicon_sweep", "vocabulary_sweep", "hash_rows_sweep"} <= set(drawn)
 
 
 def test_a_matplotlibrc_that_needs_tex_ends_no_report(tmp_path, monkeypatch):
@@ -190,9 +190,9 @@ def test_a_matplotlibrc_that_needs_tex_ends_no_report(tmp_path, monkeypatch):
 
     add_run(tmp_path, "bpe", 1e11)
     with matplotlib.rc_context({"text.usetex": True, "svg.fonttype": "none", "font.family": "no such font"}):
-        figures = pictures.draw(analysed(tmp_path), reading.read_experiment(tmp_path))
+        drawn = figures.draw(analysed(tmp_path), reading.read_experiment(tmp_path))
         assert matplotlib.rcParams["text.usetex"]  # what the user set is there again
-    assert figures["bpb_vs_flops"].png[:4] == b"\x89PNG"
+    assert drawn["bpb_vs_flops"].png[:4] == b"\x89PNG"
 
 
 def test_a_report_prints_where_the_terminal_has_no_such_signs(tmp_path):

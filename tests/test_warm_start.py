@@ -17,7 +17,10 @@ import test_llama
 from bltjax import api
 from bltjax import config as cfg
 from bltjax.cli import main
+from bltjax.data import splits
 from bltjax.errors import UserError
+from bltjax.run import inputs, warm_start
+from bltjax.storage import rundir
 from bltjax.training import checkpoint, optimizer
 
 HERE = pathlib.Path(__file__).parent
@@ -87,6 +90,31 @@ def test_no_text_of_one_run_is_test_text_of_the_other(tmp_path, texts, capfd):
     train(tmp_path, texts, "narrow", "--from", wide, code=2)
     assert "is tested on text that is training text here" in capfd.readouterr().err
     train(tmp_path, texts, "third", "--from", train(tmp_path, texts, "second", "--from", one), code=0)
+
+
+def test_no_entropy_model_has_seen_test_text(tmp_path, texts, capfd):
+    """One that is there already, and trained on what is test text here, gives no entropies: neither to a run
+    nor to `bltjax data annotate`. What it was tested on may be training text."""
+    model = train(tmp_path, texts, "model")
+    wide = train(tmp_path, texts, "wide", "--set", "data.test=0.7")
+    tested, seen = (splits.opened(inputs.folders(run)) for run in (wide, model))
+    config = rundir.load_config(wide)
+    given = cfg.run(
+        "lm",
+        "entropy-model",
+        cfg.transformer("byte", vocab=260, width=32, layers=1, heads=1),
+        training_=cfg.replace(cfg.training(), init_from=str(model)),
+    )
+    config = cfg.replace(config, entropy_model=given)
+    warm_start.check_text(config, seen)
+    with pytest.raises(UserError, match="trained on text that is test text here"):
+        warm_start.check_text(config, tested)
+    warm_start.check_start(str(wide), seen, entropies=True)
+    capfd.readouterr()
+    (folder,) = inputs.folders(wide)
+    assert main.main(["data", "annotate", folder, "--entropy-model", str(model)]) == 2
+    said = capfd.readouterr().err
+    assert "take entropies from another model" in said and said.count("\n") == 1
 
 
 def test_from_hugging_face_with_its_entropy_model(tmp_path, texts, capfd):

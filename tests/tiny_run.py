@@ -2,7 +2,7 @@
 it on one pinned core.
 
 --die-in-save=STEP and --die-before-manifest=STEP kill the process with SIGKILL at those moments of the
-checkpoint of that step. """
+checkpoint of that step."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The verbs of `bltjax data`: prepare, annotate, inspect, calibrate. As in cli.py: parses, calls, prints."""
+"""The verbs of `bltjax data`: prepare, annotate, inspect, calibrate. It parses, calls, prints."""
 
 import json
 import pathlib
@@ -137,11 +137,13 @@ def prepare(args) -> int:
 
 def annotate(args) -> int:
     from bltjax import api
-    from bltjax.data import corpus
+    from bltjax.data import splits
     from bltjax.entropy import store
+    from bltjax.run import warm_start
 
     part, parts = job(args.shard)
-    corpus.shards(args.directory)
+    text = splits.opened({str(args.directory): 1.0})
+    warm_start.check_start(str(args.entropy_model), text, entropies=True)
     lm = api.load(args.entropy_model).entropy_model
     made = store.make(
         args.directory,

@@ -134,7 +134,7 @@ def plan(args) -> int:
     experiment, runs = chosen(args, refused)
     plans, runs = planning.plan_each(runs, refused)
     if not plans:
-        rest = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        rest = f" (and {len(refused) - 1} other runs cannot be planned)" if len(refused) > 1 else ""
         raise UserError(refused[0]["why"] + rest)
     rate = planning.machine_flops()
     for p in plans:

@@ -230,6 +230,10 @@ def chosen(args):
     if path.suffix == ".json":
         if not path.exists():
             raise UserError(f"no file {path}")
+        if path.name != "config.json":
+            raise UserError(f"--config {path}: of a run's files it takes config.json, not {path.name}")
+        if args.run:
+            raise UserError(f"--run {args.run}: {path} is one run's config, and there is none to choose")
         config, name = validate.check(cfg.parse_set(rundir.load_config(path.parent), args.set)), "train"
         default = path.parent if not args.set else None
     else:

@@ -224,7 +224,7 @@ def memory_of(compiled) -> dict:
 def traffic(run, text: str, topology: chips.Topology, shape) -> dict:
     """Collectives by kind in bytes per chip and step, and which of them look up, carry tables, or gather
     weights."""
-    # Only look-ups loop as long as data wants: one round, unless hashes crowd (models/lookup.py).
+    # Only look-ups loop as long as data wants: one round, unless hashes crowd (kernels/hash_lookup.py).
     records = collectives.collectives(text, topology.slice_devices if topology.slices > 1 else 0, unknown=1)
     tables = table_rows(run.model)
     rows = [access for access in collectives.row_gathers(text, unknown=1) if set(access.table.dims) & tables]
@@ -295,8 +295,8 @@ def carries(record, tables: set[int]) -> bool:
 
 
 def _of_lookups(record) -> bool:
-    """What models/lookup.py moves. XLA drops the name of some: but only look-ups send all to all, or gather
-    integers."""
+    """What kernels/hash_lookup.py moves. XLA drops the name of some: but only look-ups send all to all, or
+    gather integers."""
     integers = all(array.dtype in ("s32", "u32", "s16", "u16") for array in record.operands)
     return (
         "/embed/" in record.op_name or record.kind == "all-to-all" or record.kind == "all-gather" and integers

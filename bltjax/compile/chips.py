@@ -3,7 +3,7 @@ made of them.
 
 Numbers are per device, as JAX counts devices: a chip, but for v7x, whose chips are two devices each. Peaks
 are the vendors'; no program reaches them, and bltjax/compile/roofline.py says what it assumes of that. Bytes
-per second are of one direction. """
+per second are of one direction."""
 
 import dataclasses
 import math

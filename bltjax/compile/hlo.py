@@ -3,7 +3,7 @@ their matrix products are.
 
 XLA's own `cost_analysis()` counts a scanned stack once and elementwise work too, so FLOP counts are checked
 against this instead. Optimized HLO of CPU, GPU and TPU; collectives are in bltjax/compile/collectives.py.
-What a Pallas kernel does (a custom call) is in no count. """
+What a Pallas kernel does (a custom call) is in no count."""
 
 import functools
 import json

@@ -22,7 +22,7 @@ def out_of_memory(error) -> str:
 
     error: the JaxRuntimeError (or its text) of a compilation that does not fit. XLA:TPU has two of them: an
     early one, without buffers, for programs whose temporaries alone are too big, and a late one with a list.
-    Text that is neither comes back as its first line. """
+    Text that is neither comes back as its first line."""
     text = str(error)
     early, late = _EARLY.search(text), _LATE.search(text)
     if early:

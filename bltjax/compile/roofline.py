@@ -190,8 +190,8 @@ def link_share(group: int, topology: Topology) -> float:
 
 def lookup(config, mesh: tuple[int, int, int], lanes: int, slots: float) -> dict:
     """One device's share of looking up `slots` bytes (or tokens) per replica and data device, as
-    models/lookup.py does it: rows of the tables are cut over data, features over replica and model. In one
-    round: more are rare, and take few microbatches of few rows.
+    kernels/hash_lookup.py does it: rows of the tables are cut over data, features over replica and model. In
+    one round: more are rare, and take few microbatches of few rows.
 
     {"rows" in each direction: of its own tables for others, and of what comes back for its own bytes;
     "row_bytes" padded, "entries" padded float32 that a device holds, "found_bytes" of looked-up rows at once,

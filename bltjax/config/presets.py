@@ -121,7 +121,7 @@ def transformer(
     entropies).
 
     window: how many positions a query sees, itself included; 0 means all before it. reset: "newline" lets an
-    entropy model see nothing before the last newline (paper section 4.4); "": it does. """
+    entropy model see nothing before the last newline (paper section 4.4); "": it does."""
     return ConfigDict(
         dict(
             kind=kind,

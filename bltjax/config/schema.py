@@ -59,7 +59,7 @@ def training() -> ConfigDict:
             keep=2,
             log_every=1,
             # a run, an imported checkpoint or a Hugging Face directory whose parameters this run starts from
-            # (sweep/starting.py)
+            # (run/warm_start.py)
             init_from="",
             branch_from="",  # wsd: a run directory whose stable phase this run continues
         )

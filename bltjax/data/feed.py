@@ -17,7 +17,7 @@ def batches(rows, start: int, stop: int, mesh=None):
 
     rows: `iterator(start, stop)` yields host batches in order; with a mesh also `iterator(start, stop,
     these)` with only the rows of the given numbers, and `rows`, how many a whole batch has. Placing one is
-    asynchronous, and AHEAD of them are on their way. """
+    asynchronous, and AHEAD of them are on their way."""
     if mesh is None:
         filled, place = rows.iterator(start, stop), jax.device_put
     else:

@@ -3,7 +3,9 @@
 
 By the name without the ending of its compression: `.jsonl` and `.ndjson` hold a document a line, `.parquet` a
 document a row of a column, `.arrayrecord` a document a record; every other file is plain: one document, or
-several where a separator cuts it (data/cuts.py). Bytes stay as they are: nothing is decoded or normalised."""
+several where a separator cuts it (data/separators.py). Bytes stay as they are: nothing is decoded or
+normalised.
+"""
 
 import bz2
 import codecs
@@ -18,7 +20,7 @@ import os
 import pathlib
 import zlib
 
-from bltjax.data import cuts
+from bltjax.data import separators
 from bltjax.errors import UserError
 
 JSON_LINES = (".jsonl", ".ndjson")
@@ -104,7 +106,7 @@ def documents(file: File, field: str, longest: int, group_field: str = "", separ
             elif kind == ".parquet":
                 yield from _rows(file.path, stream, field, longest, group_field)
             elif separator:
-                pieces = cuts.at_separator(stream, separator.encode(), longest, file.path)
+                pieces = separators.at_separator(stream, separator.encode(), longest, file.path)
                 yield from ((piece, kind.lstrip(".")) for piece in pieces)
             else:
                 document = stream.read(longest + 1)
@@ -123,15 +125,15 @@ def part(file: File, shares, number: int, separator: str, longest: int):
         size = 0 if ending else file.size
         if not size:
             with opened(file.path) as stream:
-                size = cuts.length(stream)
+                size = separators.length(stream)
         first, last = (int(size * sum(shares[:k])) for k in (number, number + 1))
         with opened(file.path) as stream:
-            cuts.skip(stream, first)  # read, since not every stream can be sought in
-            limited = cuts.Limited(stream, last - first)
+            separators.skip(stream, first)  # read, since not every stream can be sought in
+            limited = separators.Limited(stream, last - first)
             if separator:
-                pieces = cuts.at_separator(limited, separator.encode(), longest, file.path)
+                pieces = separators.at_separator(limited, separator.encode(), longest, file.path)
             else:
-                pieces = cuts.at_line_ends(limited)
+                pieces = separators.at_line_ends(limited)
             yield from ((piece, group) for piece in pieces)
 
 

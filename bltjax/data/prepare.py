@@ -16,7 +16,7 @@ import os
 import pathlib
 import shutil
 
-from bltjax.data import buckets, corpus, gather, scatter, sources
+from bltjax.data import corpus, shuffle, shuffle_buckets, sources, write_shards
 from bltjax.errors import UserError
 from bltjax.storage import locks, rundir
 
@@ -138,7 +138,7 @@ def _there(directory, manifest: dict) -> bool:
     """Whether all files of a part are there, of the size that they had."""
     try:
         return corpus.consistent(manifest) and all(
-            gather.written(directory, shard) for shard in manifest["shards"]
+            write_shards.written(directory, shard) for shard in manifest["shards"]
         )
     except (KeyError, TypeError):
         return False
@@ -174,19 +174,19 @@ def _prepare(units, data_config, settings, directory, work, shard_count, part, p
     shard_count = shard_count or min(1024, max(1, math.ceil(sum(map(_text_size, units)) / SHARD_BYTES)))
     stamps = hashlib.sha256(
         json.dumps(
-            [buckets.FORMAT, settings, shard_count, [(unit.name, unit.stamp) for unit in units]]
+            [shuffle_buckets.FORMAT, settings, shard_count, [(unit.name, unit.stamp) for unit in units]]
         ).encode()
     ).hexdigest()
-    progress = scatter.resumed(work, stamps)
+    progress = shuffle.resumed(work, stamps)
     if progress.scattered < len(units):
-        scatter.scatter(units, data_config, shard_count, work, progress, parts == 1, say)
+        shuffle.scatter(units, data_config, shard_count, work, progress, parts == 1, say)
     if parts == 1 and progress.counts["read"] == progress.counts["short"]:
         shutil.rmtree(work)
         raise UserError(
             f"no document of {data_config.source} has data.min_bytes={data_config.min_bytes} bytes or more"
             f" ({progress.counts['read']:,} were read)"
         )
-    facts = gather.gather(directory, work, part, progress, shard_count, data_config, say)
+    facts = write_shards.gather(directory, work, part, progress, shard_count, data_config, say)
     kept = {split: [shard for shard in progress.shards if shard["split"] == split] for split in corpus.SPLITS}
     totals = {
         split: {key: sum(shard[key] for shard in found) for key in ("documents", "bytes")}
@@ -240,7 +240,7 @@ def left_out_lines(counts: dict, near_copies: dict) -> list[str]:
         f"left out: {counts['short']:,} too short, {counts['duplicates']:,} copies, {counts['near_copies']:,}"
         " near-copies"
     ]
-    said = [f"{count:,} {gather.REASONS[why]}" for why, count in near_copies.items() if count]
+    said = [f"{count:,} {write_shards.REASONS[why]}" for why, count in near_copies.items() if count]
     return lines + [f"near-copies: {', '.join(said)}"] * bool(said)
 
 

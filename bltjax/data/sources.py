@@ -54,11 +54,12 @@ def units(data_config) -> list[Unit]:
     that is not installed."""
     kind, _, name = data_config.source.partition(":")
     takes_name = kind in NAMED
+    if kind == PREPARED:
+        raise UserError("data.source=prepared: what is prepared already is no source")
     if kind not in SOURCES or takes_name != bool(name):
+        files = "; files and patterns stand behind the word: files 'texts/*.txt'" * ("." in name + kind)
         raise UserError(
-            "data.source=prepared: what is prepared already is no source"
-            if kind == PREPARED
-            else f"unknown data.source {data_config.source!r}; allowed: {allowed(prepared=False)}"
+            f"unknown data.source {data_config.source!r}; allowed: {allowed(prepared=False)}{files}"
         )
     check(data_config)
     return SOURCES[kind](data_config, name)
@@ -67,7 +68,7 @@ def units(data_config) -> list[Unit]:
 def check(data_config) -> None:
     """UserError where data.separator or data.split cannot be, or does not go with data.source."""
     for key in ("separator", "split"):
-        if data_config[key] and data_config.source not in ("files", PREPARED):
+        if data_config[key] and data_config.source != "files":
             raise UserError(
                 f"data.{key} cuts files: it goes with data.source=files, not {data_config.source}"
             )

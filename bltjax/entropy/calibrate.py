@@ -1,9 +1,9 @@
 """The threshold that gives a wanted mean patch size.
 
 The mean is positions over patches, BOS and EOS and the patch that BOS alone makes counted in. How it depends
-on the threshold is counted once, from the scores of whole documents (entropy/sketch.py). Where something else
-cuts patches too (rows that end, a longest length), `approach` measures what a threshold really gives, and
-asks the scores for as much more or less. """
+on the threshold is counted once, from the scores of whole documents (entropy/histogram.py). Where something
+else cuts patches too (rows that end, a longest length), `approach` measures what a threshold really gives,
+and asks the scores for as much more or less."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Calibration on annotated data (entropies/stored.py): the threshold for a patch size, what it gives in each
+"""Calibration on annotated data (entropy/store.py): the threshold for a patch size, what it gives in each
 split and group, the curve."""
 
 import dataclasses
@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 
 from bltjax.data import corpus
-from bltjax.entropy import sketch, store
+from bltjax.entropy import histogram, store
 from bltjax.errors import UserError
 
 POINTS = 200  # of a curve that is written out
@@ -39,9 +39,9 @@ def calibrated(
 
     mark: whose entropies; "": the only ones there. limit: about so many bytes of each split are counted, of a
     random order; 0: all. Returns {"scheme", "size", "threshold", "patch_size", "bytes", "documents", "groups"
-    {name: patch size}, "splits" {name: patch size}, "counted" {split: documents}, "errors" {split: relative
-    standard error, sketch.standard_error}, "curve" {name: [[thresholds], [sizes]]}}, where the curve of all
-    text together is called "all"."""
+    {name: patch size}, "splits" {name: patch size}, "counted" {split: documents}, "errors" {split:
+    relative standard error, histogram.standard_error}, "curve" {name: [[thresholds], [sizes]]}}, where the
+    curve of all text together is called "all"."""
     there = marks(directory)
     shards = corpus.shards(directory)
     if mark and mark not in there or not mark and len(there) != 1:
@@ -88,7 +88,7 @@ def calibrated(
 
 @dataclasses.dataclass
 class Counted:
-    """A split whose documents of these numbers were counted. groups: (name, sketch.Sketch), the largest
+    """A split whose documents of these numbers were counted. groups: (name, histogram.Histogram), the largest
     first."""
 
     documents: corpus.Documents
@@ -97,15 +97,15 @@ class Counted:
     groups: list
 
     @functools.cached_property
-    def total(self) -> sketch.Sketch:
+    def total(self) -> histogram.Histogram:
         return functools.reduce(operator.add, [found for _, found in self.groups])
 
 
 def counted(documents, mark: str, scheme: str, delta: float | None, limit: int) -> Counted:
-    numbers = sketch.sample(documents.lengths, limit) if limit else np.arange(len(documents))
+    numbers = histogram.sample(documents.lengths, limit) if limit else np.arange(len(documents))
     entropies = store.Entropies(documents, mark)
     names, groups = largest(documents)
-    found = sketch.of_documents(entropies, numbers, groups, scheme, delta)
+    found = histogram.of_documents(entropies, numbers, groups, scheme, delta)
     return Counted(
         documents,
         entropies,
@@ -127,15 +127,15 @@ def largest(documents) -> tuple[list[str], np.ndarray]:
 
 
 def error(lengths, entropies, numbers, scheme: str, threshold: float, delta: float | None) -> float | None:
-    """Relative standard error of the mean patch size of these documents, as sketch.standard_error; of SAMPLED
-    bytes, scaled, where they are more."""
-    chosen = numbers[sketch.sample(lengths[numbers], SAMPLED)]
-    counts = [sketch.patches(scheme, [entropies[i]], threshold, delta) for i in chosen]
-    found = sketch.standard_error(lengths[chosen] + 2, np.concatenate(counts))
+    """Relative standard error of the mean patch size of these documents, as histogram.standard_error; of
+    SAMPLED bytes, scaled, where they are more."""
+    chosen = numbers[histogram.sample(lengths[numbers], SAMPLED)]
+    counts = [histogram.patches(scheme, [entropies[i]], threshold, delta) for i in chosen]
+    found = histogram.standard_error(lengths[chosen] + 2, np.concatenate(counts))
     return found and found * math.sqrt(len(chosen) / len(numbers))
 
 
-def curve(found: sketch.Sketch) -> list[list[float]]:
+def curve(found: histogram.Histogram) -> list[list[float]]:
     """[[thresholds], [mean sizes]]: POINTS of them, as far as scores reach."""
     thresholds, sizes = found.sizes()
     at = np.flatnonzero(found.counts)

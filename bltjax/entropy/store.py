@@ -1,4 +1,4 @@
-"""Entropies of prepared text (data/store.py), computed ahead of training and kept beside it: two bytes a
+"""Entropies of prepared text (data/corpus.py), computed ahead of training and kept beside it: two bytes a
 byte, before compression.
 
     DIR/entropies-<fingerprint>/entropy_model.json                  which entropy model they are of

@@ -18,7 +18,7 @@ def blt_places(model, ffn: dict | None = None, cross_of: int = 0) -> list[Place]
 
     ffn: feed-forward widths of {"local_encoder", "local_decoder"} where they are narrower than
     model.local.ffn; the rest is zeros, which change no result. cross_of: number of the encoder's only
-    cross-attention. """
+    cross-attention."""
     l, g, k, ffn = model.local, model.latent, model.cross.k, ffn or {}
     tables = model.ngrams.functions * len(model.ngrams.sizes)  # function outer, size inner, as ours
     places = [

@@ -3,7 +3,7 @@
 import pathlib
 
 from bltjax.errors import UserError
-from bltjax.formats import huggingface, imported, llama, released, vectors
+from bltjax.formats import golden_vectors, huggingface, imported, llama, released
 
 OURS = "bltjax"
 READERS = {"blt": huggingface.load, "llama": llama.load}  # by a config.json's model_type
@@ -41,4 +41,4 @@ def load(folder: pathlib.Path) -> imported.Imported:
     kind = of(folder)
     if kind == OURS:
         raise UserError(f"{folder} is a directory of this project's own: there is nothing to import")
-    return {"original": released.load, "vectors": vectors.load, **READERS}[kind](folder)
+    return {"original": released.load, "vectors": golden_vectors.load, **READERS}[kind](folder)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax.errors import UserError
-from bltjax.formats import blt, config_keys, imported, safetensors, weights
+from bltjax.formats import blt, config_checks, imported, safetensors, weights
 from bltjax.patching import vocab
 
 # what transformers takes where a config.json is silent
@@ -95,14 +95,14 @@ def parse(config: dict) -> Read:
     )
     for name in ("encoder", "decoder", "global"):
         plain(name, parts[name])
-    config_keys.whole(
+    config_checks.whole(
         config,
         "cross_attn_k",
         "encoder_hash_byte_group_vocab",
         "encoder_hash_byte_group_nb_functions",
         "patch_size",
     )
-    config_keys.whole(config, "local_attention_window_len", "max_patch_length", least=0)
+    config_checks.whole(config, "local_attention_window_len", "max_patch_length", least=0)
     eps = one(
         "rms_norm_eps", *(parts[name].get("rms_norm_eps", EPS) for name in ("encoder", "decoder", "global"))
     )
@@ -191,7 +191,7 @@ def rope_theta(part: dict, default: float) -> float:
 
 def plain(name: str, part: dict) -> None:
     """UserError for a part whose layers differ from those here."""
-    config_keys.whole(
+    config_checks.whole(
         part,
         "hidden_size",
         "num_hidden_layers",
@@ -204,7 +204,7 @@ def plain(name: str, part: dict) -> None:
         "vocab_size",
         what=f"{name}_config.",
     )
-    config_keys.whole(part, "sliding_window", least=0, what=f"{name}_config.")
+    config_checks.whole(part, "sliding_window", least=0, what=f"{name}_config.")
     heads = part.get("num_attention_heads")
     if (
         part.get("head_dim")

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax.errors import UserError
-from bltjax.formats import blt, config_keys, imported, safetensors, weights
+from bltjax.formats import blt, config_checks, imported, safetensors, weights
 from bltjax.formats.huggingface import read_json
 from bltjax.formats.weights import Place
 from bltjax.tokenizers import bpe
@@ -64,10 +64,10 @@ def ends(directory: pathlib.Path, config: dict) -> tuple[int, ...]:
 def parse(config: dict) -> tuple[ConfigDict, int]:
     """(a token model's config, heads of keys and values) of a Llama config.json. UserError for what is not
     computed here."""
-    c = config_keys.checked(
+    c = config_checks.checked(
         config, "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"
     )
-    config_keys.whole(
+    config_checks.whole(
         c,
         "hidden_size",
         "num_hidden_layers",
@@ -120,7 +120,7 @@ def scaling(rope: dict) -> tuple[float, ...]:
             f"rotary positions of type {kind!r} are not computed here; 'default' and 'llama3' are"
         )
     keys = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    return tuple(float(config_keys.checked(rope, *keys)[key]) for key in keys)
+    return tuple(float(config_checks.checked(rope, *keys)[key]) for key in keys)
 
 
 def token_places(model, kv_heads: int, tied: bool) -> list[Place]:

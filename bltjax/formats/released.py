@@ -2,7 +2,7 @@
 (config.json with "args").
 
 Weights are consolidated.pth or safetensors, by the released names. Which model it is, BLT or entropy model,
-the tensors say. """
+the tensors say."""
 
 import pathlib
 
@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax.errors import UserError
-from bltjax.formats import blt, config_keys, consolidated, imported, safetensors, weights
+from bltjax.formats import blt, config_checks, consolidated, imported, safetensors, weights
 from bltjax.formats.huggingface import read_json
 from bltjax.patching import vocab
 
@@ -93,15 +93,15 @@ SHAPE = (
 
 
 def _blt(name: str, found: dict, source):
-    a = config_keys.checked(arguments(found, "model"), *SHAPE)
-    config_keys.whole(
+    a = config_checks.checked(arguments(found, "model"), *SHAPE)
+    config_checks.whole(
         a,
         *SHAPE,
         "cross_attn_nheads",
         "encoder_hash_byte_group_vocab",
         "encoder_hash_byte_group_nb_functions",
     )
-    config_keys.whole(a, "local_attention_window_len", "max_patch_length", least=0)
+    config_checks.whole(a, "local_attention_window_len", "max_patch_length", least=0)
     for left, right in (
         ("dim_local_encoder", "dim_local_decoder"),
         ("n_heads_local_encoder", "n_heads_local_decoder"),
@@ -152,13 +152,13 @@ def _blt(name: str, found: dict, source):
 
 
 def _entropy_model(name: str, found: dict, source):
-    a = config_keys.checked(
+    a = config_checks.checked(
         arguments(found, "entropy_model" if "entropy_model" in found else "model"),
         "dim",
         "n_layers",
         "n_heads",
     )
-    config_keys.whole(a, "dim", "n_layers", "n_heads")
+    config_checks.whole(a, "dim", "n_layers", "n_heads")
     model = cfg.transformer(
         "byte",
         vocab=vocab.SIZE,

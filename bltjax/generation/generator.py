@@ -14,7 +14,7 @@ import numpy as np
 
 from bltjax.errors import UserError
 from bltjax.generation import blt, decode, lm, sampling, text
-from bltjax.models.buckets import bucket
+from bltjax.models.padded_lengths import bucket
 
 ENGINES = {"blt": blt, "token": lm, "byte": lm}  # what generates from each kind of model
 LONGEST = 10_000_000  # new bytes at most: room for their ids is made at the start

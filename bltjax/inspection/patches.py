@@ -9,7 +9,7 @@ import numpy as np
 from bltjax import api, patching
 from bltjax import config as cfg
 from bltjax.data import splits
-from bltjax.entropy import annotate, calibrate, sketch, store
+from bltjax.entropy import annotate, calibrate, histogram, store
 from bltjax.errors import UserError
 from bltjax.patching import segmentation
 from bltjax.run import inputs
@@ -205,7 +205,7 @@ def calibrated(
     key, fixed = ("delta", {}) if scheme == "monotonic" else ("threshold", {})
     if scheme == "both":
         fixed["delta"] = delta
-    scores = sketch.Sketch(scheme, fixed.get("delta")).add(entropies)
+    scores = histogram.Histogram(scheme, fixed.get("delta")).add(entropies)
 
     def realized(threshold):
         rule = {"resolution": patching.RESOLUTION, "max_length": max_length, **fixed, key: float(threshold)}

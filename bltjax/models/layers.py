@@ -2,7 +2,7 @@
 of layers.
 
 Parameters are float32 and plain arrays; a module casts them to its compute dtype where it uses them. Norms,
-softmax and logits are float32. Dimensions as in bltjax/config.py."""
+softmax and logits are float32. Dimensions as in bltjax/config/."""
 
 import functools
 

@@ -2,7 +2,7 @@
 
 XLA's CPU backend allocates a program's temporaries anew at each call. Blocks beyond 32 MB come from the
 kernel page by page, zeroed, and go back when the call ends: of a training step with 230 MB of temporaries
-that was a quarter of the time. """
+that was a quarter of the time."""
 
 import ctypes
 import os

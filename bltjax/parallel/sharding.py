@@ -120,7 +120,8 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 # counts; a path that none matches is an error, and so is an axis that does not divide its dimension, unless
 # it is marked "?": then the dimension stays whole. A stack's parameters have a leading axis of layers, which
 # is never cut; kernels of several maps are listed with their middle axis. What is cut over "data" is gathered
-# where it is used, but for look-up tables: those stay where they are and the ids travel (models/lookup.py).
+# where it is used, but for look-up tables: those stay where they are and the ids travel
+# (kernels/hash_lookup.py).
 TABLE = (
     (r"ngrams", (None, "data", ("replica", "model"))),  # tables, rows, features
     (r"embed/bytes", (None, "data")),  # 260 rows: gathered like any weight

@@ -36,7 +36,7 @@ def document_lengths(
     the first is BOS alone.
 
     entropies: float32 [len + 2] nats for each document, for the schemes that need them; tokenizer: for scheme
-    `bpe`. Scheme `none` (an entropy model): every position its own patch. """
+    `bpe`. Scheme `none` (an entropy model): every position its own patch."""
     scheme = patching_config.scheme
     if scheme == "none":
         return [np.ones(len(d) + 2, np.int32) for d in documents]

@@ -2,7 +2,7 @@
 each budget, fits, and where curves meet."""
 
 from bltjax.report import tables
-from bltjax.report.rows import REFERENCE, budget_key
+from bltjax.report.run_table import REFERENCE, budget_key
 from bltjax.science import bootstrap, crossing, power_law
 
 NO_DIGEST = "no documents_digest in eval.json shows that both were scored on the same text"

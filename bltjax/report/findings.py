@@ -2,7 +2,7 @@
 beyond them."""
 
 from bltjax.report.compare import by_series, reference_of
-from bltjax.report.rows import REFERENCE, budget_key
+from bltjax.report.run_table import REFERENCE, budget_key
 from bltjax.report.series import order
 from bltjax.report.tables import short_flops
 

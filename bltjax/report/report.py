@@ -6,11 +6,10 @@ Reads the experiment's run directories and nothing else; the same directories gi
 
 import pathlib
 
-from bltjax.report import compare, conditions, findings, page, pictures, sections, series, tables
-from bltjax.report import rows as rowing
+from bltjax.report import compare, fairness, figures, findings, page, run_table, sections, series, tables
 from bltjax.report import runs as reading
 from bltjax.report import sweeps as sweeping
-from bltjax.report.rows import budget_key
+from bltjax.report.run_table import budget_key
 from bltjax.science import bootstrap
 
 SCHEMA_VERSION = 2  # 1: a row per family and budget, one run each
@@ -31,7 +30,7 @@ def report(experiment_dir, out_dir=None) -> dict:
     runs = sorted(
         reading.read_experiment(directory),
         key=lambda run: (
-            rowing.family_order(str(run.setting("family", ""))),
+            run_table.family_order(str(run.setting("family", ""))),
             run.setting("budget_flops", 0),
             run.name,
         ),
@@ -39,15 +38,15 @@ def report(experiment_dir, out_dir=None) -> dict:
     result = analyse(directory, runs)
     out = pathlib.Path(out_dir) if out_dir else directory / "report"
     out.mkdir(parents=True, exist_ok=True)
-    figures = pictures.draw(result, runs)
-    parts = sections.of(result, runs, figures)
+    drawn = figures.draw(result, runs)
+    parts = sections.of(result, runs, drawn)
     files = {
         "report.csv": tables.to_csv(result["all_runs"]),
         "points.csv": tables.to_csv(result["runs"]),
-        "report.md": sections.markdown(result, parts, figures),
-        "report.html": page.html(result, parts, figures, runs),
+        "report.md": sections.markdown(result, parts, drawn),
+        "report.html": page.html(result, parts, drawn, runs),
     }
-    for figure in figures.values():
+    for figure in drawn.values():
         files.update({f"{figure.name}.svg": figure.svg, f"{figure.name}.png": figure.png})
     for name, content in files.items():
         (out / name).write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
@@ -57,10 +56,10 @@ def report(experiment_dir, out_dir=None) -> dict:
 def analyse(directory: pathlib.Path, runs: list) -> dict:
     """All numbers of the report, before anything is drawn."""
     done = [run for run in runs if run.state == "done"]
-    documents = {str(run.path): rowing.documents(run) for run in done}
-    texts = {str(run.path): rowing.test_text(run) for run in done}
+    documents = {str(run.path): run_table.documents(run) for run in done}
+    texts = {str(run.path): run_table.test_text(run) for run in done}
     samples = bootstrap.resample_runs(documents, texts)
-    rows = [rowing.row(run, samples.get(str(run.path))) for run in done]
+    rows = [run_table.row(run, samples.get(str(run.path))) for run in done]
     series.name_series(done, rows)
     candidates = [series.averaged(group) for group in series.configurations(done, rows)]
     chosen = series.choose(candidates)
@@ -98,7 +97,7 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
         headline=findings.headline(chosen, pairs),
         findings=found,
         caveats=findings.caveats(chosen, pairs),
-        warnings=[*conditions.unequal(done, rows), *filter(None, map(rowing.disagreement, done))],
+        warnings=[*fairness.unequal(done, rows), *filter(None, map(run_table.disagreement, done))],
         runs=chosen,
         all_runs=rows,
         unfinished=unfinished,

@@ -4,9 +4,9 @@ figures."""
 import json
 
 from bltjax.report.compare import by_series
+from bltjax.report.figures import LEXICONS, SWEEPS
 from bltjax.report.findings import signed, span
-from bltjax.report.pictures import LEXICONS, SWEEPS
-from bltjax.report.rows import REFERENCE, budget_key
+from bltjax.report.run_table import REFERENCE, budget_key
 from bltjax.report.runs import finite
 from bltjax.report.series import order
 from bltjax.report.tables import flops, short_flops, table, to_markdown

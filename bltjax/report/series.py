@@ -14,7 +14,7 @@ only in seed and name are one *configuration*, of which the mean counts."""
 import json
 import math
 
-from bltjax.report.rows import budget_key, family_order
+from bltjax.report.run_table import budget_key, family_order
 from bltjax.report.runs import Run, flat
 
 ALWAYS = ("patching.scheme", "patching.size", "model.preset")

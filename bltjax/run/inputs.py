@@ -60,6 +60,7 @@ class Inputs:
 
 def load(run_dir: pathlib.Path, config: ConfigDict) -> Inputs:
     """What the run in a directory reads. UserError where one of its inputs is not there yet, or damaged."""
+    run_dir = run_dir.resolve()  # the paths in it are relative to where it really lies
     said, at = _said(run_dir), lambda path: path and run_dir / path
     text = splits.opened(folders(run_dir))
     tokenizer = bpe.load(at(said["tokenizer"])) if said["tokenizer"] else None
@@ -94,8 +95,20 @@ def folders(run_dir: pathlib.Path) -> dict[str, float]:
     return {str((run_dir / path).resolve()): weight for path, weight in _said(run_dir)["data"].items()}
 
 
-def _said(run_dir: pathlib.Path) -> dict:
+def read(run_dir: pathlib.Path) -> dict | None:
+    """inputs.json, or None where there is none or it is damaged."""
     said = rundir.read_json(run_dir / NAME)
+    paths = ("tokenizer", "entropy_model", "annotation")
+    if not isinstance(said, dict) or not isinstance(said.get("data"), dict):
+        return None
+    whole = all(isinstance(said.get(key, 0), str | None) for key in paths)
+    return (
+        said if whole and all(isinstance(weight, int | float) for weight in said["data"].values()) else None
+    )
+
+
+def _said(run_dir: pathlib.Path) -> dict:
+    said = read(run_dir)
     if said is None:
         raise UserError(
             f"{run_dir} has no whole {NAME}: `bltjax run` and `bltjax train` write it, and make what the run"

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax import patching
-from bltjax.entropy import calibrate, sketch
+from bltjax.entropy import calibrate, histogram
 from bltjax.run import budget
 
 CALIBRATED = {"entropy": "threshold", "monotonic": "delta", "both": "threshold"}
@@ -45,7 +45,7 @@ def found(config: ConfigDict, documents, entropies, realized: Callable) -> Confi
     return at(calibrate.approach(config.patching.size, scores.threshold, lambda t: realized(at(t)))[0])
 
 
-def counted(config: ConfigDict, documents, entropies) -> sketch.Sketch:
+def counted(config: ConfigDict, documents, entropies) -> histogram.Histogram:
     """The scores of a run's training documents, of COUNTED bytes of them, for its scheme."""
     delta = None
     if config.patching.scheme == "both":
@@ -54,8 +54,10 @@ def counted(config: ConfigDict, documents, entropies) -> sketch.Sketch:
     one_group, lengths = np.zeros(len(documents), np.int32), documents.lengths
     of_parts = []
     for first, last, _ in parts:
-        numbers = first + sketch.sample(lengths[first:last], COUNTED // len(parts))
-        of_parts.append(sketch.of_documents(entropies, numbers, one_group, config.patching.scheme, delta)[0])
+        numbers = first + histogram.sample(lengths[first:last], COUNTED // len(parts))
+        of_parts.append(
+            histogram.of_documents(entropies, numbers, one_group, config.patching.scheme, delta)[0]
+        )
     if len(of_parts) == 1:
         return of_parts[0]
     whole = sum(one.positions for one in of_parts)  # each source counts as much as is read of it

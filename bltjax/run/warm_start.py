@@ -95,22 +95,33 @@ def params(run: ConfigDict) -> dict | None:
 
 def check_text(config: ConfigDict, text: splits.Splits) -> None:
     """UserError where a run starts from one that trained on this run's test text, or that was tested on what
-    this one trains on: no score of either would mean anything. What an imported model has read is not known.
+    this one trains on, or has its entropies from a model that trained on its test text: no score would mean
+    anything. What an imported model has read is not known.
 
     text: of the run with this config."""
-    source = pathlib.Path(config.train.init_from) if config.train.init_from else None
+    check_start(config.train.init_from, text, f"run {config.name}: ")
+    if len(config.entropy_model):
+        check_start(config.entropy_model.train.init_from, text, f"run {config.name}: ", entropies=True)
+
+
+def check_start(path: str, text: splits.Splits, where: str = "", entropies: bool = False) -> None:
+    """check_text of one model, and of those that it started from ("": of none). entropies: the model only
+    gives entropies, so that what it was tested on says nothing of the scores here."""
+    source = pathlib.Path(path).resolve() if path else None
     while source and (source / inputs.NAME).exists():
         theirs = splits.opened(inputs.folders(source))
         if theirs.fingerprint != text.fingerprint:
-            for ours, what, others, whose in (
+            pairs = [
                 (text.test, "test", theirs.train, "trained on"),
                 (text.validation, "validation", theirs.train, "trained on"),
                 (text.train, "training", theirs.test, "is tested on"),
-            ):
+            ]
+            for ours, what, others, whose in pairs[: 2 if entropies else 3]:
                 if found := splits.common(ours, others):
+                    use = "take entropies from" if entropies else "start from"
                     raise UserError(
-                        f"run {config.name}: {source} {whose} text that is {what} text here (a document that"
-                        f" begins {found[:24]!r}); split both alike, or start from another model"
+                        f"{where}{source} {whose} text that is {what} text here (a document that"
+                        f" begins {found[:24]!r}); split both alike, or {use} another model"
                     )
         before = rundir.load_config(source).train.init_from
-        source = pathlib.Path(before) if before else None
+        source = pathlib.Path(before).resolve() if before else None

@@ -60,7 +60,7 @@ class _Graph:
     """Jobs by directory, in an order in which they can be made."""
 
     def __init__(self, shared: pathlib.Path):
-        self.shared = pathlib.Path(os.path.abspath(shared))
+        self.shared = pathlib.Path(os.path.realpath(shared))
         self.jobs: dict[pathlib.Path, Job] = {}
 
     def add(self, job: Job) -> pathlib.Path:
@@ -151,8 +151,10 @@ class _Graph:
                     f"run {config.name}: its entropy model would split other text (data.{key}:"
                     f" {lm.data[key]!r} against {config.data[key]!r}), and might see test text"
                 )
-        model = pathlib.Path(os.path.abspath(lm.train.init_from))
-        if budget.trained(lm):
+        model, weights = pathlib.Path(os.path.realpath(lm.train.init_from)), {}
+        if not budget.trained(lm):
+            weights = {"weights": inputs.entropy_model(lm, model).facts["fingerprint"]}
+        else:
             made_of = {"config": cfg.to_dict(lm), "text": identity, "version": jobs.VERSIONS["run"]}
             model = self.run(lm, self.shared / f"entropy-model-{cfg.fingerprint(made_of)}", rundir.SHARED)
             needs = [*needs, model]
@@ -163,15 +165,16 @@ class _Graph:
         }
         said = {"entropy_model": self.name(model), "bytes": read}
         parts = {"config": cfg.to_dict(lm), "data": self.named(folders)}
-        return model, self.job("annotate", "annotation", {**said, **parts}, {**said, "text": identity}, needs)
+        made_of = {**said, **weights, "text": identity}
+        return model, self.job("annotate", "annotation", {**said, **parts}, made_of, needs)
 
     def name(self, path, directory: pathlib.Path | None = None) -> str:
         """A path as a job's directory (by default, one in `shared`) names it: from there, where it lies below
         the same root, so that the root can be moved; else as it is."""
-        path = pathlib.Path(os.path.abspath(path))
+        path = pathlib.Path(os.path.realpath(path))
         if self.shared not in path.parents:
             return str(path)
-        return os.path.relpath(path, os.path.abspath(directory or self.shared / "job"))
+        return os.path.relpath(path, os.path.realpath(directory or self.shared / "job"))
 
     def named(self, folders: dict, directory: pathlib.Path | None = None) -> dict:
         return {self.name(folder, directory): weight for folder, weight in folders.items()}
@@ -181,7 +184,7 @@ class _Graph:
         another."""
         said = {key: path and self.name(path, run_dir) for key, path in found.items() if key != "data"}
         said["data"] = self.named(found["data"], run_dir)
-        before = rundir.read_json(run_dir / inputs.NAME)
+        before = inputs.read(run_dir)
         if before == said:
             return
         if before is not None and rundir.begun(run_dir):

@@ -137,7 +137,7 @@ def run(
     display.close()
     failed = [task for task in tasks if task.state == "failed"]
     if failed:
-        print(failures(failed, experiment), file=sys.stderr)
+        print(failures(failed), file=sys.stderr)
     codes = [task.process.returncode for task in failed if task.process]
     if not failed:
         return 0
@@ -182,7 +182,7 @@ def finish(task: Task, display) -> None:
         display.line(f"failed   {task.name}: {why_failed(task)} (log: {task.directory / 'log.txt'})")
 
 
-def failures(failed: list[Task], experiment: str) -> str:
+def failures(failed: list[Task]) -> str:
     """One line for everything that failed: why, where a job that others wait for is the only one."""
     first, *more = [task for task in failed if task.process] or failed
     if not more and not first.job.experiment:
@@ -191,7 +191,10 @@ def failures(failed: list[Task], experiment: str) -> str:
             f"; {others} jobs that need it were not run" if others else ""
         )
     names = ", ".join(task.name for task in failed)
-    return f"failed: {names}; see `bltjax status {experiment}`; the same command tries them again"
+    return (
+        f"failed: {names}; `bltjax status` with the same options says why, and the same command tries them"
+        " again"
+    )
 
 
 def why_failed(task: Task) -> str:

@@ -3,6 +3,7 @@
 import pathlib
 
 from bltjax.errors import UserError
+from bltjax.run import inputs, jobs
 from bltjax.storage import locks, rundir
 
 
@@ -59,7 +60,7 @@ def of_shared(root: pathlib.Path, experiment: str, names: list[str]) -> list[dic
 def needed_by(run_dir: pathlib.Path, found: dict) -> None:
     """Adds the jobs that a run directory's inputs.json names to {directory: job}, those of its entropy model
     first."""
-    said = rundir.read_json(run_dir / "inputs.json") or {}
+    said = inputs.read(run_dir) or {}
     paths = [*said.get("data", {}), said.get("entropy_model"), said.get("annotation")]
     if said.get("tokenizer"):
         paths.append(str(pathlib.Path(said["tokenizer"]).parent))
@@ -77,9 +78,13 @@ def of_job(directory: pathlib.Path) -> dict:
     if (directory / "inputs.json").exists():
         run = of_run(directory)
         return {"name": directory.name, "kind": "run", "state": run["state"], "why": run["why"]}
-    kind = (rundir.read_json(directory / "config.json") or {}).get("kind", "?")
     state, why = "waiting", None
-    if (directory / "done.json").exists():
+    try:
+        kind = jobs.kind_of(directory)
+        made = jobs.state(directory, kind)
+    except UserError as error:
+        return {"name": directory.name, "kind": "?", "state": "damaged", "why": str(error)}
+    if made == "done":
         state = "done"
     elif locks.is_held(directory / ".lock"):
         state = "running"

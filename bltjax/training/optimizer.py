@@ -15,7 +15,7 @@ def warmup_steps(train, steps: int) -> int:
     """Steps of linear warm-up: as configured, or for -1 min(2000, 10% of the steps), at least 1.
 
     The paper warms up for 2000 steps (section 4.8), which is 10% of a run of 20,000; shorter runs keep that
-    share. """
+    share."""
     return train.warmup if train.warmup >= 0 else max(1, min(2000, steps // 10))
 
 
@@ -32,7 +32,7 @@ def schedule(train, steps: int):
 
     Warm-up ends at `lr` in its last step. cosine falls to final_lr · lr at `steps`; wsd stays, then falls
     linearly from decay_start. Both reach the floor one step after the last update, so that no update is spent
-    at a rate of zero. """
+    at a rate of zero."""
     if train.schedule not in SCHEDULES:
         raise UserError(f"train.schedule: unknown {train.schedule!r}; allowed: {', '.join(SCHEDULES)}")
     if steps < 1:
@@ -59,7 +59,7 @@ def optimizer(train, steps: int) -> optax.GradientTransformation:
     """Clip by global norm, then AdamW.
 
     Weight decay reaches every parameter, gains of norms and hash tables too, as in the paper's and the
-    released code: rows of a table that no n-gram hit in a step decay as well. """
+    released code: rows of a table that no n-gram hit in a step decay as well."""
     adamw = optax.adamw(
         schedule(train, steps), b1=train.beta1, b2=train.beta2, eps=train.eps, weight_decay=train.weight_decay
     )

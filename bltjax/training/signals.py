@@ -51,7 +51,7 @@ def on_signals(joined: bool = False, shared: bool = False):
     Only the main thread may set handlers; elsewhere the request is never filled. joined: this process is one
     of several, where SIGTERM is the runtime's: it tells all processes, from the moment they are joined.
     SIGINT is then passed on as SIGTERM. shared: so is the run; another run of a joined process, which makes
-    something that all wait for, goes on to its end. """
+    something that all wait for, goes on to its end."""
     request = SharedRequest() if shared else Request()
     if joined and not shared:
         yield request

@@ -44,7 +44,7 @@ def make_step(model_config, train, steps: int, loss_fn=model_nats, mesh=None):
     more in one cut than in another.
 
     metrics: float32 [] each: loss (nats per target), grad_norm (before clipping), lr (of this update), finite
-    (bool), and loss_fn's other sums. Raises UserError at the first call if the rows cannot be cut evenly. """
+    (bool), and loss_fn's other sums. Raises UserError at the first call if the rows cannot be cut evenly."""
     opt, lr = optimizer.optimizer(train, steps), optimizer.schedule(train, steps)
     parts = train.accumulate
 

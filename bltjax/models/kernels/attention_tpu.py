@@ -2,7 +2,7 @@
 
 Blocks of keys that the static mask hides are never visited, so that a window costs O(T · window); documents
 are masked inside the blocks. Local arrays only: over several devices the caller wraps it in shard_map, with
-check_vma=False (the kernel declares none). """
+check_vma=False (the kernel declares none)."""
 
 import functools
 

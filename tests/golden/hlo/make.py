@@ -5,7 +5,7 @@ not fit.
     ALLOW_MULTIPLE_LIBTPU_LOAD=1 JAX_PLATFORMS=cpu python tests/golden/hlo/make.py
 
 Backend configurations and source locations, which nothing reads, are cut. The numbers that tests/test_hlo.py
-expects follow from the shapes here: a later compiler may choose other collectives. """
+expects follow from the shapes here: a later compiler may choose other collectives."""
 
 import pathlib
 import re

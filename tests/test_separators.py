@@ -10,7 +10,7 @@ import pytest
 
 from bltjax import config as cfg
 from bltjax.cli.main import main
-from bltjax.data import corpus, cuts, prepare, scatter, sources
+from bltjax.data import corpus, prepare, separators, shuffle, sources
 from bltjax.errors import UserError
 
 
@@ -29,7 +29,7 @@ def text(seed, size):
 @pytest.mark.parametrize("separator", ["<|endoftext|>", "\n\n", "aab", "\n"])
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1 << 20])
 def test_separators_wherever_a_read_ends(monkeypatch, separator, chunk):
-    monkeypatch.setattr(cuts, "CHUNK", chunk)
+    monkeypatch.setattr(separators, "CHUNK", chunk)
     mark = separator.encode()
     rng = np.random.default_rng(0)
     for trial in range(30):
@@ -37,7 +37,7 @@ def test_separators_wherever_a_read_ends(monkeypatch, separator, chunk):
         pieces = [bytes(rng.choice(list(letters), rng.integers(0, 12))) for _ in range(9)]
         whole = mark.join(pieces) + mark * int(rng.integers(0, 3))
         expected = [piece for piece in whole.split(mark) if piece]
-        assert list(cuts.at_separator(io.BytesIO(whole), mark, 1000, "here")) == expected
+        assert list(separators.at_separator(io.BytesIO(whole), mark, 1000, "here")) == expected
 
 
 def test_a_separator_in_every_kind_of_file(tmp_path):
@@ -69,8 +69,8 @@ def test_killed_within_a_file_it_goes_on_there(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_bytes(b"|".join(stories))
     settings = data(tmp_path / "a.txt", separator="|", test=0.1, validation=0.1)
     whole = prepare.prepare(settings, tmp_path / "whole")
-    monkeypatch.setattr(scatter, "SAVE", 1000)
-    save, saved = scatter.Progress.save, []
+    monkeypatch.setattr(shuffle, "SAVE", 1000)
+    save, saved = shuffle.Progress.save, []
 
     def dies(progress, work):
         save(progress, work)
@@ -78,7 +78,7 @@ def test_killed_within_a_file_it_goes_on_there(tmp_path, monkeypatch):
         if len(saved) == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(scatter.Progress, "save", dies)
+    monkeypatch.setattr(shuffle.Progress, "save", dies)
     with pytest.raises(KeyboardInterrupt):
         prepare.prepare(settings, tmp_path / "cut")
     assert saved[-1] > 40
@@ -97,7 +97,7 @@ def test_split_by_position(tmp_path, ending):
     assert b"".join(units["train"]) == whole[:first]
     assert b"".join(units["validation"]) == whole[first:second]
     assert b"".join(units["test"]) == whole[second:]
-    assert all(len(piece) <= cuts.PIECE for some in units.values() for piece in some)
+    assert all(len(piece) <= separators.PIECE for some in units.values() for piece in some)
     assert all(piece.endswith(b"\n") for some in units.values() for piece in some[:-1])
     manifest = prepare.prepare(settings, tmp_path / "out")
     found = corpus.shards(tmp_path / "out")
@@ -116,7 +116,7 @@ def test_by_position_nothing_leaves_and_the_overlap_is_measured(tmp_path):
 
 def test_pieces_where_no_line_ends():
     whole = text(0, 1000)
-    assert list(cuts.at_line_ends(io.BytesIO(whole), 300)) == [
+    assert list(separators.at_line_ends(io.BytesIO(whole), 300)) == [
         whole[at : at + 300] for at in (0, 300, 600, 900)
     ]
 

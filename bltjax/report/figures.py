@@ -3,7 +3,7 @@
 import dataclasses
 
 from bltjax.report import plot, plot_runs
-from bltjax.report.rows import budget_key
+from bltjax.report.run_table import budget_key
 from bltjax.report.runs import finite
 from bltjax.report.series import order
 from bltjax.report.sweeps import lexicons

@@ -12,7 +12,7 @@ def batch_from_lengths(ids, patch_lengths, eos_id: int = vocab.EOS) -> dict:
     ids [B,N]; patch_lengths [B,P], rows sum to N + 1 (the next byte's patch is decided too), the first patch
     is one byte, zeros at the end. Byte t reads the latent of the patch before its next byte's. EOS ends its
     document and belongs to it; a patch's document is its first byte's. Raises UserError where lengths break
-    the rules. """
+    the rules."""
     ids, lengths = np.asarray(ids, np.int32), np.asarray(patch_lengths, np.int64)
     if ids.ndim != 2 or lengths.ndim != 2 or len(ids) != len(lengths):
         raise UserError(

@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 
-from bltjax.data import buckets, corpus, near_copies, scatter, shingles
+from bltjax.data import corpus, near_copies, shingles, shuffle, shuffle_buckets
 from bltjax.data.near_copies import STAYS, TEST, VALIDATION
 from bltjax.storage import atomic
 
@@ -43,7 +43,7 @@ def gather(directory, work, part, progress, shard_count, data_config, say) -> di
     found = {
         split: [
             (f"{split}-{part:05}-{number:05}.arrayrecord", Bucket(work, split, number, progress.moved))
-            for number in range(scatter.bucket_count(split, shard_count, data_config))
+            for number in range(shuffle.bucket_count(split, shard_count, data_config))
             if (work / f"{split}-{number:05}.bucket").exists() or (split, number) == ("train", 0)
         ]
         for split in GATHERED
@@ -74,23 +74,23 @@ class Bucket:
         self._gone = {bytes.fromhex(key) for key, to in moved.items() if to != split}
 
     def entries(self) -> tuple[np.ndarray, int]:
-        """(buckets.ENTRY [D] of the documents, how many copies were left out)."""
+        """(shuffle_buckets.ENTRY [D] of the documents, how many copies were left out)."""
         if not self.path.exists():
-            return np.empty(0, buckets.ENTRY), 0
+            return np.empty(0, shuffle_buckets.ENTRY), 0
         with self.path.open("rb") as file:
-            every = buckets.by_key(file, self.path)
+            every = shuffle_buckets.by_key(file, self.path)
         new = np.ones(len(every), bool)
         new[1:] = (every["key"][1:] != every["key"][:-1]).any(axis=1)
         stays = new.copy()
         if self._gone:
-            stays &= [buckets.key_of(entry) not in self._gone for entry in every]
+            stays &= [shuffle_buckets.key_of(entry) not in self._gone for entry in every]
         return every[stays], int((~new).sum())
 
     def documents(self, entries):
         if len(entries):
             with self.path.open("rb") as file:
                 for entry in entries:
-                    yield buckets.read(file, entry, self.path)
+                    yield shuffle_buckets.read(file, entry, self.path)
 
     def load(self, name: str) -> dict | None:
         """What `store` kept beside the bucket, or None."""
@@ -184,7 +184,7 @@ def _write_shard(bucket: Bucket, path: pathlib.Path, split: str) -> dict:
     writer = array_record_module.ArrayRecordWriter(str(partial), COMPRESSION)
     for entry, document in zip(entries[stays], bucket.documents(entries[stays]), strict=True):
         writer.write(document)
-        content.update(buckets.key_of(entry))
+        content.update(shuffle_buckets.key_of(entry))
     writer.close()
     index = np.empty(int(stays.sum()), corpus.INDEX)
     index["length"], index["group"] = entries["length"][stays], entries["group"][stays]

@@ -1,9 +1,9 @@
 """Patch size against threshold for any amount of text, in one pass: entropies beside prepared data are whole
 numbers, so that counting them is exact.
 
-A sketch holds how often each score (what a scheme compares with its threshold, patching.scores) occurs, and
-how many patches no threshold prevents. Sketches of parts add up to that of the whole. Limits on a patch's
-length cannot be seen in it."""
+A histogram holds how often each score (what a scheme compares with its threshold, patching.scores) occurs,
+and how many patches no threshold prevents. Histograms of parts add up to that of the whole. Limits on a
+patch's length cannot be seen in it."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ BEFORE = 4  # positions before a piece that its first scores depend on, or less
 
 
 @dataclasses.dataclass
-class Sketch:
+class Histogram:
     """scheme: entropy, monotonic or both (whose delta is given, nats). Counts are of whole documents [BOS,
     bytes, EOS]."""
 
@@ -30,7 +30,7 @@ class Sketch:
     opened: int = 0  # patches at any threshold
     counts: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(2 * STEPS + 1, np.int64))
 
-    def add(self, entropies) -> "Sketch":
+    def add(self, entropies) -> "Histogram":
         """Counts documents in: for each its entropies, nats float32 [len + 2], multiples of
         patching.RESOLUTION."""
         for scores, forced, _, _ in _scored(self.scheme, self.delta, entropies):
@@ -40,14 +40,14 @@ class Sketch:
         self.positions += sum(map(len, entropies))
         return self
 
-    def scaled(self, factor: float) -> "Sketch":
+    def scaled(self, factor: float) -> "Histogram":
         """As if there were so many times as much of this text."""
-        return Sketch(
+        return Histogram(
             self.scheme, self.delta, self.positions * factor, self.opened * factor, self.counts * factor
         )
 
-    def __add__(self, other: "Sketch") -> "Sketch":
-        return Sketch(
+    def __add__(self, other: "Histogram") -> "Histogram":
+        return Histogram(
             self.scheme,
             self.delta,
             self.positions + other.positions,
@@ -119,8 +119,8 @@ def _joined(scheme, delta, forced_at, pieces):
 
 
 def patches(scheme: str, entropies, threshold: float, delta: float | None = None) -> np.ndarray:
-    """int64 [D]: patches of each document (its entropies as in Sketch.add) at a threshold (for monotonic, a
-    delta)."""
+    """int64 [D]: patches of each document (its entropies as in Histogram.add) at a threshold (for monotonic,
+    a delta)."""
     found = np.zeros(len(entropies), np.int64)
     for scores, forced, numbers, firsts in _scored(scheme, delta, entropies):
         np.add.at(found, numbers, np.add.reduceat((forced | (scores > threshold)).astype(np.int64), firsts))
@@ -147,13 +147,13 @@ def sample(lengths, limit: int) -> np.ndarray:
     return np.unique(np.arange(0, len(lengths), max(1, int(lengths.sum()) / limit)).astype(np.int64))
 
 
-def of_documents(entropies, numbers, groups, scheme: str, delta: float | None = None) -> dict[int, Sketch]:
-    """{group: sketch} of the documents with these numbers. entropies[i]: as stored.Entropies; groups int
+def of_documents(entropies, numbers, groups, scheme: str, delta: float | None = None) -> dict[int, Histogram]:
+    """{group: histogram} of the documents with these numbers. entropies[i]: as stored.Entropies; groups int
     [D]."""
     found, waiting, held = {}, {}, {}
 
     def take(group):
-        found.setdefault(group, Sketch(scheme, delta)).add(waiting.pop(group))
+        found.setdefault(group, Histogram(scheme, delta)).add(waiting.pop(group))
         held.pop(group)
 
     for number in numbers:

@@ -9,7 +9,7 @@ import numpy as np
 from bltjax import config as cfg
 from bltjax import models
 from bltjax.errors import UserError
-from bltjax.formats import blt, config_keys, imported, weights
+from bltjax.formats import blt, config_checks, imported, weights
 from bltjax.patching import vocab
 
 
@@ -45,7 +45,7 @@ def reference_places(source, config: dict):
 
     Preset `released`; feed-forward widths are read from the tensors. Raises UserError on a tensor or key that
     does not fit."""
-    c = config_keys.checked(
+    c = config_checks.checked(
         config,
         "dim_local",
         "dim_global",
@@ -104,7 +104,7 @@ def reference_places(source, config: dict):
 def entropy_model_reference_places(source, config: dict):
     """The same of a released entropy model. config: dim, layers, heads, window, norm_eps; rope_theta is 1e4
     unless given."""
-    c = config_keys.checked(config, "dim", "layers", "heads", "window", "norm_eps")
+    c = config_checks.checked(config, "dim", "layers", "heads", "window", "norm_eps")
     model = cfg.transformer(
         "byte",
         vocab=vocab.SIZE,

@@ -2,7 +2,7 @@
 ascending key.
 
 A bucket is records, one after the other: a header, then the document. The header's CRC is of all that it says
-and of the document, so that what a failing disk or a power cut left is not taken for text. """
+and of the document, so that what a failing disk or a power cut left is not taken for text."""
 
 import os
 import pathlib

@@ -9,7 +9,7 @@ import os
 import pathlib
 import shutil
 
-from bltjax.data import buckets, sources
+from bltjax.data import shuffle_buckets, sources
 from bltjax.errors import UserError
 from bltjax.storage import rundir
 
@@ -156,7 +156,7 @@ def scatter(units, data_config, shard_count, work, progress, fill: bool, say) ->
             if not unit.split:
                 _note(progress.nearest.setdefault(split, []), place_of(digest), key)
             name = bucket_of(key, split, shard_count, data_config)
-            record = buckets.record(key, group_number[group], document)
+            record = shuffle_buckets.record(key, group_number[group], document)
             waiting.setdefault(name, []).append(record)
             held += len(record)
             if held > BUFFER:
@@ -225,7 +225,9 @@ def _move(key: bytes, source: str, target: str, data_config, shard_count, work) 
     """Copies a document from its bucket into one of another split; `Progress.moved` says where it is read."""
     path = work / bucket_of(key, source, shard_count, data_config)
     with path.open("rb") as file:
-        entry = next(entry for entry in buckets.by_key(file, path) if buckets.key_of(entry) == key)
-        document = buckets.read(file, entry, path)
+        entry = next(
+            entry for entry in shuffle_buckets.by_key(file, path) if shuffle_buckets.key_of(entry) == key
+        )
+        document = shuffle_buckets.read(file, entry, path)
     with (work / bucket_of(key, target, shard_count, data_config)).open("ab") as file:
-        file.write(buckets.record(key, int(entry["group"]), document))
+        file.write(shuffle_buckets.record(key, int(entry["group"]), document))

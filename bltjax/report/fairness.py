@@ -1,7 +1,7 @@
 """Conditions that should be equal in one sweep and are not (docs/contracts.md), a line each."""
 
 from bltjax.report.findings import listed
-from bltjax.report.rows import budget_key
+from bltjax.report.run_table import budget_key
 from bltjax.report.tables import short_flops
 
 # column of a row: (what it is, tolerance between runs at one budget)
