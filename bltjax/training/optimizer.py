@@ -1,5 +1,5 @@
-"""AdamW and its learning rate: the paper's numbers (config.training) and the rules that carry them to shorter
-runs."""
+"""AdamW and its learning rate: the paper's numbers (defaults of config.training) and the rules that carry
+them to shorter runs."""
 
 import jax
 import jax.numpy as jnp
