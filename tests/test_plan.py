@@ -76,6 +76,7 @@ def test_plan_spends_the_budget_in_whole_steps():
     )
     assert abs(planned["train_flops"] - 1e12) <= planned["train_flops"] / planned["steps"] / 2
     assert planned["executed_flops"] > planned["train_flops"]
+    assert planned["state_bytes"] == 4 * 4 * planned["params_total"]
     assert (
         abs(planned["entropy_model"]["train_flops"] / 1e12 - 1) < 0.01
         and planned["entropy_model"]["exact"] > 0

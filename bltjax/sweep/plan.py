@@ -15,6 +15,7 @@ from bltjax.errors import UserError
 from bltjax.run import budget
 
 MANY_EPOCHS = 4  # beyond, repeated text is worth less than new text (Muennighoff et al. 2023)
+STATE_BYTES = 16  # a parameter, its gradient and AdamW's two moments, float32
 
 
 def plan(experiment, document_lengths=None) -> list[dict]:
@@ -23,7 +24,8 @@ def plan(experiment, document_lengths=None) -> list[dict]:
     None: every row is one document.
 
     name, family, size, patch_size (mean bytes per patch or token that the run aims at), params_latent
-    (12·l·h² of the latent, or of the token transformer), params_total and params_hash (counted), params (by
+    (12·l·h² of the latent, or of the token transformer), params_total and params_hash (counted), state_bytes
+    (memory of weights, gradients and AdamW's moments), params (by
     component), flops_per_byte_paper and _exact (forward), flops_components (of `exact`), steps, batch_bytes,
     context, train_bytes, train_flops (`exact`, useful, entropy model left out), budget_flops, executed_flops
     (padding and masked blocks included), attention (what its FLOPs are averaged over), seed, epochs (how
@@ -69,6 +71,7 @@ def _plan(run: ConfigDict, document_lengths=None) -> dict:
         params_total=counted["params"]["total"],
         params_hash=counted["params"]["hash"],
         params=counted["params"],
+        state_bytes=STATE_BYTES * counted["params"]["total"],
         flops_per_byte_paper=counted["paper"]["total"],
         flops_per_byte_exact=counted["exact"]["total"],
         flops_components=counted["exact"],
@@ -157,6 +160,7 @@ COLUMNS = (  # title, of a plan
     ("latent", lambda p: _short(p["params_latent"])),
     ("params", lambda p: _short(p["params_total"])),
     ("in hashes", lambda p: _short(p["params_hash"])),
+    ("memory", lambda p: f"{_short(p['state_bytes'])}B"),
     ("paper", lambda p: f"{p['flops_per_byte_paper']:.3g}"),
     ("exact", lambda p: f"{p['flops_per_byte_exact']:.3g}"),
     ("entropies", lambda p: f"{p['entropy_model']['exact']:.2g}" if p["entropy_model"]["exact"] else "-"),
@@ -181,6 +185,7 @@ def text_table(plans: list[dict]) -> str:
         [
             *runs,
             "",
+            "memory: of weights, gradients and AdamW's two moments, on all devices together.",
             "paper, exact: forward FLOPs per byte in either convention; training is 3 times that.",
             f"Attention of exact is averaged over {plans[0]['attention'] if plans else 'nothing'} here;"
             " runs count it in the rows that they read.",
