@@ -2,8 +2,8 @@
 
 Two thirds of the suite's time is XLA's compilation of programs that run for milliseconds. Here they are
 compiled without most optimizations, in half of that time: what is computed is the same up to rounding.
-Commands that tests start as processes of their own are compiled as users have them, and so is what the
-fixture `optimized` stands at."""
+Commands that tests start as processes of their own are compiled as users have them, but for those on many
+devices, and so is what the fixture `optimized` stands at."""
 
 import os
 

@@ -55,7 +55,12 @@ def start(run_dir, texts, *options, run="space"):
         *(HEADS if run != "bpe" else ["--set=model.heads=2"]),
         *map(str, options),
     ]
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "PYTHONPATH": str(HERE.parent),
+    }
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
 
 

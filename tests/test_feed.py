@@ -100,7 +100,12 @@ distributed.leave(0)
 @pytest.mark.slow
 def test_each_process_fills_its_rows_of_the_same_batch():
     port = free_port()
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "PYTHONPATH": str(HERE.parent),
+    }
     both = [
         subprocess.Popen([sys.executable, "-c", SHARES.format(here=str(HERE), port=port, i=i)], env=env)
         for i in range(2)
