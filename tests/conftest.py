@@ -3,22 +3,13 @@
 Two thirds of the suite's time is XLA's compilation of programs that run for milliseconds. Here they are
 compiled without most optimizations, in half of that time: what is computed is the same up to rounding.
 Commands that tests start as processes of their own are compiled as users have them, but for those on many
-devices, and so is what the fixture `optimized` stands at."""
+devices."""
 
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
-import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
-
-
-@pytest.fixture
-def optimized():
-    """Programs are compiled as users have them: for tests of the compiled program."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)

@@ -146,7 +146,7 @@ def test_the_runner_survives_a_job_beside_a_damaged_plan(run_dir):
     "name", ["config.json", "planned.json", "eval.json", "done.json", "failed.json", "metrics.jsonl"]
 )
 def test_the_report_goes_on_without_a_damaged_run(run_dir, monkeypatch, name):
-    monkeypatch.setattr(reporting.pictures, "draw", lambda *_: {})
+    monkeypatch.setattr(reporting.figures, "draw", lambda *_: {})
     for content in (b'{"a": \n', b"\xff\xfe\x00\n", b"[1]\n"):
         (run_dir / name).write_bytes(content)
         result = reporting.report(run_dir.parent)

@@ -250,7 +250,7 @@ def test_remat_changes_nothing(remat, unrolled, monkeypatch):
     batch, params = packed(SEGMENTS, T, P), trained_apart(blt())
     expected = gradients(blt())(params, batch)
     monkeypatch.setattr(layers, "UNROLLED", unrolled)
-    close(gradients(blt(remat=remat))(params, batch), expected)
+    close(gradients(blt(remat=remat))(params, batch), expected, 1e-4)  # what is fused differs
 
 
 def test_bfloat16_stays_near_float32():

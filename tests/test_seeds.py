@@ -73,7 +73,7 @@ def test_one_refused_run_does_not_hide_the_others(capsys, tmp_path, monkeypatch)
     assert [r["name"] for r in found["refused"]] == ["bpe"] and "pays for" in found["refused"][0]["why"]
     assert "refused bpe:" in err
     status, out, err = call(capsys, "plan", TINY, "--set", "budget_flops=1e6")
-    assert status == 2 and not out and "2 more" in err and err.count("\n") == 1
+    assert status == 2 and not out and "2 other runs" in err and err.count("\n") == 1
     status, out, _ = call(
         capsys, "plan", TINY, "--only", "space", "--set", "data.max_train_bytes=20000", "--json"
     )
