@@ -32,7 +32,7 @@ test-fast: setup
 test-slow: setup
 	$(PYTEST) -n 2 -m slow
 
-# The newest release of everything that setup.cfg allows, without the lock file: make test-newest PYTHON=python3.12
+# The newest releases that setup.cfg allows, without the lock file: make test-newest PYTHON=python3.12
 test-newest:
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \

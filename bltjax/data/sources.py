@@ -57,9 +57,10 @@ def units(data_config) -> list[Unit]:
     if kind == PREPARED:
         raise UserError("data.source=prepared: what is prepared already is no source")
     if kind not in SOURCES or takes_name != bool(name):
-        files = "; files and patterns stand behind the word: files 'texts/*.txt'" * ("." in name + kind)
+        is_path = "." in data_config.source
+        hint = "; files and patterns stand behind the word: files 'texts/*.txt'" if is_path else ""
         raise UserError(
-            f"unknown data.source {data_config.source!r}; allowed: {allowed(prepared=False)}{files}"
+            f"unknown data.source {data_config.source!r}; allowed: {allowed(prepared=False)}{hint}"
         )
     check(data_config)
     return SOURCES[kind](data_config, name)

@@ -235,3 +235,10 @@ def rows(source, name: str) -> int:
     if name not in set(source):
         raise UserError(f"missing tensor {name}")
     return source.shape(name)[0]
+
+
+def local_ffn_widths(source) -> dict[str, int]:
+    """Feed-forward widths {"local_encoder", "local_decoder"} of a model with released names, as its tensors
+    have them: configs do not say."""
+    name = "{}.layers.0.feed_forward.w1.weight"
+    return {part: rows(source, name.format(part)) for part in ("local_encoder", "local_decoder")}

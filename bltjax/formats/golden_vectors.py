@@ -65,10 +65,7 @@ def reference_places(source, config: dict):
         "cross_attn_all_layers_encoder",
         "cross_attn_all_layers_decoder",
     )
-    ffn = {
-        part: blt.rows(source, f"{part}.layers.0.feed_forward.w1.weight")
-        for part in ("local_encoder", "local_decoder")
-    }
+    ffn = blt.local_ffn_widths(source)
     model = cfg.blt_model(
         "released",
         local_width=c["dim_local"],

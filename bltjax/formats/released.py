@@ -114,10 +114,7 @@ def _blt(name: str, found: dict, source):
     for key in ("n_kv_heads", "n_kv_heads_global"):
         if a.get(key) not in (None, a["n_heads_global"]):
             raise UserError(f"{key} is {a[key]}: keys and values must have as many heads as queries here")
-    ffn = {
-        part: blt.rows(source, f"{part}.layers.0.feed_forward.w1.weight")
-        for part in ("local_encoder", "local_decoder")
-    }
+    ffn = blt.local_ffn_widths(source)
     model = cfg.blt_model(
         "released",
         local_width=a["dim_local_encoder"],

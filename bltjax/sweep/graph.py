@@ -62,6 +62,7 @@ class _Graph:
     def __init__(self, shared: pathlib.Path):
         self.shared = pathlib.Path(os.path.realpath(shared))
         self.jobs: dict[pathlib.Path, Job] = {}
+        self.weights: dict[pathlib.Path, str] = {}  # fingerprints of entropy models that are there already
 
     def add(self, job: Job) -> pathlib.Path:
         self.jobs.setdefault(job.directory, job)
@@ -153,7 +154,9 @@ class _Graph:
                 )
         model, weights = pathlib.Path(os.path.realpath(lm.train.init_from)), {}
         if not budget.trained(lm):
-            weights = {"weights": inputs.entropy_model(lm, model).facts["fingerprint"]}
+            if model not in self.weights:
+                self.weights[model] = inputs.entropy_model(lm, model).facts["fingerprint"]
+            weights = {"weights": self.weights[model]}
         else:
             made_of = {"config": cfg.to_dict(lm), "text": identity, "version": jobs.VERSIONS["run"]}
             model = self.run(lm, self.shared / f"entropy-model-{cfg.fingerprint(made_of)}", rundir.SHARED)

@@ -24,14 +24,14 @@ def plan(experiment, document_lengths=None) -> list[dict]:
     None: every row is one document.
 
     name, family, size, patch_size (mean bytes per patch or token that the run aims at), params_latent
-    (12·l·h² of the latent, or of the token transformer), params_total and params_hash (counted), state_bytes
-    (memory of weights, gradients and AdamW's moments), params (by
-    component), flops_per_byte_paper and _exact (forward), flops_components (of `exact`), steps, batch_bytes,
-    context, train_bytes, train_flops (`exact`, useful, entropy model left out), budget_flops, executed_flops
+    (12·l·h² of the latent, or of the token transformer), params_total and params_hash (counted),
+    state_bytes (memory of weights, gradients and AdamW's moments), params (by component),
+    flops_per_byte_paper and _exact (forward), flops_components (of `exact`), steps, batch_bytes, context,
+    train_bytes, train_flops (`exact`, useful, entropy model left out), budget_flops, executed_flops
     (padding and masked blocks included), attention (what its FLOPs are averaged over), seed, epochs (how
-    often the training text is read; None where only the data say how much there is: data.max_train_bytes is
-    0), entropy_model {paper, exact: forward FLOPs per byte; params; train_flops}. Bytes are byte slots: the
-    few of them that hold BOS and EOS are counted exactly when the data is read."""
+    often the training text is read; None where only the data say how much there is: data.max_train_bytes
+    is 0), entropy_model {paper, exact: forward FLOPs per byte; params; train_flops}. Bytes are byte
+    slots: the few of them that hold BOS and EOS are counted exactly when the data is read."""
     return [_plan(run, document_lengths) for run in getattr(experiment, "runs", experiment)]
 
 

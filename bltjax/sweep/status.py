@@ -78,18 +78,17 @@ def of_job(directory: pathlib.Path) -> dict:
     if (directory / "inputs.json").exists():
         run = of_run(directory)
         return {"name": directory.name, "kind": "run", "state": run["state"], "why": run["why"]}
-    state, why = "waiting", None
     try:
         kind = jobs.kind_of(directory)
-        made = jobs.state(directory, kind)
+        state, why = jobs.state(directory, kind), None
     except UserError as error:
         return {"name": directory.name, "kind": "?", "state": "damaged", "why": str(error)}
-    if made == "done":
-        state = "done"
-    elif locks.is_held(directory / ".lock"):
+    if state != "done" and locks.is_held(directory / ".lock"):
         state = "running"
-    elif (directory / "failed.json").exists():
-        state, why = "failed", (rundir.read_json(directory / "failed.json") or {}).get("error")
+    elif state == "failed":
+        why = (rundir.read_json(directory / "failed.json") or {}).get("error")
+    elif state != "done":
+        state = "waiting"
     return {"name": directory.name, "kind": kind, "state": state, "why": why}
 
 
