@@ -10,7 +10,8 @@ from tiny_run import STEPS, bigram_params, run, tiny_config
 
 from bltjax.errors import RunFailed, UserError
 from bltjax.training import checkpoint, metrics
-from bltjax.training.step import TrainState, init_state
+from bltjax.training.state import TrainState
+from bltjax.training.step import init_state
 
 
 def state_of(value: float) -> TrainState:

@@ -44,7 +44,6 @@ def begin(engine, ids_BxT, stop_B, done_B) -> Loop:
     )
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
 def read(engine, params, loop: Loop, length_B) -> Loop:
     """Reads each row's prompt of `length` ids, which is in `ids`; ends early where the engine is full."""
 
@@ -72,7 +71,6 @@ def _among(ids, ends_E):
     return jnp.any(ids[..., None] == ends_E.reshape((1,) * ids.ndim + (-1,)), axis=-1)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def follow(
     engine, greedy: bool, params, loop: Loop, steps, ends_E, barred_V, rule: sampling.Rule, keys_B
 ) -> Loop:
@@ -104,7 +102,6 @@ def follow(
     return jax.lax.while_loop(goes_on, one, (jnp.int32(0), loop))[1]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def speculate(engine, k: int, params, loop: Loop, steps, ends_E, barred_V) -> Loop:
     """BLT-S (arXiv 2605.08044): `follow`, greedily, in turns. A turn drafts k bytes by encoder and decoder
     alone, with the latent that there is, then one pass of everything checks them: what the draft agrees on is

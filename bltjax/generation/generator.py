@@ -15,6 +15,7 @@ import numpy as np
 from bltjax.errors import UserError
 from bltjax.generation import blt, decode, lm, sampling, text
 from bltjax.models.padded_lengths import bucket
+from bltjax.parallel import programs
 
 ENGINES = {"blt": blt, "token": lm, "byte": lm}  # what generates from each kind of model
 LONGEST = 10_000_000  # new bytes at most: room for their ids is made at the start
@@ -192,7 +193,7 @@ class Generator:
         loop = decode.begin(engine, rows, lengths + options.max_new_bytes, done)
         length_B = jnp.asarray(lengths)
         while True:
-            loop = decode.read(engine, self.params, loop, length_B)
+            loop = programs.call(decode.read, (engine,), self.params, loop, length_B)
             if not np.any(np.asarray(loop.n_B) < lengths):
                 break
             engine, loop = self._grown(engine, loop)
@@ -203,13 +204,19 @@ class Generator:
         ended = [False] * len(ids)
         while True:
             if options.draft:
-                loop = decode.speculate(
-                    engine, options.draft, self.params, loop, jnp.int32(max(1, steps)), self.ends, self.barred
+                loop = programs.call(
+                    decode.speculate,
+                    (engine, options.draft),
+                    self.params,
+                    loop,
+                    jnp.int32(max(1, steps)),
+                    self.ends,
+                    self.barred,
                 )
             else:
-                loop = decode.follow(
-                    engine,
-                    options.temperature == 0,
+                loop = programs.call(
+                    decode.follow,
+                    (engine, options.temperature == 0),
                     self.params,
                     loop,
                     jnp.int32(max(1, steps)),

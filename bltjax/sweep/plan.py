@@ -160,7 +160,7 @@ COLUMNS = (  # title, of a plan
     ("latent", lambda p: _short(p["params_latent"])),
     ("params", lambda p: _short(p["params_total"])),
     ("in hashes", lambda p: _short(p["params_hash"])),
-    ("memory", lambda p: f"{_short(p['state_bytes'])}B"),
+    ("memory", lambda p: _short(p["state_bytes"]).replace("B", "G") + "B"),
     ("paper", lambda p: f"{p['flops_per_byte_paper']:.3g}"),
     ("exact", lambda p: f"{p['flops_per_byte_exact']:.3g}"),
     ("entropies", lambda p: f"{p['entropy_model']['exact']:.2g}" if p["entropy_model"]["exact"] else "-"),

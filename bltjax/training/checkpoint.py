@@ -29,7 +29,7 @@ from bltjax.formats import safetensors
 from bltjax.parallel import distributed
 from bltjax.storage.atomic import write_text
 from bltjax.training.signals import disk_full
-from bltjax.training.step import TrainState
+from bltjax.training.state import TrainState
 
 MANIFEST = ".manifest.json"
 PARAMS = "params.safetensors"  # of an imported checkpoint, in the place of what orbax writes

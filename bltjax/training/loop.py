@@ -15,7 +15,8 @@ from bltjax.errors import Interrupted, RunFailed, UserError
 from bltjax.parallel import distributed, sharding
 from bltjax.training import branch, checkpoint, metrics, patch_size_monitor
 from bltjax.training.signals import on_signals
-from bltjax.training.step import TrainState, init_state, make_step, model_nats
+from bltjax.training.state import TrainState
+from bltjax.training.step import init_state, make_step, model_nats
 
 __all__ = ["Interrupted", "RunFailed", "Saves", "train"]
 

@@ -1,7 +1,5 @@
 """One training step: a pure, jitted function of (state, batch)."""
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,12 +8,7 @@ from bltjax import models
 from bltjax.errors import UserError
 from bltjax.parallel import sharding
 from bltjax.training import optimizer
-
-
-class TrainState(NamedTuple):
-    params: Any  # nested dict of float32 arrays
-    opt_state: Any  # optax
-    step: jax.Array  # int32 [], updates done
+from bltjax.training.state import TrainState
 
 
 def init_state(train, steps: int, params) -> TrainState:
