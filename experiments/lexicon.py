@@ -19,8 +19,8 @@ from bltjax import config as cfg
 from bltjax.errors import UserError
 
 # As large as leaves a budget its 100 steps: the output head of a larger vocabulary takes too much of it.
-VOCABS = {"S": (1024, 2048, 4096, 8192), "M": (2048, 4096, 8192, 16384), "L": (4096, 8192, 16384, 24576)}
-ROWS = (4096, 16384, 32768, 65536, 131072, 524288)
+VOCABS = {"S": (2048, 4096, 8192, 10240), "M": (2048, 4096, 8192, 16384), "L": (4096, 8192, 16384, 24576)}
+ROWS = (4096, 16384, 32768, 65536, 131072, 262144, 524288)
 FAMILY = "blt-space"
 
 

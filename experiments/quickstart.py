@@ -67,7 +67,17 @@ LR = {"bpe": 4e-3, "blt-entropy": 3.2e-2, "blt-space": 1.6e-2, "blt-strided": 3.
 VOCAB = {"S": 8192, "M": 16384, "L": 16384}
 HASH_ROWS = {"S": 32768, "M": 32768, "L": 32768}  # of each of the six tables
 # Of these vocabularies on this text; realized ones are in each run.
-BYTES_PER_TOKEN = {1024: 2.6, 2048: 3.2, 4096: 3.7, 8192: 4.1, 16384: 4.5, 24576: 4.8, 32768: 4.9, 65536: 5.3}
+BYTES_PER_TOKEN = {
+    1024: 2.6,
+    2048: 3.2,
+    4096: 3.7,
+    8192: 4.1,
+    10240: 4.2,
+    16384: 4.5,
+    24576: 4.8,
+    32768: 4.9,
+    65536: 5.3,
+}
 
 
 def data(rows: int) -> ConfigDict:

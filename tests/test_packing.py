@@ -320,3 +320,21 @@ def test_patch_capacity():
     assert batches.patch_capacity(512, 4.0, 1.15) == 148
     assert batches.patch_capacity(8192, 4.0, 1.15) == 2360
     assert batches.patch_capacity(512, 1.0, 1.15) == 512
+
+
+def test_any_stretch_of_token_rows_holds_its_share_of_bytes():
+    """A run that reads two thirds of a buffer would else read half a percent more or less than its like."""
+    rng, D = RNG(5), 400
+    ids = [np.full(120, i % 3, np.int32) for i in range(D)]
+    per_token = np.array([2, 4, 9, 0, 0], np.int32)  # bytes, by which documents differ
+    documents = packing.token_documents([ids[i] for i in rng.permutation(D)], per_token, 3, 4)
+    plan = packing.plan_rows(documents, 100, None, buffer=1024, seed=1)
+    in_order = packing.plan_rows(documents, 100, None)
+    bytes_of = lambda plan: packing.counts(documents, plan)["bytes"]
+    assert sorted(bytes_of(plan)) == sorted(bytes_of(in_order))
+    found = bytes_of(plan)
+    for begin, end in ((0, 150), (0, 320), (64, 224), (96, len(plan))):
+        assert abs(found[begin:end].mean() / found.mean() - 1) < 0.02, (begin, end)
+    assert not np.array_equal(
+        plan.source, packing.plan_rows(documents, 100, None, buffer=1024, seed=2).source
+    )

@@ -21,8 +21,9 @@ from bltjax.data import balanced_packing
 from bltjax.errors import UserError
 from bltjax.patching import vocab
 
-VERSION = 2  # of what plans and counts are made by: those that an older one kept are never read
+VERSION = 3  # of what plans and counts are made by: those that an older one kept are never read
 COUNTS = ("bytes", *flops.UNITS)
+STRATA = 32  # of rows of tokens by their bytes, that come in turns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +157,9 @@ def plan_rows(
     `order` (indices; None: all as they come).
 
     buffer: rows whose documents wait to be packed together, so that rows are full of slots and of patches at
-    once (data/balanced_packing.py), and which then come in an order drawn from `seed`; 0: rows are filled one
-    after the other and stay so. ValueError for a limit of patches on documents without."""
+    once (data/balanced_packing.py), and which then come in an order drawn from `seed`, rows of tokens so that
+    any stretch has its share of bytes; 0: rows are filled one after the other and stay so. ValueError for a limit of patches on documents without.
+    """
     if patch_capacity is not None and documents.starts is None:
         raise ValueError("a limit of patches needs documents with patches")
     if capacity < 4 or (patch_capacity is not None and patch_capacity < 3):
@@ -177,7 +179,21 @@ def plan_rows(
         return plan
     rng = np.random.default_rng(seed)
     buffers = np.array_split(np.arange(len(plan)), np.arange(buffer, len(plan), buffer))
-    return rows_of(plan, np.concatenate([rng.permutation(numbers) for numbers in buffers]))
+    if documents.raw_bytes is None:  # of bytes, all rows are full
+        return rows_of(plan, np.concatenate([rng.permutation(numbers) for numbers in buffers]))
+    sizes = counts(documents, plan)["bytes"]
+    return rows_of(plan, np.concatenate([_in_turns(numbers, sizes, rng) for numbers in buffers]))
+
+
+def _in_turns(numbers, sizes, rng) -> np.ndarray:
+    """Numbers in a random order of which any stretch has its share of `sizes` (of all numbers): each turn
+    takes one of every stratum by size. A run that reads two thirds of a buffer reads as many bytes as its
+    like."""
+    drawn = rng.permutation(numbers)
+    ordered = drawn[np.argsort(sizes[drawn], kind="stable")]
+    strata = np.array_split(ordered, min(STRATA, len(ordered)))
+    turns = np.concatenate([rng.permutation(len(stratum)) for stratum in strata])
+    return ordered[np.lexsort((rng.random(len(ordered)), turns))]
 
 
 def _plan_of(rows, capacity: int, patch_capacity: int | None) -> Plan:
