@@ -6,7 +6,8 @@ all.
 
 What runs share lies in ROOT/_shared, in directories that are named after everything that they are made of:
 config, inputs and the version of the code that makes them. The graph is a function of configs and of the
-source's file names and time stamps; nothing is read or made here but the jobs' own config.json.
+source's files; nothing is made here but the jobs' own config.json, and of a source no more is read than what
+has another time stamp than when it was prepared.
 """
 
 import dataclasses
@@ -109,13 +110,17 @@ class _Graph:
     def stamp(self, data_config: ConfigDict, stem: str) -> str:
         """What tells the source's files as they are now from any other. What was prepared stays good without
         its source, where there is no doubt which it is. UserError where there is, or nothing was prepared."""
+        done = [path.parent for path in self.shared.glob(f"data-{stem}-*/done.json")]
         try:
-            stamps = [(unit.name, unit.stamp) for unit in sources.units(data_config)]
+            units = sources.units(data_config)
         except UserError:
-            there = [path.parent.name for path in self.shared.glob(f"data-{stem}-*/done.json")]
-            if len(there) != 1:
+            if len(done) != 1:
                 raise
-            return there[0].rpartition("-")[2]
+            return done[0].name.rpartition("-")[2]
+        for directory in done:
+            if prepare.made_of(directory, units):
+                return directory.name.rpartition("-")[2]
+        stamps = [(unit.name, unit.stamp) for unit in units]
         return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:8]
 
     def tokenizer(self, config: ConfigDict, folders, identity: str, needs) -> pathlib.Path:
