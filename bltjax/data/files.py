@@ -20,7 +20,7 @@ import tarfile
 import zipfile
 import zlib
 
-from bltjax.data import file_kinds, records, separators
+from bltjax.data import file_kinds, file_signs, records, separators
 from bltjax.errors import UserError
 
 FORMATS = ("auto", "bytes")  # data.format: content says what a file is, or it is bytes, whatever it says
@@ -166,17 +166,17 @@ def documents(
     kind = told(file, field, longest, as_bytes)
     group = file_kinds.ending(file.path)
     with readable(file.path):
-        if kind == file_kinds.ARRAY_RECORD:
+        if kind == file_signs.ARRAY_RECORD:
             of_file = records.array_records(_on_this_machine(file), longest)
-            yield from records.texts(file.path, of_file, kind, field, group_field, as_bytes)
+            yield from records.texts(file.path, of_file, kind, field, group_field)
             return
         with opened(file) as stream:
-            if kind == file_kinds.LINES_OF_JSON:
+            if kind == file_signs.LINES_OF_JSON:
                 yield from records.lines(file.path, stream, field, longest, group_field)
-            elif kind == file_kinds.TF_RECORD:
+            elif kind == file_signs.TF_RECORD:
                 of_file = records.tf_records(file.path, stream, longest)
-                yield from records.texts(file.path, of_file, kind, field, group_field, as_bytes)
-            elif kind != file_kinds.PLAIN:
+                yield from records.texts(file.path, of_file, kind, field, group_field)
+            elif kind != file_signs.PLAIN:
                 yield from records.rows(file.path, stream, kind, field, longest, group_field)
             else:
                 text = stream if as_bytes else Text(stream, file.path)
@@ -214,17 +214,17 @@ def part(file: File, shares, number: int, separator: str, longest: int, as_bytes
 def told(file: File, field: str, longest: int, as_bytes: bool = False) -> str:
     """What a file is (file_kinds). UserError where it is not read, or cannot be."""
     if as_bytes:
-        return file_kinds.PLAIN
+        return file_signs.PLAIN
     with readable(file.path):
         kind = file_kinds.told(file.path, file.size, functools.partial(_sample, file), field, longest)
-    if kind == file_kinds.ARRAY_RECORD:
+    if kind == file_signs.ARRAY_RECORD:
         _on_this_machine(file)
     return kind
 
 
 def is_compressed(file: File) -> bool:
     with _raw(file) as raw:
-        return bool(file_kinds.compression(_read(raw, file_kinds.HEAD)))
+        return bool(file_kinds.compression(_read(raw, file_signs.HEAD)))
 
 
 def too_long(path: str, longest: int) -> UserError:
@@ -242,7 +242,7 @@ def opened(file: File):
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(_raw(file))
         for layer in range(LAYERS + 1):
-            head = _read(stream, file_kinds.HEAD)
+            head = _read(stream, file_signs.HEAD)
             if not layer and stream.seekable():
                 stream.seek(0)
             else:

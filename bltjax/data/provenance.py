@@ -19,8 +19,8 @@ def path_of(directory: pathlib.Path, part: int, parts: int) -> pathlib.Path:
 
 
 def layout(units) -> str:
-    """What is the same for all jobs of a data set, whatever each reads: names and sizes of all units (the stamp
-    of those that have no digest)."""
+    """What is the same for all jobs of a data set, whatever each reads, and on every machine: names and sizes
+    of all units (the stamp of those that have no digest)."""
     facts = [(unit.name, unit.size if unit.digest else unit.stamp) for unit in units]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

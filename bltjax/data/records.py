@@ -1,5 +1,5 @@
 """Files that hold documents in records: lines of JSON, rows of Parquet and Arrow, records of ArrayRecord and
-TFRecord, with or without a serialized tf.train.Example in each.
+TFRecord, which may be serialized tf.train.Examples or JSON objects.
 
 Everything here yields (bytes, group) of each document, and raises UserError that names file and line, row or
 record."""
@@ -8,10 +8,12 @@ import io
 import json
 import struct
 
-from bltjax.data import file_kinds
+from bltjax.data import file_kinds, file_signs
 from bltjax.errors import UserError
 
 BATCH = 256  # rows decoded at once
+EXAMPLE, JSON_OBJECT = "tf.train.Example", "JSON object"  # what records hold
+MESSAGE_PACK = tuple(bytes([first]) for first in (*range(0x81, 0x90), 0xDE, 0xDF))  # a map begins so
 
 
 def within(document: bytes, longest: int, where: str) -> bytes:
@@ -26,7 +28,7 @@ def within(document: bytes, longest: int, where: str) -> bytes:
 def lines(path, stream, field, longest, group_field):
     """Documents of JSON lines."""
     promised = file_kinds.CLAIMS.get(file_kinds.ending(path))
-    hint = "" if promised else f" ({file_kinds.AS_IT_IS})"
+    hint = "" if promised else f" ({file_signs.AS_IT_IS})"
     room = 6 * longest + (1 << 16)  # a byte may take six as \u00e9, and there may be other fields
     number = 0
     while line := stream.readline(room + 1):
@@ -36,29 +38,30 @@ def lines(path, stream, field, longest, group_field):
             raise UserError(
                 f"{where}: more than {room:,} bytes without a line's end (data.longest is {longest:,})"
             )
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(
-                line.removeprefix(file_kinds.BOM).decode("utf-8", "surrogateescape"),
-                parse_int=file_kinds.integer,
-            )
-        except (ValueError, RecursionError):
-            raise UserError(f"{where}: not a JSON object (one object a line is expected){hint}") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{where}: a JSON {type(record).__name__}, not an object{hint}")
-        text = _field(record, "text_field", field, where, hint)
-        if not isinstance(text, str):
-            raise UserError(f"{where}: field {field!r} is a {type(text).__name__}, not a string")
-        try:
-            # bytes that were no UTF-8 come out as they went in
-            data = text.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:
-            raise UserError(f"{where}: field {field!r} holds a lone surrogate, which is no text") from None
-        yield (
-            within(data, longest, where),
-            _group(_field(record, "group_field", group_field, where, hint)) if group_field else "jsonl",
+        if line.strip():
+            text, group = _of_json(line, field, group_field, "jsonl", where, hint)
+            yield within(text, longest, where), group
+
+
+def _of_json(line, field, group_field, group, where, hint):
+    """(text, group) of a JSON object."""
+    try:
+        record = json.loads(
+            line.removeprefix(file_kinds.BOM).decode("utf-8", "surrogateescape"), parse_int=file_kinds.integer
         )
+    except (ValueError, RecursionError):
+        raise UserError(f"{where}: not a JSON object (one object a line is expected){hint}") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: a JSON {type(record).__name__}, not an object{hint}")
+    text = _field(record, "text_field", field, where, hint)
+    if not isinstance(text, str):
+        raise UserError(f"{where}: field {field!r} is a {type(text).__name__}, not a string")
+    try:
+        # bytes that were no UTF-8 come out as they went in
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: field {field!r} holds a lone surrogate, which is no text") from None
+    return data, _group(_field(record, "group_field", group_field, where, hint)) if group_field else group
 
 
 def _field(record, key, field, where, hint=""):
@@ -78,12 +81,12 @@ def rows(path, stream, kind, field, longest, group_field):
     import pyarrow  # here and below where it is needed: it takes longer to import than most verbs take
     import pyarrow.parquet
 
-    if kind == file_kinds.ARROW_STREAM:
+    if kind == file_signs.ARROW_STREAM:
         reader = pyarrow.ipc.open_stream(pyarrow.PythonFile(stream, mode="r"))
         schema, batches = reader.schema, reader
     else:
         seekable = stream if stream.seekable() else io.BytesIO(stream.read())
-        if kind == file_kinds.ARROW:
+        if kind == file_signs.ARROW:
             reader = pyarrow.ipc.open_file(pyarrow.PythonFile(seekable, mode="r"))
             schema = reader.schema
             batches = map(reader.get_batch, range(reader.num_record_batches))
@@ -100,7 +103,7 @@ def rows(path, stream, kind, field, longest, group_field):
             )
     if not _holds_text(schema.field(field).type):
         raise UserError(f"{path}: column {field!r} is of {schema.field(field).type}, not text or bytes")
-    ending = "parquet" if kind == file_kinds.PARQUET else "arrow"
+    ending = "parquet" if kind == file_signs.PARQUET else "arrow"
     number = 0
     for batch in batches:
         for first in range(0, batch.num_rows, BATCH):
@@ -166,7 +169,7 @@ def tf_records(path, stream, longest: int):
     number = 0
     while head := stream.read(12):
         where = f"{path} record {number}"
-        if len(head) < 12 or struct.unpack_from("<I", head, 8)[0] != file_kinds.masked_crc32c(head[:8]):
+        if len(head) < 12 or struct.unpack_from("<I", head, 8)[0] != file_signs.masked_crc32c(head[:8]):
             raise UserError(f"cannot read {where}: it is damaged or cut off")
         (size,) = struct.unpack_from("<Q", head)
         if size > longest:
@@ -178,42 +181,74 @@ def tf_records(path, stream, longest: int):
         number += 1
 
 
-def texts(path, records, kind, field, group_field, as_bytes: bool):
-    """Documents of records: the text that each is, or, where the first is a serialized tf.train.Example, the
-    feature `field` of each. as_bytes: a record that is neither is a document as it is."""
-    examples = None
+def texts(path, records, kind, field, group_field):
+    """Documents of records: the text that each is, or, where the first is a serialized tf.train.Example or a
+    JSON object, the field of each."""
+    group, hold = kind.lower(), None
     for number, record in enumerate(records):
         where = f"{path} record {number}"
-        features = _features(record) if examples is not False and record else None
-        if examples is None and record:
-            examples = features is not None
-        if not examples or not record:
-            yield record if as_bytes else file_kinds.refuse_binary(record, where), kind.lower()
+        if not record:
+            yield record, group
             continue
-        if features is None:
-            raise UserError(f"{where} is no tf.train.Example, as those before it are")
-        text = _feature(features, "text_field", field, where)
-        group = _group_of(features, group_field, where) if group_field else kind.lower()
-        yield text, group
+        if hold is None:
+            hold = _told(record, where)
+        if hold == JSON_OBJECT:
+            yield _of_json(record, field, group_field, group, where, "")
+        elif hold == EXAMPLE:
+            features = _features(record)
+            if features is None:
+                raise UserError(f"{where} is no tf.train.Example, as those before it are")
+            text = _feature(features, "text_field", field, where)
+            yield text, _group_of(features, group_field, where) if group_field else group
+        else:
+            yield file_kinds.refuse_binary(record, where), group
+
+
+def _told(record: bytes, where: str) -> str:
+    """What records such as this hold. UserError where it is not read."""
+    if _features(record):
+        return EXAMPLE
+    if file_kinds.json_object(record) is not None:
+        return JSON_OBJECT
+    if record.startswith(b"\n") and _parsed(record, "SequenceExample"):
+        raise UserError(
+            f"{where} is a tf.train.SequenceExample, which is not read; write its text as Examples"
+        )
+    if record[:1] in MESSAGE_PACK and _unpacked(record):
+        raise UserError(
+            f"{where} is a map of MessagePack, which is not read; write its text alone, or as JSON"
+        )
+    file_kinds.refuse_by_name(record[: file_signs.HEAD], where)
+    return ""
 
 
 def _features(record: bytes):
     """{name: tf.train.Feature} of a serialized tf.train.Example; None where a record is none."""
-    if not record.startswith(b"\n"):
-        return None
+    example = _parsed(record, "Example") if record.startswith(b"\n") else None
+    return example.features.feature if example and example.features.feature else None
+
+
+def _parsed(record: bytes, message: str):
+    """A protocol buffer that a record is exactly; None where it is none."""
     from google.protobuf.message import DecodeError
     from tensorflow_datasets.proto import tf_example_generated_pb2 as proto
 
-    example = proto.Example()
+    found = getattr(proto, message)()
     try:
-        example.ParseFromString(record)
+        found.ParseFromString(record)
     except DecodeError:
         return None
-    example.DiscardUnknownFields()
-    # text that happens to parse has fields that no Example has
-    return (
-        example.features.feature if example.ByteSize() == len(record) and example.features.feature else None
-    )
+    found.DiscardUnknownFields()  # which text that happens to parse has
+    return found if found.ByteSize() == len(record) else None
+
+
+def _unpacked(record: bytes) -> bool:
+    import msgpack
+
+    try:
+        return isinstance(msgpack.unpackb(record, strict_map_key=False), dict)
+    except ValueError:  # of which the library's errors are kinds
+        return False
 
 
 def _feature(features, key, field, where) -> bytes:

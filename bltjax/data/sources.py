@@ -13,7 +13,7 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
-from bltjax.data import file_kinds, files
+from bltjax.data import file_signs, files
 from bltjax.data.records import within
 from bltjax.errors import UserError
 
@@ -140,7 +140,7 @@ def _stdlib(data_config, _) -> list[Unit]:
 
 def _files(data_config, _) -> list[Unit]:
     matched = files.found(data_config.globs)
-    is_plain = lambda file: _told(data_config, file) == file_kinds.PLAIN
+    is_plain = lambda file: _told(data_config, file) == file_signs.PLAIN
     for key in ("separator", "split"):
         if data_config[key] and not any(map(is_plain, matched)):
             raise UserError(
@@ -187,7 +187,7 @@ def _units_by_position(data_config, file) -> list[Unit]:
 def _array_records(data_config, _) -> list[Unit]:
     matched = files.found(data_config.globs)
     for file in matched:
-        if (kind := _told(data_config, file)) != file_kinds.ARRAY_RECORD:
+        if (kind := _told(data_config, file)) != file_signs.ARRAY_RECORD:
             raise UserError(f"data.source=arrayrecord reads ArrayRecord files, and {file.path} is {kind}")
     return _units_of_files(data_config, matched)
 

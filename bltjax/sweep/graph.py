@@ -12,7 +12,7 @@ has another time stamp than when it was prepared.
 
 import dataclasses
 import hashlib
-import json
+import itertools
 import os
 import pathlib
 
@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax import models, patching
-from bltjax.data import prepare, sources, splits
+from bltjax.data import prepare, provenance, sources, splits
 from bltjax.errors import UserError
 from bltjax.run import budget, inputs, jobs
 from bltjax.storage import rundir
@@ -110,18 +110,19 @@ class _Graph:
     def stamp(self, data_config: ConfigDict, stem: str) -> str:
         """What tells the source's files as they are now from any other. What was prepared stays good without
         its source, where there is no doubt which it is. UserError where there is, or nothing was prepared."""
-        done = [path.parent for path in self.shared.glob(f"data-{stem}-*/done.json")]
         try:
             units = sources.units(data_config)
         except UserError:
+            done = [path.parent.name for path in self.shared.glob(f"data-{stem}-*/done.json")]
             if len(done) != 1:
                 raise
-            return done[0].name.rpartition("-")[2]
-        for directory in done:
-            if prepare.made_of(directory, units):
-                return directory.name.rpartition("-")[2]
-        stamps = [(unit.name, unit.stamp) for unit in units]
-        return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:8]
+            return done[0].rpartition("-")[2]
+        layout = provenance.layout(units)  # alike on every machine
+        for number in itertools.count():
+            stamp = hashlib.sha256(f"{layout} {number}".encode()).hexdigest()[:8]
+            directory = self.shared / f"data-{stem}-{stamp}"
+            if not (directory / "done.json").exists() or prepare.made_of(directory, units):
+                return stamp
 
     def tokenizer(self, config: ConfigDict, folders, identity: str, needs) -> pathlib.Path:
         kind = config.tokenizer.kind
