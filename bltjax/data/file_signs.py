@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 
 HEAD = 1 << 16  # bytes of a file by which it is told
-MOST_CONTROL = 0.02  # of bytes in text that are control characters
+MOST_CONTROL = 0.05  # of bytes in text that are control characters
 CONTROL = bytes({*range(32), 127} - set(b"\t\n\v\f\r\b\x1b"))  # what text does not use
 
 PLAIN, LINES_OF_JSON, PARQUET, ARROW, ARROW_STREAM, ARRAY_RECORD, TF_RECORD = (
