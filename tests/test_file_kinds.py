@@ -1,5 +1,6 @@
 """What a file is, its content says: read as what it is, or refused in a line that says what to do."""
 
+import bz2
 import gzip
 import io
 import json
@@ -56,6 +57,10 @@ def refused(path, **changes) -> str:
 
 def lz4(data):
     return pyarrow.compress(data, codec="lz4", asbytes=True)
+
+
+def zstd(data):
+    return pyarrow.compress(data, codec="zstd", asbytes=True)
 
 
 @pytest.mark.parametrize(
@@ -399,6 +404,41 @@ def test_arrow_files_and_streams(tmp_path, name):
         read(tmp_path / name)
     with pytest.raises(UserError, match="is of int64"):
         read(tmp_path / name, text_field="body")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, lz4, zstd])
+def test_what_stands_behind_a_compressed_stream_is_not_lost(tmp_path, pack):
+    (tmp_path / "a").write_bytes(pack(LINES[:40]) + pack(LINES[40:]))
+    assert read(tmp_path / "a") == TEXTS
+    (tmp_path / "a").write_bytes(pack(LINES) + LINES)
+    with pytest.raises(UserError, match="cannot read"):
+        read(tmp_path / "a")
+    if pack is lzma.compress:
+        (tmp_path / "a").write_bytes(pack(LINES[:40]) + bytes(8) + pack(LINES[40:]) + bytes(4))
+        assert read(tmp_path / "a") == TEXTS
+
+
+def test_arrow_streams_behind_one_another(tmp_path):
+    table = pyarrow.table({"text": ["a"]})
+    with pyarrow.ipc.new_stream(tmp_path / "a", table.schema) as out:
+        out.write_table(table)
+    (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes() * 2)
+    with pytest.raises(UserError, match="goes on behind the end"):
+        read(tmp_path / "a")
+
+
+def test_addresses_in_memory(tmp_path):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/corpus/a.jsonl.gz": gzip.compress(LINES), "/corpus/b": b"text"})
+    try:
+        assert read("memory://corpus/*") == [*TEXTS, b"text"]
+        memory.pipe({"/corpus/b": tarred()})
+        with pytest.raises(UserError, match="memory://.*b is a tar archive"):
+            read("memory://corpus/*")
+    finally:
+        memory.rm("/corpus", recursive=True)
 
 
 def test_long_integers_in_other_fields(tmp_path):

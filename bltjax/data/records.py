@@ -117,6 +117,8 @@ def rows(path, stream, kind, field, longest, group_field):
             for text, group in zip(texts, groups, strict=True):
                 number += 1
                 yield within(text or b"", longest, f"{path} row {number}"), _group(group)
+    if kind == file_signs.ARROW_STREAM and stream.read(1):
+        raise UserError(f"{path} goes on behind the end of its Arrow stream; keep one stream a file")
 
 
 def _holds_text(kind) -> bool:
