@@ -1,5 +1,5 @@
-"""Streams of compressed bytes, decompressed as they are read; damage is an error, and so is what stands behind
-the last stream."""
+"""Streams of compressed bytes, decompressed as they are read; damage is an error, and so is what stands
+behind the last stream."""
 
 import bz2
 import gzip
