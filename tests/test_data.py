@@ -142,7 +142,7 @@ def test_every_format_gives_the_same_documents(tmp_path, monkeypatch):
     arrow(tmp_path / "a.parquet", text=[t.decode() for t in texts], lang=["l0", "l1", "l2"])
     arrow(tmp_path / "b.parquet", text=pyarrow.array(texts, pyarrow.large_binary()), lang=["l0", "l1", "l2"])
     records(tmp_path / "a.arrayrecord", *texts)
-    monkeypatch.setattr(file_formats, "BATCH", 2)
+    monkeypatch.setattr(file_formats.records, "BATCH", 2)
     for name in (*made, "a.parquet", "b.parquet", "a.arrayrecord"):
         for address in (str(tmp_path / name), f"file://{tmp_path / name}"):
             if name.endswith(".arrayrecord") and "://" in address:
@@ -237,15 +237,16 @@ LINE = b'{"text": "x"}\n'
         ("a__txt", b"", "is empty"),
         ("a__jsonl", b"\n\n", "is empty"),
         ("a__jsonl__gz", gzip.compress(LINE * 99, mtime=0)[:-20], "end-of-stream"),
-        ("a__jsonl__gz", LINE, "gz"),
+        ("a__jsonl__gz", b"", "empty"),
         ("a__jsonl__gz", gzip.compress(LINE * 99, mtime=0)[:-6] + b"111111", "CRC"),
         ("a__jsonl__zst", pyarrow.compress(LINE * 99, codec="zstd", asbytes=True)[:-20], "Truncated"),
-        ("a__jsonl__zst", LINE, "ZSTD"),
+        ("a__jsonl__zst", b"\0\1\2" + LINE, "binary"),
         ("a__jsonl__xz", lzma.compress(LINE * 99)[:-20], "end-of-stream"),
-        ("a__jsonl__xz", LINE, "format"),
-        ("a__parquet", LINE, "Parquet"),
+        ("a__parquet", b"404 not found", "Parquet"),
+        ("a__parquet", b"PAR1\x15" + LINE, "Parquet"),
         ("a__parquet", b"", "Parquet"),
-        ("a__arrayrecord", LINE, "a.arrayrecord"),
+        ("a__arrayrecord", b"404 not found", "a.arrayrecord"),
+        ("a__arrayrecord", b"\x83\xaf\x70\xd1\x0d\x88\x4a\x3f" + LINE, "a.arrayrecord"),
         ("a__arrayrecord", b"", "a.arrayrecord"),
     ],
 )

@@ -88,6 +88,7 @@ TEXT_KEYS = (
     "folder",
     "mix",
     "subset",
+    "format",
     "text_field",
     "separator",
     "split",
@@ -111,6 +112,9 @@ def data() -> ConfigDict:
             # prepared: its directory; tfds: where its data sets lie ("": where it looks by itself)
             folder="",
             subset="train",  # tfds, hf: which of its own splits
+            # files: auto, their content says what they are (data/file_kinds.py); bytes, each is its bytes,
+            # decompressed, whatever they say
+            format="auto",
             text_field="text",  # the field of a JSON line or record, the column of a Parquet file
             # a field by which text is told apart in reports (a language, say); "": the file name's ending
             group_field="",

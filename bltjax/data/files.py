@@ -1,48 +1,69 @@
-"""Files to documents, one at a time: plain, gzip, bzip2, xz or zstd; local or at any URL that fsspec opens
-(gs://, s3://, https://).
+"""Files to documents, one at a time: local or at any URL that fsspec opens (gs://, s3://, https://, and
+chains such as zip://*.txt::a.zip), compressed or not.
 
-By the name without the ending of its compression: `.jsonl` and `.ndjson` hold a document a line, `.parquet` a
-document a row of a column, `.arrayrecord` a document a record; every other file is plain: one document, or
-several where a separator cuts it (data/separators.py). Bytes stay as they are: nothing is decoded or
-normalised.
+What a file is, its content says (data/file_kinds.py); what holds documents in lines, rows or records is read
+by data/records.py. Every other file that is read is plain: one document, or several where a separator cuts it
+(data/separators.py). Bytes stay as they are: nothing is decoded or normalised.
 """
 
-import bz2
-import codecs
 import contextlib
 import dataclasses
+import functools
 import glob
-import gzip
+import hashlib
 import io
-import json
 import lzma
 import os
-import pathlib
+import tarfile
+import zipfile
 import zlib
 
-from bltjax.data import separators
+from bltjax.data import decompression, file_kinds, file_signs, records, separators
 from bltjax.errors import UserError
 
-JSON_LINES = (".jsonl", ".ndjson")
-BATCH = 256  # rows of a Parquet file decoded at once
-COMPRESSED = {
-    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
-    ".bz2": bz2.BZ2File,
-    ".xz": lzma.LZMAFile,
-    ".zst": lambda raw: _zstd(raw),
-}
+FORMATS = ("auto", "bytes")  # data.format: content says what a file is, or it is bytes, whatever it says
+LAYERS = 4  # of compression around one another
 # of pyarrow too, whose errors are kinds of these
-DAMAGE = (EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)
+DAMAGE = (
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+# by which a system of files says that a content is another; the first that it knows, checksums before times
+SAYS_CHANGE = (
+    "Content-MD5",
+    "md5Hash",
+    "crc32c",
+    "CRC",
+    "sha",
+    "blob_id",
+    "ETag",
+    "etag",
+    "Last-Modified",
+    "LastModified",
+    "last_modified",
+    "updated",
+    "mtime",
+    "created",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """A file of a source. stamp changes when its content does (size and time of change, as far as its system
-    tells them)."""
+    """A file of a source. stamp changes when its content does, and may change when it does not; here: whether
+    it lies on this machine, so that its digest costs little. system, name: where fsspec opens it."""
 
     path: str
     size: int
     stamp: str
+    here: bool = True
+    system: object = dataclasses.field(default=None, compare=False, repr=False)
+    name: str = ""
 
 
 def found(patterns) -> list[File]:
@@ -60,76 +81,119 @@ def found(patterns) -> list[File]:
     return [matched[path] for path in sorted(matched)]
 
 
+def local(path: str) -> File:
+    """A file of this machine. Its change time (ctime) is in the stamp, since a content can be changed under
+    an old time stamp (mtime) and size."""
+    stat = os.stat(path)
+    return File(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}")
+
+
 def _local(pattern: str) -> list[File]:
-    paths = [path for path in glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(path)]
-    facts = [(path, os.stat(path)) for path in paths]
-    return [File(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}") for path, stat in facts]
+    pattern = os.path.expanduser(pattern)
+    matched = glob.glob(pattern, recursive=True) or [pattern]  # a name may hold brackets
+    return [local(path) for path in matched if os.path.isfile(path)]
 
 
 def _remote(pattern: str) -> list[File]:
+    """Files by fsspec. In a chain, such as zip://*.txt::a.zip, the first link with an address is the one
+    whose pattern is matched, and the links behind it stay with each file."""
     import fsspec
 
     system, path = fsspec.core.url_to_fs(pattern)
-    infos = [info for info in system.glob(path, detail=True).values() if info["type"] == "file"]
-    stamp = lambda info: str(
-        info.get("etag") or info.get("ETag") or info.get("mtime") or info.get("LastModified") or ""
-    )
-    return [
-        File(system.unstrip_protocol(info["name"]), info["size"] or 0, f"{info['size']}-{stamp(info)}")
-        for info in infos
-    ]
-
-
-def documents(file: File, field: str, longest: int, group_field: str = "", separator: str = ""):
-    """Yields (bytes, group) of every document of a file. group: what `group_field` of its line or row says,
-    else the name's ending. separator: what stands between the documents of a plain file; "": it is one.
-
-    UserError, naming file and line or row, for a file that is missing, truncated or damaged, a line that is
-    no JSON object, a field that is missing or no text, and a document of more than `longest` bytes, of which
-    no more is ever read."""
-    name, _ = _endings(file.path)
-    kind = pathlib.PurePosixPath(name).suffix.lower()
-    with readable(file.path):
-        if kind == ".arrayrecord":
-            if name != file.path or "://" in file.path and not file.path.startswith("file://"):
-                raise UserError(
-                    f"{file.path}: ArrayRecord files are read as they are, and from this machine (they are"
-                    " compressed inside)"
-                )
-            yield from (
-                (document, "arrayrecord") for document in records(file.path.removeprefix("file://"), longest)
+    links = pattern.split("::")
+    at = next((i for i, link in enumerate(links) if "://" in link), len(links) - 1)
+    protocol = links[at].partition("://")[0]
+    last = links[-1].removeprefix("file://").removeprefix("local://")
+    here = "://" not in last
+    around = ""  # the stamp of what the files are in
+    if at < len(links) - 1:
+        around = local(os.path.expanduser(last)).stamp if here else _stamp(*fsspec.core.url_to_fs(links[-1]))
+    files = []
+    for name, info in system.glob(path, detail=True).items():
+        if info["type"] != "file":
+            continue
+        address = system.unstrip_protocol(name)
+        if len(links) > 1:
+            address = "::".join(
+                [*links[:at], name if "://" in name else f"{protocol}://{name}", *links[at + 1 :]]
             )
+        if protocol in ("file", "local") and len(links) == 1:
+            files.append(dataclasses.replace(local(name), path=address, system=system, name=name))
+            continue
+        size = info.get("size") or 0
+        file = File(address, size, "", here, system, name)
+        said = _said(info)
+        stamp = f"{size}-{said}-{around}" if said or around else f"{size}-{digest(file)}"
+        files.append(dataclasses.replace(file, stamp=stamp))
+    return files
+
+
+def _stamp(system, path: str) -> str:
+    info = system.info(path)
+    return f"{info.get('size')}-{_said(info)}"
+
+
+def _said(info: dict) -> str:
+    return next((str(info[key]) for key in SAYS_CHANGE if info.get(key) not in (None, "")), "")
+
+
+def digest(file: File) -> str:
+    """16 hex digits over a file's bytes as they lie there. UserError where it cannot be read."""
+    with readable(file.path), _raw(file) as raw:
+        return hashlib.file_digest(raw, "sha256").hexdigest()[:16]
+
+
+def documents(
+    file: File, field: str, longest: int, group_field: str = "", separator: str = "", as_bytes: bool = False
+):
+    """Yields (bytes, group) of every document of a file. group: what `group_field` of its line, row or record
+    says, else the name's ending. separator: what stands between the documents of a plain file; "": it is one.
+    as_bytes: data.format=bytes.
+
+    UserError, naming file and line, row or record, for a file that is missing, truncated, damaged, or of a
+    kind that is not read, a field that is missing or no text, and a document of more than `longest` bytes, of
+    which no more is ever read."""
+    kind = told(file, field, longest, as_bytes)
+    group = file_kinds.ending(file.path)
+    with readable(file.path):
+        if kind == file_signs.ARRAY_RECORD:
+            of_file = records.array_records(_on_this_machine(file), longest)
+            yield from records.texts(file.path, of_file, kind, field, group_field)
             return
-        with opened(file.path) as stream:
-            if kind in JSON_LINES:
-                yield from _lines(file.path, stream, field, longest, group_field)
-            elif kind == ".parquet":
-                yield from _rows(file.path, stream, field, longest, group_field)
-            elif separator:
-                pieces = separators.at_separator(stream, separator.encode(), longest, file.path)
-                yield from ((piece, kind.lstrip(".")) for piece in pieces)
+        with opened(file) as stream:
+            if kind == file_signs.LINES_OF_JSON:
+                yield from records.lines(file.path, stream, field, longest, group_field)
+            elif kind == file_signs.TF_RECORD:
+                of_file = records.tf_records(file.path, stream, longest)
+                yield from records.texts(file.path, of_file, kind, field, group_field)
+            elif kind != file_signs.PLAIN:
+                yield from records.rows(file.path, stream, kind, field, longest, group_field)
             else:
-                document = stream.read(longest + 1)
+                text = stream if as_bytes else Text(stream, file.path)
+                if separator:
+                    pieces = separators.at_separator(text, separator.encode(), longest, file.path)
+                    yield from ((piece, group) for piece in pieces)
+                    return
+                document = _read(text, longest + 1)
                 if len(document) > longest:
                     raise too_long(file.path, longest)
-                yield document, kind.lstrip(".")
+                yield document, group
 
 
-def part(file: File, shares, number: int, separator: str, longest: int):
+def part(file: File, shares, number: int, separator: str, longest: int, as_bytes: bool = False):
     """Yields (bytes, group) of the documents of part `number` of a plain file whose bytes are cut by shares
     (fractions.Fraction, 1 together), wherever that falls. The part is cut at `separator`, or else into pieces
     at line ends. UserError as `documents`."""
-    name, ending = _endings(file.path)
-    group = pathlib.PurePosixPath(name).suffix.lower().lstrip(".")
+    group = file_kinds.ending(file.path)
     with readable(file.path):
-        size = 0 if ending else file.size
+        size = 0 if is_compressed(file) else file.size
         if not size:
-            with opened(file.path) as stream:
+            with opened(file) as stream:
                 size = separators.length(stream)
         first, last = (int(size * sum(shares[:k])) for k in (number, number + 1))
-        with opened(file.path) as stream:
+        with opened(file) as stream:
             separators.skip(stream, first)  # read, since not every stream can be sought in
-            limited = separators.Limited(stream, last - first)
+            limited = separators.Limited(stream if as_bytes else Text(stream, file.path), last - first)
             if separator:
                 pieces = separators.at_separator(limited, separator.encode(), longest, file.path)
             else:
@@ -137,14 +201,20 @@ def part(file: File, shares, number: int, separator: str, longest: int):
             yield from ((piece, group) for piece in pieces)
 
 
-def is_plain(path: str) -> bool:
-    """Whether a file is text as it is, and not lines, rows or records that hold texts."""
-    kind = pathlib.PurePosixPath(_endings(path)[0]).suffix.lower()
-    return kind not in (*JSON_LINES, ".parquet", ".arrayrecord")
+def told(file: File, field: str, longest: int, as_bytes: bool = False) -> str:
+    """What a file is (file_kinds). UserError where it is not read, or cannot be."""
+    if as_bytes:
+        return file_signs.PLAIN
+    with readable(file.path):
+        kind = file_kinds.told(file.path, file.size, functools.partial(_sample, file), field, longest)
+    if kind == file_signs.ARRAY_RECORD:
+        _on_this_machine(file)
+    return kind
 
 
-def is_compressed(path: str) -> bool:
-    return bool(_endings(path)[1])
+def is_compressed(file: File) -> bool:
+    with _raw(file) as raw:
+        return bool(file_kinds.compression(_read(raw, file_signs.HEAD)))
 
 
 def too_long(path: str, longest: int) -> UserError:
@@ -156,15 +226,23 @@ def too_long(path: str, longest: int) -> UserError:
 
 
 @contextlib.contextmanager
-def opened(path: str):
-    """The bytes of a file, decompressed where its name's ending says so."""
-    _, ending = _endings(path)
-    with _raw(path) as raw:
-        if not ending:
-            yield raw
-            return
-        with COMPRESSED[ending](raw) as stream:
-            yield stream
+def opened(file: File):
+    """The bytes of a file, decompressed where it is compressed (compressed twice, it is decompressed
+    twice)."""
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(_raw(file))
+        for layer in range(LAYERS + 1):
+            head = _read(stream, file_signs.HEAD)
+            if not layer and stream.seekable():
+                stream.seek(0)
+            else:
+                stream = io.BufferedReader(_Joined(head, stream), 1 << 20)
+            compression = file_kinds.compression(head)
+            if not compression:
+                yield stream
+                return
+            stream = stack.enter_context(decompression.OPENED[compression](stream))
+        raise UserError(f"{file.path} is compressed more than {LAYERS} times over; decompress it")
 
 
 @contextlib.contextmanager
@@ -178,127 +256,63 @@ def readable(path: str):
         raise UserError(
             f"cannot read {path}: {' '.join(str(error).split())} (pip install it beside bltjax)"
         ) from None
-    except DAMAGE as error:
+    except Exception as error:
+        if not isinstance(error, DAMAGE) and "://" not in path:  # every system has errors of its own
+            raise
         why = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot read {path}: {why}") from None
 
 
-def within(document: bytes, longest: int, where: str) -> bytes:
-    if len(document) > longest:
+class Text:
+    """A stream of text: reading binary content raises UserError."""
+
+    def __init__(self, stream, path: str):
+        self._stream, self._path = stream, path
+
+    def read(self, count: int) -> bytes:
+        return file_kinds.refuse_binary(_read(self._stream, count), self._path)
+
+
+class _Joined(io.RawIOBase):
+    """A stream whose first bytes were read already."""
+
+    def __init__(self, head: bytes, stream):
+        self._head, self._stream = head, stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        found = self._head[: len(buffer)] or self._stream.read(len(buffer))
+        self._head = self._head[len(found) :]
+        buffer[: len(found)] = found
+        return len(found)
+
+
+def _read(stream, count: int) -> bytes:
+    """`count` bytes, or all that there are: some streams give fewer at a time."""
+    pieces = []
+    while count and (piece := stream.read(count)):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
+
+
+def _sample(file: File, count: int) -> bytes:
+    with opened(file) as stream:
+        return _read(stream, count)
+
+
+def _raw(file: File):
+    return file.system.open(file.name, "rb") if file.system else open(file.path, "rb")
+
+
+def _on_this_machine(file: File) -> str:
+    """The path of an ArrayRecord file, which its library opens itself. UserError where it cannot."""
+    path = file.path.removeprefix("file://")
+    if "://" in path or is_compressed(file):
         raise UserError(
-            f"{where}: a document of more than {longest:,} bytes (data.longest); cut it into several, or"
-            " allow more"
+            f"{file.path}: ArrayRecord files are read as they are, and from this machine (they are compressed"
+            " inside)"
         )
-    return document
-
-
-def _raw(path: str):
-    if "://" not in path:
-        return open(path, "rb")
-    import fsspec
-
-    return fsspec.open(path, "rb").open()
-
-
-def _zstd(raw):
-    import pyarrow  # here and below where it is needed: it takes longer to import than most verbs take
-
-    return io.BufferedReader(
-        pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd"), 1 << 20
-    )
-
-
-def _endings(path: str) -> tuple[str, str]:
-    """(name without the ending of its compression, that ending or "")."""
-    stem, ending = os.path.splitext(path)
-    return (stem, ending.lower()) if ending.lower() in COMPRESSED else (path, "")
-
-
-def _lines(path, stream, field, longest, group_field):
-    room = 6 * longest + (1 << 16)  # a byte may take six as \u00e9, and there may be other fields
-    number = 0
-    while line := stream.readline(room + 1):
-        number += 1
-        where = f"{path} line {number}"
-        if len(line) > room:
-            raise UserError(
-                f"{where}: more than {room:,} bytes without a line's end (data.longest is {longest:,})"
-            )
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape"))
-        except (ValueError, RecursionError):
-            raise UserError(f"{where}: not a JSON object (one object a line is expected)") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{where}: a JSON {type(record).__name__}, not an object")
-        text = _field(record, "text_field", field, where)
-        if not isinstance(text, str):
-            raise UserError(f"{where}: field {field!r} is a {type(text).__name__}, not a string")
-        try:
-            # bytes that were no UTF-8 come out as they went in
-            data = text.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:
-            raise UserError(f"{where}: field {field!r} holds a lone surrogate, which is no text") from None
-        yield (
-            within(data, longest, where),
-            _group(_field(record, "group_field", group_field, where)) if group_field else "jsonl",
-        )
-
-
-def _field(record, key, field, where):
-    if field not in record:
-        raise UserError(
-            f"{where}: no field {field!r} (data.{key}); it has {', '.join(sorted(record)) or 'none'}"
-        )
-    return record[field]
-
-
-def _group(value) -> str:
-    return "" if value is None else str(value)
-
-
-def _rows(path, stream, field, longest, group_field):
-    import pyarrow
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.ParquetFile(stream if stream.seekable() else io.BytesIO(stream.read()))
-    names = table.schema_arrow.names
-    for key, wanted in (("text_field", field), ("group_field", group_field)):
-        if wanted and names.count(wanted) != 1:
-            raise UserError(
-                f"{path}: {'more than one' if wanted in names else 'no'} column {wanted!r} (data.{key}); it"
-                f" has {', '.join(names)}"
-            )
-    types = pyarrow.types
-    kind = table.schema_arrow.field(field).type
-    if not any(
-        test(kind)
-        for test in (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
-    ):
-        raise UserError(f"{path}: column {field!r} is of {kind}, not text or bytes")
-    number = 0
-    for batch in table.iter_batches(BATCH, columns=[field, *filter(None, [group_field])]):
-        column = batch.column(batch.schema.get_field_index(field)).cast(pyarrow.large_binary())
-        groups = (
-            batch.column(batch.schema.get_field_index(group_field)).to_pylist()
-            if group_field
-            else ["parquet"] * len(column)
-        )
-        for value, group in zip(column, groups, strict=True):
-            number += 1
-            yield within(value.as_py() or b"", longest, f"{path} row {number}"), _group(group)
-
-
-def records(path, longest: int):
-    """Yields the records of an ArrayRecord file. UserError for one that is damaged, and for a record of more
-    than `longest` bytes."""
-    from array_record.python import array_record_module
-
-    try:
-        reader = array_record_module.ArrayRecordReader(str(path), options="")
-        for number in range(reader.num_records()):
-            yield within(bytes(reader.read()), longest, f"{path} record {number}")
-        reader.close()
-    except RuntimeError as error:  # the library's only error
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+    return path

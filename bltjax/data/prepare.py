@@ -12,15 +12,16 @@ shard that was written."""
 import hashlib
 import json
 import math
-import os
 import pathlib
 import shutil
 
-from bltjax.data import corpus, shuffle, shuffle_buckets, sources, write_shards
+from bltjax.data import corpus, file_kinds, provenance, shuffle, shuffle_buckets, sources, write_shards
 from bltjax.errors import UserError
-from bltjax.storage import locks, rundir
+from bltjax.storage import atomic, locks, rundir
 
-PREPARE_VERSION = 2  # of what comes out: data of another version is other data. 2: near-copies leave by split
+# of what comes out: data of another version is other data. 2: near-copies leave by split; 3: content says
+# what a file is
+PREPARE_VERSION = 3
 SHARD_BYTES = 64 << 20  # of text in a shard, about, where the source's size is known
 MOST_SHARDS = 65_536
 LARGEST = 2**32 - 1  # bytes of a document: what an index can say
@@ -29,6 +30,7 @@ KEYS = (
     "globs",
     "folder",
     "subset",
+    "format",
     "text_field",
     "group_field",
     "separator",
@@ -83,7 +85,7 @@ def prepare(
         units, gone = sources.units(data_config), None
     except UserError as error:  # what is done already stays good without its source
         units, gone = [], error
-    source = hashlib.sha256(json.dumps([(unit.name, unit.stamp) for unit in units]).encode()).hexdigest()
+    source = provenance.layout(units)
     settings = {key: list(v) if isinstance(v := data_config[key], tuple) else v for key in KEYS}
     settings["version"] = PREPARE_VERSION
     name = corpus.part_name(part, parts)
@@ -99,7 +101,7 @@ def prepare(
                     f"{directory} holds data prepared with other settings, or by another number of jobs;"
                     " choose another --out, or remove it"
                 )
-            if not gone and any(one and one.get("source", source) != source for one in others.values()):
+            if not gone and not _same_source(directory, others.values(), source, units):
                 raise UserError(
                     f"{directory} was made of other source files than are there now (some changed, came or"
                     " went); put those back, choose another --out, or remove it"
@@ -132,6 +134,24 @@ def prepare(
         raise UserError(f"another process is preparing part {part} of {parts} of {directory}") from None
     except OSError as error:
         raise UserError(f"cannot write prepared data to {directory}: {error.strerror or error}") from None
+
+
+def made_of(directory: pathlib.Path, units) -> bool:
+    """Whether a directory holds prepared data, all of it, that was made of these units as they are now."""
+    found = [rundir.read_json(path) for path in directory.glob("part-*-of-*.json")]
+    return bool(found) and all(found) and _same_source(directory, found, provenance.layout(units), units)
+
+
+def _same_source(directory, manifests, source: str, units) -> bool:
+    """Whether the parts that are there were made of these units. What no part was made of yet may change."""
+    return all(
+        one.get("source") == source
+        and not provenance.changed(
+            provenance.path_of(directory, one.get("part", 0), one.get("parts", 1)), units, renew=True
+        )
+        for one in manifests
+        if one
+    )
 
 
 def _there(directory, manifest: dict) -> bool:
@@ -172,12 +192,11 @@ def _prepare(units, data_config, settings, directory, work, shard_count, part, p
         )
     units = units[part::parts]
     shard_count = shard_count or min(1024, max(1, math.ceil(sum(map(_text_size, units)) / SHARD_BYTES)))
-    stamps = hashlib.sha256(
-        json.dumps(
-            [shuffle_buckets.FORMAT, settings, shard_count, [(unit.name, unit.stamp) for unit in units]]
-        ).encode()
-    ).hexdigest()
-    progress = shuffle.resumed(work, stamps)
+    facts = [shuffle_buckets.FORMAT, settings, shard_count, provenance.layout(units)]
+    progress = shuffle.resumed(work, hashlib.sha256(json.dumps(facts).encode()).hexdigest(), units)
+    if not progress.buckets:
+        for unit in units:  # what will not be read is said before hours went into the rest
+            unit.check()
     if progress.scattered < len(units):
         shuffle.scatter(units, data_config, shard_count, work, progress, parts == 1, say)
     if parts == 1 and progress.counts["read"] == progress.counts["short"]:
@@ -187,6 +206,8 @@ def _prepare(units, data_config, settings, directory, work, shard_count, part, p
             f" ({progress.counts['read']:,} were read)"
         )
     facts = write_shards.gather(directory, work, part, progress, shard_count, data_config, say)
+    units_read = (work / provenance.WORK).read_text() if units else ""
+    atomic.write_text(provenance.path_of(directory, part, parts), units_read)
     kept = {split: [shard for shard in progress.shards if shard["split"] == split] for split in corpus.SPLITS}
     totals = {
         split: {key: sum(shard[key] for shard in found) for key in ("documents", "bytes")}
@@ -262,5 +283,6 @@ def fingerprint(shards: list[dict]) -> str:
 
 
 def _text_size(unit) -> int:
-    compressed = os.path.splitext(unit.name)[1].lower() in (".gz", ".bz2", ".xz", ".zst", ".parquet")
+    parts = unit.name.lower().split(".")
+    compressed = parts[-1] in file_kinds.COMPRESSED or file_kinds.ending(unit.name) == "parquet"
     return unit.size * (3 if compressed else 1)

@@ -9,7 +9,7 @@ import os
 import pathlib
 import shutil
 
-from bltjax.data import shuffle_buckets, sources
+from bltjax.data import provenance, shuffle_buckets, sources
 from bltjax.errors import UserError
 from bltjax.storage import rundir
 
@@ -24,10 +24,10 @@ LONGEST_GROUP = 100  # characters of a group's name
 class Progress:
     """What has been done so far; kept in the work folder, so that a restart begins there."""
 
-    stamps: str  # of the units: another source is another job
+    stamps: str  # of settings and units: another source is another job
     scattered: int = 0  # units
     documents: int = 0  # of the next unit
-    buckets: dict = dataclasses.field(default_factory=dict)  # name: bytes of it that are whole
+    buckets: dict = dataclasses.field(default_factory=dict)  # file: bytes of it that are whole
     counts: dict = dataclasses.field(
         default_factory=lambda: {"read": 0, "read_bytes": 0, "short": 0, "duplicates": 0, "near_copies": 0}
     )
@@ -40,10 +40,11 @@ class Progress:
         rundir.write_json(work / "progress.json", dataclasses.asdict(self))
 
 
-def resumed(work: pathlib.Path, stamps: str) -> Progress:
+def resumed(work: pathlib.Path, stamps: str, units) -> Progress:
     """The progress in a work folder, or a new one. UserError where it is of another source or settings."""
     saved = rundir.read_json(work / "progress.json")
-    if saved is not None and saved.get("stamps") != stamps:
+    other = saved is not None and saved.get("stamps") != stamps
+    if other or saved and saved.get("buckets") and provenance.changed(work / provenance.WORK, units):
         raise UserError(f"{work} was begun with another source or other settings; remove it to begin anew")
     progress = Progress(**saved) if saved else Progress(stamps)
     whole = all(
@@ -54,12 +55,17 @@ def resumed(work: pathlib.Path, stamps: str) -> Progress:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         return Progress(stamps)
-    for path in work.glob("*.bucket"):  # what was written after the last save is written again
+    for path in _growing(work):  # what was written after the last save is written again
         if path.name in progress.buckets:
             os.truncate(path, progress.buckets[path.name])
         else:
             path.unlink()
     return progress
+
+
+def _growing(work: pathlib.Path) -> list[pathlib.Path]:
+    """What scattering appends to: buckets, and what the units were that it has begun with."""
+    return [*sorted(work.glob("*.bucket")), *work.glob(provenance.WORK)]
 
 
 def shares(data_config) -> dict[str, float]:
@@ -126,7 +132,7 @@ def scatter(units, data_config, shard_count, work, progress, fill: bool, say) ->
         progress.scattered, progress.documents, since = scattered, documents, 0
         if fill and scattered == len(units):
             _fill(data_config, shard_count, work, progress, say)
-        progress.buckets = {path.name: path.stat().st_size for path in sorted(work.glob("*.bucket"))}
+        progress.buckets = {path.name: path.stat().st_size for path in _growing(work)}
         progress.save(work)
         say(
             f"read {scattered:,} of {len(units):,} units, {counts['read']:,} documents,"
@@ -135,6 +141,8 @@ def scatter(units, data_config, shard_count, work, progress, fill: bool, say) ->
 
     for number, unit in enumerate(units[progress.scattered :], progress.scattered):
         done = progress.documents if number == progress.scattered else 0
+        if not done:
+            waiting.setdefault(provenance.WORK, []).append(provenance.line(unit).encode())
         for at, (document, group) in enumerate(itertools.islice(unit.read(), done, None), done):
             counts["read"] += 1
             counts["read_bytes"] += len(document)

@@ -13,7 +13,8 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
-from bltjax.data import files
+from bltjax.data import file_signs, files
+from bltjax.data.records import within
 from bltjax.errors import UserError
 
 # Of the 31.5 MB under the library's folder 20.7 are tests; tables of encodings, `pydoc_data` and build
@@ -38,13 +39,17 @@ RANGE = 10_000  # records of a unit, where a source is not made of files
 @dataclasses.dataclass(frozen=True)
 class Unit:
     """A part of a source that is read on its own. stamp changes when its content does; read() yields (bytes,
-    group) in order. split: that of all its documents; "": their digests say it."""
+    group) in order. split: that of all its documents; "": their digests say it. check(): UserError where it
+    will not be read. digest(): of its content, by which one whose stamp alone changed is the same; None: the
+    stamp says all."""
 
     name: str
     stamp: str
     size: int  # bytes on disk; 0 where that is not known
     read: Callable
     split: str = ""
+    check: Callable = lambda: None
+    digest: Callable | None = None
 
 
 def units(data_config) -> list[Unit]:
@@ -67,7 +72,10 @@ def units(data_config) -> list[Unit]:
 
 
 def check(data_config) -> None:
-    """UserError where data.separator or data.split cannot be, or does not go with data.source."""
+    """UserError where data.separator, data.split or data.format cannot be, or does not go with
+    data.source."""
+    if data_config.format not in files.FORMATS:
+        raise UserError(f"data.format is {data_config.format!r}; allowed: {', '.join(files.FORMATS)}")
     for key in ("separator", "split"):
         if data_config[key] and data_config.source != "files":
             raise UserError(
@@ -127,17 +135,14 @@ def _stdlib(data_config, _) -> list[Unit]:
     if not paths:
         raise UserError(f"no source files of Python's standard library under {root}; use data.source=files")
     ordered = sorted(paths, key=lambda path: path.relative_to(root).as_posix())
-    return _units_of_files(
-        data_config,
-        [files.File(str(path), path.stat().st_size, str(path.stat().st_mtime_ns)) for path in ordered],
-    )
+    return _units_of_files(data_config, [files.local(str(path)) for path in ordered])
 
 
 def _files(data_config, _) -> list[Unit]:
     matched = files.found(data_config.globs)
-    plain = [file for file in matched if files.is_plain(file.path)]
+    is_plain = lambda file: _told(data_config, file) == file_signs.PLAIN
     for key in ("separator", "split"):
-        if data_config[key] and not plain:
+        if data_config[key] and not any(map(is_plain, matched)):
             raise UserError(
                 f"data.{key} cuts plain files, and {matched[0].path} holds documents already (a line, row or"
                 " record each)"
@@ -150,10 +155,15 @@ def _files(data_config, _) -> list[Unit]:
             )
         return _units_by_position(data_config, matched[0])
     if not data_config.separator:
-        for file in plain:
-            if not files.is_compressed(file.path) and file.size > data_config.longest:
+        for file in matched:
+            large = file.here and file.size > data_config.longest
+            if large and not files.is_compressed(file) and is_plain(file):
                 raise files.too_long(file.path, data_config.longest)
     return _units_of_files(data_config, matched)
+
+
+def _told(data_config, file) -> str:
+    return files.told(file, data_config.text_field, data_config.longest, data_config.format == "bytes")
 
 
 def _units_by_position(data_config, file) -> list[Unit]:
@@ -161,16 +171,24 @@ def _units_by_position(data_config, file) -> list[Unit]:
     found = []
     for number, split in enumerate(("train", "validation", "test")):
         read = functools.partial(
-            files.part, file, positions(data_config.split), number, data_config.separator, data_config.longest
+            files.part,
+            file,
+            positions(data_config.split),
+            number,
+            data_config.separator,
+            data_config.longest,
+            data_config.format == "bytes",
         )
-        found.append(Unit(f"{file.path} ({split})", file.stamp, file.size // 3, read, split))
+        name = f"{file.path} ({split})"
+        found.append(Unit(name, file.stamp, file.size // 3, read, split, digest=_digest(file)))
     return found
 
 
 def _array_records(data_config, _) -> list[Unit]:
     matched = files.found(data_config.globs)
-    if other := [file.path for file in matched if not file.path.endswith(".arrayrecord")]:
-        raise UserError(f"data.source=arrayrecord reads files that end in .arrayrecord, not {other[0]}")
+    for file in matched:
+        if (kind := _told(data_config, file)) != file_signs.ARRAY_RECORD:
+            raise UserError(f"data.source=arrayrecord reads ArrayRecord files, and {file.path} is {kind}")
     return _units_of_files(data_config, matched)
 
 
@@ -182,8 +200,17 @@ def _units_of_files(data_config, matched) -> list[Unit]:
         data_config.longest,
         data_config.group_field,
         data_config.separator,
+        data_config.format == "bytes",
     )
-    return [Unit(file.path, file.stamp, file.size, read(file)) for file in matched]
+    check = lambda file: functools.partial(_told, data_config, file)
+    return [
+        Unit(file.path, file.stamp, file.size, read(file), check=check(file), digest=_digest(file))
+        for file in matched
+    ]
+
+
+def _digest(file):
+    return functools.partial(files.digest, file) if file.here else None
 
 
 def _tfds(data_config, name) -> list[Unit]:
@@ -268,7 +295,7 @@ def _field_of(data_config, record, where) -> tuple[bytes, str]:
             f"{where}: field {data_config.text_field!r} is a {type(text).__name__}, not text or bytes"
         )
     group = record[data_config.group_field] if data_config.group_field else ""
-    return files.within(text, data_config.longest, where), (
+    return within(text, data_config.longest, where), (
         group.decode(errors="replace") if isinstance(group, bytes) else str(group)
     )
 

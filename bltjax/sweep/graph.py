@@ -6,12 +6,13 @@ all.
 
 What runs share lies in ROOT/_shared, in directories that are named after everything that they are made of:
 config, inputs and the version of the code that makes them. The graph is a function of configs and of the
-source's file names and time stamps; nothing is read or made here but the jobs' own config.json.
+source's files; nothing is made here but the jobs' own config.json, and of a source no more is read than what
+has another time stamp than when it was prepared.
 """
 
 import dataclasses
 import hashlib
-import json
+import itertools
 import os
 import pathlib
 
@@ -19,7 +20,7 @@ from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax import models, patching
-from bltjax.data import prepare, sources, splits
+from bltjax.data import prepare, provenance, sources, splits
 from bltjax.errors import UserError
 from bltjax.run import budget, inputs, jobs
 from bltjax.storage import rundir
@@ -110,13 +111,18 @@ class _Graph:
         """What tells the source's files as they are now from any other. What was prepared stays good without
         its source, where there is no doubt which it is. UserError where there is, or nothing was prepared."""
         try:
-            stamps = [(unit.name, unit.stamp) for unit in sources.units(data_config)]
+            units = sources.units(data_config)
         except UserError:
-            there = [path.parent.name for path in self.shared.glob(f"data-{stem}-*/done.json")]
-            if len(there) != 1:
+            done = [path.parent.name for path in self.shared.glob(f"data-{stem}-*/done.json")]
+            if len(done) != 1:
                 raise
-            return there[0].rpartition("-")[2]
-        return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:8]
+            return done[0].rpartition("-")[2]
+        layout = provenance.layout(units)  # alike on every machine
+        for number in itertools.count():
+            stamp = hashlib.sha256(f"{layout} {number}".encode()).hexdigest()[:8]
+            directory = self.shared / f"data-{stem}-{stamp}"
+            if not (directory / "done.json").exists() or prepare.made_of(directory, units):
+                return stamp
 
     def tokenizer(self, config: ConfigDict, folders, identity: str, needs) -> pathlib.Path:
         kind = config.tokenizer.kind
