@@ -35,8 +35,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv=None) -> int:
-    from bltjax.parallel import distributed
+    from bltjax.parallel import distributed, host
 
+    host.keep_memory()  # before any thread
     code, wait = 1, True
     try:
         args = parser().parse_args(argv)

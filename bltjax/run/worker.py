@@ -14,6 +14,7 @@ import time
 import traceback
 
 from bltjax.errors import UserError
+from bltjax.parallel import host
 
 EXIT_USER, EXIT_BUSY, EXIT_STOPPED = 2, 75, 130
 
@@ -45,9 +46,9 @@ def main() -> int:
     args = parser.parse_args()
     if args.core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {args.core})  # before JAX starts: its thread pool takes its size from here
+    host.keep_memory()  # before any thread: each would have a heap of its own, which gives memory back
     watch_parent()
     from bltjax.errors import Interrupted, RunFailed
-    from bltjax.parallel import host
     from bltjax.run import jobs
     from bltjax.storage import locks, rundir
 
