@@ -48,6 +48,7 @@ def lookup(tables_SxRxD, ids_BxSxT, dtype: str, path: tuple[str, ...]):
     return _sharded(tables_SxRxD, ids_BxSxT, dtype, Layout(mesh, features))
 
 
+@jax.custom_vjp
 def reference(tables_SxRxD, ids_BxSxT):
     """What the sharded path must equal: float32 [B,T,D]. A sum table by table: one look-up of all would write
     [B,S,T,D] first."""
@@ -58,6 +59,25 @@ def reference(tables_SxRxD, ids_BxSxT):
             for s in range(tables_SxRxD.shape[0])
         ),
     )
+
+
+def _reference_forward(tables, ids):
+    return reference(tables, ids), (tables, ids)
+
+
+def _reference_backward(kept, g_BxTxD):
+    """Added up in the place of all tables: JAX's own gradient adds up each table apart, and then writes all of
+    them again, padded to the whole."""
+    tables, ids_BxSxT = kept
+    S, R, D = tables.shape
+    g, total = g_BxTxD.reshape(-1, D).astype(tables.dtype), jnp.zeros((S * R, D), tables.dtype)
+    for s in range(S):
+        ids = ids_BxSxT[:, s].reshape(-1)
+        total = _added(total, jnp.where((ids >= 0) & (ids < R), ids + s * R, -1), g)
+    return total.reshape(S, R, D), None
+
+
+reference.defvjp(_reference_forward, _reference_backward)
 
 
 def _found(table_RxD, ids):
