@@ -34,7 +34,7 @@ def fitted(rng, law, budgets, seeds, run_sd, slope_sd=0.0, own_sd=0.0):
     return exponent_interval.of(flops, bpb.mean(1), floor, compare.noise(rows, scores))
 
 
-def share(law, budgets, seeds, trials=200, **noise) -> float:
+def share(law, budgets, seeds, trials=120, **noise) -> float:
     """In how many draws the interval of alpha holds the truth."""
     rng, held = np.random.default_rng(budgets + 10 * seeds), 0
     for _ in range(trials):

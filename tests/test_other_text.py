@@ -62,7 +62,7 @@ def test_seeds_on_other_text_are_not_averaged(tmp_path):
     result = analysed(tmp_path)
     (row,) = result["runs"]
     assert row["bpb"] == pytest.approx(2.05) and row["seeds"] == 2
-    assert any("different text" in w and w.endswith("without c.") for w in result["warnings"])
+    assert any("different text" in w and w.endswith("among: c.") for w in result["warnings"])
 
 
 def test_the_choice_is_among_runs_of_one_validation_text(tmp_path):

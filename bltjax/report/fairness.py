@@ -13,31 +13,20 @@ OVERLAP = 0.02  # share of test shingles in training text, boilerplate left out
 EXECUTED = 1.2  # over useful FLOPs
 
 
-def apart(chosen: list, candidates: list) -> list:
-    """What is not compared, since it was scored on other text, a line each. candidates: what the chosen rows
-    were chosen from."""
-    at = "{series} at {budget}".format
-    named = lambda rows: listed(at(series=r["series"], budget=short_flops(budget_key(r))) for r in rows)
+def apart(chosen: list, left: list) -> list:
+    """What is not compared, since it was scored on other text, a line each. left: configurations that were
+    not chosen among for that."""
     lines = []
     if others := [r for r in chosen if not r["compared"]]:
+        where = listed(f"{r['series']} at {short_flops(budget_key(r))}" for r in others)
         lines.append(
-            f"Scored on other test text than the rest, and in no curve, fit or comparison: {named(others)} FLOPs"
+            f"Scored on other test text than the rest, and in no curve, fit or comparison: {where} FLOPs"
             " (documents_digest in eval.json)."
         )
-    run_dirs = {run_dir for r in chosen for run_dir in r["run_dirs"]}
-    texts = {}
-    for r in candidates:
-        texts.setdefault((r["series"], budget_key(r)), set()).add((r["validation_text"], r["test_text"]))
-    if several := [r for r in chosen if len(texts[r["series"], budget_key(r)]) > 1]:
-        left = [
-            name
-            for r in candidates
-            if not set(r["run_dirs"]) <= run_dirs and len(texts[r["series"], budget_key(r)]) > 1
-            for name in r["runs"]
-        ]
+    if left:
+        names = listed(name for r in left for name in r["runs"])
         lines.append(
-            f"The runs of {named(several)} FLOPs were scored on different text: chosen was among those of one"
-            f" text, without {listed(left)}."
+            f"Scored on different text than other runs of their series and budget, and not chosen among: {names}."
         )
     return lines
 

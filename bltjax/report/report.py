@@ -62,7 +62,8 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
     samples = bootstrap.resample_runs(documents, texts)
     rows = [run_table.row(run, samples.get(str(run.path))) for run in done]
     series.name_series(done, rows)
-    candidates = [series.averaged(group) for group in series.configurations(done, rows)]
+    every = [series.averaged(group) for group in series.configurations(done, rows)]
+    candidates = series.of_one_text(every)
     chosen = series.choose(candidates)
     scored = compare.scores(chosen, samples, documents)
     text = compare.main_text(chosen)
@@ -102,7 +103,7 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
         findings=found,
         caveats=findings.caveats(compared, pairs),
         warnings=[
-            *fairness.apart(chosen, candidates),
+            *fairness.apart(chosen, [row for row in every if row not in candidates]),
             *fairness.unequal(done, rows),
             *filter(None, map(run_table.disagreement, done)),
         ],

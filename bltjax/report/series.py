@@ -179,19 +179,26 @@ def averaged(group: list) -> dict:
     }
 
 
-def choose(candidates: list) -> list:
-    """For each series and budget the configuration that is best on validation text, averaged over its seeds;
-    without validation scores the first by name. Of several validation texts, or test texts, the one of the
-    most runs counts. candidates: averaged rows. "tried": how many there were."""
-
-    def validation(row):
-        return (row["validation_bpb"] if row["validation_bpb"] is not None else math.inf, row["name"])
-
-    chosen = []
+def of_one_text(candidates: list) -> list:
+    """The candidates of each series and budget that were scored on one validation and one test text: of
+    several the one of the most runs. Scores of different text are not chosen among."""
+    kept = []
     for group in by_budget(candidates).values():
         texts = {}
         for row in group:
             texts.setdefault((row["validation_text"], row["test_text"]), []).append(row)
-        most = max(texts.values(), key=lambda rows: sum(row["seeds"] for row in rows))  # of as many the first
-        chosen.append({**min(most, key=validation), "tried": len(most)})
-    return chosen
+        kept += max(
+            texts.values(), key=lambda rows: sum(row["seeds"] for row in rows)
+        )  # of as many the first
+    return kept
+
+
+def choose(candidates: list) -> list:
+    """For each series and budget the configuration that is best on validation text, averaged over its seeds;
+    without validation scores the first by name. candidates: averaged rows, as `of_one_text` leaves them.
+    "tried": how many there were."""
+
+    def validation(row):
+        return (row["validation_bpb"] if row["validation_bpb"] is not None else math.inf, row["name"])
+
+    return [{**min(group, key=validation), "tried": len(group)} for group in by_budget(candidates).values()]
