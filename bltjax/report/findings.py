@@ -188,8 +188,8 @@ def crossings(crossovers: list) -> list:
 
 
 def epochs(chosen: list) -> list:
-    """A sentence where a run reads its training text more than 4 times, and where series at one budget differ
-    in that by more than a fifth."""
+    """A sentence where a run reads its training text more than 4 times, where series at one budget differ in
+    that by more than a fifth, and where some do not say."""
     lines = []
     many = [f"{r['name']} ({r['epochs']:.1f})" for r in chosen if (r["epochs"] or 0) > MANY_EPOCHS]
     if many:
@@ -197,6 +197,9 @@ def epochs(chosen: list) -> list:
             f"More than {MANY_EPOCHS} epochs over the training text: {listed(many)}."
             " Repeated text teaches less than new text."
         )
+    silent = [r["name"] for r in chosen if r["epochs"] is None]
+    if silent:
+        lines.append(f"How often they read their training text is not recorded of {listed(silent)}.")
     for budget in sorted({budget_key(r) for r in chosen}):
         read = {r["name"]: r["epochs"] for r in chosen if r["epochs"] and budget_key(r) == budget}
         if read and max(read.values()) > 1.2 * min(read.values()):

@@ -81,7 +81,7 @@ def row(run: Run, samples=None) -> dict:
         patch_test=number(lookup(run.evaluation, "test.patch_size")),
         steps=number(last.get("step"), planned.get("steps")),
         train_bytes=train_bytes,
-        epochs=number(planned.get("epochs")),
+        epochs=epochs(planned),
         bytes_per_batch=number(planned.get("bytes_per_batch")),
         packing_bytes=number(lookup(planned, "packing_efficiency.bytes"), last.get("packing_bytes")),
         packing_patches=number(lookup(planned, "packing_efficiency.patches"), last.get("packing_patches")),
@@ -125,6 +125,13 @@ def lexicon_of(planned: dict, token: bool):
         number(lookup(planned, f"params.{key}")) for key in (("embeddings", "head") if token else ("hash",))
     ]
     return None if any(part is None for part in parts) else sum(parts)
+
+
+def epochs(planned: dict):
+    """How often the run has read its training text, with what the model that it starts from has; None: not
+    recorded."""
+    own = number(planned.get("epochs"))
+    return None if own is None else own + number(planned.get("epochs_before"), 0.0)
 
 
 def scored_text(run: Run, split: str):

@@ -281,6 +281,7 @@ def entropy_section(runs: list):
             flops(model["train_flops"]) if finite(model.get("train_flops")) else "–",
             f"{model['forward_flops_per_byte']:,.0f}" if finite(model.get("forward_flops_per_byte")) else "–",
             f"{model['bpb']:.4f}" if finite(model.get("bpb")) else "–",
+            f"{model['epochs']:.2f}" if finite(model.get("epochs")) else "–",
             ", ".join(names),
         ]
         for key, (model, names) in models.items()
@@ -291,6 +292,7 @@ def entropy_section(runs: list):
         "training FLOPs",
         "forward FLOPs/byte",
         "its bits/byte",
+        "its epochs",
         "used by",
     ]
     return section(
