@@ -1,5 +1,5 @@
-"""The 95% interval of a fitted exponent holds the truth in 95% of draws, on laws that are known: with few budgets
-and one seed each too."""
+"""The 95% interval of a fitted exponent holds the truth in 95% of draws, on laws that are known: with few
+budgets and one seed each too."""
 
 import numpy as np
 import pytest
@@ -12,8 +12,9 @@ LINE, FLOORED = (0.0, 60.0, 0.132), (0.8, 300.0, 0.2)  # E, A, alpha
 
 
 def fitted(rng, law, budgets, seeds, run_sd, slope_sd=0.0, own_sd=0.0):
-    """The interval of one synthetic series, as a report makes it (without the fit, which takes a while). Relative effects: of runs (run_sd), of a document on
-    all runs that grows with log FLOPs (slope_sd), of a run on a document (own_sd)."""
+    """The interval of one synthetic series, as a report makes it (without the fit, which takes a while).
+    Relative effects: of runs (run_sd), of a document on all runs that grows with log FLOPs (slope_sd), of a
+    run on a document (own_sd)."""
     e, a, alpha = law
     flops = np.geomspace(1e11, 1e13, budgets)
     sizes = rng.lognormal(8, 0.5, DOCUMENTS)

@@ -86,7 +86,7 @@ def test_a_fit_through_runs_of_several_data_sets_says_so(tmp_path):
 
 
 def test_one_document_with_most_of_the_bytes_is_one_document(tmp_path):
-    """Sixty documents of which one is nearly all of the text: no resampling shows what another one would do."""
+    """Sixty documents, one of them nearly all of the text: no resampling shows what another would do."""
     documents = fabricated_scores(2.0)["documents"]
     documents[0] = {"bytes": 10**9, "nats": 1.4e9, "eos_nats": 2.5}
     for family in ("bpe", "blt-space"):

@@ -26,7 +26,8 @@ def apart(chosen: list, left: list) -> list:
     if left:
         names = listed(name for r in left for name in r["runs"])
         lines.append(
-            f"Scored on different text than other runs of their series and budget, and not chosen among: {names}."
+            "Scored on different text than other runs of their series and budget, and not chosen among:"
+            f" {names}."
         )
     return lines
 

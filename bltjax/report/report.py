@@ -24,9 +24,9 @@ def report(experiment_dir, out_dir=None) -> dict:
     run, "unfinished", "fits" and "fits_with_entropy_model" (by series), "pairs" (differences to bpe at each
     budget), "crossovers", "sweeps", "files"}. Rows: `rows.row`; those of "runs" have beside it "series",
     "seeds", "bpb_seed_sd" (None with one seed), "interval_covers", "compared" (whether it was scored on the
-    text that the most were: others are in no comparison, curve or fit), "tried" (how many configurations it is the
-    best of), "run_dirs"; their run_dir is the first seed's. Nothing finished: UserError; a run with a damaged
-    file is listed as unfinished."""
+    text that the most were: others are in no comparison, curve or fit), "tried" (how many configurations it
+    is the best of), "run_dirs"; their run_dir is the first seed's. Nothing finished: UserError; a run with a
+    damaged file is listed as unfinished."""
     directory = pathlib.Path(experiment_dir)
     runs = sorted(
         reading.read_experiment(directory),

@@ -3,11 +3,11 @@
 Log scores are taken for the law, plus noise of each run's own (its seed, and what is peculiar to it on the
 documents), of one variance, plus noise of the test documents, which runs share. The first shows between
 seeds, and in what is left of the points about the fit: the two are pooled, and Student's t has their degrees
-of freedom, few as they are. The second is known from resampled documents; what of it shows about the fit, too,
-is taken out, or it would be counted twice. The interval is that of the profile: the exponents at which the
-rest of the law, fitted anew, leaves not much more than the best one. Of a line in log-log that is the usual t
-interval. With a floor it is lopsided, and may have no upper end: a steep law close to its floor looks much
-like one that is steeper."""
+of freedom, few as they are. The second is known from resampled documents; what of it shows about the fit,
+too, is taken out, or it would be counted twice. The interval is that of the profile: the exponents at which
+the rest of the law, fitted anew, leaves not much more than the best one. Of a line in log-log that is the
+usual t interval. With a floor it is lopsided, and may have no upper end: a steep law close to its floor looks
+much like one that is steeper."""
 
 import dataclasses
 
