@@ -119,7 +119,7 @@ class Model:
     @functools.cached_property
     def tokenizer(self) -> bpe.Tokenizer:
         if not self._tokenizer:
-            raise UserError(f"{self.folder} has no tokenizer")
+            raise UserError(f"{self.folder} has no tokenizer: neither {' nor '.join(bpe.FILES)}")
         return self._tokenizer()
 
     def entropies(self, ids) -> np.ndarray:

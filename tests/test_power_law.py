@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_report import BUDGETS, law
 
-from bltjax.science import crossing, power_law
+from bltjax.science import crossing, exponent_interval, power_law
 
 
 def test_two_parameter_fit_recovers_the_exponent_and_says_what_it_is():
@@ -47,10 +47,11 @@ def test_no_fit_below_three_budgets():
 
 @pytest.mark.parametrize("points", [3, 6])
 def test_interval_of_the_exponent_holds_the_truth_and_narrows_with_noise(points):
-    rng, flops = np.random.default_rng(0), np.geomspace(1e11, 1e13, points)
+    flops = np.geomspace(1e11, 1e13, points)
     truth = 50 * flops**-0.13
+    none = np.zeros((points, points))
     wide, narrow = (
-        power_law.power_law(flops, truth, truth * np.exp(rng.normal(0, s, (200, points))))
+        power_law.power_law(flops, truth, exponent_interval.Noise(np.full(points, 3.0), s**2, 6, none, 60))
         for s in (1e-2, 1e-3)
     )
     for found in (wide, narrow):

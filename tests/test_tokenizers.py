@@ -403,3 +403,135 @@ def test_files_beside_say_which_ids_end_a_text(tmp_path, files, wanted):
     assert (again.bos, again.eos, again.fingerprint) == (found.bos, found.eos, found.fingerprint)
     plain = bpe.read(byte_level(tmp_path / "plain", added=[{**added, "normalized": False, "special": True}]))
     assert (plain.fingerprint == found.fingerprint) == (wanted == ("<s>", "</s>"))
+
+
+def spaceless(characters: str, files: int, size: int) -> list[bytes]:
+    rng, letters = np.random.default_rng(0), np.array(list(characters))
+    return ["".join(letters[rng.integers(0, len(letters), size)]).encode() for _ in range(files)]
+
+
+@pytest.mark.parametrize("characters", ["ACGT", "人生而自由平等東京"])
+def test_text_without_spaces_says_how_it_was_cut(characters, tmp_path, capfd):
+    documents = spaceless(characters, 30, 3000)
+    said = []
+    found = bpe.train_bpe(documents, 400, said.append)
+    size = len(documents[0])
+    assert len(said) == 1 and f"{size:,} bytes were cut at 256" in said[0] and not capfd.readouterr().err
+    facts = found.state["trained"]
+    assert facts == dict(documents=30, bytes=30 * size, longest_word=size, words_cut_at=256)
+    check_exact(found, documents[:3])
+    found.save(tmp_path / "t.json")
+    again = bpe.load(tmp_path / "t.json")
+    assert again.state == found.state and again.fingerprint == found.fingerprint
+    assert np.array_equal(again.encode(documents[0]), found.encode(documents[0]))
+
+
+def test_facts_of_training_are_no_part_of_a_tokenizer(trained, tmp_path):
+    """Files that were written before have none, and are the same tokenizers."""
+    trained.save(tmp_path / "t.json")
+    saved = json.loads((tmp_path / "t.json").read_text())
+    assert saved.pop("trained")["words_cut_at"] == 256
+    (tmp_path / "t.json").write_text(json.dumps(saved))
+    assert bpe.load(tmp_path / "t.json").fingerprint == trained.fingerprint
+
+
+def test_training_that_takes_long_says_so(monkeypatch):
+    monkeypatch.setattr(bpe, "EVERY_SECONDS", 0.01)
+    said = []
+    bpe.train_bpe(spaceless("ACGT", 30, 10_000), 1000, said.append)
+    assert any("training a vocabulary of 1,000 entries on 300,000 bytes:" in text for text in said)
+
+
+def test_long_words_are_not_remembered(trained):
+    words = trained.encoder.args[0]
+    words.clear()
+    trained.encode(b"short " + b"x" * 1000)
+    assert b"x" * 1000 not in words and all(len(word) <= bpe.LONGEST_WORD for word in words) and words
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("config.json", {"eos_token_id": [300, 50, 10**6]}),
+        ("config.json", {"eos_token_id": [10**6, 300]}),  # of a list the first that is a special
+        ("generation_config.json", {"eos_token_id": [300, 1]}),
+        ("special_tokens_map.json", {"eos_token": {"content": "<|im_end|>", "lstrip": False}}),
+        ("special_tokens_map.json", {"eos_token": "<|im_end|>"}),
+    ],
+)
+@pytest.mark.parametrize("marked", [True, False])
+def test_ends_in_lists_and_maps_also_where_they_are_not_marked_special(tmp_path, name, content, marked):
+    added = dict(id=300, content="<|im_end|>", single_word=False, lstrip=False, rstrip=False)
+    path = byte_level(tmp_path, added=[{**added, "normalized": False, "special": marked}])
+    end = library.Tokenizer.from_file(str(path)).token_to_id("<|im_end|>")
+    (tmp_path / name).write_text(json.dumps(content).replace("300", str(end)))
+    found = bpe.read(path)
+    assert (found.bos, found.eos) == (0, end) and found.byte_counts[end] == 0
+    assert end not in found.encode(b"to be <|im_end|> or")  # in a text it is text
+    found.save(tmp_path / "elsewhere" / "t.json")
+    again = bpe.load(tmp_path / "elsewhere" / "t.json")
+    assert (again.eos, again.fingerprint) == (end, found.fingerprint)
+
+
+def sentencepiece_of(tmp_path, **options):
+    """A small SentencePiece file, and its library's own reading of it."""
+    import io
+
+    own = pytest.importorskip("sentencepiece")
+    written = io.BytesIO()
+    settings = dict(
+        model_type="bpe",
+        vocab_size=330,
+        byte_fallback=True,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        minloglevel=2,
+        num_threads=1,
+    )
+    lines = ["to be or not to be", "that is the question", "the <tool> and the   spaces"] * 4
+    trainer = own.SentencePieceTrainer
+    trainer.train(sentence_iterator=iter(lines), model_writer=written, **{**settings, **options})
+    (tmp_path / "tokenizer.model").write_bytes(written.getvalue())
+    return tmp_path / "tokenizer.model", own.SentencePieceProcessor(model_proto=written.getvalue())
+
+
+@pytest.mark.parametrize("options", [{}, {"model_type": "unigram", "hard_vocab_limit": False}])
+@pytest.mark.parametrize(
+    "pieces", [["<tool>"], ["<a", "<a>", "the"], ["\u2581\u2581", "\u2581\u2581\u2581", "é"]]
+)
+def test_user_defined_pieces_have_the_ids_of_the_library(tmp_path, options, pieces):
+    path, own = sentencepiece_of(tmp_path, add_dummy_prefix=False, user_defined_symbols=pieces, **options)
+    found = bpe.read(path)
+    for text in ("<tool>", "a<tool><tool> b", "<a><a <a", "the theme<a>", "  x   y    é", "<a>é<tool>"):
+        assert found.encode(text.encode()).tolist() == own.encode(text), text
+        assert found.decode(found.encode(text.encode())) == text.encode()
+    for piece in pieces:
+        assert found.token_bytes[own.piece_to_id(piece)] == piece.replace("\u2581", " ").encode()
+
+
+def test_sentencepiece_says_its_own_ends_and_its_files_say_others(tmp_path):
+    pieces = dict(bos_id=3, eos_id=5, unk_id=0, pad_id=-1, control_symbols=["<turn>"])
+    path, own = sentencepiece_of(tmp_path, **pieces)
+    found = bpe.read(path)
+    assert (found.bos, found.eos) == (3, 5)
+    turn = own.piece_to_id("<turn>")
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [turn, 5]}))
+    assert bpe.read(path).eos == turn
+
+
+def test_a_sentencepiece_whose_protobuf_is_missing_is_one_line(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "google.protobuf.message", None)
+    with pytest.raises(UserError, match="extra `sentencepiece`"):
+        bpe.read(GOLDEN / "sentencepiece.model")
+
+
+def test_of_two_files_that_cannot_be_read_each_is_said(tmp_path, monkeypatch):
+    """Llama 2 where the extra is not installed: its tokenizer.json normalises, and that is not the news."""
+    path = byte_level(tmp_path, normalizer={"type": "NFKC"})
+    path.with_name("tokenizer.model").write_bytes((GOLDEN / "sentencepiece.model").read_bytes())
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "sentencepiece" else find(n))
+    with pytest.raises(UserError, match="byte-level BPE.*extra `sentencepiece`"):
+        bpe.in_folder(tmp_path)

@@ -8,16 +8,25 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bltjax.errors import UserError
-from bltjax.formats import blt, imported, safetensors, weights
+from bltjax.formats import blt, byte_tokenizer, imported, safetensors, weights
 from bltjax.patching import vocab
 
 # what transformers takes where a config.json is silent
 THETA, PATCHER_THETA, EPS, WINDOW = 500_000.0, 10_000.0, 1e-5, 512
+# greedy unless asked otherwise; the specials that never come out here never come out there
+GENERATION = {
+    "bos_token_id": vocab.BOS,
+    "eos_token_id": vocab.EOS,
+    "pad_token_id": vocab.BOE,
+    "suppress_tokens": [vocab.BOE, vocab.BOS, vocab.DELIMITER],
+    "use_cache": False,
+}
 SHARD = 4 * 2**30  # bytes of a file, about: a tensor is never cut
 
 
 def save(config: ConfigDict, params: dict, entropy_model, out: pathlib.Path, loosely: bool = False) -> None:
-    """Writes a directory that transformers loads. entropy_model: (model config, params) or None.
+    """Writes a directory that transformers loads and generates from: config.json, generation_config.json,
+    weights, and the bytes' tokenizer. entropy_model: (model config, params) or None.
 
     Refuses what the format cannot express with a UserError that lists it; loosely: writes all the same what
     does not change shapes."""
@@ -40,6 +49,8 @@ def save(config: ConfigDict, params: dict, entropy_model, out: pathlib.Path, loo
             )
             + "\n"
         )
+        for name, content in {"generation_config.json": GENERATION, **byte_tokenizer.files()}.items():
+            (part / name).write_text(json.dumps(content, indent=2) + "\n")
         _write_tensors(part, trees)
 
 

@@ -1,28 +1,33 @@
 """Series beside each other: their scores with documents and seeds resampled, differences to the reference at
-each budget, fits, and where curves meet."""
+each budget, fits, and where curves meet. Only scores of the same test text stand beside each other."""
+
+import collections
+
+import numpy as np
 
 from bltjax.report import tables
 from bltjax.report.run_table import REFERENCE, budget_key
-from bltjax.science import bootstrap, crossing, power_law
+from bltjax.science import bootstrap, crossing, exponent_interval, power_law
 
 NO_DIGEST = "no documents_digest in eval.json shows that both were scored on the same text"
 DIFFER = "test documents differ"
 TOO_FEW = "fewer than two test documents"
+ONE_DOCUMENT = "one test document has most of the bytes"
 ONE_SEED = "of these documents only, since a run of one seed is in it"
 BOTH = "over documents and seeds"
 
 
-def scores(chosen: list, samples: dict, texts: dict, documents: dict) -> dict:
+def scores(chosen: list, samples: dict, documents: dict) -> dict:
     """{(series, budget): Score} of chosen rows whose seeds were scored on the same documents; the seed
-    variance is pooled over a series' budgets. samples, texts, documents: by run directory."""
+    variance is pooled over a series' budgets. samples, documents: by run directory."""
     found = {}
     for row in chosen:
         dirs = row["run_dirs"]
-        same = len({(texts[d], len(documents[d])) for d in dirs}) == 1
-        if same and (len(dirs) == 1 or texts[dirs[0]]) and all(d in samples for d in dirs):
-            drawn = [samples[d] for d in dirs]
+        same = len({len(documents[d]) for d in dirs}) == 1
+        if same and (len(dirs) == 1 or row["test_text"]) and all(d in samples for d in dirs):
+            drawn, own = [samples[d] for d in dirs], documents[dirs[0]]
             found.setdefault(row["series"], {})[budget_key(row)] = bootstrap.score(
-                row["seed_bpb"], drawn, len(documents[dirs[0]])
+                row["seed_bpb"], drawn, len(own), bootstrap.worth([d["bytes"] for d in own])
             )
     pooled = {}
     for series, at in found.items():
@@ -45,10 +50,24 @@ def reference_of(chosen: list) -> str | None:
     return min(mine, key=lambda s: (-len(mine[s]), s)) if mine else None
 
 
-def why_apart(rows: list, texts: dict) -> str:
+def main_text(chosen: list) -> str | None:
+    """The test text on which the most points were scored, of as many the reference's first: those are
+    compared. None: that of runs which do not say."""
+    against = reference_of(chosen)
+    counts = collections.Counter(r["test_text"] for r in chosen)
+    mine = {r["test_text"] for r in chosen if r["series"] == against}
+    return min(counts, key=lambda text: (-counts[text], text not in mine, text is None, str(text)))
+
+
+def why_apart(rows: list) -> str:
     """Why rows cannot be resampled together, "" if they can: their documents must be the same text."""
-    seen = {texts[d] for row in rows for d in row["run_dirs"]}
-    return NO_DIGEST if None in seen else DIFFER if len(seen) > 1 else ""
+    seen = {row["test_text"] for row in rows}
+    return DIFFER if len(seen - {None}) > 1 else NO_DIGEST if None in seen else ""
+
+
+def why_few(rows: list) -> str:
+    """Why nothing is known of the spread over the documents of rows, of which one has no Score."""
+    return TOO_FEW if any(row["test_documents"] < 2 for row in rows) else ONE_DOCUMENT
 
 
 def covers(scores_: list) -> str:
@@ -56,8 +75,9 @@ def covers(scores_: list) -> str:
     return BOTH if all(s.covers_seeds for s in scores_) else ONE_SEED
 
 
-def pairs(chosen: list, scored: dict, texts: dict) -> list:
-    """Differences of every series to the reference at the same budget, on the same test documents."""
+def pairs(chosen: list, scored: dict) -> list:
+    """Differences of every series to the reference at the same budget, on the same test documents; on other
+    text there is none, and "note" says so."""
     against = reference_of(chosen)
     reference = {budget_key(r): r for r in chosen if r["series"] == against}
     out = []
@@ -66,8 +86,8 @@ def pairs(chosen: list, scored: dict, texts: dict) -> list:
         if base is None or row is base:
             continue
         a, b = (scored.get((r["series"], budget_key(r))) for r in (row, base))
-        note = why_apart([row, base], texts) or (
-            TOO_FEW if a is None or b is None else DIFFER if a.documents != b.documents else ""
+        note = why_apart([row, base]) or (
+            why_few([row, base]) if a is None or b is None else DIFFER if a.documents != b.documents else ""
         )
         low, high = (None, None) if note else bootstrap.difference_interval(a, b)
         out.append(
@@ -76,7 +96,7 @@ def pairs(chosen: list, scored: dict, texts: dict) -> list:
                 family=row["family"],
                 series=row["series"],
                 against=against,
-                difference=row["bpb"] - base["bpb"],
+                difference=None if note == DIFFER else row["bpb"] - base["bpb"],
                 low=low,
                 high=high,
                 excludes_zero=low is not None and (low > 0 or high < 0),
@@ -92,31 +112,57 @@ def pairs(chosen: list, scored: dict, texts: dict) -> list:
     return out
 
 
-def resampled(rows: list, scored: dict, texts: dict, number: int):
+def resampled(rows: list, scored: dict, number: int):
     """(bits per byte of one series' rows under resampled documents and seeds [R, N], what that covers, "") or
     (None, "", why not). number: of the series, for noise of its own."""
-    found = [scored.get((r["series"], budget_key(r))) for r in rows]
-    why = why_apart(rows, texts) or (
-        TOO_FEW if any(s is None for s in found) else DIFFER if len({s.documents for s in found}) > 1 else ""
-    )
+    found, why = together(rows, scored)
     return (None, "", why) if why else (bootstrap.draws(found, number), covers(found), "")
 
 
-def fits(chosen: list, scored: dict, texts: dict, x: str) -> dict:
+def together(rows: list, scored: dict) -> tuple[list, str]:
+    """(the Scores of rows, why they cannot be resampled together or "")."""
+    found = [scored.get((r["series"], budget_key(r))) for r in rows]
+    few = any(s is None for s in found)
+    return found, why_apart(rows) or (
+        why_few(rows) if few else DIFFER if len({s.documents for s in found}) > 1 else ""
+    )
+
+
+def noise(rows: list, found: list) -> exponent_interval.Noise:
+    """What a fit of some rows has to know of their noise. found: their Scores."""
+    spread = exponent_interval.between_seeds([row["seed_bpb"] for row in rows])
+    documents = np.cov(np.log([s.samples_R for s in found])) * (1 + 1 / found[0].documents_freedom)
+    seeds = np.array([s.seeds for s in found], np.float64)
+    return exponent_interval.Noise(seeds, *spread, documents, 1 + found[0].documents_freedom)
+
+
+def fits(chosen: list, scored: dict, x: str) -> dict:
     """{series: fit} of test bits per byte over its budgets; series with fewer than three left out."""
     out = {}
-    for number, (series, rows) in enumerate(by_series(chosen).items()):
+    for series, rows in by_series(chosen).items():
         rows = [r for r in rows if r[x]]
         if len(rows) < 3:
             continue
-        samples, covered, why = resampled(rows, scored, texts, number)
-        found = power_law.power_law([r[x] for r in rows], [r["bpb"] for r in rows], samples)
-        if found:
-            out[series] = dict(found, family=rows[0]["family"], covers=covered, no_interval=why)
+        found, why = together(rows, scored)
+        known = None if why else noise(rows, found)
+        fit = power_law.power_law([r[x] for r in rows], [r["bpb"] for r in rows], known)
+        if not fit:
+            continue
+        covered = ""
+        if fit["freedom"]:
+            runs = "seeds and scatter" if any(s.covers_seeds for s in found) else "scatter"
+            covered = f"over documents, and over runs by their {runs} about the fit"
+            covered += f" ({fit['freedom']} degrees of freedom)"
+        texts = len({r["data_fingerprint"] for r in rows} - {None})
+        if texts > 1:
+            fit["note"] = "; ".join(filter(None, [fit["note"], f"its runs read {texts} different data sets"]))
+        out[series] = dict(
+            fit, family=rows[0]["family"], covers=covered, no_interval=why or fit["no_interval"]
+        )
     return out
 
 
-def crossings(chosen: list, scored: dict, texts: dict, fitted: dict) -> list:
+def crossings(chosen: list, scored: dict, fitted: dict) -> list:
     """Where each series' measured curve meets the reference's, inside the range that both were measured
     in."""
     x = "realized_flops"
@@ -131,15 +177,15 @@ def crossings(chosen: list, scored: dict, texts: dict, fitted: dict) -> list:
         span = crossing.overlap([r[x] for r in rows], [r[x] for r in base]) if rows and base else None
         if series == against or not span:
             continue
-        why = why_apart(rows + base, texts)
-        mine, theirs = (resampled(r, scored, texts, numbers[r[0]["series"]]) for r in (rows, base))
+        why = why_apart(rows + base)
+        mine, theirs = (resampled(r, scored, numbers[r[0]["series"]]) for r in (rows, base))
         drawn = (None, None) if why or mine[0] is None or theirs[0] is None else (mine[0], theirs[0])
         met = crossing.measured(
             [r[x] for r in rows],
             [r["bpb"] for r in rows],
             [r[x] for r in base],
             [r["bpb"] for r in base],
-            *drawn
+            *drawn,
         )
         both = fitted.get(series), fitted.get(against)
         out.append(

@@ -13,6 +13,25 @@ OVERLAP = 0.02  # share of test shingles in training text, boilerplate left out
 EXECUTED = 1.2  # over useful FLOPs
 
 
+def apart(chosen: list, left: list) -> list:
+    """What is not compared, since it was scored on other text, a line each. left: configurations that were
+    not chosen among for that."""
+    lines = []
+    if others := [r for r in chosen if not r["compared"]]:
+        where = listed(f"{r['series']} at {short_flops(budget_key(r))}" for r in others)
+        lines.append(
+            f"Scored on other test text than the rest, and in no curve, fit or comparison: {where} FLOPs"
+            " (documents_digest in eval.json)."
+        )
+    if left:
+        names = listed(name for r in left for name in r["runs"])
+        lines.append(
+            "Scored on different text than other runs of their series and budget, and not chosen among:"
+            f" {names}."
+        )
+    return lines
+
+
 def unequal(runs: list, rows: list) -> list:
     """Conditions that should be equal in one sweep and are not (docs/contracts.md), a line each; and budgets
     missed by more than 1%."""

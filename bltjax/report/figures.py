@@ -43,7 +43,7 @@ def draw(result: dict, runs: list) -> dict:
 
 def figures(result: dict, runs: list):
     """(name, alt, caption, Figure), in the report's order."""
-    chosen = [r for r in result["runs"] if r["realized_flops"]]
+    chosen = [r for r in result["runs"] if r["realized_flops"] and r["compared"]]
     budgets = [budget_key(r) for r in chosen]
     variants = variants_of(chosen)
     seeds = [r["seeds"] > 1 for r in chosen]
@@ -79,10 +79,13 @@ def figures(result: dict, runs: list):
                 budgets,
             ),
         )
-    if result["pairs"]:
-        against = result["pairs"][0]["against"]
+    pairs = [
+        pair for pair in result["pairs"] if pair["difference"] is not None and pair["series"] in variants
+    ]
+    if pairs:
+        against = pairs[0]["against"]
         lines = {}
-        for pair in result["pairs"]:
+        for pair in pairs:
             blank = dict(variants[pair["series"]], x=[], y=[], low=[], high=[])
             line = lines.setdefault(pair["series"], blank)
             for key, value in (
@@ -92,7 +95,7 @@ def figures(result: dict, runs: list):
                 ("high", pair["high"]),
             ):
                 line[key].append(value)
-        covered = all(pair["covers_seeds"] for pair in result["pairs"])
+        covered = all(pair["covers_seeds"] for pair in pairs)
         yield (
             "difference_to_bpe",
             f"Difference in test bits per byte to {against} at each budget",

@@ -188,8 +188,8 @@ def crossings(crossovers: list) -> list:
 
 
 def epochs(chosen: list) -> list:
-    """A sentence where a run reads its training text more than 4 times, and where series at one budget differ
-    in that by more than a fifth."""
+    """A sentence where a run reads its training text more than 4 times, where series at one budget differ in
+    that by more than a fifth, and where some do not say."""
     lines = []
     many = [f"{r['name']} ({r['epochs']:.1f})" for r in chosen if (r["epochs"] or 0) > MANY_EPOCHS]
     if many:
@@ -197,6 +197,9 @@ def epochs(chosen: list) -> list:
             f"More than {MANY_EPOCHS} epochs over the training text: {listed(many)}."
             " Repeated text teaches less than new text."
         )
+    silent = [r["name"] for r in chosen if r["epochs"] is None]
+    if silent:
+        lines.append(f"How often they read their training text is not recorded of {listed(silent)}.")
     for budget in sorted({budget_key(r) for r in chosen}):
         read = {r["name"]: r["epochs"] for r in chosen if r["epochs"] and budget_key(r) == budget}
         if read and max(read.values()) > 1.2 * min(read.values()):
@@ -218,9 +221,10 @@ def caveats(chosen: list, pairs: list) -> list:
     if counts == [1]:
         seeds = listed(sorted({str(r["seed"]) for r in chosen}))
         lines = [
-            f"One seed is one seed: every point is a single run (seed {seeds}). The intervals, those of fits"
-            " and crossings too, are of these documents only: they say how much the choice of test documents"
-            " matters. How much another seed would move a point they do not say."
+            f"One seed is one seed: every point is a single run (seed {seeds}). The intervals, those of"
+            " crossings too, are of these documents only: they say how much the choice of test documents"
+            " matters. How much another seed would move a point they do not say; only the interval of a fit's"
+            " alpha knows of it, from how the points scatter about the fit."
         ]
     else:
         lines = [
@@ -230,9 +234,11 @@ def caveats(chosen: list, pairs: list) -> list:
         ]
         if counts[0] == 1:
             lines.append("Where a run of one seed takes part, the interval is of these documents only.")
-    documents = min(r["test_documents"] for r in chosen)
-    if documents < 20:
-        lines.append(f"Only {documents} test documents: an interval over so few understates the spread.")
+    fewest = min(chosen, key=lambda r: r["test_documents_worth"])
+    documents, worth = fewest["test_documents"], fewest["test_documents_worth"]
+    if worth < 20:
+        equal = f", by their sizes worth {worth:.1f} equal ones" if worth < 0.9 * documents else ""
+        lines.append(f"Only {documents} test documents{equal}: intervals over so few are rough.")
     if len(pairs) > 1:
         lines.append(f"{len(pairs)} intervals of differences, 95% each, not corrected for being many.")
     if any(r["upper_bound"] for r in chosen):

@@ -23,9 +23,10 @@ def report(experiment_dir, out_dir=None) -> dict:
     (the mean over seeds of the configuration that is best on validation text), "all_runs": every finished
     run, "unfinished", "fits" and "fits_with_entropy_model" (by series), "pairs" (differences to bpe at each
     budget), "crossovers", "sweeps", "files"}. Rows: `rows.row`; those of "runs" have beside it "series",
-    "seeds", "bpb_seed_sd" (None with one seed), "interval_covers", "tried" (how many configurations it is the
-    best of), "run_dirs"; their run_dir is the first seed's. Nothing finished: UserError; a run with a damaged
-    file is listed as unfinished."""
+    "seeds", "bpb_seed_sd" (None with one seed), "interval_covers", "compared" (whether it was scored on the
+    text that the most were: others are in no comparison, curve or fit), "tried" (how many configurations it
+    is the best of), "run_dirs"; their run_dir is the first seed's. Nothing finished: UserError; a run with a
+    damaged file is listed as unfinished."""
     directory = pathlib.Path(experiment_dir)
     runs = sorted(
         reading.read_experiment(directory),
@@ -57,14 +58,17 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
     """All numbers of the report, before anything is drawn."""
     done = [run for run in runs if run.state == "done"]
     documents = {str(run.path): run_table.documents(run) for run in done}
-    texts = {str(run.path): run_table.test_text(run) for run in done}
+    texts = {str(run.path): run_table.scored_text(run, "test") for run in done}
     samples = bootstrap.resample_runs(documents, texts)
     rows = [run_table.row(run, samples.get(str(run.path))) for run in done]
     series.name_series(done, rows)
-    candidates = [series.averaged(group) for group in series.configurations(done, rows)]
+    every = [series.averaged(group) for group in series.configurations(done, rows)]
+    candidates = series.of_one_text(every)
     chosen = series.choose(candidates)
-    scored = compare.scores(chosen, samples, texts, documents)
+    scored = compare.scores(chosen, samples, documents)
+    text = compare.main_text(chosen)
     for row in chosen:
+        row["compared"] = row["test_text"] == text
         score = scored.get((row["series"], budget_key(row)))
         row["bpb_low"], row["bpb_high"] = bootstrap.score_interval(score) if score else (None, None)
         row["interval_covers"] = compare.covers([score]) if score else ""
@@ -72,13 +76,14 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
     rows.sort(key=series.order)
     for row in rows:
         row["chosen"] = row["run_dir"] in picked
-    pairs = compare.pairs(chosen, scored, texts)
-    fits = compare.fits(chosen, scored, texts, "realized_flops")
-    crossovers = compare.crossings(chosen, scored, texts, fits)
+    compared = [row for row in chosen if row["compared"]]
+    pairs = compare.pairs(chosen, scored)
+    fits = compare.fits(compared, scored, "realized_flops")
+    crossovers = compare.crossings(compared, scored, fits)
     configs, swept = {str(run.path): run.config for run in done}, sweeping.all_swept(done)
     found = [
-        *findings.at_each_budget(chosen, pairs),
-        *filter(None, [findings.with_budget(chosen)]),
+        *findings.at_each_budget(compared, pairs),
+        *filter(None, [findings.with_budget(compared)]),
         *findings.crossings(crossovers),
         *findings.epochs(chosen),
         *sweeping.tuned(configs, candidates, swept),
@@ -94,15 +99,19 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
     return dict(
         experiment=experiment,
         schema_version=SCHEMA_VERSION,
-        headline=findings.headline(chosen, pairs),
+        headline=findings.headline(compared, pairs),
         findings=found,
-        caveats=findings.caveats(chosen, pairs),
-        warnings=[*fairness.unequal(done, rows), *filter(None, map(run_table.disagreement, done))],
+        caveats=findings.caveats(compared, pairs),
+        warnings=[
+            *fairness.apart(chosen, [row for row in every if row not in candidates]),
+            *fairness.unequal(done, rows),
+            *filter(None, map(run_table.disagreement, done)),
+        ],
         runs=chosen,
         all_runs=rows,
         unfinished=unfinished,
         fits=fits,
-        fits_with_entropy_model=compare.fits(chosen, scored, texts, "flops_with_entropy_model"),
+        fits_with_entropy_model=compare.fits(compared, scored, "flops_with_entropy_model"),
         pairs=pairs,
         crossovers=crossovers,
         sweeps=sweeping.sweeps(configs, candidates, swept),

@@ -2,7 +2,8 @@
 
 from bltjax.config import families
 from bltjax.report.runs import Run, finite, lookup
-from bltjax.science.bootstrap import bpb, interval
+from bltjax.science import bootstrap
+from bltjax.science.bootstrap import bpb
 
 REFERENCE, family_order = families.REFERENCE, families.order
 LATENT = ("latent", "total")  # every other component of a BLT's count is a local module or the output head
@@ -50,7 +51,12 @@ def row(run: Run, samples=None) -> dict:
     total, hashed = number(lookup(planned, "params.total")), number(lookup(planned, "params.hash"), 0)
     lexicon = lexicon_of(planned, token)
     executed = number(last.get("executed_flops"), planned.get("executed_flops"))
-    low, high = interval(samples) if samples is not None else (None, None)
+    sizes = [document["bytes"] for document in documents(run)]
+    low, high = None, None
+    if samples is not None:
+        stated = float(lookup(run.evaluation, "test.bpb"))
+        one = bootstrap.score([stated], [samples], len(sizes), bootstrap.worth(sizes))
+        low, high = bootstrap.score_interval(one)
     flat = {
         f"flops_per_byte_{kind}": number(
             planned.get(f"flops_per_byte_{kind}"), lookup(planned, f"flops_per_byte_{kind}.total")
@@ -75,7 +81,7 @@ def row(run: Run, samples=None) -> dict:
         patch_test=number(lookup(run.evaluation, "test.patch_size")),
         steps=number(last.get("step"), planned.get("steps")),
         train_bytes=train_bytes,
-        epochs=number(planned.get("epochs")),
+        epochs=epochs(planned),
         bytes_per_batch=number(planned.get("bytes_per_batch")),
         packing_bytes=number(lookup(planned, "packing_efficiency.bytes"), last.get("packing_bytes")),
         packing_patches=number(lookup(planned, "packing_efficiency.patches"), last.get("packing_patches")),
@@ -102,6 +108,10 @@ def row(run: Run, samples=None) -> dict:
         overlap=number(lookup(planned, "data.test_overlap.all")),
         overlap_without_boilerplate=number(lookup(planned, "data.test_overlap.without_boilerplate")),
         test_documents=len(lookup(run.evaluation, "test.documents", [])),
+        test_documents_worth=bootstrap.worth(sizes),
+        test_text=scored_text(run, "test"),
+        validation_text=scored_text(run, "validation"),
+        data_fingerprint=run.record.get("data_fingerprint"),
         validation_bpb=number(lookup(run.evaluation, "validation.bpb")),
         wall_s=number(run.done.get("wall_s"), last.get("wall_s")),
         run_dir=str(run.path),
@@ -117,10 +127,17 @@ def lexicon_of(planned: dict, token: bool):
     return None if any(part is None for part in parts) else sum(parts)
 
 
-def test_text(run: Run):
-    """What tells the run's test text from others': the digest of its documents; None where none was
-    written."""
-    digest = lookup(run.evaluation, "test.documents_digest")
+def epochs(planned: dict):
+    """How often the run has read its training text, with what the model that it starts from has; None: not
+    recorded."""
+    own = number(planned.get("epochs"))
+    return None if own is None else own + number(planned.get("epochs_before"), 0.0)
+
+
+def scored_text(run: Run, split: str):
+    """What tells a run's test or validation text from others': the digest of its documents; None where none
+    was written."""
+    digest = lookup(run.evaluation, f"{split}.documents_digest")
     return digest if isinstance(digest, str) and digest else None
 
 

@@ -104,14 +104,12 @@ def covered(rows: list) -> str:
 
 def score_table(result: dict) -> dict:
     """Series down, budgets across."""
-    budgets = sorted({budget_key(r) for r in result["runs"]})
-    cells = {(r["series"], budget_key(r)): bits(r) for r in result["runs"]}
+    budgets = sorted({budget_key(r) for r in result["runs"] if r["compared"]})
+    rows = [r for r in result["runs"] if r["compared"]]
+    cells = {(r["series"], budget_key(r)): bits(r) for r in rows}
     return dict(
         columns=["series", *[f"{short_flops(b)} FLOPs" for b in budgets]],
-        rows=[
-            [s, *[cells.get((s, b), "–") for b in budgets]]
-            for s in by_series(sorted(result["runs"], key=order))
-        ],
+        rows=[[s, *[cells.get((s, b), "–") for b in budgets]] for s in by_series(sorted(rows, key=order))],
     )
 
 
@@ -120,7 +118,7 @@ def pair_table(result: dict) -> dict:
         [
             short_flops(p["budget_flops"]),
             p["series"],
-            signed(p["difference"], 4),
+            signed(p["difference"], 4) if p["difference"] is not None else "–",
             span(p["low"], p["high"], 4) if p["low"] is not None else p["note"],
             verdict(p),
             " and ".join(map(str, p["seeds"])),
@@ -157,9 +155,6 @@ def fit_table(result: dict) -> dict:
     for key, what in (("fits", "without"), ("fits_with_entropy_model", "with")):
         for series, f in result[key].items():
             if key == "fits" or f != result["fits"].get(series):
-                around = (
-                    f"{f['alpha_low']:.4f} to {f['alpha_high']:.4f}" if f["alpha_low"] is not None else "–"
-                )
                 rows.append(
                     [
                         series,
@@ -168,7 +163,7 @@ def fit_table(result: dict) -> dict:
                         f"{f['E']:.4g}",
                         f"{f['A']:.4g}",
                         f"{f['alpha']:.4f}",
-                        around,
+                        alpha_interval(f),
                         str(f["points"]),
                         f"{f['largest_residual']:.2%}",
                     ]
@@ -187,6 +182,15 @@ def fit_table(result: dict) -> dict:
         ],
         rows=rows,
     )
+
+
+def alpha_interval(fit: dict) -> str:
+    """A fit's interval in words: an end that the points do not bound, and what it takes for granted."""
+    low, high = (None if end is None else f"{end:.4f}" for end in (fit["alpha_low"], fit["alpha_high"]))
+    if low is None and high is None:
+        return "–"
+    text = f"{low} to {high}" if low and high else f"from {low}, no upper end" if low else f"up to {high}"
+    return text + (f", if {fit['alpha_if']}" if fit["alpha_if"] else "")
 
 
 def fit_lines(result: dict) -> list:
@@ -277,6 +281,7 @@ def entropy_section(runs: list):
             flops(model["train_flops"]) if finite(model.get("train_flops")) else "–",
             f"{model['forward_flops_per_byte']:,.0f}" if finite(model.get("forward_flops_per_byte")) else "–",
             f"{model['bpb']:.4f}" if finite(model.get("bpb")) else "–",
+            f"{model['epochs']:.2f}" if finite(model.get("epochs")) else "–",
             ", ".join(names),
         ]
         for key, (model, names) in models.items()
@@ -287,6 +292,7 @@ def entropy_section(runs: list):
         "training FLOPs",
         "forward FLOPs/byte",
         "its bits/byte",
+        "its epochs",
         "used by",
     ]
     return section(

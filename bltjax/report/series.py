@@ -143,10 +143,11 @@ def by_budget(rows: list) -> dict:
 
 def configurations(runs: list, rows: list) -> list:
     """[[rows of one configuration, one per seed], ...]. A seed that was run twice counts once: it is the same
-    run."""
+    run. Runs that read or were scored on other text are another configuration."""
     groups = {}
     for run, row in sorted(zip(runs, rows), key=lambda pair: order(pair[1])):
-        key = row["series"], budget_key(row), identity(run)
+        texts = (row["data_fingerprint"], row["test_text"], row["validation_text"])
+        key = row["series"], budget_key(row), identity(run), texts
         groups.setdefault(key, {}).setdefault(json.dumps(row["seed"]), row)
     return [
         sorted(group.values(), key=lambda r: (str(type(r["seed"])), r["seed"])) for group in groups.values()
@@ -178,9 +179,24 @@ def averaged(group: list) -> dict:
     }
 
 
+def of_one_text(candidates: list) -> list:
+    """The candidates of each series and budget that were scored on one validation and one test text: of
+    several the one of the most runs. Scores of different text are not chosen among."""
+    kept = []
+    for group in by_budget(candidates).values():
+        texts = {}
+        for row in group:
+            texts.setdefault((row["validation_text"], row["test_text"]), []).append(row)
+        kept += max(
+            texts.values(), key=lambda rows: sum(row["seeds"] for row in rows)
+        )  # of as many the first
+    return kept
+
+
 def choose(candidates: list) -> list:
     """For each series and budget the configuration that is best on validation text, averaged over its seeds;
-    without validation scores the first by name. candidates: averaged rows. "tried": how many there were."""
+    without validation scores the first by name. candidates: averaged rows, as `of_one_text` leaves them.
+    "tried": how many there were."""
 
     def validation(row):
         return (row["validation_bpb"] if row["validation_bpb"] is not None else math.inf, row["name"])

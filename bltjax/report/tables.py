@@ -50,6 +50,7 @@ COLUMNS = (  # of report.csv and of the table of runs: key, heading, format
     ("eos_nats", "EOS nats (apart)", "{:.1f}"),
     ("test_bytes", "test bytes", "{:,.0f}"),
     ("test_documents", "test documents", "{}"),
+    ("test_text", "test text (digest)", "{}"),
     ("mean_context_bytes", "mean left context, bytes", "{:,.1f}"),
     ("positions_trained", "positions trained", "{:,.0f}"),
     ("positions_scored", "positions scored", "{:,.0f}"),

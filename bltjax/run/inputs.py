@@ -130,6 +130,7 @@ def entropy_model(config: ConfigDict, folder: pathlib.Path) -> EntropyModel:
         "train_flops": planned["train_flops"],
         "forward_flops_per_byte": planned["flops_per_byte_exact"],
         "bpb": scored["test"]["bpb"],
+        "epochs": planned.get("epochs"),
         "run_dir": rundir.from_run(folder),
     }
     return EntropyModel(folder, config.model, checkpoint.load_params(folder), facts)

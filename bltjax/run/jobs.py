@@ -90,11 +90,11 @@ def _tokenizer(directory: pathlib.Path, config: dict, say) -> dict:
     if config["kind"] == "trained":
         text = splits.opened(_folders(directory, config))
         most = min(config["max_train_bytes"] or SAMPLE, SAMPLE)
-        found = bpe.train_bpe(list(splits.training(text.train, most)), config["vocab"])
+        found = bpe.train_bpe(list(splits.training(text.train, most)), config["vocab"], say)
     else:
         found = inputs.read_tokenizer(config["kind"], config["path"])
     found.save(directory / "tokenizer.json")
-    return {"fingerprint": found.fingerprint, "vocab": found.vocab}
+    return {"fingerprint": found.fingerprint, "vocab": found.vocab, **found.state.get("trained", {})}
 
 
 def _annotate(directory: pathlib.Path, config: dict, say) -> dict:

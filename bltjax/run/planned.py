@@ -1,6 +1,7 @@
 """planned.json: what is known of a run before its first step."""
 
 import math
+import pathlib
 
 from ml_collections import ConfigDict
 
@@ -8,6 +9,7 @@ from bltjax import config as cfg
 from bltjax import flops, models
 from bltjax.data import batches, corpus
 from bltjax.run.inputs import Inputs
+from bltjax.storage import rundir
 
 
 def facts(
@@ -48,6 +50,7 @@ def facts(
         "tokenizer_fingerprint": inputs.tokenizer and inputs.tokenizer.fingerprint,
         "data": {"fingerprint": inputs.text.fingerprint, "test_overlap": corpus.test_overlap(inputs.folders)},
         **epochs(inputs, bytes_),
+        "epochs_before": epochs_before(config.train.init_from, inputs.text.fingerprint),
     }
 
 
@@ -69,3 +72,15 @@ def epochs(inputs: Inputs, train_bytes: int) -> dict:
         for folder, (first, last, weight) in zip(inputs.folders, inputs.documents.parts)
     }
     return {"epochs": max(own.values()), "mix": own}
+
+
+def epochs_before(path: str, fingerprint: str) -> float:
+    """How often the model that a run starts from ("": none) has read this text already, and the one before
+    it. What a model that came from elsewhere has read is not known, and counts 0."""
+    folder = path and pathlib.Path(path).resolve()
+    planned = folder and rundir.read_json(folder / "planned.json")
+    if not planned:
+        return 0.0
+    same = (planned.get("data") or {}).get("fingerprint") == fingerprint
+    before = rundir.load_config(folder).train.init_from
+    return (planned.get("epochs") or 0.0) * same + epochs_before(before, fingerprint)

@@ -18,6 +18,7 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 2000
+FEWEST = 2.0  # documents that a text must be worth, for its spread to be known
 LEVEL = 0.95
 CELLS = 4_000_000  # of the counts matrix held at once
 
@@ -47,6 +48,13 @@ def resample(nats_KxN, bytes_N, resamples: int = RESAMPLES, seed: int = 0):
     return sums[:, :-1] / (math.log(2) * sums[:, -1:])
 
 
+def worth(bytes_N) -> float:
+    """How many documents of equal size a text is worth: (sum)² / sum of squares (Kish 1965). Bits per byte
+    weigh documents by their bytes, and what one of them is no resampling shows."""
+    bytes_N = np.asarray(bytes_N, np.float64)
+    return float(bytes_N.sum() ** 2 / np.square(bytes_N).sum()) if len(bytes_N) else 0.0
+
+
 def interval(samples, level: float = LEVEL):
     """Percentile interval (low, high) of resampled values, nans left out; (None, None) if nothing is left."""
     samples = np.asarray(samples, np.float64)
@@ -60,12 +68,12 @@ def interval(samples, level: float = LEVEL):
 def resample_runs(documents: dict, text: dict, resamples: int = RESAMPLES, seed: int = 0) -> dict:
     """{run: samples [resamples]} from {run: [{"bytes", "nats"}, ...]}.
 
-    text: {run: what tells its test text from others'}. Runs of the same text share their draws; a run with
-    fewer than two documents has no entry, since nothing can be said about its spread."""
+    text: {run: what tells its test text from others'}. Runs of the same text share their draws; a run whose
+    documents are worth fewer than two has no entry, since nothing can be said about its spread."""
     groups = {}
     for run, rows in documents.items():
-        if len(rows) >= 2:
-            sizes = tuple(row["bytes"] for row in rows)
+        sizes = tuple(row["bytes"] for row in rows)
+        if worth(sizes) >= FEWEST:
             groups.setdefault((text.get(run), sizes), []).append(run)
     samples = {}
     for (_, sizes), members in groups.items():
@@ -79,7 +87,8 @@ def resample_runs(documents: dict, text: dict, resamples: int = RESAMPLES, seed:
 class Score:
     """Bits per byte of one configuration, a mean over its seeds, and what intervals need.
 
-    samples_R: the same mean under R resamples of the documents. seed_variance: variance of one seed about the
+    samples_R: the same mean under R resamples of the documents. documents: their number; worth: of how many
+    equal ones (`worth`; 0: as many). seed_variance: variance of one seed about the
     mean of all possible ones, what is peculiar to documents taken out; freedom: its degrees of freedom, 0
     with one seed."""
 
@@ -89,13 +98,24 @@ class Score:
     seeds: int = 1
     seed_variance: float = 0.0
     freedom: float = 0.0
+    worth: float = 0.0
 
     @property
     def covers_seeds(self) -> bool:
         return self.freedom > 0
 
+    @property
+    def documents_freedom(self) -> float:
+        """Degrees of freedom of the documents' variance, at least 1."""
+        return max(1.0, (self.worth or self.documents) - 1)
 
-def score(bpb_S, samples_SxR, documents: int) -> Score:
+    def documents_variance(self, samples_R) -> float:
+        """Of resampled values that are read from these documents. A bootstrap of n of them falls short by the
+        factor (n - 1) / n."""
+        return float(np.var(samples_R, ddof=1)) * (1 + 1 / self.documents_freedom)
+
+
+def score(bpb_S, samples_SxR, documents: int, worth: float = 0.0) -> Score:
     """The Score of S seeds of one configuration, scored on the same documents. seed_variance may come out
     below 0 here; `pool` mends it."""
     bpb_S, samples_SxR = np.asarray(bpb_S, np.float64), np.asarray(samples_SxR, np.float64)
@@ -104,7 +124,7 @@ def score(bpb_S, samples_SxR, documents: int) -> Score:
     if seeds > 1:
         peculiar = (samples_SxR - samples_SxR.mean(0)).var(axis=1, ddof=1).sum() / (seeds - 1)
         variance = float(bpb_S.var(ddof=1) - peculiar)
-    return Score(float(bpb_S.mean()), samples_SxR.mean(0), documents, seeds, variance, seeds - 1)
+    return Score(float(bpb_S.mean()), samples_SxR.mean(0), documents, seeds, variance, seeds - 1, worth)
 
 
 def pool(scores: list) -> list:
@@ -137,7 +157,7 @@ def t_interval(estimate: float, variances, level: float = LEVEL):
 
 def score_interval(a: Score, level: float = LEVEL):
     """(low, high) of one score: over documents, and over seeds where there are several."""
-    variances = [(float(a.samples_R.var(ddof=1)), a.documents - 1)]
+    variances = [(a.documents_variance(a.samples_R), a.documents_freedom)]
     variances += [(a.seed_variance / a.seeds, a.freedom)] if a.covers_seeds else []
     return t_interval(a.mean, variances, level)
 
@@ -145,7 +165,7 @@ def score_interval(a: Score, level: float = LEVEL):
 def difference_interval(a: Score, b: Score, level: float = LEVEL):
     """(low, high) of a minus b, both scored on the same documents under the same draws. Over documents and
     seeds where both have several seeds, else over documents alone."""
-    variances = [(float((a.samples_R - b.samples_R).var(ddof=1)), a.documents - 1)]
+    variances = [(a.documents_variance(a.samples_R - b.samples_R), a.documents_freedom)]
     if a.covers_seeds and b.covers_seeds:
         variances += [(s.seed_variance / s.seeds, s.freedom) for s in (a, b)]
     return t_interval(a.mean - b.mean, variances, level)

@@ -13,8 +13,8 @@ from bltjax import flops
 from bltjax.data import batches
 from bltjax.errors import UserError
 from bltjax.run import budget
+from bltjax.sweep import epochs
 
-MANY_EPOCHS = 4  # beyond, repeated text is worth less than new text (Muennighoff et al. 2023)
 STATE_BYTES = 16  # a parameter, its gradient and AdamW's two moments, float32
 
 
@@ -29,8 +29,8 @@ def plan(experiment, document_lengths=None) -> list[dict]:
     flops_per_byte_paper and _exact (forward), flops_components (of `exact`), steps, batch_bytes, context,
     train_bytes, train_flops (`exact`, useful, entropy model left out), budget_flops, executed_flops
     (padding and masked blocks included), attention (what its FLOPs are averaged over), seed, epochs (how
-    often the training text is read; None where only the data say how much there is: data.max_train_bytes
-    is 0), entropy_model {paper, exact: forward FLOPs per byte; params; train_flops}. Bytes are byte
+    often the training text is read, as epochs.of has it), entropy_model {paper, exact: forward FLOPs per
+    byte; params; train_flops; epochs}. Bytes are byte
     slots: the few of them that hold BOS and EOS are counted exactly when the data is read."""
     return [_plan(run, document_lengths) for run in getattr(experiment, "runs", experiment)]
 
@@ -53,14 +53,12 @@ def _plan(run: ConfigDict, document_lengths=None) -> dict:
     batch_bytes = run.data.rows * run.data.context
     per_step = flops.TRAIN * counted["exact"]["total"] * batch_bytes
     steps = budget.steps_of(run, per_step)
-    entropy_model = dict(
-        counted["entropy_model"],
-        train_flops=(
-            _plan(run.entropy_model, document_lengths)["train_flops"]
-            if budget.trained(run.entropy_model)
-            else 0.0
-        ),
+    trained = (
+        _plan(run.entropy_model, document_lengths)
+        if budget.trained(run.entropy_model)
+        else {"train_flops": 0.0, "epochs": None}
     )
+    entropy_model = counted["entropy_model"] | {key: trained[key] for key in ("train_flops", "epochs")}
     return dict(
         name=run.name,
         family=run.family,
@@ -79,7 +77,7 @@ def _plan(run: ConfigDict, document_lengths=None) -> dict:
         batch_bytes=batch_bytes,
         context=run.data.context,
         train_bytes=steps * batch_bytes,
-        epochs=steps * batch_bytes / run.data.max_train_bytes if run.data.max_train_bytes else None,
+        epochs=epochs.of(run.data, steps * batch_bytes),
         train_flops=steps * per_step,
         budget_flops=run.budget_flops or None,
         executed_flops=steps * flops.executed_step(run, run.data.rows, *batches.row_shape(run)),
@@ -185,6 +183,7 @@ def text_table(plans: list[dict]) -> str:
         [
             *runs,
             "",
+            *epochs.said(plans),
             "memory: of weights, gradients and AdamW's two moments, on all devices together.",
             "paper, exact: forward FLOPs per byte in either convention; training is 3 times that.",
             f"Attention of exact is averaged over {plans[0]['attention'] if plans else 'nothing'} here;"
@@ -196,12 +195,6 @@ def text_table(plans: list[dict]) -> str:
             *shares,
         ]
     )
-
-
-def repeats(plans: list[dict]) -> list[str]:
-    """A line where a run reads its text more than 4 times."""
-    many = [f"{p['name']} ({p['epochs']:.1f})" for p in plans if (p.get("epochs") or 0) > MANY_EPOCHS]
-    return [f"More than {MANY_EPOCHS} epochs: {', '.join(many)}."] if many else []
 
 
 def _share(components: dict, name: str) -> str:

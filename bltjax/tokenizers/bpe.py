@@ -6,12 +6,15 @@ byte: nothing is normalised and nothing can fail to decode. Words are cut by Lla
 bytes: 0x80 to 0xff are letters, since that is what most UTF-8 sequences spell."""
 
 import base64
+import contextlib
 import functools
 import hashlib
 import itertools
 import json
 import re
 import sys
+import threading
+import time
 from pathlib import Path
 
 import tokenizers
@@ -34,13 +37,15 @@ WORDS = re.compile(PATTERN.encode("latin-1"))
 REMEMBERED = 1 << 20  # words
 SMALLEST = 258  # 256 bytes, BOS, EOS
 LONGEST_WORD = 256  # bytes of a word in training: a merge reads every word that has its pair from end to end
+EVERY_SECONDS = 10  # a line while a vocabulary is trained, where no terminal shows a bar
 LONG = rf"[\s\S]{{{LONGEST_WORD}}}"  # pieces of so many bytes, and what is left
 
 
-def train_bpe(documents: list[bytes], vocab: int) -> Tokenizer:
+def train_bpe(documents: list[bytes], vocab: int, say=None) -> Tokenizer:
     """Trains a tokenizer of `vocab` ids in all: 256 bytes, merges, BOS and EOS (the last two). The same
-    documents, the same tokenizer. Long words, those of text without spaces, are cut for it, and a terminal is
-    shown how far it is.
+    documents, the same tokenizer. Long words, those of text without spaces, are cut for it, which its state
+    has in "trained". A terminal is shown how far it is; elsewhere say(text) (to standard error) has a line
+    now and then.
 
     UserError where vocab is below 258, or more than the documents have pairs to merge for.
     """
@@ -60,24 +65,63 @@ def train_bpe(documents: list[bytes], vocab: int) -> Tokenizer:
     )
     cut = tokenizers.pre_tokenizers.Split(tokenizers.Regex(LONG), "isolated")
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([pattern, cut])
-    backend.train_from_iterator((document.decode("latin-1") for document in documents), trainer)
+    size = sum(map(len, documents))
+    with _still_at_it(f"a vocabulary of {vocab:,} entries on {size:,} bytes", say):
+        backend.train_from_iterator((document.decode("latin-1") for document in documents), trainer)
     backend.pre_tokenizer = pattern
     if backend.get_vocab_size() < vocab - 2:
         raise UserError(
             f"tokenizer.vocab={vocab}: these documents only give {backend.get_vocab_size() + 2} entries;"
             " choose fewer"
         )
-    return _trained(backend)
+    longest = max((len(word) for document in documents for word in WORDS.findall(document)), default=0)
+    facts = {
+        "documents": len(documents),
+        "bytes": size,
+        "longest_word": longest,
+        "words_cut_at": LONGEST_WORD,
+    }
+    if longest > LONGEST_WORD:
+        _say(say, f"words of up to {longest:,} bytes were cut at {LONGEST_WORD}: there are few spaces")
+    return _trained(backend, facts)
 
 
-def _trained(backend: tokenizers.Tokenizer) -> Tokenizer:
+def _say(say, text: str) -> None:
+    if say:
+        say(text)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _still_at_it(what: str, say):
+    """Says every now and then that something takes its time; on a terminal the library shows a bar itself."""
+    began, ended = time.monotonic(), threading.Event()
+
+    def wait():
+        while not ended.wait(EVERY_SECONDS):
+            _say(say, f"training {what}: {time.monotonic() - began:.0f} s")
+
+    thread = threading.Thread(target=wait, daemon=True)
+    if not sys.stderr.isatty():
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if thread.ident:
+            thread.join()
+
+
+def _trained(backend: tokenizers.Tokenizer, facts: dict) -> Tokenizer:
+    """facts: of its training, no part of what the tokenizer is."""
     by_id = {number: token.encode("latin-1") for token, number in backend.get_vocab().items()}
     count = len(by_id)
     token_bytes = [by_id[i] for i in range(count)] + [b"", b""]
     state = {"tokenizer": json.loads(backend.to_str())}
     digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:12]
     encoder = functools.partial(_encode_words, _Words(backend.model))
-    return Tokenizer("trained", token_bytes, count, count + 1, digest, encoder, state)
+    return Tokenizer("trained", token_bytes, count, count + 1, digest, encoder, state | {"trained": facts})
 
 
 class _Words(dict):
@@ -89,9 +133,11 @@ class _Words(dict):
         self.model = model
 
     def __missing__(self, word: bytes) -> list[int]:
-        if len(self) >= REMEMBERED:
-            self.clear()
-        self[word] = ids = [token.id for token in self.model.tokenize(word.decode("latin-1"))]
+        ids = [token.id for token in self.model.tokenize(word.decode("latin-1"))]
+        if len(word) <= LONGEST_WORD:  # longer ones do not repeat, and fill the memory
+            if len(self) >= REMEMBERED:
+                self.clear()
+            self[word] = ids
         return ids
 
 
@@ -124,7 +170,9 @@ def _saved(saved: dict, path) -> Tokenizer:
     if kind in CONTENTS:
         return CONTENTS[kind](base64.b64decode(saved["file"]), path, told)
     backend = tokenizers.Tokenizer.from_str(json.dumps(saved["tokenizer"]))
-    return huggingface_json.of(backend, path, told) if kind == "huggingface" else _trained(backend)
+    if kind == "huggingface":
+        return huggingface_json.of(backend, path, told)
+    return _trained(backend, saved.get("trained", {}))
 
 
 def read(path) -> Tokenizer:
@@ -149,14 +197,16 @@ FILES = ("tokenizer.json", "tokenizer.model")  # what a checkpoint's folder may 
 
 def in_folder(folder: Path) -> Path | None:
     """The file of a checkpoint's tokenizer: of several the first that can be read; None where there is none.
-    Llama 2 comes with both, and its tokenizer.json normalises."""
+    Llama 2 comes with both, and its tokenizer.json normalises. UserError, with what is wrong with each, where
+    none of several can be read."""
     there = [folder / name for name in FILES if (folder / name).exists()]
     if len(there) < 2:
         return there[0] if there else None
+    wrong = []
     for path in there:
         try:
             read(path)
             return path
-        except UserError:
-            continue
-    return there[0]
+        except UserError as error:
+            wrong.append(str(error))
+    raise UserError("; ".join(wrong))

@@ -24,12 +24,17 @@ def read(path) -> Tokenizer:
 
 def of(backend: tokenizers.Tokenizer, path, told: specials.Ends | None = None) -> Tokenizer:
     """The same of a tokenizer in memory. told: the ends that a saved one had."""
-    backend.encode_special_tokens = True  # "<|end_of_text|>" in a text is text
     state = json.loads(backend.to_str())
-    vocab = {number: text for text, number in backend.get_vocab(with_added_tokens=True).items()}
     added = {token["id"]: token["content"] for token in state.get("added_tokens", [])}
+    ends = specials.said(path, added) if told is None else set(told)
+    if unmarked := [t for t in state.get("added_tokens", []) if t["id"] in ends and not t["special"]]:
+        for token in unmarked:  # what ends a text is no text, though its file does not say so
+            token["special"] = True
+        backend = tokenizers.Tokenizer.from_str(json.dumps(state))
+    backend.encode_special_tokens = True  # "<|end_of_text|>" in a text is text
+    vocab = {number: text for text, number in backend.get_vocab(with_added_tokens=True).items()}
     special = {token["id"]: token["content"] for token in state.get("added_tokens", []) if token["special"]}
-    byte_of = {character: byte for byte, character in _byte_characters().items()}
+    byte_of = {character: byte for byte, character in byte_characters().items()}
     ends = specials.ends(path, special, told)
     plain = [text for number, text in vocab.items() if number not in added]
     if state.get("normalizer") or not all(character in byte_of for text in plain for character in text):
@@ -41,7 +46,7 @@ def of(backend: tokenizers.Tokenizer, path, told: specials.Ends | None = None) -
         return added[number].encode() if number in added else bytes(byte_of[c] for c in vocab[number])
 
     text_ids = lambda text: backend.encode(text, add_special_tokens=False).ids
-    byte_id = lambda b: backend.token_to_id(_byte_characters()[b])
+    byte_id = lambda b: backend.token_to_id(byte_characters()[b])
     found = Tokenizer(
         "huggingface",
         [spelled(number) for number in range(max(vocab, default=-1) + 1)],
@@ -56,7 +61,7 @@ def of(backend: tokenizers.Tokenizer, path, told: specials.Ends | None = None) -
 
 
 @functools.cache
-def _byte_characters() -> dict[int, str]:
+def byte_characters() -> dict[int, str]:
     """The character by which byte-level BPEs write each byte: itself where it prints, else one from 256 on,
     in order."""
     printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

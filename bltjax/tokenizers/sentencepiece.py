@@ -56,9 +56,15 @@ def of(data: bytes, path, told: specials.Ends | None = None) -> Tokenizer:
 def _processor(data: bytes, path):
     """The library's tokenizer of a file, without the blank before a text. UserError for no such file, and for
     one that changes text."""
-    import sentencepiece
-    from google.protobuf.message import DecodeError
-    from sentencepiece import sentencepiece_model_pb2
+    try:
+        import sentencepiece
+        from google.protobuf.message import DecodeError
+        from sentencepiece import sentencepiece_model_pb2
+    except (ImportError, TypeError) as error:  # protobuf is missing, or of a version that does not go with it
+        raise UserError(
+            f"{path}: the extra `sentencepiece` is not whole ({' '.join(str(error).split())}): make setup"
+            " EXTRAS=sentencepiece"
+        ) from None
 
     model = sentencepiece_model_pb2.ModelProto()
     try:

@@ -10,7 +10,8 @@ from bltjax.errors import UserError
 
 BOS_NAMES = ("<|begin_of_text|>", "<s>", "<|endoftext|>")
 EOS_NAMES = ("<|end_of_text|>", "</s>", "<|endoftext|>")
-BESIDE = ("config.json", "generation_config.json", "tokenizer_config.json")  # the first that says it
+# the first that says it
+BESIDE = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 class Ends(NamedTuple):
@@ -38,6 +39,11 @@ def ends(path, special: dict[int, str], told: Ends | None = None, own=(None, Non
     return Ends(*found)
 
 
+def said(path, special: dict[int, str]) -> set[int]:
+    """The ids that the files beside a tokenizer give as its ends, if they are among `special`."""
+    return {_beside(Path(path).parent, key, special) for key in ("bos", "eos")} - {None}
+
+
 def fingerprint(content: bytes, special: dict[int, str], found: Ends) -> str:
     """Of a tokenizer: its file, and its ends where they are not those of the usual names."""
     usual = (_named(special, BOS_NAMES), _named(special, EOS_NAMES))
@@ -57,9 +63,9 @@ def _named(special: dict[int, str], names) -> int | None:
 
 
 def _beside(folder: Path, key: str, special: dict[int, str]) -> int | None:
-    """The id that a file in `folder` gives as bos or eos, by number (of a list the first) or by text. What is
-    no special of this tokenizer is passed over: files of small models often say what their libraries'
-    defaults are."""
+    """The id that a file in `folder` gives as bos or eos, by number (of a list the first that is a special)
+    or by text. What is no special of this tokenizer is passed over: files of small models often say what their
+    libraries' defaults are."""
     for name in BESIDE:
         try:
             said = json.loads((folder / name).read_text())
@@ -67,10 +73,10 @@ def _beside(folder: Path, key: str, special: dict[int, str]) -> int | None:
             continue
         if not isinstance(said, dict):
             continue
-        number, text = said.get(f"{key}_token_id"), said.get(f"{key}_token")
-        number = number[0] if isinstance(number, list) and number else number
-        if isinstance(number, int) and not isinstance(number, bool) and number in special:
-            return number
+        numbers, text = said.get(f"{key}_token_id"), said.get(f"{key}_token")
+        for number in numbers if isinstance(numbers, list) else [numbers]:
+            if isinstance(number, int) and not isinstance(number, bool) and number in special:
+                return number
         text = text.get("content") if isinstance(text, dict) else text
         if isinstance(text, str) and (number := _named(special, (text,))) is not None:
             return number
