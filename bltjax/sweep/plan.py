@@ -109,7 +109,13 @@ def machine_flops() -> float:
         "from bltjax.parallel import host; host.keep_memory(); from bltjax.sweep import plan;"
         " print(plan.measure())"
     )
-    measured = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=pin)
+    measured = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        preexec_fn=pin,
+    )
     try:
         return float(measured.stdout.split()[-1])
     except (IndexError, ValueError):
