@@ -12,7 +12,22 @@ from bltjax.errors import Interrupted, RunFailed, UserError
 from bltjax.parallel import distributed, environment, host
 
 
+def whole(text: str) -> int:
+    """A whole number in any of its forms: 1000000, 1_000_000 or 1e6. ValueError for none."""
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)
+        if not value.is_integer():
+            raise
+        return int(value)
+
+
 class Parser(argparse.ArgumentParser):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.register("type", int, whole)
+
     def error(self, message):
         if "--byte-lm" in message:
             message = "--byte-lm is now called --entropy-model"

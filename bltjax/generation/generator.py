@@ -18,16 +18,16 @@ from bltjax.parallel import programs
 
 ENGINES = {"blt": blt, "token": lm, "byte": lm}  # what generates from each kind of model
 LONGEST = 10_000_000  # new bytes at most: room for their ids is made at the start
-# Temperatures of float32: below the least (its subnormal numbers count as 0) the likeliest byte is all there is.
+# Temperatures of float32: below the least (subnormal numbers count as 0) there is the likeliest byte alone.
 COLDEST, HOTTEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 SLICE = 32  # steps between looks at what came out, where somebody waits for it
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to go on. temperature 0 (or below COLDEST): greedily. top_k 0, top_p 1: no limit. seed: row i of a batch draws with
-    (seed, i). stop: bytes (or text) at whose first occurrence a row ends, before them. draft: BLT-S drafts of
-    so many bytes (greedy BLT only; 0: none)."""
+    """How to go on. temperature 0 (or below COLDEST): greedily. top_k 0, top_p 1: no limit. seed: row i of a
+    batch draws with (seed, i). stop: bytes (or text) at whose first occurrence a row ends, before them.
+    draft: BLT-S drafts of so many bytes (greedy BLT only; 0: none)."""
 
     max_new_bytes: int = 256
     temperature: float = 0.0

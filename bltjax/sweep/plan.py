@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from bltjax import flops
 from bltjax.data import batches
 from bltjax.errors import UserError
-from bltjax.run import budget
+from bltjax.run import budget, inputs
 
 MANY_EPOCHS = 4  # beyond, repeated text is worth less than new text (Muennighoff et al. 2023)
 STATE_BYTES = 16  # a parameter, its gradient and AdamW's two moments, float32
@@ -35,13 +35,16 @@ def plan(experiment, document_lengths=None) -> list[dict]:
     return [_plan(run, document_lengths) for run in getattr(experiment, "runs", experiment)]
 
 
-def plan_each(runs, refused: list) -> tuple[list[dict], list]:
-    """(plans, their runs) of those that can be planned; {"name", "why"} of the others are added to
-    refused."""
+def plan_each(runs, refused: list, said: list) -> tuple[list[dict], list]:
+    """(plans, their runs) of those that can be planned, and that `bltjax run` would not refuse for what they
+    name; {"name", "why"} of the others are added to refused, and lines about text that is not here to said.
+    """
     plans, kept = [], []
     for run in runs:
         try:
-            plans.append(_plan(run))
+            planned, missing = _plan(run), inputs.check_named(run)
+            said += [line for line in missing if line not in said]
+            plans.append(planned)
             kept.append(run)
         except UserError as error:
             refused.append({"name": run.name, "why": str(error)})
