@@ -10,6 +10,7 @@ import importlib.util
 import os
 import pathlib
 import sys
+import tempfile
 
 from bltjax.errors import UserError
 from bltjax.parallel import environment
@@ -69,7 +70,8 @@ def _cache_folder() -> pathlib.Path | None:
     try:
         base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
         (base / "bltjax").mkdir(parents=True, exist_ok=True)
-        return base if os.access(base / "bltjax", os.W_OK | os.X_OK) else None
+        tempfile.TemporaryFile(dir=base / "bltjax").close()
+        return base
     except (RuntimeError, OSError):
         return None
 

@@ -4,8 +4,8 @@ figures as PNG and SVG, and one self-contained report.html.
 Reads the experiment's run directories and nothing else; the same directories give the same files.
 """
 
-import os
 import pathlib
+import tempfile
 
 from bltjax.errors import UserError
 from bltjax.report import compare, fairness, figures, findings, page, run_table, sections, series, tables
@@ -68,9 +68,10 @@ def _closed(folder: pathlib.Path) -> str:
     """Why no file can be written into a folder (which is made); "" where some can."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        return f"cannot be made ({error.strerror})"
-    return "" if os.access(folder, os.W_OK | os.X_OK) else "cannot be written to"
+        return f"cannot be written to ({error.strerror})"
+    return ""
 
 
 def analyse(directory: pathlib.Path, runs: list) -> dict:

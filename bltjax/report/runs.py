@@ -109,7 +109,7 @@ def finite(value) -> bool:
 def read_run(path: pathlib.Path) -> Run:
     """One run directory. One with a damaged file is unfinished, whatever the others say, and its reason names
     the file."""
-    if not os.access(path, os.X_OK):
+    if not may_look_into(path):
         return Run(path.name, path, "unfinished", f"{path}: may not be read", {}, {}, [], {}, {})
     damaged = []
 
@@ -154,6 +154,14 @@ def read_run(path: pathlib.Path) -> Run:
     return Run(name, path, state, reason, record, planned, metrics, evaluation, done)
 
 
+def may_look_into(folder: pathlib.Path) -> bool:
+    try:
+        os.stat(os.path.join(folder, "."))
+    except PermissionError:
+        return False
+    return True
+
+
 def read_experiment(directory) -> list:
     """All run directories of an experiment, sorted by name. No directory, no run or none finished:
     UserError."""
@@ -166,9 +174,7 @@ def read_experiment(directory) -> list:
         raise UserError(f"{directory}: no such directory of runs") from None
     # of one that may not be looked into it is said so
     folders = [
-        path
-        for path in found
-        if not os.access(path, os.X_OK) or any((path / name).exists() for name in TRACES)
+        path for path in found if not may_look_into(path) or any((path / name).exists() for name in TRACES)
     ]
     if not folders:
         raise UserError(f"{directory}: holds no run directories")

@@ -197,14 +197,21 @@ def notes(run_dir: pathlib.Path) -> list[str]:
 def unreadable(run_dir: pathlib.Path) -> list[str]:
     """What of a run (a colleague's, say) this user may not read: names of files, or the directory's path."""
     try:
-        names = sorted(os.listdir(run_dir))
+        os.listdir(run_dir)
+        os.stat(os.path.join(run_dir, "."))  # looking into it is a right of its own
     except PermissionError:
         return [str(run_dir)]
     except OSError:  # none there
         return []
-    if names and not os.access(run_dir, os.X_OK):
-        return [str(run_dir)]
-    return [name for name in names if name in READ and not os.access(run_dir / name, os.R_OK)]
+    denied = []
+    for name in READ:
+        try:
+            (run_dir / name).open("rb").close()
+        except PermissionError:
+            denied.append(name)
+        except OSError:  # none there, or damaged in another way
+            pass
+    return denied
 
 
 def state(run_dir: pathlib.Path) -> str:
