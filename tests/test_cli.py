@@ -89,7 +89,7 @@ def test_patches_join_to_the_text(capsys, scheme):
 MISTAKES = {
     "a warm-up beyond the run": (("plan", TINY, "--set", "train.warmup=100000"), "train.warmup"),
     "a warm-up into the decay": (
-        ("plan", TINY, "--only", "bpe", "--set", "train.schedule=wsd", "--set", "train.warmup=340"),
+        ("plan", TINY, "--set=train.schedule=wsd", "--set=train.warmup=190", "--set=train.steps=200"),
         "train.decay",
     ),
     "momentum that never ends": (("plan", TINY, "--set", "train.beta1=1"), "below 1"),

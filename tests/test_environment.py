@@ -191,7 +191,7 @@ def opens_text(call: ast.Call) -> bool:
     [
         ["plan", TINY],
         ["plan", "--help"],
-        ["patch", "a b " * 40_000, "--scheme", "space"],  # more than a pipe holds
+        ["patch", "a b " * 30_000, "--scheme", "space"],  # more than a pipe holds
     ],
 )
 def test_a_reader_that_has_seen_enough(program):
@@ -217,19 +217,19 @@ def test_a_reader_that_has_seen_enough(program):
 def test_a_matplotlib_of_the_users_own(tmp_path, rc, backend):
     (tmp_path / "matplotlibrc").write_text(rc)
     program = """
-import pathlib, sys
+import pathlib
 from bltjax.entropy import curves
 from bltjax.report import plot, plot_runs
 with plot.look():
     figure = plot_runs.training([dict(family="bpe", x=[1e9, 2e9, 3e9], y=[4.0, 3.0, 2.0])], "FLOPs $x$")
     assert plot.png(figure)
 found = {"curve": {"all": [[1.0, 2.0], [3.0, 4.0]]}, "threshold": 1.0, "size": 3.0, "scheme": "entropy"}
-curves.plot(found, pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path("curve.png"))
+curves.plot(found, pathlib.Path("curve.png"))
 """
     ended = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "MPLCONFIGDIR": str(tmp_path), "MPLBACKEND": backend},
-        cwd=tmp_path / ".",
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": backend},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
     )
