@@ -194,7 +194,7 @@ def _prepare(units, data_config, settings, directory, work, shard_count, part, p
             f" ({progress.counts['read']:,} were read)"
         )
     facts = write_shards.gather(directory, work, part, progress, shard_count, data_config, say)
-    units_read = (work / provenance.WORK).read_text() if units else ""
+    units_read = (work / provenance.WORK).read_text(encoding="utf-8") if units else ""
     atomic.write_text(provenance.path_of(directory, part, parts), units_read)
     kept = {split: [shard for shard in progress.shards if shard["split"] == split] for split in corpus.SPLITS}
     totals = {
