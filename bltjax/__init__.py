@@ -8,6 +8,10 @@ if (_checkout / "setup.cfg").exists() and (_checkout / "experiments").is_dir():
     # them bltjax.experiments and bltjax.launch in both.
     __path__.append(str(_checkout))
 
+from bltjax.parallel import environment  # noqa: E402  (after the path; it imports no JAX)
+
+environment.pin()  # whoever imports bltjax, in whatever order: before anything is computed
+
 
 def __getattr__(name):
     if name == "load":  # late: importing JAX starts its threads, and a worker pins itself before that

@@ -18,6 +18,7 @@ from bltjax.formats import detect, imported, released_batches
 from bltjax.generation import Generator, Options, characters
 from bltjax.models import patcher
 from bltjax.models.padded_lengths import bucket
+from bltjax.parallel import environment
 from bltjax.patching import segmentation, vocab
 from bltjax.storage import rundir
 from bltjax.tokenizers import bpe
@@ -30,6 +31,7 @@ def load(path, entropy_model=None) -> "Model":
 
     entropy_model: another such path, of the model that supplies entropies; None: the one that comes with it.
     UserError where there is no model, or where it is not whole."""
+    environment.pin()
     folder = pathlib.Path(path).resolve()  # a run's paths are relative to where it really lies
     model = _ours(folder) if detect.of(folder) == detect.OURS else _imported(folder, detect.load(folder))
     if entropy_model is not None:

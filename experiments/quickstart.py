@@ -61,11 +61,11 @@ NOTHING_CROSSES = {"ngrams.reset": True, "mask_encoder_documents": True}
 # sizes as it is: the paper's rule (section 4.8: one learning rate for all sizes), checked at the largest by
 # quickstart_lr_check. docs/results/ has both.
 LR = {"bpe": 4e-3, "blt-entropy": 3.2e-2, "blt-space": 1.6e-2, "blt-strided": 3.2e-2}
-# Vocabulary and hash tables cost next to no FLOPs and decide much (the experiment lexicon).
-# The vocabulary is the best on validation text at each budget, and lies inside its grid. Rows have no best up
-# to the paper's half a million: BLT gains from each doubling, at a price in memory and time alone. So many as
-# leave these runs their minutes; half a million would be about 0.03 bits per byte better. Chosen for blt-space,
-# they serve the other patchings too.
+# Vocabulary and hash tables cost next to no FLOPs and decide much (the experiment lexicon). The vocabulary
+# is the best on validation text at each budget, and lies inside its grid. Rows have no best up to half a
+# million, the paper's number: BLT gains from each doubling, at a price in memory and time alone. Here are
+# so many as leave these runs their minutes; half a million would be about 0.03 bits per byte better.
+# Chosen for blt-space, they serve the other patchings too.
 VOCAB = 8192
 HASH_ROWS = 65536  # of each of the six tables
 # Of these vocabularies on this text; realized ones are in each run.

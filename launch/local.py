@@ -16,7 +16,10 @@ def platform() -> str:
     """JAX's default backend here (cpu, gpu, tpu), asked in a process of its own so that the runner never
     holds a device."""
     asked = subprocess.run(
-        [sys.executable, "-c", "import jax; print(jax.default_backend())"], capture_output=True, text=True
+        [sys.executable, "-c", "import jax; print(jax.default_backend())"],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
     )
     return asked.stdout.split()[-1] if asked.returncode == 0 and asked.stdout.split() else "cpu"
 

@@ -87,6 +87,51 @@ def test_patches_join_to_the_text(capsys, scheme):
 
 
 MISTAKES = {
+    "a warm-up beyond the run": (("plan", TINY, "--set", "train.warmup=100000"), "train.warmup"),
+    "a warm-up into the decay": (
+        ("plan", TINY, "--set=train.schedule=wsd", "--set=train.warmup=190", "--set=train.steps=200"),
+        "train.decay",
+    ),
+    "momentum that never ends": (("plan", TINY, "--set", "train.beta1=1"), "below 1"),
+    "negative momentum": (("plan", TINY, "--set", "train.beta2=-0.1"), "train.beta2"),
+    "a seed beyond 32 bits": (("plan", TINY, "--set", "seed=4294967296"), "seed"),
+    "an infinite whole number": (("plan", TINY, "--set", "data.rows=1e999"), "data.rows"),
+    "half a row": (("plan", TINY, "--set", "data.rows=1.5"), "data.rows"),
+    "a number too long for a float": (("plan", TINY, "--set", "train.lr=1" + "0" * 400), "train.lr"),
+    "a list too deep": (("plan", TINY, "--set", "data.globs=" + "[" * 100_000), "data.globs"),
+    "patches longer than rows": (
+        ("plan", TINY, "--only", "space", "--set", "patching.size=65"),
+        "data.context",
+    ),
+    "rows of data to prepare": (
+        ("data", "prepare", "files", "*.txt", "--out", "out", "--set", "rows=-3"),
+        "data.rows",
+    ),
+    "no text to train on": (
+        ("data", "prepare", "files", "*.txt", "--out", "out", "--set", "data.validation=nan"),
+        "data.validation",
+    ),
+    "a stable phase without one": (("plan", TINY, "--set", "train.branch_from=x"), "wsd"),
+    "another run's weights that are not there": (
+        ("plan", TINY, "--set", "train.init_from=/nowhere"),
+        "/nowhere",
+    ),
+    "a vocabulary below bytes": (
+        ("plan", TINY, "--only", "bpe", "--set", "tokenizer.vocab=257", "--set", "model.vocab=257"),
+        "258",
+    ),
+    "a tokenizer that is not there": (
+        ("plan", TINY, "--only", "bpe", "--set", "tokenizer.kind=file", "--set", "tokenizer.path=/nowhere"),
+        "/nowhere",
+    ),
+    "prepared data that is not there": (
+        ("plan", TINY, "--set", "data.source=prepared", "--set", "data.folder=/nowhere"),
+        "/nowhere",
+    ),
+    "a rate for no parameter": (
+        ("plan", TINY, "--only", "space", "--set", 'train.lr_scale=["decoder/nothing=0.1"]'),
+        "decoder/nothing",
+    ),
     "no rows": (("plan", "quickstart", "--set", "data.rows=0"), "data.rows"),
     "heads that do not divide": (
         ("plan", "quickstart", "--only", "blt", "--set", "model.local.heads=7"),
@@ -143,6 +188,79 @@ def test_a_mistake_is_one_line(capsys, tmp_path, monkeypatch, mistake):
     status, out, err = call(capsys, *arguments)
     assert status == 2 and out == ""
     assert err.count("\n") == 1 and err.startswith("bltjax") and names in err
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_one_file_is_cut_by_position_and_many_are_refused(capsys, tmp_path, texts, verb):
+    options = [
+        "--root",
+        tmp_path / "runs",
+        "--set",
+        f'data.globs=["{texts}/*.txt"]',
+        "--set",
+        "data.split=90/5/5",
+    ]
+    status, _, err = call(capsys, verb, TINY, "--only", "space", *options)
+    assert status == 2 and err.count("\n") == 1 and "data.split" in err and "12" in err
+
+
+def test_plan_says_that_text_is_not_here(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = call(capsys, "plan", TINY, "--only", "space")
+    assert status == 0 and "space" in out and "*.txt" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [("1e6", 10**6), ("2_000_000", 2 * 10**6), ("1.5E3", 1500), ("1_0e1", 100), (" 64 ", 64), ("2e0", 2)],
+)
+def test_whole_numbers_are_written_as_people_do(text, value):
+    data = cfg.parse_set(cfg.data(), [f"max_train_bytes={text}"])
+    assert data.max_train_bytes == value and type(data.max_train_bytes) is int
+    assert main.whole(text) == value
+    assert cfg.parse_set(cfg.training(), [f"lr={text}"]).lr == float(value)
+
+
+# options behind, before and between other arguments
+ORDERS = {
+    ("generate", "M", "--max-new-bytes", "8", "hello"): dict(max_new_bytes=8, prompt=["hello"]),
+    ("generate", "--seed", "1", "M", "a", "--raw", "b"): dict(seed=1, prompt=["a", "b"], raw=True),
+    ("generate", "M", "a", "--top-k=3", "b", "--", "-c", "--raw"): dict(
+        top_k=3, prompt=["a", "b", "-c", "--raw"], raw=False
+    ),
+    ("generate", "--", "M", "-x"): dict(prompt=["-x"]),
+    ("generate", "M", "-5", "--temperature", "1e-3"): dict(prompt=["-5"], temperature=1e-3),
+    ("data", "prepare", "files", "--out", "o", "a", "--set", "x=1", "b"): dict(
+        source="files", globs=["a", "b"], set=["x=1"]
+    ),
+    ("data", "prepare", "--out", "o", "files", "a"): dict(source="files", globs=["a"]),
+    ("plan", "--json", "quickstart", "--seeds", "1e1"): dict(experiment="quickstart", json=True, seeds=10),
+    ("patch", "--scheme", "space", "text", "--json"): dict(text="text", scheme="space", json=True),
+    ("data", "inspect", "--step", "3", "x", "--rows", "2"): dict(path=pathlib.Path("x"), step=3, rows=2),
+    ("export", "x", "--out", "y", "--loosely"): dict(source=pathlib.Path("x"), loosely=True),
+}
+
+
+@pytest.mark.parametrize("arguments", ORDERS)
+def test_arguments_in_any_order(arguments):
+    found = vars(main.parser().parse_args(arguments))
+    assert {key: found[key] for key in ORDERS[arguments]} == ORDERS[arguments]
+
+
+@pytest.mark.parametrize(
+    "arguments, names",
+    [
+        (("generate", "--seed", "1"), "model"),
+        (("generate", "M", "--bogus", "a"), "--bogus"),
+        (("generate", "M", "--seed", "x"), "--seed"),
+        (("data", "prepare", "files", "a"), "--out"),
+        (("plan", "quickstart", "--json", "more"), "more"),
+        (("data", "prepare", "--out", "o"), "source"),
+    ],
+)
+def test_arguments_that_are_none(capsys, arguments, names):
+    status, out, err = call(capsys, *arguments)
+    assert status == 2 and not out and err.count("\n") == 1 and names in err
 
 
 @pytest.mark.parametrize(

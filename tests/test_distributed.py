@@ -396,9 +396,45 @@ def test_alone_nothing_is_joined(monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "8")
     monkeypatch.setenv("SLURM_PROCID", "3")
     assert distributed._detected() == ("slurm", 8, 3)
+    # the shell of an interactive allocation: a step of one process, in a job that asked for eight
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    monkeypatch.setenv("SLURM_STEP_ID", "4294967290")
+    assert distributed._detected() is None and distributed.start() == ""
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    assert distributed._detected() == ("slurm", 8, 3)
     monkeypatch.setenv("SLURM_NTASKS", "many")
     with pytest.raises(UserError, match="looks like a process of a slurm cluster"):
         distributed.start()
+
+
+def test_an_allocation_outside_srun_is_one_process(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    salloc = dict(JOB_ID="7", JOBID="7", NTASKS="8", NPROCS="8", NODELIST="node[1-2]", NNODES="2")
+    batch = {**salloc, "PROCID": "0", "LOCALID": "0", "NODEID": "0", "TASK_PID": "1"}  # a script of sbatch
+    for variables in (salloc, batch):
+        for name, value in variables.items():
+            monkeypatch.setenv(f"SLURM_{name}", value)
+        assert distributed.start() == "" and not distributed.joined()
+
+
+def test_no_coordinator_is_blamed_that_nobody_gave(monkeypatch):
+    import jax
+
+    late = []
+    monkeypatch.setattr(distributed, "_detected", lambda: ("slurm", 8, 0))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: None)
+    monkeypatch.setattr(
+        distributed.threading, "Timer", lambda wait, end, lines: late.extend(lines) or Never()
+    )
+    assert distributed.start() == "process 0 of 8, by slurm"
+    assert "--coordinator" not in late[0] and "slurm" in late[0] and "--processes 1" in late[0]
+
+
+class Never:
+    """A timer that does not go off."""
+
+    start = cancel = lambda self: None
 
 
 FIRST = """

@@ -270,6 +270,27 @@ def test_ends_and_streams():
         model.generator.params = params
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e-30, 1.2e-38, 1e-38, 1e-45, 1e-300])
+def test_the_lower_the_temperature_the_likelier_the_byte(temperature):
+    from bltjax.generation import sampling
+
+    assert Options(temperature=temperature).greedy == (temperature < 1.1754943e-38)
+    Options(temperature=temperature).check()
+    if Options(temperature=temperature).greedy:
+        return
+    logits = jnp.asarray([[-7.0, 900.0, 899.0, 1e4], [3.0, -1e30, 2.0, 5.0]])
+    barred = jnp.asarray([False, False, False, True])
+    rule = sampling.Rule(jnp.float32(temperature), jnp.int32(0), jnp.float32(1))
+    drawn = sampling.draw(logits, barred, rule, sampling.keys(np.uint32(0), 2), jnp.zeros(2, jnp.int32))
+    assert drawn.tolist() == [1, 0] == sampling.likeliest(logits, barred).tolist()
+
+
+def test_temperatures_below_float32s_are_greedy():
+    model = patched()
+    greedy = model.generate([b"abc"], 24)
+    assert model.generate([b"abc"], 24, 1e-38) == greedy == model.generate([b"abc"], 24, 1e-45, draft=0)
+
+
 def test_facts():
     result = patched("strided").generator.generate([b"abcdefgh"], Options(40))
     facts = result.facts()
@@ -288,6 +309,9 @@ def test_facts():
         (dict(max_new_bytes=-1), "max_new_bytes"),
         (dict(temperature=float("nan")), "temperature"),
         (dict(temperature=-1.0), "temperature"),
+        (dict(temperature=float("inf")), "temperature"),
+        (dict(temperature=1e39), "temperature"),  # more than float32 has
+        (dict(temperature=-1e-45), "temperature"),
         (dict(top_p=0.0), "top_p"),
         (dict(top_k=-1), "top_k"),
         (dict(stop=""), "stop"),

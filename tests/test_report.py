@@ -592,15 +592,16 @@ def test_numbers_as_text():
 
 
 def test_analysis_stands_apart():
-    """A report imports nothing of the package but itself, the science, what families are called and the
-    exception; science only itself."""
+    """A report imports nothing of the package but itself, the science, what families are called, what a
+    process takes of its machine, and the exception; science only itself."""
     report_ = pathlib.Path(reporting.__file__).parent
     for folder, allowed in (
-        (report_, "report|science|config|errors"),
+        (report_, r"report|science|config|errors|parallel import host"),
         (report_.parent / "science", "science"),
     ):
         for path in folder.glob("*.py"):
-            for module in re.findall(r"^\s*(?:from|import)\s+(bltjax[\w.]*)", path.read_text(), re.M):
+            imported = r"^\s*(?:from|import)\s+(bltjax[\w.]*(?: import host)?)"
+            for module in re.findall(imported, path.read_text(), re.M):
                 assert re.match(rf"bltjax\.({allowed})\b", module), (path.name, module)
 
 

@@ -130,9 +130,9 @@ def plan(args) -> int:
     from bltjax.sweep import plan as planning
 
     topology = chips.topology(args.topology) if args.topology else None
-    refused = []
+    refused, said = [], []
     experiment, runs = chosen(args, refused)
-    plans, runs = planning.plan_each(runs, refused)
+    plans, runs = planning.plan_each(runs, refused, said)
     if not plans:
         rest = f" (and {len(refused) - 1} other runs cannot be planned)" if len(refused) > 1 else ""
         raise UserError(refused[0]["why"] + rest)
@@ -151,6 +151,8 @@ def plan(args) -> int:
         print(planning.text_table(plans))
         if args.topology:
             print("\n" + compile_table.estimates_table(plans))
+    for line in said:
+        print(f"bltjax: {line}: `bltjax run` wants it", file=sys.stderr)
     for one in refused:
         print(f"bltjax: refused {one['name']}: {' '.join(one['why'].split())}", file=sys.stderr)
     return 2 if refused else 0
@@ -206,8 +208,10 @@ def report(args) -> int:
 
     experiment, _ = chosen(args)
     directory = args.root / experiment.name
-    result = reporting.report(directory, args.out or directory / "report")
+    result = reporting.report(directory, args.out)
     say(json.dumps(result, allow_nan=False) if args.json else reporting.text(result))
+    if "unwritten" in result:
+        print(f"bltjax: no files were written: {result['unwritten']}", file=sys.stderr)
     return 0
 
 

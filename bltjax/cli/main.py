@@ -1,6 +1,7 @@
 """The command line. Exit status 0 is done, 2 a mistake of the user's, anything else a reported failure."""
 
 import argparse
+import contextlib
 import errno
 import os
 import sys
@@ -8,13 +9,46 @@ import traceback
 
 from bltjax.cli import data, experiment, model
 from bltjax.errors import Interrupted, RunFailed, UserError
+from bltjax.parallel import distributed, environment, host
+
+
+def whole(text: str) -> int:
+    """A whole number in any of its forms: 1000000, 1_000_000 or 1e6. ValueError for none."""
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)
+        if not value.is_integer():
+            raise
+        return int(value)
 
 
 class Parser(argparse.ArgumentParser):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.register("type", int, whole)
+
     def error(self, message):
         if "--byte-lm" in message:
             message = "--byte-lm is now called --entropy-model"
         self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Options and other arguments in any order: `generate MODEL --seed 1 "a text"`. argparse alone takes
+        all positional arguments at the first of them; its parse_intermixed_args knows no verbs."""
+        every, usage = self._actions, self.usage
+        if any(action.nargs == argparse.PARSER for action in every):  # what follows is the verb's
+            return super().parse_known_args(args, namespace)
+        args = list(sys.argv[1:] if args is None else args)
+        end = args.index("--") if "--" in args else len(args)  # no options from there on
+        try:
+            self.usage = self.format_usage().removeprefix("usage: ")
+            self._actions = [action for action in every if action.option_strings]
+            namespace, others = super().parse_known_args(args[:end], namespace)
+            self._actions = [action for action in every if not action.option_strings]
+            return super().parse_known_args(others + args[end:], namespace)
+        finally:
+            self._actions, self.usage = every, usage
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,21 +69,24 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv=None) -> int:
-    from bltjax.parallel import distributed, host
-
     host.keep_memory()  # before any thread
+    environment.pin()
+    host.write_any_text()
+    if said := environment.ignoring():
+        print(f"bltjax: {said}", file=sys.stderr)
     code, wait = 1, True
     try:
         args = parser().parse_args(argv)
         code = args.call(args)
+        if sys.stdout:
+            sys.stdout.flush()  # here, where what is wrong with it can be said
     except UserError as error:
         print(f"bltjax: {' '.join(str(error).split())}", file=sys.stderr)
         code = 130 if isinstance(error, Interrupted) else 1 if isinstance(error, RunFailed) else 2
     except KeyboardInterrupt:
         print("bltjax: stopped", file=sys.stderr)
         code = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read has seen enough (| head)
         code = 0
     except OSError as error:
         where = error.filename or "no file named"
@@ -65,8 +102,21 @@ def main(argv=None) -> int:
             traceback.print_exc()
         print(f"bltjax: {distributed.lost(error)}", file=sys.stderr)
         wait = False
+    finally:
+        end_output()
     distributed.leave(code, wait)
     return code
+
+
+def end_output() -> None:
+    """Writes out what waits to be printed. Where it cannot be, it goes nowhere: the interpreter, at its end,
+    would try again and complain."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -299,9 +299,13 @@ def generate(args) -> int:
             print("\n".join(f"[{i}] {text}" for i, text in enumerate(shown)))
     else:
         pieces = generator.stream(prompts[0], options)
-        for piece in pieces if args.raw else (text.encode() for text in characters(pieces)):
-            sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
+        if args.raw:
+            for piece in pieces:
+                sys.stdout.buffer.write(piece)
+                sys.stdout.buffer.flush()
+        else:
+            for text in characters(pieces):
+                print(text, end="", flush=True)
         result = generator.last
         if not args.raw:
             print()

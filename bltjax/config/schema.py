@@ -5,6 +5,7 @@ A config is a locked `ml_collections.ConfigDict`: an unknown key is an error. So
 `paper` is arXiv 2412.09871, `released` is what the released checkpoints compute.
 """
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -12,6 +13,7 @@ import math
 
 from ml_collections import ConfigDict
 
+from bltjax.config import ranges
 from bltjax.config.presets import blt_model, transformer
 from bltjax.errors import UserError
 
@@ -32,7 +34,7 @@ RENAMED = {
 SWEPT = ("train.lr", "tokenizer.vocab", "model.ngrams.rows")
 LABELS = {"series": "", "swept": SWEPT}  # keys of a run that change what is said of it, not what it computes
 
-SCHEMES = ("strided", "space", "entropy", "monotonic", "both", "bpe", "random", "none")
+SCHEMES = ranges.WORDS["patching.scheme"]
 
 
 def training() -> ConfigDict:
@@ -253,13 +255,27 @@ def replace(config: ConfigDict, **changes) -> ConfigDict:
     return config.lock()
 
 
+def _number(text: str):
+    """The number that a text says, whole ones exactly; TypeError for none."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    raise TypeError
+
+
 def _like(old, value):
-    """value as old's kind of number, where it is the same number: 1 for 1.0, and 1e6 for 1000000. TypeError
-    for a truth in place of a number, or the other way round."""
+    """value as old's kind of number, where it is the same number: 1 for 1.0, and 1e6 for 1000000; also in a
+    text that JSON does not read, such as 2_000_000. TypeError for a truth in place of a number, or the other
+    way round, and for what no such number is."""
+    if isinstance(value, str) and type(old) in (int, float):
+        value = _number(value)
     if isinstance(old, (int, float)) and isinstance(value, bool) != isinstance(old, bool):
         raise TypeError  # to Python a truth is a whole number
     if isinstance(old, float) and isinstance(value, int):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise TypeError from None
     return int(value) if isinstance(old, int) and isinstance(value, float) and value.is_integer() else value
 
 
@@ -273,7 +289,7 @@ def parse_set(config: ConfigDict, assignments) -> ConfigDict:
             raise UserError(f"--set wants key=value, not {item!r}")
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = text
         changes[key.strip()] = tuple(value) if isinstance(value, list) else value
     return replace(config, **changes)

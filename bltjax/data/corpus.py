@@ -118,7 +118,7 @@ def manifests(directory: pathlib.Path) -> list[dict]:
     found = []
     for path in paths:
         try:
-            manifest = json.loads(path.read_text())
+            manifest = json.loads(path.read_text(encoding="utf-8"))
             found.append(manifest if manifest["schema_version"] == SCHEMA_VERSION else None)
             if found[-1] and not consistent(manifest):
                 raise ValueError

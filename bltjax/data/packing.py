@@ -158,8 +158,8 @@ def plan_rows(
 
     buffer: rows whose documents wait to be packed together, so that rows are full of slots and of patches at
     once (data/balanced_packing.py), and which then come in an order drawn from `seed`, rows of tokens so that
-    any stretch has its share of bytes; 0: rows are filled one after the other and stay so. ValueError for a limit of patches on documents without.
-    """
+    any stretch has its share of bytes; 0: rows are filled one after the other and stay so. ValueError for a
+    limit of patches on documents without."""
     if patch_capacity is not None and documents.starts is None:
         raise ValueError("a limit of patches needs documents with patches")
     if capacity < 4 or (patch_capacity is not None and patch_capacity < 3):

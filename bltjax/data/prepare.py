@@ -15,6 +15,7 @@ import math
 import pathlib
 import shutil
 
+from bltjax.config import ranges
 from bltjax.data import corpus, file_kinds, provenance, shuffle, shuffle_buckets, sources, write_shards
 from bltjax.errors import UserError
 from bltjax.storage import atomic, locks, rundir
@@ -24,7 +25,6 @@ from bltjax.storage import atomic, locks, rundir
 PREPARE_VERSION = 3
 SHARD_BYTES = 64 << 20  # of text in a shard, about, where the source's size is known
 MOST_SHARDS = 65_536
-LARGEST = 2**32 - 1  # bytes of a document: what an index can say
 KEYS = (
     "source",
     "globs",
@@ -55,23 +55,11 @@ def prepare(
     directory = pathlib.Path(directory)
     if not 0 <= part < parts:
         raise UserError(f"--shard {part}/{parts}: shards count from 0 to {parts - 1}")
-    if not (
-        data_config.validation >= 0
-        and data_config.test >= 0
-        and data_config.validation + data_config.test < 1
-    ):
+    ranges.check({f"data.{key}": value for key, value in data_config.items()})
+    if not data_config.validation + data_config.test < 1:
         raise UserError(
             f"data.validation={data_config.validation:g} and data.test={data_config.test:g} must be 0 or more"
             " and together below 1"
-        )
-    if (
-        not 0 < data_config.longest <= LARGEST
-        or not 0 <= data_config.seed < 2**63
-        or data_config.min_bytes < 0
-    ):
-        raise UserError(
-            f"data.longest={data_config.longest} must be from 1 to 2**32 - 1, data.seed={data_config.seed}"
-            f" from 0 to 2**63 - 1, data.min_bytes={data_config.min_bytes} 0 or more"
         )
     sources.check(data_config)
     if data_config.split and parts > 1:
@@ -206,7 +194,7 @@ def _prepare(units, data_config, settings, directory, work, shard_count, part, p
             f" ({progress.counts['read']:,} were read)"
         )
     facts = write_shards.gather(directory, work, part, progress, shard_count, data_config, say)
-    units_read = (work / provenance.WORK).read_text() if units else ""
+    units_read = (work / provenance.WORK).read_text(encoding="utf-8") if units else ""
     atomic.write_text(provenance.path_of(directory, part, parts), units_read)
     kept = {split: [shard for shard in progress.shards if shard["split"] == split] for split in corpus.SPLITS}
     totals = {

@@ -35,7 +35,7 @@ def changed(path: pathlib.Path, units, renew: bool = False) -> str:
     keep the stamps of now, so that what was read again here is not the next time."""
     now, kept, read = {unit.name: unit for unit in units}, [], False
     try:
-        lines = [json.loads(text) for text in path.read_text().splitlines()]
+        lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
         for name, stamp, digest in lines:
             unit = now.get(name)
             if unit is None:

@@ -12,6 +12,7 @@ import numpy as np
 from bltjax.data import corpus
 from bltjax.entropy import histogram, store
 from bltjax.errors import UserError
+from bltjax.parallel import host
 
 POINTS = 200  # of a curve that is written out
 ALL, OTHERS = "all", "all others"  # what stands for several groups
@@ -147,6 +148,7 @@ def curve(found: histogram.Histogram) -> list[list[float]]:
 
 def check_plot(path) -> None:
     """UserError where no picture can be written to a path; asked before anything is counted."""
+    host.import_matplotlib()
     from matplotlib.figure import Figure
 
     path = pathlib.Path(path)
@@ -160,33 +162,35 @@ def check_plot(path) -> None:
 
 def plot(result: dict, path) -> None:
     """The curves of a result of `calibrated`, as a picture (its format by the path's ending)."""
+    host.import_matplotlib()
     import matplotlib
     from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for name, (thresholds, sizes) in result["curve"].items():
-        axes.plot(
-            thresholds,
-            sizes,
-            label=name,
-            color="black" if name == ALL else None,
-            linewidth=2 if name == ALL else 1,
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        for name, (thresholds, sizes) in result["curve"].items():
+            axes.plot(
+                thresholds,
+                sizes,
+                label=name,
+                color="black" if name == ALL else None,
+                linewidth=2 if name == ALL else 1,
+            )
+        axes.axvline(result["threshold"], color="grey", linewidth=0.8)
+        axes.axhline(result["size"], color="grey", linewidth=0.8)
+        axes.set(
+            xlabel=f"{'rise' if result['scheme'] == 'monotonic' else 'threshold'}, nats",
+            ylabel="mean patch size, bytes",
+            yscale="log",
+            title=f"{result['scheme']}: {result['size']:g} bytes a patch at {result['threshold']:.4f} nats",
         )
-    axes.axvline(result["threshold"], color="grey", linewidth=0.8)
-    axes.axhline(result["size"], color="grey", linewidth=0.8)
-    axes.set(
-        xlabel=f"{'rise' if result['scheme'] == 'monotonic' else 'threshold'}, nats",
-        ylabel="mean patch size, bytes",
-        yscale="log",
-        title=f"{result['scheme']}: {result['size']:g} bytes a patch at {result['threshold']:.4f} nats",
-    )
-    axes.legend(fontsize="small")
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot write the plot {path}: {' '.join(str(error).split())}") from None
+        axes.legend(fontsize="small")
+        try:
+            figure.savefig(path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot write the plot {path}: {' '.join(str(error).split())}") from None
 
 
 def text(result: dict) -> str:

@@ -30,7 +30,7 @@ class Read(NamedTuple):
 def read_json(path: pathlib.Path) -> dict:
     """A JSON object, or UserError."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no file {path}") from None
     except (ValueError, OSError, RecursionError) as error:

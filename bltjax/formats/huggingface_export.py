@@ -47,7 +47,8 @@ def save(config: ConfigDict, params: dict, entropy_model, out: pathlib.Path, loo
                 ),
                 indent=2,
             )
-            + "\n"
+            + "\n",
+            encoding="utf-8",
         )
         for name, content in {"generation_config.json": GENERATION, **byte_tokenizer.files()}.items():
             (part / name).write_text(json.dumps(content, indent=2) + "\n")
@@ -214,4 +215,4 @@ def _write_tensors(folder: pathlib.Path, trees: list) -> None:
             "metadata": {"total_size": sum(map(size, groups))},
             "weight_map": {name: file for file, shard in zip(names, shards) for name in shard},
         }
-        (folder / safetensors.INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        (folder / safetensors.INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -159,7 +159,7 @@ def open_directory(directory: pathlib.Path) -> Files:
             )
         return Files(header(preferred if preferred in paths else paths[0]))
     try:
-        shard_of = dict(json.loads(index.read_text())["weight_map"])
+        shard_of = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{index} cannot be read: it must hold a weight_map") from None
     tensors = {}

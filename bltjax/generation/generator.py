@@ -4,7 +4,6 @@ decode.py in slices."""
 import codecs
 import dataclasses
 import functools
-import math
 import time
 from typing import Iterator
 
@@ -19,14 +18,16 @@ from bltjax.parallel import programs
 
 ENGINES = {"blt": blt, "token": lm, "byte": lm}  # what generates from each kind of model
 LONGEST = 10_000_000  # new bytes at most: room for their ids is made at the start
+# Temperatures of float32: below the least (subnormal numbers count as 0) there is the likeliest byte alone.
+COLDEST, HOTTEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 SLICE = 32  # steps between looks at what came out, where somebody waits for it
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to go on. temperature 0: greedily. top_k 0, top_p 1: no limit. seed: row i of a batch draws with
-    (seed, i). stop: bytes (or text) at whose first occurrence a row ends, before them. draft: BLT-S drafts of
-    so many bytes (greedy BLT only; 0: none)."""
+    """How to go on. temperature 0 (or below COLDEST): greedily. top_k 0, top_p 1: no limit. seed: row i of a
+    batch draws with (seed, i). stop: bytes (or text) at whose first occurrence a row ends, before them.
+    draft: BLT-S drafts of so many bytes (greedy BLT only; 0: none)."""
 
     max_new_bytes: int = 256
     temperature: float = 0.0
@@ -35,6 +36,11 @@ class Options:
     seed: int = 0
     stop: tuple = ()
     draft: int = 0
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest byte is always taken."""
+        return self.temperature < COLDEST
 
     def check(self) -> None:
         """UserError for what cannot be."""
@@ -52,13 +58,13 @@ class Options:
             ):
                 raise UserError(f"{name} is {value!r}; it must be a whole number from {least} to {most:,}")
         for name, fits, must in (
-            ("temperature", lambda x: 0 <= x < math.inf, "0 (greedy) or more"),
+            ("temperature", lambda x: 0 <= x <= HOTTEST, f"0 (greedy) or more, and at most {HOTTEST:.2g}"),
             ("top_p", lambda x: 0 < x <= 1, "above 0 and up to 1"),
         ):
             value = getattr(self, name)
             if not isinstance(value, (int, float, np.number)) or not fits(value):
                 raise UserError(f"{name} is {value!r}; it must be {must}")
-        if self.draft and self.temperature:
+        if self.draft and not self.greedy:
             raise UserError(f"draft is {self.draft}; it goes with temperature 0 alone")
         if not isinstance(self.stop, (tuple, list)) or any(
             not isinstance(s, (str, bytes)) or not s for s in self.stop
@@ -198,7 +204,9 @@ class Generator:
                 break
             engine, loop = self._grown(engine, loop)
         rule = sampling.Rule(
-            jnp.float32(options.temperature or 1.0), jnp.int32(options.top_k), jnp.float32(options.top_p)
+            jnp.float32(1.0 if options.greedy else options.temperature),
+            jnp.int32(options.top_k),
+            jnp.float32(options.top_p),
         )
         keys = sampling.keys(np.uint32(options.seed), B)
         ended = [False] * len(ids)
@@ -216,7 +224,7 @@ class Generator:
             else:
                 loop = programs.call(
                     decode.follow,
-                    (engine, options.temperature == 0),
+                    (engine, options.greedy),
                     self.params,
                     loop,
                     jnp.int32(max(1, steps)),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 
 class Rule(NamedTuple):
-    """temperature 0: the likeliest. k 0 and p 1: no limit."""
+    """temperature: above 0, a normal float32. k 0 and p 1: no limit."""
 
     temperature: jax.Array
     k: jax.Array
@@ -30,7 +30,9 @@ def likeliest(logits_BxV, barred_V):
 def draw(logits_BxV, barred_V, rule: Rule, keys_B, n_B):
     """int32 [B]. keys: one of each row; n: how many ids each row has, so that what a row draws depends on
     nothing but its own text and key."""
-    scores = jnp.where(barred_V[None], -jnp.inf, logits_BxV) / rule.temperature
+    scores = jnp.where(barred_V[None], -jnp.inf, logits_BxV)
+    # from the likeliest on, so that a low temperature makes others impossible and overflows nothing
+    scores = (scores - jnp.max(scores, axis=-1, keepdims=True)) / rule.temperature
     V = scores.shape[-1]
     ordered = jnp.sort(scores, axis=-1, descending=True)
     k = jnp.where(rule.k > 0, jnp.minimum(rule.k, V), V)

@@ -71,10 +71,12 @@ def start(
     if process == 0:
         if coordinator:
             _check_free(coordinator)
-        late = (
-            f"not all of {processes} processes joined within {timeout} s; start the others too, with the same"
-            " --coordinator"
+        others = (
+            "start the others too, with the same --coordinator"
+            if coordinator
+            else f"{name} says that there are so many; --processes 1 runs this one alone"
         )
+        late = f"not all of {processes} processes joined within {timeout} s; {others}"
     else:
         late = (
             f"the coordinator at {coordinator or 'the address that ' + name + ' gives'} did not answer within"
@@ -154,12 +156,18 @@ def check(coordinator: str, processes: int, process: int, heartbeat: int, timeou
 
 def _detected():
     """(name, processes, process) of the cluster around this process as JAX sees it; None if there is none, or
-    no others in it."""
+    no others in it.
+
+    An allocation of Slurm is not yet a job of several processes: the shell of `salloc` and the script of
+    `sbatch` are one, however many tasks were asked for, and `srun` starts the others as a step. Of a step it
+    says how many it has."""
     from jax._src.clusters import ClusterEnv  # what jax.distributed.initialize asks; it has no public name
 
     for kind in ClusterEnv._cluster_types:
         # a pod that is no part of a job
         if kind.opt_in_only_method or kind.name == "k8s" and "JOB_COMPLETION_INDEX" not in os.environ:
+            continue
+        if kind.name == "slurm" and os.environ.get("SLURM_STEP_NUM_TASKS", "1" * _outside_srun()) == "1":
             continue
         try:
             if kind.is_env_present():
@@ -171,6 +179,12 @@ def _detected():
                 " --processes 1, or --coordinator, --processes and --process"
             ) from None
     return None
+
+
+def _outside_srun() -> bool:
+    """Whether Slurm's variables are those of an allocation, not of a process that `srun` started in it. (The
+    shell of an interactive allocation is a step of one task, with a number of its own.)"""
+    return not {"SLURM_STEP_ID", "SLURM_STEPID", "SLURM_STEP_NODELIST"} & os.environ.keys()
 
 
 def use_cpu_devices(count: int) -> None:

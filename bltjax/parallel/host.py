@@ -4,10 +4,16 @@ XLA's CPU backend allocates a program's temporaries anew at each call. Blocks be
 kernel page by page, zeroed, and go back when the call ends: of a training step with 230 MB of temporaries
 that was a quarter of the time."""
 
+import contextlib
 import ctypes
+import importlib.util
 import os
 import pathlib
 import sys
+import tempfile
+
+from bltjax.errors import UserError
+from bltjax.parallel import environment
 
 # glibc's mallopt parameters: no mmap for large blocks, never trim the heap, one heap for all threads
 # (mallopt(3)).
@@ -36,16 +42,17 @@ def cores() -> list[int]:
 
 
 def ready() -> None:
-    """What a process that trains does before its first computation: keep its memory, and its compiled
-    programs."""
+    """What a process that trains does before its first computation: JAX's settings, memory that is kept, and
+    compiled programs."""
+    environment.pin()
     keep_memory()
     keep_compiled_programs()
 
 
 def keep_compiled_programs() -> None:
     """Compiled programs are kept between processes, all of them, under the user's cache folder: an equal
-    command does not compile again. Where the user has no folder, or JAX_COMPILATION_CACHE_DIR names one,
-    nothing is changed.
+    command does not compile again. Where the user has no folder, or may not write there, nothing is kept;
+    where JAX_COMPILATION_CACHE_DIR names one, that is it.
 
     A run's numbers do not depend on it.
     """
@@ -59,10 +66,40 @@ def keep_compiled_programs() -> None:
 
 
 def _cache_folder() -> pathlib.Path | None:
-    """XDG_CACHE_HOME or ~/.cache; None for a user without a home."""
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        return pathlib.Path(given)
+    """XDG_CACHE_HOME or ~/.cache; None for a user without a home, and where nothing can be written."""
     try:
-        return pathlib.Path.home() / ".cache"
-    except RuntimeError:
+        base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        (base / "bltjax").mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=base / "bltjax").close()
+        return base
+    except (RuntimeError, OSError):
         return None
+
+
+def write_any_text() -> None:
+    """Standard output and error write what their encoding lacks as \\x.. or \\u...., whatever the terminal
+    or PYTHONIOENCODING says: a sign that cannot be shown ends nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # none, or not a file's
+            stream.reconfigure(errors="backslashreplace")
+
+
+def import_matplotlib() -> None:
+    """Imports matplotlib with its own defaults and no window: a matplotlibrc of the user's, or MPLBACKEND,
+    could end it, or ask for a TeX that is not there. UserError where it cannot be had."""
+    if "matplotlib" in sys.modules:
+        return
+    os.environ["MPLBACKEND"] = "agg"
+    given, found = os.environ.get("MATPLOTLIBRC"), importlib.util.find_spec("matplotlib")
+    if found is not None and found.origin:
+        os.environ["MATPLOTLIBRC"] = str(pathlib.Path(found.origin).parent / "mpl-data" / "matplotlibrc")
+    try:
+        import matplotlib  # noqa: F401
+    except Exception as error:
+        where = " (is there a matplotlibrc in this folder?)" if os.path.exists("matplotlibrc") else ""
+        raise UserError(f"matplotlib cannot be loaded{where}: {type(error).__name__}: {error}") from None
+    finally:
+        if given is None:
+            os.environ.pop("MATPLOTLIBRC", None)
+        else:
+            os.environ["MATPLOTLIBRC"] = given

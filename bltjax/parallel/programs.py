@@ -4,6 +4,7 @@ JAX keeps what it compiled, but a process must trace and lower a program anew be
 of a second `bltjax generate` that was half the time to its first byte. So a program is kept as StableHLO too
 (jax.export), under a name that holds all that its trace depends on."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -107,4 +108,5 @@ def _write(path: pathlib.Path, body: bytes) -> None:
         part.write_bytes(hashlib.sha256(body).digest() + body)
         part.replace(path)
     except OSError:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()

@@ -5,7 +5,9 @@ Reads the experiment's run directories and nothing else; the same directories gi
 """
 
 import pathlib
+import tempfile
 
+from bltjax.errors import UserError
 from bltjax.report import compare, fairness, figures, findings, page, run_table, sections, series, tables
 from bltjax.report import runs as reading
 from bltjax.report import sweeps as sweeping
@@ -26,7 +28,10 @@ def report(experiment_dir, out_dir=None) -> dict:
     "seeds", "bpb_seed_sd" (None with one seed), "interval_covers", "compared" (whether it was scored on the
     text that the most were: others are in no comparison, curve or fit), "tried" (how many configurations it
     is the best of), "run_dirs"; their run_dir is the first seed's. Nothing finished: UserError; a run with a
-    damaged file is listed as unfinished."""
+    damaged file, or one that may not be read, is listed as unfinished.
+
+    Of somebody else's runs the subfolder cannot be made: without an out_dir nothing is written then, "files"
+    is empty, and "unwritten" says why. An out_dir that cannot be written to: UserError, before any work."""
     directory = pathlib.Path(experiment_dir)
     runs = sorted(
         reading.read_experiment(directory),
@@ -36,9 +41,13 @@ def report(experiment_dir, out_dir=None) -> dict:
             run.name,
         ),
     )
-    result = analyse(directory, runs)
     out = pathlib.Path(out_dir) if out_dir else directory / "report"
-    out.mkdir(parents=True, exist_ok=True)
+    closed = _closed(out)
+    if closed and out_dir:
+        raise UserError(f"--out {out}: {closed}")
+    result = analyse(directory, runs)
+    if closed:
+        return {**result, "files": [], "unwritten": f"{out}: {closed}; --out DIR says where else"}
     drawn = figures.draw(result, runs)
     parts = sections.of(result, runs, drawn)
     files = {
@@ -50,8 +59,20 @@ def report(experiment_dir, out_dir=None) -> dict:
     for figure in drawn.values():
         files.update({f"{figure.name}.svg": figure.svg, f"{figure.name}.png": figure.png})
     for name, content in files.items():
-        (out / name).write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+        (out / name).write_bytes(
+            content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
+        )
     return {**result, "files": [str(out / name) for name in sorted(files)]}
+
+
+def _closed(folder: pathlib.Path) -> str:
+    """Why no file can be written into a folder (which is made); "" where some can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return f"cannot be written to ({error.strerror})"
+    return ""
 
 
 def analyse(directory: pathlib.Path, runs: list) -> dict:

@@ -6,6 +6,7 @@ directory")."""
 import dataclasses
 import json
 import math
+import os
 import pathlib
 
 from bltjax.errors import UserError
@@ -66,6 +67,8 @@ def read_json(path: pathlib.Path) -> dict:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+    except PermissionError as error:
+        raise UserError(f"{path}: may not be read ({error.strerror})") from None
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({str(error).splitlines()[0]})") from None
     if not isinstance(value, dict):
@@ -106,6 +109,8 @@ def finite(value) -> bool:
 def read_run(path: pathlib.Path) -> Run:
     """One run directory. One with a damaged file is unfinished, whatever the others say, and its reason names
     the file."""
+    if not may_look_into(path):
+        return Run(path.name, path, "unfinished", f"{path}: may not be read", {}, {}, [], {}, {})
     damaged = []
 
     def whole(read, name, absent):
@@ -149,16 +154,27 @@ def read_run(path: pathlib.Path) -> Run:
     return Run(name, path, state, reason, record, planned, metrics, evaluation, done)
 
 
+def may_look_into(folder: pathlib.Path) -> bool:
+    try:
+        os.stat(os.path.join(folder, "."))
+    except PermissionError:
+        return False
+    return True
+
+
 def read_experiment(directory) -> list:
     """All run directories of an experiment, sorted by name. No directory, no run or none finished:
     UserError."""
     directory = pathlib.Path(directory)
-    if not directory.is_dir():
-        raise UserError(f"{directory}: no such directory of runs")
+    try:
+        found = sorted(path for path in directory.iterdir() if path.is_dir() and path.name[0] not in "._")
+    except PermissionError as error:
+        raise UserError(f"{directory}: may not be read ({error.strerror})") from None
+    except OSError:
+        raise UserError(f"{directory}: no such directory of runs") from None
+    # of one that may not be looked into it is said so
     folders = [
-        path
-        for path in sorted(directory.iterdir())
-        if path.is_dir() and path.name[0] not in "._" and any((path / name).exists() for name in TRACES)
+        path for path in found if not may_look_into(path) or any((path / name).exists() for name in TRACES)
     ]
     if not folders:
         raise UserError(f"{directory}: holds no run directories")

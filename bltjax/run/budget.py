@@ -30,7 +30,24 @@ def steps_of(run: ConfigDict, per_step: float) -> int:
         raise UserError(f"run {run.name}: neither budget_flops nor train.steps says how long it is")
     steps = round(run.budget_flops / per_step)
     _check_steps(steps, per_step, run.budget_flops, run.name, run.data.rows)
+    check_schedule(run, steps)
     return steps
+
+
+def check_schedule(run: ConfigDict, steps: int) -> None:
+    """UserError for a learning rate that still rises when so many steps are over, or when it is to fall."""
+    train = run.train
+    if train.warmup >= steps:
+        whose = "train.steps" if train.steps else f"what budget_flops {run.budget_flops:.3g} pays for"
+        raise UserError(
+            f"run {run.name}: train.warmup is {train.warmup} of {steps} steps ({whose}); it must be shorter"
+        )
+    stable = steps - round(train.decay * steps)
+    if train.schedule == "wsd" and train.warmup > stable:
+        raise UserError(
+            f"run {run.name}: train.warmup is {train.warmup} steps, and the decay begins after {stable} of"
+            f" {steps} (train.decay={train.decay:g}); it must be shorter"
+        )
 
 
 def steps_for_budget(useful_per_step, budget: float, name: str = "this run", rows: int = 0) -> int:
@@ -88,6 +105,7 @@ def steps_ahead(config: ConfigDict, rows):
         useful = flops.train_flops(config, counts)
         if useful.sum() >= 1.01 * config.budget_flops:
             steps = steps_for_budget(useful, config.budget_flops, config.name, config.data.rows)
+            check_schedule(config, steps)
             return steps, useful[:steps], {name: values[:steps] for name, values in counts.items()}
         ahead = math.ceil(ahead * 1.05 * 1.01 * config.budget_flops / useful.sum())
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from bltjax import flops
 from bltjax.data import batches
 from bltjax.errors import UserError
-from bltjax.parallel import distributed, host
+from bltjax.parallel import distributed, environment, host
 from bltjax.run import budget, evaluate, inputs, planned, row_shape, thresholds, warm_start
 from bltjax.run import rows as run_rows
 from bltjax.storage import rundir
@@ -81,6 +81,7 @@ def execute(
     run_dir = pathlib.Path(run_dir)
     if distributed.once(mesh, lambda: rundir.state(run_dir)) == "done":
         return
+    environment.pin()
     began = time.time()
     run = ready(run_dir, distributed.place(mesh))
     counted = {
@@ -90,10 +91,8 @@ def execute(
     check_same_text(run_dir, run.inputs.text.fingerprint)
     writes = distributed.first(mesh)
     if writes:
-        here = dict(
-            cores=len(host.cores()), platform=jax.default_backend(), device=jax.local_devices()[0].device_kind
-        )
-        rundir.amend(run_dir, **here, data_fingerprint=run.inputs.text.fingerprint, **where(mesh))
+        record_environment(run_dir)
+        rundir.amend(run_dir, data_fingerprint=run.inputs.text.fingerprint, **where(mesh))
         rundir.write_json(run_dir / "planned.json", run.planned)
     params = loop.train(
         run.config,
@@ -128,6 +127,21 @@ def check_same_text(run_dir: pathlib.Path, fingerprint: str) -> None:
             f"{run_dir} was begun on other text (fingerprint {trained_on}, now {fingerprint}): bring that"
             " back, or begin anew in another directory"
         )
+
+
+def record_environment(run_dir: pathlib.Path) -> None:
+    """Writes this process's surroundings (parallel/environment.py) into config.json. Where a run that has
+    begun goes on in others, a line says what differs, and stays in notes.txt: what could change more than
+    the rounding of sums is pinned, so that nothing is refused."""
+    machine = dict(
+        cores=len(host.cores()), platform=jax.default_backend(), device=jax.local_devices()[0].device_kind
+    )
+    now = environment.described(rundir.versions(), **machine)
+    before = (rundir.read_json(run_dir / "config.json") or {}).get("environment")
+    if isinstance(before, dict) and rundir.begun(run_dir):
+        if differ := environment.differences(before, now):
+            rundir.note(run_dir, f"goes on in another environment: {'; '.join(differ)} (other rounding)")
+    rundir.amend(run_dir, environment=now, **machine)
 
 
 def where(mesh) -> dict:

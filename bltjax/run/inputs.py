@@ -9,7 +9,9 @@ sweep/graph.py writes, says where they are, relative to the run's directory:
 
 import dataclasses
 import functools
+import glob
 import hashlib
+import os
 import pathlib
 
 import jax
@@ -17,7 +19,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bltjax import api, flops, models
-from bltjax.data import splits
+from bltjax import config as cfg
+from bltjax.data import sources, splits
 from bltjax.data.corpus import Selection
 from bltjax.entropy import store
 from bltjax.errors import UserError
@@ -64,11 +67,8 @@ def load(run_dir: pathlib.Path, config: ConfigDict) -> Inputs:
     said, at = _said(run_dir), lambda path: path and run_dir / path
     text = splits.opened(folders(run_dir))
     tokenizer = bpe.load(at(said["tokenizer"])) if said["tokenizer"] else None
-    if tokenizer and models.kind(config.model).UNIT == "token" and tokenizer.vocab > config.model.vocab:
-        raise UserError(
-            f"run {config.name}: the tokenizer has {tokenizer.vocab:,} entries, the model"
-            f" {config.model.vocab:,} (model.vocab, tokenizer.vocab)"
-        )
+    if tokenizer and models.kind(config.model).UNIT == "token":
+        _check_vocabulary(config, tokenizer)
     mark, model = None, None
     if said["annotation"]:
         annotated = rundir.read_json(at(said["annotation"]) / "done.json")
@@ -88,6 +88,61 @@ def load(run_dir: pathlib.Path, config: ConfigDict) -> Inputs:
         model,
         mark,
     )
+
+
+def check_named(config: ConfigDict) -> list[str]:
+    """What can be told of a run's inputs before any of them is made: UserError for what `load`, and the jobs
+    before it, would refuse. Text that is not on this machine is no error yet; a line in the answer says so.
+
+    No text is read, no weights are, and no network is asked."""
+    said = _check_text(config.data)
+    tokenizer = config.tokenizer
+    if tokenizer.kind == "file":
+        found = read_tokenizer("file", os.path.abspath(tokenizer.path))
+        if models.kind(config.model).UNIT == "token":
+            _check_vocabulary(config, found)
+    for key in ("init_from", "branch_from"):
+        path = config.train[key]
+        place, sign, step = path.rpartition("@")
+        whole = place if sign and step.isdecimal() else path
+        if path and not os.path.isdir(whole):
+            raise UserError(f"run {config.name}: train.{key}: no directory {whole!r}")
+    _check_lr_scale(config)
+    if len(config.entropy_model):
+        said += check_named(config.entropy_model)
+    return list(dict.fromkeys(said))
+
+
+def _check_text(data_config: ConfigDict) -> list[str]:
+    if data_config.source == sources.PREPARED:
+        splits.opened(splits.weights(data_config))
+        return []
+    if data_config.source not in ("files", "arrayrecord") or any(":/" in p for p in data_config.globs):
+        return []
+    if data_config.globs and not any(
+        next(glob.iglob(os.path.expanduser(pattern), recursive=True), None) for pattern in data_config.globs
+    ):
+        return [f"no file here matches data.globs ({', '.join(data_config.globs)})"]
+    sources.units(data_config)
+    return []
+
+
+def _check_lr_scale(config: ConfigDict) -> None:
+    """As training/optimizer.py would refuse it, at the first step."""
+    if factors := cfg.lr_scales(config.train):
+        leaves = jax.tree_util.tree_leaves_with_path(models.shapes_of(config.model))
+        names = [jax.tree_util.keystr(path, simple=True, separator="/") + "/" for path, _ in leaves]
+        for prefix in factors:
+            if not any(name.startswith(f"{prefix}/") for name in names):
+                raise UserError(f"run {config.name}: train.lr_scale: no parameter is below {prefix}")
+
+
+def _check_vocabulary(config: ConfigDict, tokenizer: bpe.Tokenizer) -> None:
+    if tokenizer.vocab > config.model.vocab:
+        raise UserError(
+            f"run {config.name}: the tokenizer has {tokenizer.vocab:,} entries, the model"
+            f" {config.model.vocab:,} (model.vocab, tokenizer.vocab)"
+        )
 
 
 def folders(run_dir: pathlib.Path) -> dict[str, float]:

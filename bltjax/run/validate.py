@@ -1,72 +1,15 @@
 """What a run's config must satisfy, said before anything is read or trained: one line that names the key, the
 value and what is allowed. What only one kind of model must satisfy stands with the model (models.kind)."""
 
-import math
-
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax import models
-from bltjax.config import families
+from bltjax.config import families, ranges
 from bltjax.data import sources
 from bltjax.errors import UserError
-
-CHOICES = {
-    "model.kind": tuple(models.KINDS),
-    "model.dtype": ("float32", "bfloat16"),
-    "model.remat": ("none", "full", "dots"),
-    "model.cross.encoder": ("last", "all", "none"),
-    "model.cross.decoder": ("all", "first", "none"),
-    "model.cross.encoder_kv": ("input", "output"),
-    "model.cross.pool": ("embeddings", "states"),
-    "model.reset": ("", "newline"),
-    "model.ngrams.digits": ("paper", "released"),
-    "model.ngrams.short": ("omit", "pad"),
-    "patching.scheme": cfg.SCHEMES,
-    "tokenizer.kind": ("none", "trained", "llama3", "file", "given"),
-    "train.schedule": ("cosine", "wsd", "constant"),
-}
-# Smallest value allowed. Where a key is a number and not listed here, it must only be finite.
-AT_LEAST = {
-    "seed": 0,
-    "budget_flops": 0,
-    "data.seed": 0,
-    "data.rows": 1,
-    "data.context": 16,
-    "data.min_bytes": 0,
-    "data.longest": 1,
-    "data.max_train_bytes": 0,
-    "data.patch_slack": 1,
-    "data.packing_buffer": 0,
-    "train.steps": 0,
-    "train.lr": 0,
-    "train.eps": 0,
-    "train.weight_decay": 0,
-    "train.clip": 0,
-    "train.warmup": -1,
-    "train.final_lr": 0,
-    "train.accumulate": 1,
-    "train.checkpoint_every": 0,
-    "train.checkpoint_minutes": 0,
-    "train.keep": 0,
-    "train.log_every": 1,
-    "eval.test_bytes": 0,
-    "eval.validation_bytes": 0,
-    "patching.size": 1,
-    "patching.max_length": 0,
-    "patching.resolution": 0,
-    "patching.seed": 0,
-    "tokenizer.vocab": 0,
-    "tokenizer.bytes_per_token": 0,
-    "model.vocab": 1,
-    "model.rope_theta": 1,
-    "model.norm_eps": 0,
-}
-AT_MOST = {"train.final_lr": 1, "train.decay": 1, "train.beta1": 1, "train.beta2": 1}
-POSITIVE = ("train.lr", "train.eps", "model.norm_eps")
-# of models: 1 or more
-WIDTHS = ("width", "heads", "layers", "ffn", "encoder_layers", "decoder_layers", "k", "rows", "functions")
-CALIBRATED = ("patching.threshold", "patching.delta")  # nan: found on the rows that the run reads
+from bltjax.run import budget
+from bltjax.tokenizers import bpe
 
 
 def check(run: ConfigDict) -> ConfigDict:
@@ -84,6 +27,7 @@ def check(run: ConfigDict) -> ConfigDict:
                     f" {families.ENTROPY_MODEL}"
                 )
             check(run.entropy_model)
+            _same_text(run)
     except UserError as error:
         text = str(error)
         raise UserError(text if text.startswith("run ") else f"run {run.name}: {text}") from None
@@ -91,25 +35,7 @@ def check(run: ConfigDict) -> ConfigDict:
 
 
 def _values(run: ConfigDict) -> None:
-    values = {key: value for key, value in cfg.flat(run).items() if not key.startswith("entropy_model")}
-    for key, value in values.items():
-        if key in CHOICES and value not in CHOICES[key]:
-            raise UserError(f"{key} is {value!r}; allowed: {', '.join(CHOICES[key])}")
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            continue
-        least = (
-            1
-            if key.startswith("model.") and key.split(".")[-1] in WIDTHS
-            else 0 if key.endswith("window") else AT_LEAST.get(key)
-        )
-        if not math.isfinite(value) and not (key in CALIBRATED and math.isnan(value)):
-            raise UserError(f"{key} is {value}; it must be a finite number")
-        if least is not None and value < least or key in POSITIVE and value <= 0:
-            raise UserError(
-                f"{key} is {value:g}; it must be {'above 0' if key in POSITIVE else f'{least} or more'}"
-            )
-        if value > AT_MOST.get(key, math.inf):
-            raise UserError(f"{key} is {value:g}; it must be {AT_MOST[key]} or less")
+    ranges.check({key: value for key, value in cfg.flat(run).items() if not key.startswith("entropy_model")})
     cfg.lr_scales(run.train)
     if not sources.known(run.data.source):
         raise UserError(f"data.source is {run.data.source!r}; allowed: {sources.allowed()}")
@@ -135,10 +61,8 @@ def _shapes(run: ConfigDict) -> None:
         raise UserError(
             f"train.accumulate is {run.train.accumulate}; it must divide data.rows ({run.data.rows})"
         )
-    if 0 < run.train.steps <= run.train.warmup:
-        raise UserError(
-            f"train.warmup is {run.train.warmup} of {run.train.steps} steps (train.steps); it must be shorter"
-        )
+    if run.train.steps:
+        budget.check_schedule(run, run.train.steps)
     if (
         not run.budget_flops
         and not run.train.steps
@@ -152,11 +76,36 @@ def _shapes(run: ConfigDict) -> None:
             f"tokenizer.kind is {run.tokenizer.kind!r} and tokenizer.path {run.tokenizer.path!r}; a path goes"
             " with kind 'file', and that with a path"
         )
+    if run.tokenizer.kind == "trained" and run.tokenizer.vocab < bpe.SMALLEST:
+        raise UserError(
+            f"tokenizer.vocab is {run.tokenizer.vocab}; a byte-level vocabulary has at least {bpe.SMALLEST}"
+            " entries (256 bytes, BOS, EOS)"
+        )
+    if models.kind(run.model).PATCHES and run.patching.size > run.data.context:
+        raise UserError(
+            f"patching.size is {run.patching.size:g}; a row has no more than data.context"
+            f" ({run.data.context}) bytes"
+        )
+    if run.train.branch_from and run.train.schedule != "wsd":
+        raise UserError(
+            "train.branch_from continues a stable phase, so it needs train.schedule wsd, not"
+            f" {run.train.schedule!r}"
+        )
     if run.tokenizer.kind == "given" and not run.train.init_from:
         raise UserError(
             "tokenizer.kind is 'given': it comes with the model that train.init_from (--from) names, and"
             " there is none"
         )
+
+
+def _same_text(run: ConfigDict) -> None:
+    """That the entropy model holds out what its run does."""
+    for key in cfg.TEXT_KEYS:
+        if run.entropy_model.data[key] != run.data[key]:
+            raise UserError(
+                f"its entropy model would split other text (data.{key}: {run.entropy_model.data[key]!r}"
+                f" against {run.data[key]!r}), and might see test text"
+            )
 
 
 def _family(run: ConfigDict) -> None:

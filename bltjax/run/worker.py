@@ -52,6 +52,7 @@ def main() -> int:
     from bltjax.run import jobs
     from bltjax.storage import locks, rundir
 
+    host.write_any_text()
     host.ready()
     try:
         options = dict(progress=False, profile=args.profile) if jobs.kind_of(args.directory) == "run" else {}

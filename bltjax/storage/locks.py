@@ -39,10 +39,11 @@ def held(path: pathlib.Path, wait: bool = True):
 
 
 def is_held(path: pathlib.Path) -> bool:
-    """Whether some process holds the lock now. Needs no more than to read the file, and disturbs nobody."""
+    """Whether some process holds the lock now. Needs no more than to read the file, and disturbs nobody; for
+    who may not even do that, nobody does."""
     try:
         handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return False
     try:
         if OF_OPEN_FILES:

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import pathlib
 import platform
+import sys
 import time
 from importlib import metadata
 
@@ -23,6 +25,8 @@ REDONE = {
     "eval.json": ("test.bpb", "validation.bpb"),
 }  # what `bltjax run` can write anew, and the numbers that others read there
 MISSING = "is missing"
+# what is read of a run to say where it stands
+READ = (".lock", "config.json", "failed.json", "metrics.jsonl", *REDONE)
 
 
 def read_json(path: pathlib.Path) -> dict | None:
@@ -46,7 +50,7 @@ def read_json(path: pathlib.Path) -> dict | None:
 def _object(path: pathlib.Path) -> tuple[dict | None, str]:
     """(a file's JSON object, "") or (None, why there is none)."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None, MISSING
     except (ValueError, OSError, RecursionError) as error:
@@ -174,10 +178,40 @@ def last_metrics(run_dir: pathlib.Path) -> dict | None:
     return line if number(line, "step") is not None and number(line, "useful_flops") is not None else None
 
 
+def note(run_dir: pathlib.Path, line: str, said: bool = False) -> None:
+    """Says a line on standard error, and where those look who watch several runs."""
+    if not said:
+        print(f"bltjax: {run_dir.name}: {line}", file=sys.stderr)
+    with (run_dir / "notes.txt").open("a", encoding="utf-8", errors="backslashreplace") as kept:
+        kept.write(f"{line}\n")
+
+
 def notes(run_dir: pathlib.Path) -> list[str]:
     """What a run had to say on its way, a line each."""
-    path = run_dir / "notes.txt"
-    return path.read_text(errors="replace").splitlines() if path.exists() else []
+    try:
+        return (run_dir / "notes.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def unreadable(run_dir: pathlib.Path) -> list[str]:
+    """What of a run (a colleague's, say) this user may not read: names of files, or the directory's path."""
+    try:
+        os.listdir(run_dir)
+        os.stat(os.path.join(run_dir, "."))  # looking into it is a right of its own
+    except PermissionError:
+        return [str(run_dir)]
+    except OSError:  # none there
+        return []
+    denied = []
+    for name in READ:
+        try:
+            (run_dir / name).open("rb").close()
+        except PermissionError:
+            denied.append(name)
+        except OSError:  # none there, or damaged in another way
+            pass
+    return denied
 
 
 def state(run_dir: pathlib.Path) -> str:

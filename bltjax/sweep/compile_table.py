@@ -187,7 +187,8 @@ def _write(out: pathlib.Path, topology, runs: list[dict], past: list[dict]) -> N
         out, {"schema": SCHEMA, "topology": topology.name, "runs": sorted(runs, key=order), "past": past}
     )
     if runs:
-        out.with_suffix(".md").write_text(f"{topology.name}\n\n{markdown_table(sorted(runs, key=order))}\n")
+        table = f"{topology.name}\n\n{markdown_table(sorted(runs, key=order))}\n"
+        out.with_suffix(".md").write_text(table, encoding="utf-8")
 
 
 def _read(out: pathlib.Path, topology) -> tuple[list[dict], list[dict]]:

@@ -152,12 +152,6 @@ class _Graph:
                 f"run {config.name}: patching.scheme {config.patching.scheme} needs entropies, and the run"
                 " names no entropy_model"
             )
-        for key in cfg.TEXT_KEYS:
-            if lm.data[key] != config.data[key]:
-                raise UserError(
-                    f"run {config.name}: its entropy model would split other text (data.{key}:"
-                    f" {lm.data[key]!r} against {config.data[key]!r}), and might see test text"
-                )
         model, weights = pathlib.Path(os.path.realpath(lm.train.init_from)), {}
         if not budget.trained(lm):
             if model not in self.weights:

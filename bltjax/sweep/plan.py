@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from bltjax import flops
 from bltjax.data import batches
 from bltjax.errors import UserError
-from bltjax.run import budget
+from bltjax.run import budget, inputs
 from bltjax.sweep import epochs
 
 STATE_BYTES = 16  # a parameter, its gradient and AdamW's two moments, float32
@@ -35,13 +35,16 @@ def plan(experiment, document_lengths=None) -> list[dict]:
     return [_plan(run, document_lengths) for run in getattr(experiment, "runs", experiment)]
 
 
-def plan_each(runs, refused: list) -> tuple[list[dict], list]:
-    """(plans, their runs) of those that can be planned; {"name", "why"} of the others are added to
-    refused."""
+def plan_each(runs, refused: list, said: list) -> tuple[list[dict], list]:
+    """(plans, their runs) of those that can be planned, and that `bltjax run` would not refuse for what they
+    name; {"name", "why"} of the others are added to refused, and lines about text that is not here to said.
+    """
     plans, kept = [], []
     for run in runs:
         try:
-            plans.append(_plan(run))
+            planned, missing = _plan(run), inputs.check_named(run)
+            said += [line for line in missing if line not in said]
+            plans.append(planned)
             kept.append(run)
         except UserError as error:
             refused.append({"name": run.name, "why": str(error)})
@@ -107,7 +110,13 @@ def machine_flops() -> float:
         "from bltjax.parallel import host; host.keep_memory(); from bltjax.sweep import plan;"
         " print(plan.measure())"
     )
-    measured = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=pin)
+    measured = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        preexec_fn=pin,
+    )
     try:
         return float(measured.stdout.split()[-1])
     except (IndexError, ValueError):

@@ -18,9 +18,16 @@ def damaged(run_dir: pathlib.Path) -> str:
 
 
 def of_run(run_dir: pathlib.Path) -> dict:
-    """One run: state (done | running | failed | damaged | stopped | waiting), step, steps, bits per byte
-    (test if done) and why."""
-    state, why = rundir.state(run_dir), None
+    """One run: state (done | running | failed | damaged | stopped | waiting | unreadable), step, steps, bits
+    per byte (test if done) and why. unreadable: a file that says it may not be read by this user."""
+    denied = rundir.unreadable(run_dir)
+    why = f"no permission to read {', '.join(denied)}" if denied else None
+    if set(denied) - {".lock", "metrics.jsonl"}:  # without these it can be said, if less of it
+        return {
+            **dict.fromkeys(("steps", "train_bpb", "test_bpb")),
+            **{"state": "unreadable", "step": 0, "why": why, "notes": [], "run_dir": str(run_dir)},
+        }
+    state = rundir.state(run_dir)
     if state != "done" and locks.is_held(run_dir / ".lock"):
         state = "running"
     elif state == "failed":
@@ -75,6 +82,14 @@ def needed_by(run_dir: pathlib.Path, found: dict) -> None:
 
 def of_job(directory: pathlib.Path) -> dict:
     """One shared job."""
+    try:
+        return _of_job(directory)
+    except OSError as error:
+        why = f"{error.filename or directory}: {error.strerror}"
+        return {"name": directory.name, "kind": "?", "state": "unreadable", "why": why}
+
+
+def _of_job(directory: pathlib.Path) -> dict:
     if (directory / "inputs.json").exists():
         run = of_run(directory)
         return {"name": directory.name, "kind": "run", "state": run["state"], "why": run["why"]}

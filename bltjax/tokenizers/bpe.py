@@ -148,7 +148,7 @@ def _encode_words(words: _Words, data: bytes) -> list[int]:
 def load(path) -> Tokenizer:
     """Reads what `save` wrote. UserError for a file that is missing, damaged or not a tokenizer."""
     try:
-        saved = json.loads(Path(path).read_text())
+        saved = json.loads(Path(path).read_text(encoding="utf-8"))
         found = _saved(saved, path)
         same = found.fingerprint == saved["fingerprint"]
     except UserError:

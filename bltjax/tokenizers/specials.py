@@ -54,7 +54,7 @@ def fingerprint(content: bytes, special: dict[int, str], found: Ends) -> str:
 def write_beside(folder: Path, found: Ends) -> None:
     """Says in a folder what the ends of its tokenizer are."""
     said = {"bos_token_id": found.bos, "eos_token_id": found.eos}
-    (Path(folder) / "tokenizer_config.json").write_text(json.dumps(said) + "\n")
+    (Path(folder) / "tokenizer_config.json").write_text(json.dumps(said) + "\n", encoding="utf-8")
 
 
 def _named(special: dict[int, str], names) -> int | None:
@@ -64,11 +64,11 @@ def _named(special: dict[int, str], names) -> int | None:
 
 def _beside(folder: Path, key: str, special: dict[int, str]) -> int | None:
     """The id that a file in `folder` gives as bos or eos, by number (of a list the first that is a special)
-    or by text. What is no special of this tokenizer is passed over: files of small models often say what their
-    libraries' defaults are."""
+    or by text. What is no special of this tokenizer is passed over: files of small models often say what
+    their libraries' defaults are."""
     for name in BESIDE:
         try:
-            said = json.loads((folder / name).read_text())
+            said = json.loads((folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             continue
         if not isinstance(said, dict):

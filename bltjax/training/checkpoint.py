@@ -76,7 +76,7 @@ def problem(run_dir, step: int) -> str | None:
     """What is wrong with a checkpoint's files, in a few words; None if they are as they were written."""
     root = folder(run_dir) / str(step)
     try:
-        wanted = json.loads((folder(run_dir) / f"{step}{MANIFEST}").read_text())["files"]
+        wanted = json.loads((folder(run_dir) / f"{step}{MANIFEST}").read_text(encoding="utf-8"))["files"]
     except FileNotFoundError:
         return "its manifest is missing (never finished)" if root.exists() else "it does not exist"
     except (ValueError, KeyError, TypeError):

@@ -4,7 +4,6 @@ The same loop runs in every process of a run on a mesh; which of them writes, an
 bltjax/parallel/distributed.py's."""
 
 import pathlib
-import sys
 import time
 
 import jax
@@ -13,6 +12,7 @@ import numpy as np
 from bltjax.data import feed
 from bltjax.errors import Interrupted, RunFailed, UserError
 from bltjax.parallel import distributed, sharding
+from bltjax.storage import rundir
 from bltjax.training import branch, checkpoint, metrics, patch_size_monitor
 from bltjax.training.signals import on_signals
 from bltjax.training.state import TrainState
@@ -114,7 +114,7 @@ def train(
         first,
         progress and writes,
         last_line,
-        lambda line: writes and _note(run_dir, line),
+        lambda line: writes and rundir.note(run_dir, line),
     )
     profiler = _Profiler(run_dir / "profile", first, steps) if profile and writes else None
 
@@ -203,7 +203,7 @@ def _source(config, run_dir, steps) -> list | None:
     notes = []
     step = checkpoint.newest_whole(run_dir, notes=notes)
     for note in notes:  # which were said on standard error already
-        _note(run_dir, note, said=True)
+        rundir.note(run_dir, note, said=True)
     if step is not None:
         branch.check_same_run(config, steps, checkpoint.read_about(run_dir, step), run_dir)
         if step > steps:
@@ -212,14 +212,6 @@ def _source(config, run_dir, steps) -> list | None:
     if config.train.branch_from:
         return list(branch.source(config, steps))
     return None
-
-
-def _note(run_dir, note: str, said: bool = False) -> None:
-    """Says a line on standard error, and where those look who watch several runs."""
-    if not said:
-        print(f"bltjax: {run_dir.name}: {note}", file=sys.stderr)
-    with (run_dir / "notes.txt").open("a") as kept:
-        kept.write(f"{note}\n")
 
 
 @jax.jit

@@ -66,8 +66,8 @@ def _reference_forward(tables, ids):
 
 
 def _reference_backward(kept, g_BxTxD):
-    """Added up in the place of all tables: JAX's own gradient adds up each table apart, and then writes all of
-    them again, padded to the whole."""
+    """Added up in the place of all tables: JAX's own gradient adds up each table apart, and then writes all
+    of them again, padded to the whole."""
     tables, ids_BxSxT = kept
     S, R, D = tables.shape
     g, total = g_BxTxD.reshape(-1, D).astype(tables.dtype), jnp.zeros((S * R, D), tables.dtype)
