@@ -202,7 +202,7 @@ def epochs(chosen: list) -> list:
         lines.append(f"How often they read their training text is not recorded of {listed(silent)}.")
     for budget in sorted({budget_key(r) for r in chosen}):
         read = {r["name"]: r["epochs"] for r in chosen if r["epochs"] and budget_key(r) == budget}
-        if read and max(read.values()) > 1.2 * min(read.values()):
+        if read and max(read.values()) > max(1.0, 1.2 * min(read.values())):  # below 1 nothing is repeated
             low, high = min(read, key=read.get), max(read, key=read.get)
             lines.append(
                 f"Epochs at {short_flops(budget)} FLOPs differ by more than a fifth: {read[low]:.2f} ({low})"
