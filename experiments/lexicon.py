@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from bltjax import config as cfg
 from bltjax.errors import UserError
 
-# At most as large as leaves a budget its 100 steps: the output head of a larger vocabulary takes too much of it.
+# At most as large as leaves a budget its 100 steps: the head of a larger vocabulary takes too much of it.
 VOCABS = {"S": (2048, 4096, 8192, 10240), "M": (2048, 4096, 8192, 16384), "L": (4096, 8192, 16384)}
 ROWS = (4096, 16384, 32768, 65536, 131072, 262144, 524288)
 FAMILY = "blt-space"

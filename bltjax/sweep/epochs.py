@@ -4,11 +4,12 @@ said of it."""
 import math
 import pathlib
 
-from bltjax.data import corpus, files, sources, splits
+from bltjax.data import corpus, file_signs, files, sources, splits
 from bltjax.errors import UserError
 
 MANY = 4  # beyond, repeated text is worth less than new text (Muennighoff et al. 2023)
 APART = 1.2  # times as many
+LOOKED_INTO = 1000  # files at most, for what they hold
 
 
 def of(data_config, train_bytes: float) -> float | None:
@@ -46,12 +47,18 @@ def plain_bytes(data_config) -> float:
     units = sources.units(data_config)
     if data_config.source == "files":
         found = files.found(data_config.globs)
-        if any(files.is_compressed(file.path) or not files.is_plain(file.path) for file in found):
+        if len(found) > LOOKED_INTO or not all(_is_plain(file, data_config) for file in found):
             return 0
     share = 1 - data_config.validation - data_config.test
     if data_config.split:
         share = float(sources.positions(data_config.split)[0])
     return share * sum(unit.size for unit in units)
+
+
+def _is_plain(file: files.File, data_config) -> bool:
+    as_bytes = data_config.format == "bytes"
+    kind = files.told(file, data_config.text_field, data_config.longest, as_bytes)
+    return kind == file_signs.PLAIN and not files.is_compressed(file)
 
 
 def said(plans: list[dict]) -> list[str]:
