@@ -99,6 +99,8 @@ MISTAKES = {
     "half a row": (("plan", TINY, "--set", "data.rows=1.5"), "data.rows"),
     "a number too long for a float": (("plan", TINY, "--set", "train.lr=1" + "0" * 400), "train.lr"),
     "a list too deep": (("plan", TINY, "--set", "data.globs=" + "[" * 100_000), "data.globs"),
+    "a scaling that is none": (("plan", TINY, "--only", "bpe", "--set", "model.rope_scaling=[8]"), "four"),
+    "ids that are none": (("plan", TINY, "--only", "bpe", "--set", 'tokenizer.ends=["x"]'), "ends"),
     "patches longer than rows": (
         ("plan", TINY, "--only", "space", "--set", "patching.size=65"),
         "data.context",

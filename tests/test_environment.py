@@ -214,27 +214,27 @@ def test_a_reader_that_has_seen_enough(program):
     "rc, backend",
     [("text.usetex: True\nbackend: TkAgg\n", "TkAgg"), ("font.size: huge\nno such key: : 3\n", "nonsense")],
 )
-def test_a_matplotlib_of_the_users_own(tmp_path, rc, backend):
+def test_a_matplotlib_of_the_users_own(tmp_path, colleague, rc, backend):
     (tmp_path / "matplotlibrc").write_text(rc)
     program = """
-import pathlib
+import pathlib, sys
+from bltjax.cli import main
 from bltjax.entropy import curves
-from bltjax.report import plot, plot_runs
-with plot.look():
-    figure = plot_runs.training([dict(family="bpe", x=[1e9, 2e9, 3e9], y=[4.0, 3.0, 2.0])], "FLOPs $x$")
-    assert plot.png(figure)
 found = {"curve": {"all": [[1.0, 2.0], [3.0, 4.0]]}, "threshold": 1.0, "size": 3.0, "scheme": "entropy"}
+status = main.main(sys.argv[1:])
 curves.plot(found, pathlib.Path("curve.png"))
+sys.exit(status)
 """
     ended = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": backend},
+        [sys.executable, "-c", program, "report", TINY, "--root", str(colleague), "--out", "report"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": backend, "PYTHONIOENCODING": "latin-1"},
         cwd=tmp_path,
         capture_output=True,
         text=True,
+        errors="replace",
     )
     assert ended.returncode == 0, ended.stderr
-    assert (tmp_path / "curve.png").stat().st_size > 1000
+    assert (tmp_path / "curve.png").stat().st_size > 1000 and (tmp_path / "report" / "report.html").exists()
 
 
 @contextlib.contextmanager

@@ -204,6 +204,9 @@ def status(args) -> int:
 
 
 def report(args) -> int:
+    from bltjax.parallel import host
+
+    host.import_matplotlib()  # before the report does, with its own defaults
     from bltjax.report import report as reporting
 
     experiment, _ = chosen(args)

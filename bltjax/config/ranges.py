@@ -83,12 +83,36 @@ WORDS = {
 }
 
 
+def _number_above_0(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+# {last part of a key: (whether a list of it can be meant, what it must be)}
+LISTS = {
+    "rope_scaling": (
+        lambda values: len(values) in (0, 4) and all(map(_number_above_0, values)),
+        "empty, or four numbers above 0 (factor, low, high, original length)",
+    ),
+    "ends": (
+        lambda values: all(type(value) is int and value >= 0 for value in values),
+        "a list of ids, whole numbers of 0 or more",
+    ),
+    "swept": (
+        lambda values: all(isinstance(value, str) for value in values),
+        'a list of keys, such as ["train.lr"]',
+    ),
+}
+
+
 def check(values: dict) -> None:
     """UserError, naming key, value and what is allowed, for the first of {dotted key: value} that cannot be
     meant."""
     for key, value in values.items():
         if key in WORDS and value not in WORDS[key]:
             raise UserError(f"{key} is {value!r}; allowed: {', '.join(WORDS[key])}")
+        can_be, must = LISTS.get(key.split(".")[-1], (None, ""))
+        if can_be and isinstance(value, (tuple, list)) and not can_be(value):
+            raise UserError(f"{key} is {list(value)!r}; it must be {must}")
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             _number(key, value)
 
