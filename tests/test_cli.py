@@ -87,6 +87,14 @@ def test_patches_join_to_the_text(capsys, scheme):
 
 
 MISTAKES = {
+    "tokens of less than a byte": (
+        ("plan", "quickstart", "--only", "bpe", "--set", "tokenizer.bytes_per_token=1e-308"),
+        "tokenizer.bytes_per_token",
+    ),
+    "tokens longer than rows": (
+        ("plan", TINY, "--only", "bpe", "--set", "tokenizer.bytes_per_token=1000"),
+        "data.context",
+    ),
     "a warm-up beyond the run": (("plan", TINY, "--set", "train.warmup=100000"), "train.warmup"),
     "a warm-up into the decay": (
         ("plan", TINY, "--set=train.schedule=wsd", "--set=train.warmup=190", "--set=train.steps=200"),

@@ -27,15 +27,15 @@ class Hang(BaseException):
     """A command that ran for longer than SECONDS."""
 
 
-def called(arguments) -> tuple:
+def called(arguments, seconds=SECONDS) -> tuple:
     """(status, stdout, stderr) of a command in this process; a traceback is a status of its own."""
 
     def stop(*_):
         raise Hang
 
     out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
-    signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
+    signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)  # of this process: a busy machine may take longer
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status = main.main(list(map(str, arguments)))
@@ -44,7 +44,7 @@ def called(arguments) -> tuple:
     except (Exception, Hang):
         status = traceback.format_exc()
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     said = []
     for stream in (out, err):
         stream.flush()
@@ -227,14 +227,35 @@ def folder(tmp_path_factory):
     return folder
 
 
-def trained(folder, name, *more):
-    """(status, what is wrong) of three steps."""
+def of_tiny(verb, folder, *more):
+    """The words of a command on three steps of a tiny run."""
     few = ["train.steps=3", "budget_flops=0", f'data.globs=["{folder}/texts/*.txt"]', *more]
-    sets = [word for item in few for word in ("--set", item)]
-    status, out, err = called(
-        ["train", "--config", TINY, "--run", "space", "--run-dir", folder / "tiny_experiment" / name, *sets]
-    )
+    return [*verb, *(word for item in few for word in ("--set", item))]
+
+
+def trained(folder, name, *more):
+    """(status, what stderr has where that is not 0)."""
+    verb = ["train", "--config", TINY, "--run", "space", "--run-dir", folder / "tiny_experiment" / name]
+    status, out, err = called(of_tiny(verb, folder, *more), 10 * SECONDS)
     return status, "" if status == 0 else err
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_what_is_planned_is_run(folder, monkeypatch, number):
+    monkeypatch.setattr(planning, "machine_flops", lambda: 1e9)
+    rng, status = np.random.default_rng([SEED, number]), 2
+    keys = [
+        key for key in keys_of("blt-space-S") if key.startswith(("data.", "train.", "patching.", "eval."))
+    ]
+    few = [
+        value for value in ABSURD if not re.fullmatch(r"\d{4,}|[\d.]+e[1-9]\d*", value)
+    ]  # steps take no time
+    while status:
+        change = f"{rng.choice(keys)}={few[rng.integers(len(few))]}"
+        status, _, _ = called(of_tiny(["plan", TINY, "--only", "space"], folder, change))
+    status, said = trained(folder, f"space-{number}", change)
+    # a loss that is no number is none of a config's mistakes
+    assert status == 0 or status == 1 and ONE_LINE.search(said), f"{change!r}: {status} {said}"
 
 
 @functools.cache

@@ -395,8 +395,8 @@ def prepared(patterns, out):
         raise Hang
 
     said = io.StringIO()
-    signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
+    signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of this process: a busy machine may take longer
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
             return (
@@ -408,7 +408,7 @@ def prepared(patterns, out):
     except (Exception, Hang):
         return "a traceback", traceback.format_exc()
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def texts(out):

@@ -69,9 +69,10 @@ def check(run):
             f"model.vocab is {model.vocab} and tokenizer.vocab {tokenizer.vocab} ({tokenizer.kind}); they"
             " must be equal"
         )
-    if not tokenizer.bytes_per_token > 0:
+    if not 1 <= tokenizer.bytes_per_token <= run.data.context:
         raise UserError(
-            "tokenizer.bytes_per_token must be above 0: the plan's guess of how many bytes a token has"
+            f"tokenizer.bytes_per_token is {tokenizer.bytes_per_token:g}; it must be from 1 to data.context"
+            f" ({run.data.context}): the plan's guess of how many bytes a token has"
         )
     if model.reset:
         raise UserError(
