@@ -142,7 +142,7 @@ def test_every_format_gives_the_same_documents(tmp_path, monkeypatch):
     arrow(tmp_path / "a.parquet", text=[t.decode() for t in texts], lang=["l0", "l1", "l2"])
     arrow(tmp_path / "b.parquet", text=pyarrow.array(texts, pyarrow.large_binary()), lang=["l0", "l1", "l2"])
     records(tmp_path / "a.arrayrecord", *texts)
-    monkeypatch.setattr(file_formats.records, "BATCH", 2)
+    monkeypatch.setattr(file_formats.tables, "BATCH", 2)
     for name in (*made, "a.parquet", "b.parquet", "a.arrayrecord"):
         for address in (str(tmp_path / name), f"file://{tmp_path / name}"):
             if name.endswith(".arrayrecord") and "://" in address:

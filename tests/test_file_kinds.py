@@ -27,7 +27,7 @@ from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_generated_pb2 as proto
 
 from bltjax import config as cfg
-from bltjax.data import file_kinds, file_signs, sources
+from bltjax.data import crc32c, file_kinds, file_signs, sources
 from bltjax.errors import UserError
 
 TEXTS = [b"one\r\ntwo", "zwei é".encode(), b"3" * 70_000]
@@ -110,6 +110,12 @@ def test_a_line_longer_than_what_is_looked_at_first(tmp_path):
             "JSON objects that are not one a line.*jq",
         ),
         ("one.json", json.dumps({"id": 1, "text": "a"}, indent=1).encode(), "over several lines.*jq"),
+        (
+            "half-a-line",
+            b'{"id": 1, "text": "' + b"long text " * 30,
+            "begins like a JSON object with the field 'text' and",
+        ),
+        ("two-in-one", b'{"id": 1, "text": "o\nne"}\n', "begins like a JSON object with the field 'text'"),
         ("mac.json", b'{"text": "a"}\r{"text": "b"}\r', "JSON objects that are not one a line"),
     ],
 )
@@ -146,6 +152,7 @@ def test_json_that_is_no_json_lines(tmp_path, name, content, said):
         b"caf\xe9 and \xff, a few bytes that are no UTF-8",
         b"\x1b[31mred\x1b[0m and man\b\bpage, as a terminal has them",
         b"a,b\n1,2\n",
+        b'{"compilerOptions": {} // the text of a comment\n}',
         b"",
     ],
 )
@@ -232,6 +239,7 @@ OTHERS = {
     "UTF-16": "some text, of which every other byte is a NUL".encode("utf-16-be"),
     "binary": np.random.default_rng(0).bytes(5000),
     "is binary": np.random.default_rng(0).integers(0, 50_000, 9000).astype(np.uint16).tobytes(),
+    r"is binary \(control": b"text of a record " * 40 + struct.pack("<Q", 170) + b"text of a record " * 40,
     ".* binary": b"some text\n" * 9000 + np.random.default_rng(0).bytes(100_000) + b"some text\n" * 9000,
 }
 
@@ -274,7 +282,7 @@ def tf_record(*records):
     pieces = []
     for record in records:
         size = struct.pack("<Q", len(record))
-        crc = file_signs.masked_crc32c
+        crc = lambda data: crc32c.masked(crc32c.of(data))
         pieces += [size, struct.pack("<I", crc(size)), record, struct.pack("<I", crc(record))]
     return b"".join(pieces)
 
@@ -300,7 +308,7 @@ def sequence(text):
 
 def test_checksums_of_tf_records_are_those_of_tensorflow():
     # CRC-32C of RFC 3720, B.4, masked as TensorFlow does: 32 bytes of 0
-    assert file_signs.masked_crc32c(bytes(32)) == ((0x8A9136AA >> 15 | 0x8A9136AA << 17) + 0xA282EAD8) % 2**32
+    assert crc32c.masked(crc32c.of(bytes(32))) == ((0x8A9136AA >> 15 | 0x8A9136AA << 17) + 0xA282EAD8) % 2**32
 
 
 @pytest.mark.parametrize("name", ["x.array_record-00000-of-00010", "a.arrayrecord", "a", "b.txt"])
@@ -339,6 +347,10 @@ def test_tf_records_under_any_name(tmp_path, name):
         ([pickle.dumps({"text": "long text " * 99})], "record 0 is a Python pickle"),
         ([b'{"body": "x"}'], "record 0: no field 'text'.*body"),
         ([b'{"text": "x"}', b"text"], "record 1: not a JSON object"),
+        (
+            [b"text " * 40, example(text=b"long text " * 40)],
+            "record 1 is a tf.train.Example, as those before",
+        ),
     ],
 )
 def test_records_that_hold_something_else(tmp_path, records, said):
@@ -350,9 +362,17 @@ def test_records_that_hold_something_else(tmp_path, records, said):
     assert read(tmp_path / "b", format="bytes") == [tf_record(*records)]
 
 
+def test_checksums_of_many_records_are_those_of_each():
+    rng = np.random.default_rng(0)
+    for sizes in ([0], [1], [59, 60, 61], [5000], [0, 3, 4, 63, 64, 65, 2000, *rng.integers(0, 300, 20)]):
+        records = [rng.bytes(int(size)) for size in sizes]
+        assert crc32c.of_each(records).tolist() == list(map(crc32c.of, records))
+
+
 def test_tf_records_that_are_damaged(tmp_path):
     whole = tf_record(*TEXTS)
-    for damaged in (whole[:-3], whole[:30], whole[:24] + b"\1" + whole[25:]):
+    flipped = whole.replace(b"zwei", b"zwej")  # a text like any other, but not the one that was written
+    for damaged in (whole[:-3], whole[:30], whole[:24] + b"\1" + whole[25:], flipped, whole[:-1] + b"\0"):
         (tmp_path / "a.tfrecord").write_bytes(damaged)
         with pytest.raises(UserError, match=r"cannot read .*a.tfrecord record"):
             read(tmp_path / "a.tfrecord")
@@ -365,6 +385,12 @@ def test_text_records_that_begin_with_a_newline(tmp_path):
 
 
 # Columns and fields
+
+
+def arrow_file(table, file, new=pyarrow.ipc.new_file, compression=None):
+    options = pyarrow.ipc.IpcWriteOptions(compression=compression)
+    with new(file, table.schema, options=options) as out:
+        out.write_table(table)
 
 
 def columns():
@@ -424,6 +450,76 @@ def test_arrow_streams_behind_one_another(tmp_path):
         out.write_table(table)
     (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes() * 2)
     with pytest.raises(UserError, match="goes on behind the end"):
+        read(tmp_path / "a")
+
+
+def table(write, texts, **options):
+    return saved(
+        lambda file: write(
+            pyarrow.table({"n": range(len(texts)), "text": pyarrow.array(texts, pyarrow.string())}),
+            file,
+            **options,
+        )
+    )
+
+
+@pytest.mark.parametrize("name,write", [("Parquet", pyarrow.parquet.write_table), ("Arrow", arrow_file)])
+def test_tables_behind_one_another(tmp_path, name, write):
+    one, other, none = (
+        table(write, [f"{which} {i}" for i in range(n)]) for which, n in [("a", 9), ("b", 9), ("", 0)]
+    )
+    longer = table(write, ["long text " * 200] * 9)
+    for joined in (one + other, one + longer, longer + one, none + one, one + none, one + other + one):
+        (tmp_path / "a").write_bytes(joined)
+        with pytest.raises(UserError, match=f"a (holds more than one {name} file|: )"):
+            read(tmp_path / "a")
+        (tmp_path / "a").write_bytes(gzip.compress(joined[:99]) + gzip.compress(joined[99:]))
+        with pytest.raises(UserError, match=f"a (holds more than one {name} file|: )"):
+            read(tmp_path / "a")
+    (tmp_path / "a").write_bytes(none)
+    assert read(tmp_path / "a") == []
+
+
+def test_parquet_has_indexes_between_its_columns_and_its_footer(tmp_path):
+    texts = [f"text {i}" for i in range(2000)]
+    options = dict(write_page_index=True, data_page_size=64, write_batch_size=4, row_group_size=500)
+    (tmp_path / "a").write_bytes(table(pyarrow.parquet.write_table, texts, **options))
+    assert read(tmp_path / "a") == [text.encode() for text in texts]
+
+
+def test_checksums_of_parquet_are_compared(tmp_path):
+    plain = dict(compression="none", use_dictionary=False, write_statistics=False)
+    whole = table(pyarrow.parquet.write_table, ["one", "two", "three"], write_page_checksum=True, **plain)
+    assert whole.count(b"three") == 1
+    (tmp_path / "a").write_bytes(whole.replace(b"three", b"threw"))
+    with pytest.raises(UserError, match="cannot read .*a: .*CRC"):
+        read(tmp_path / "a")
+
+
+@pytest.mark.parametrize("new", [pyarrow.ipc.new_file, pyarrow.ipc.new_stream])
+def test_arrow_that_says_what_cannot_be(tmp_path, new):
+    whole = table(arrow_file, ["one", "two", "three"], new=new)
+    offsets = struct.pack("<4i", 0, 3, 6, 11)
+    assert whole.count(offsets) == 1 and whole.count(b"onetwothree") == 1
+    for wrong in ((0, 3, 2, 11), (0, 3, 6, 1 << 30), (0, -3, 6, 11)):
+        (tmp_path / "a").write_bytes(whole.replace(offsets, struct.pack("<4i", *wrong)))
+        with pytest.raises(UserError, match="cannot read"):
+            read(tmp_path / "a")
+    (tmp_path / "a").write_bytes(whole.replace(b"onetwothree", b"one\xfe\xffothree"))
+    assert read(tmp_path / "a") == [b"one", b"\xfe\xffo", b"three"]  # as it is
+    if new is pyarrow.ipc.new_file:
+        (tmp_path / "a").write_bytes(whole.replace(b"onetwothree", b"one or two or three more"))
+        with pytest.raises(UserError, match="bytes that are not of one"):
+            read(tmp_path / "a")
+
+
+def test_arrow_of_a_size_that_no_memory_has(tmp_path):
+    """Compressed buffers begin with their size."""
+    whole = table(arrow_file, ["long text " * 50] * 9, compression="zstd")
+    size = struct.pack("<q", 4500)
+    assert size in whole
+    (tmp_path / "a").write_bytes(whole.replace(size, struct.pack("<q", 1 << 60)))
+    with pytest.raises(UserError, match="cannot read .*a: malloc"):
         read(tmp_path / "a")
 
 
@@ -496,6 +592,10 @@ def test_chained_addresses_keep_their_links(tmp_path, monkeypatch):
 def test_a_name_with_brackets(tmp_path):
     (tmp_path / "a[1].txt").write_bytes(b"text")
     assert read(tmp_path / "a[1].txt") == [b"text"]
+    (tmp_path / "a1.txt").write_bytes(b"which the name matches as a pattern")
+    assert read(tmp_path / "a[1].txt") == [b"text"]
+    (tmp_path / "a[1].txt").unlink()
+    assert read(tmp_path / "a[1].txt") == [b"which the name matches as a pattern"]
 
 
 def test_endings():

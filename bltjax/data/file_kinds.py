@@ -129,7 +129,13 @@ def _json(path: str, head: bytes, sample: Callable, text_field: str, longest: in
     if 2 * sum(json_object(line) is not None for line in lines) > len(lines):
         return True
     if begins:
-        _refuse_values(path, head.removeprefix(BOM).decode("utf-8", "surrogateescape").lstrip(), text_field)
+        text = head.removeprefix(BOM).decode("utf-8", "surrogateescape").lstrip()
+        _refuse_values(path, text, text_field)
+        if re.match(rf'\{{.*"{re.escape(text_field)}"\s*:\s*"', text, re.DOTALL):
+            raise UserError(
+                f"{path} begins like a JSON object with the field {text_field!r} and is none (is it damaged?);"
+                f" {AS_IT_IS}"
+            )
     return False
 
 

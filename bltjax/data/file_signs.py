@@ -8,6 +8,8 @@ import tarfile
 import zlib
 from collections.abc import Callable
 
+from bltjax.data import crc32c
+
 HEAD = 1 << 16  # bytes of a file by which it is told
 MOST_CONTROL = 0.05  # of bytes in text that are control characters
 CONTROL = bytes({*range(32), 127} - set(b"\t\n\v\f\r\b\x1b"))  # what text does not use
@@ -64,7 +66,7 @@ def _tar(head: bytes) -> bool:
 
 
 def _tf_record(head: bytes) -> bool:
-    return len(head) >= 12 and struct.unpack_from("<I", head, 8)[0] == masked_crc32c(head[:8])
+    return len(head) >= 12 and struct.unpack_from("<I", head, 8)[0] == crc32c.masked(crc32c.of(head[:8]))
 
 
 def _zlib(head: bytes) -> bool:
@@ -193,27 +195,8 @@ REFUSED = (
 
 def binary(data: bytes) -> bool:
     """Whether bytes are no text in any encoding that leaves control characters alone, as all of ASCII's
-    kin do (UTF-8, Latin, Cyrillic, Shift JIS, GB 18030)."""
+    kin do (UTF-8, Latin, Cyrillic, Shift JIS, GB 18030). Three NULs in a row are a number or a filling."""
+    if b"\0\0\0" in data:
+        return True
     control = len(data) - len(data.translate(None, CONTROL))
     return control > max(1, MOST_CONTROL * len(data))
-
-
-def masked_crc32c(data: bytes) -> int:
-    """The checksum of TFRecord over a few bytes."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ CRC32C[(crc ^ byte) & 255]
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _crc32c_table() -> list[int]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ 0x82F63B78 * (value & 1)
-        table.append(value)
-    return table
-
-
-CRC32C = _crc32c_table()

@@ -2,8 +2,8 @@
 chains such as zip://*.txt::a.zip), compressed or not.
 
 What a file is, its content says (data/file_kinds.py); what holds documents in lines, rows or records is read
-by data/records.py. Every other file that is read is plain: one document, or several where a separator cuts it
-(data/separators.py). Bytes stay as they are: nothing is decoded or normalised.
+by data/records.py and data/tables.py. Every other file that is read is plain: one document, or several where
+a separator cuts it (data/separators.py). Bytes stay as they are: nothing is decoded or normalised.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import tarfile
 import zipfile
 import zlib
 
-from bltjax.data import decompression, file_kinds, file_signs, records, separators
+from bltjax.data import decompression, file_kinds, file_signs, records, separators, tables
 from bltjax.errors import UserError
 
 FORMATS = ("auto", "bytes")  # data.format: content says what a file is, or it is bytes, whatever it says
@@ -26,6 +26,7 @@ LAYERS = 4  # of compression around one another
 # of pyarrow too, whose errors are kinds of these
 DAMAGE = (
     EOFError,
+    MemoryError,  # of lengths that cannot be
     OSError,
     RuntimeError,
     ValueError,
@@ -90,7 +91,8 @@ def local(path: str) -> File:
 
 def _local(pattern: str) -> list[File]:
     pattern = os.path.expanduser(pattern)
-    matched = glob.glob(pattern, recursive=True) or [pattern]  # a name may hold brackets
+    # a shell may have put names for a pattern, and names may hold brackets
+    matched = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
     return [local(path) for path in matched if os.path.isfile(path)]
 
 
@@ -167,7 +169,7 @@ def documents(
                 of_file = records.tf_records(file.path, stream, longest)
                 yield from records.texts(file.path, of_file, kind, field, group_field)
             elif kind != file_signs.PLAIN:
-                yield from records.rows(file.path, stream, kind, field, longest, group_field)
+                yield from tables.rows(file.path, stream, kind, field, longest, group_field)
             else:
                 text = stream if as_bytes else Text(stream, file.path)
                 if separator:

@@ -1,17 +1,18 @@
-"""Files that hold documents in records: lines of JSON, rows of Parquet and Arrow, records of ArrayRecord and
-TFRecord, which may be serialized tf.train.Examples or JSON objects.
+"""Files that hold documents in records: lines of JSON, and records of ArrayRecord and TFRecord, which may be
+serialized tf.train.Examples or JSON objects. (Rows of tables: data/tables.py.)
 
 Everything here yields (bytes, group) of each document, and raises UserError that names file and line, row or
 record."""
 
-import io
 import json
 import struct
 
-from bltjax.data import file_kinds, file_signs
+import numpy as np
+
+from bltjax.data import crc32c, file_kinds, file_signs
 from bltjax.errors import UserError
 
-BATCH = 256  # rows decoded at once
+BLOCK = 1 << 20  # bytes of records whose checksums are compared at once
 EXAMPLE, JSON_OBJECT = "tf.train.Example", "JSON object"  # what records hold
 MESSAGE_PACK = tuple(bytes([first]) for first in (*range(0x81, 0x90), 0xDE, 0xDF))  # a map begins so
 
@@ -61,7 +62,7 @@ def _of_json(line, field, group_field, group, where, hint):
         data = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise UserError(f"{where}: field {field!r} holds a lone surrogate, which is no text") from None
-    return data, _group(_field(record, "group_field", group_field, where, hint)) if group_field else group
+    return data, as_group(_field(record, "group_field", group_field, where, hint)) if group_field else group
 
 
 def _field(record, key, field, where, hint=""):
@@ -72,85 +73,8 @@ def _field(record, key, field, where, hint=""):
     return record[field]
 
 
-def _group(value) -> str:
+def as_group(value) -> str:
     return "" if value is None else str(value)
-
-
-def rows(path, stream, kind, field, longest, group_field):
-    """Documents of a column of a Parquet or Arrow file."""
-    import pyarrow  # here and below where it is needed: it takes longer to import than most verbs take
-    import pyarrow.parquet
-
-    if kind == file_signs.ARROW_STREAM:
-        reader = pyarrow.ipc.open_stream(pyarrow.PythonFile(stream, mode="r"))
-        schema, batches = reader.schema, reader
-    else:
-        seekable = stream if stream.seekable() else io.BytesIO(stream.read())
-        if kind == file_signs.ARROW:
-            reader = pyarrow.ipc.open_file(pyarrow.PythonFile(seekable, mode="r"))
-            schema = reader.schema
-            batches = map(reader.get_batch, range(reader.num_record_batches))
-        else:
-            table = pyarrow.parquet.ParquetFile(seekable)
-            schema = table.schema_arrow
-            wanted = [field, *filter(None, [group_field])]
-            batches = table.iter_batches(BATCH, columns=[name for name in wanted if name in schema.names])
-    for key, wanted in (("text_field", field), ("group_field", group_field)):
-        if wanted and schema.names.count(wanted) != 1:
-            raise UserError(
-                f"{path}: {'more than one' if wanted in schema.names else 'no'} column {wanted!r}"
-                f" (data.{key}); it has {', '.join(schema.names)}"
-            )
-    if not _holds_text(schema.field(field).type):
-        raise UserError(f"{path}: column {field!r} is of {schema.field(field).type}, not text or bytes")
-    ending = "parquet" if kind == file_signs.PARQUET else "arrow"
-    number = 0
-    for batch in batches:
-        for first in range(0, batch.num_rows, BATCH):
-            some = batch.slice(first, BATCH)
-            texts = _texts(some.column(some.schema.get_field_index(field)))
-            groups = (
-                some.column(some.schema.get_field_index(group_field)).to_pylist()
-                if group_field
-                else [ending] * len(texts)
-            )
-            for text, group in zip(texts, groups, strict=True):
-                number += 1
-                yield within(text or b"", longest, f"{path} row {number}"), _group(group)
-    if kind == file_signs.ARROW_STREAM and stream.read(1):
-        raise UserError(f"{path} goes on behind the end of its Arrow stream; keep one stream a file")
-
-
-def _holds_text(kind) -> bool:
-    import pyarrow
-
-    types = pyarrow.types
-    if isinstance(kind, pyarrow.BaseExtensionType):
-        return _holds_text(kind.storage_type)
-    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
-        return _holds_text(kind.value_type)
-    return any(
-        test(kind)
-        for test in (
-            types.is_string,
-            types.is_large_string,
-            types.is_string_view,
-            types.is_binary,
-            types.is_large_binary,
-            types.is_binary_view,
-            types.is_fixed_size_binary,
-        )
-    )
-
-
-def _texts(column) -> list:
-    """Bytes, or None, of each row; what is no UTF-8 in a column of text stays as it is."""
-    import pyarrow
-
-    try:
-        return column.cast(pyarrow.large_binary()).to_pylist()
-    except pyarrow.ArrowNotImplementedError:  # rarer layouts, which it decodes only one by one
-        return [text.encode() if isinstance(text, str) else text for text in column.to_pylist()]
 
 
 def array_records(path, longest: int):
@@ -167,11 +91,11 @@ def array_records(path, longest: int):
 
 
 def tf_records(path, stream, longest: int):
-    """Yields the records of a TFRecord file. The checksums of lengths are compared, those of data are not."""
-    number = 0
+    """Yields the records of a TFRecord file; its checksums are compared."""
+    records, checksums, held, number = [], [], 0, 0
     while head := stream.read(12):
         where = f"{path} record {number}"
-        if len(head) < 12 or struct.unpack_from("<I", head, 8)[0] != file_signs.masked_crc32c(head[:8]):
+        if len(head) < 12 or struct.unpack_from("<I", head, 8)[0] != crc32c.masked(crc32c.of(head[:8])):
             raise UserError(f"cannot read {where}: it is damaged or cut off")
         (size,) = struct.unpack_from("<Q", head)
         if size > longest:
@@ -179,8 +103,26 @@ def tf_records(path, stream, longest: int):
         record = stream.read(size + 4)
         if len(record) < size + 4:
             raise UserError(f"cannot read {where}: it is cut off")
-        yield record[:size]
-        number += 1
+        records.append(record[:size])
+        checksums.append(int.from_bytes(record[size:], "little"))
+        held, number = held + size, number + 1
+        if held > BLOCK:
+            yield from _whole(records, checksums, path, number)
+            records, checksums, held = [], [], 0
+    yield from _whole(records, checksums, path, number)
+
+
+def _whole(records: list[bytes], checksums: list[int], path, number: int) -> list[bytes]:
+    """The records themselves, which end before record `number`. UserError where one is damaged."""
+    if not records:
+        return records
+    differ = np.flatnonzero(crc32c.masked(crc32c.of_each(records)) != np.array(checksums, np.uint32))
+    if len(differ):
+        raise UserError(
+            f"cannot read {path} record {number - len(records) + differ[0]}: its checksum is another; it is"
+            " damaged"
+        )
+    return records
 
 
 def texts(path, records, kind, field, group_field):
@@ -202,6 +144,8 @@ def texts(path, records, kind, field, group_field):
                 raise UserError(f"{where} is no tf.train.Example, as those before it are")
             text = _feature(features, "text_field", field, where)
             yield text, _group_of(features, group_field, where) if group_field else group
+        elif _features(record):
+            raise UserError(f"{where} is a tf.train.Example, as those before it are not")
         else:
             yield file_kinds.refuse_binary(record, where), group
 
