@@ -204,7 +204,14 @@ def short(run: ConfigDict) -> ConfigDict:
     return cfg.replace(run, **changes, **budgets)
 
 
-def get_config(arg: str | None = None) -> ConfigDict:
+def scored_in_minutes(run: ConfigDict) -> ConfigDict:
+    """A run that is scored on half of the test text: all of it takes longer to score than the small models
+    take to train. Nothing is chosen here, so validation text is only looked at."""
+    return cfg.replace(run, **{"eval.test_bytes": 200_000, "eval.validation_bytes": 20_000})
+
+
+def runs_of(arg: str | None) -> tuple[ConfigDict, ...]:
+    """All families at all sizes, scored on all test text; or "short" ones."""
     if arg not in (None, "runlocal", "short"):
         raise UserError(f"quickstart:{arg}: allowed are short and runlocal")
     runs = tuple(
@@ -212,8 +219,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
         for size, shape in SHAPES.items()
         for family in FAMILIES
     )
-    if arg == "short":
-        runs = tuple(short(run) for run in runs if run.size != "L")
+    return tuple(short(run) for run in runs if run.size != "L") if arg == "short" else runs
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    runs = runs_of(arg)
+    if arg != "short":
+        runs = tuple(scored_in_minutes(run) for run in runs)
     return ConfigDict(
         dict(
             claim="BPE and BLT at the same training FLOPs on real text, on one small machine",

@@ -26,7 +26,7 @@ def at(run: ConfigDict, lr: float) -> ConfigDict:
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    runs = [run for run in quickstart.get_config(arg).runs if run.size == SIZE]
+    runs = [run for run in quickstart.runs_of(arg) if run.size == SIZE]
     return ConfigDict(
         dict(
             claim="the learning rate of every family, at the middle budget",

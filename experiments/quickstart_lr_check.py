@@ -16,7 +16,7 @@ SIZE = "L"
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    runs = [run for run in quickstart.get_config(None).runs if run.size == SIZE]
+    runs = [run for run in quickstart.runs_of(None) if run.size == SIZE]
     return ConfigDict(
         dict(
             claim="the rule that carries learning rates to other sizes, at the largest",

@@ -27,7 +27,7 @@ READINGS = {"released": {}, "paper": PAPER, "paper-sum": {**PAPER, "ngrams.norma
 
 def get_config(arg: str | None = None) -> ConfigDict:
     runs = []
-    for run in quickstart.get_config(arg).runs:
+    for run in quickstart.runs_of(arg):
         if run.size == SIZE and run.family in ("blt-entropy", "blt-space"):
             for name, changes in READINGS.items():
                 changed = cfg.replace(

@@ -18,7 +18,7 @@ SEEDS = 3
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    runs = tuple(run for run in quickstart.get_config(arg).runs if run.family in FAMILIES)
+    runs = tuple(run for run in quickstart.runs_of(arg) if run.family in FAMILIES)
     return ConfigDict(
         dict(
             claim="BPE and BLT with space patches at the same training FLOPs, three seeds each",

@@ -437,7 +437,8 @@ def wrong(number, folder) -> str:
             return f"{name!r} ({', '.join(happened)}) was taken"
     asked = {text for _, found, _, _ in files.values() for text in found if len(text) >= SHORT}
     if set(got := texts(folder / "out")) != asked or len(got) != len(asked):
-        return f"other documents: {len(got)} of {len(asked)}, lacking {asked - set(got)}, not asked for {set(got) - asked}"
+        lacking, more = asked - set(got), set(got) - asked
+        return f"other documents: {len(got)} of {len(asked)}, lacking {lacking}, not asked for {more}"
     return ""
 
 

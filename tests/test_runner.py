@@ -186,7 +186,7 @@ def test_load_from_python(finished):
 
 
 def test_a_patch_size_out_of_reach(tmp_path, texts):
-    wrong = bltjax("run", tmp_path, texts, "--only", "entropy", "--set", "patching.size=900.0")
+    wrong = bltjax("run", tmp_path, texts, "--only", "entropy", "--set", "patching.size=60.0")
     assert wrong.returncode == 2 and "Traceback" not in wrong.stdout + wrong.stderr
     status = json.loads(bltjax("status", tmp_path, texts, "--only", "entropy", "--json").stdout)["runs"][0]
     assert status["state"] == "failed" and "patch size" in status["why"]

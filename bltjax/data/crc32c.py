@@ -2,8 +2,8 @@
 
 A checksum without its first and last inversion is linear: zeros ahead of bytes do not change it, that of two
 strings together is that of the first, moved on by as many zero bytes as the second has, XOR that of the
-second, and four bytes ahead (INVERTED) do what the first inversion does. So all records of a block are cut into
-pieces of equal length, checked side by side, and put together."""
+second, and four bytes ahead (INVERTED) do what the first inversion does. So all records of a block are cut
+into pieces of equal length, checked side by side, and put together."""
 
 import numpy as np
 

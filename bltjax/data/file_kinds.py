@@ -133,7 +133,7 @@ def _json(path: str, head: bytes, sample: Callable, text_field: str, longest: in
         _refuse_values(path, text, text_field)
         if re.match(rf'\{{.*"{re.escape(text_field)}"\s*:\s*"', text, re.DOTALL):
             raise UserError(
-                f"{path} begins like a JSON object with the field {text_field!r} and is none (is it damaged?);"
+                f"{path} begins like a JSON object with the field {text_field!r} and is none (damaged?);"
                 f" {AS_IT_IS}"
             )
     return False

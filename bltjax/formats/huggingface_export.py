@@ -51,7 +51,7 @@ def save(config: ConfigDict, params: dict, entropy_model, out: pathlib.Path, loo
             encoding="utf-8",
         )
         for name, content in {"generation_config.json": GENERATION, **byte_tokenizer.files()}.items():
-            (part / name).write_text(json.dumps(content, indent=2) + "\n")
+            (part / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         _write_tensors(part, trees)
 
 
