@@ -149,7 +149,7 @@ RIGHT = {
     "plan": (
         "plan",
         [TINY],
-        ["--only space", "--set train.lr=1e-3", "--set data.rows=4", "--seeds 2", "--json"],
+        ["--only space", "--set train.lr=1e-3", "--set data.rows=1", "--seeds 2", "--json"],
     ),
     "status": ("status", [TINY], ["--root {folder}", "--only space", "--json"]),
     "report": ("report", [TINY], ["--root {folder}", "--out {folder}/report", "--json"]),

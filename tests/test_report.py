@@ -569,6 +569,12 @@ def test_labels_are_spread_apart_within_their_room():
     assert plot.kept_apart([99.0, 98.0], 0, 100, 13) == pytest.approx([100, 87])
 
 
+@pytest.mark.parametrize("letters", [3, 200, 100_000])
+def test_labels_of_any_length_leave_room_for_the_curves(letters):
+    axes = plot.place(plot.canvas(), ["x" * letters])
+    assert axes.get_position().width > 0.3
+
+
 def test_every_family_looks_different():
     drawn = [plot.style(name) for name in families.FAMILIES]
     colours, markers = zip(*drawn, *((colour, marker) for colour, _, marker in families.OTHERS))

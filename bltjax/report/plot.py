@@ -91,9 +91,10 @@ def text_width(figure, text: str, size: float) -> float:
 
 
 def place(figure, labels=(), size: float = 10.0, bottom: float = 0.62, top: float = 0.42, left: float = 0.62):
-    """Axes with room to their right for direct labels. Margins in inches."""
+    """Axes with room to their right for direct labels, half of the figure at most. Margins in inches."""
     width, height = figure.get_size_inches()
     right = (max((text_width(figure, label, size) for label in labels), default=0) + 20) / 72
+    right = min(right, width / 2)
     return figure.add_axes(
         (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
     )
