@@ -152,3 +152,12 @@ def test_gradient_of_maximum_goes_to_the_largest_and_is_shared_by_ties():
     ids = jnp.asarray([[0, 0, 0, 1, 1, 3]])  # patch 2 is empty, 3 is "no patch"
     gradient = jax.grad(lambda x: (segment_max(x, ids, 3) * jnp.asarray([[[2.0], [4.0], [8.0]]])).sum())(x)
     np.testing.assert_array_equal(gradient[0, :, 0], [0, 2, 0, 2, 2, 0])
+
+
+def test_gradient_of_broadcast_is_summed_in_float32():
+    """300 ones add up: in bfloat16 they stay at 256."""
+    ids = jnp.asarray(np.repeat([0, 2, 3], [300, 200, 12])[None], jnp.int32)  # patch 1 is empty, 3: none
+    x = jnp.ones((1, 3, 2), jnp.bfloat16)
+    gradient = jax.grad(lambda x: segment_broadcast(x, ids).astype(jnp.float32).sum())(x)
+    assert gradient.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(gradient[0, :, 0].astype(np.float32), [300, 0, 200])

@@ -1,12 +1,14 @@
 """The GPU kit in its small form, on a CPU: it measures, and survives what goes wrong."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
 import subprocess
 import sys
 import types
+from concurrent.futures import Future
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +72,7 @@ def test_training_finds_the_largest_batch_and_its_kernels(small):
         assert 0.7 < best["useful_flops"] / best["executed_flops"] < 1
         assert best["mfu_useful"] is None  # nobody publishes this chip's peak
         slowest = [one["ms"] for one in record["trace"]["slowest"]]
-        assert len(slowest) == trace.SLOWEST and slowest == sorted(slowest, reverse=True)
+        assert 5 <= len(slowest) <= trace.SLOWEST and slowest == sorted(slowest, reverse=True)
         assert 0 < sum(slowest) <= record["trace"]["busy_ms"]
 
 
@@ -189,7 +191,7 @@ class Device(train.Bench):
         one["useful_tflops"] = 1.0
 
 
-@pytest.mark.parametrize("each,rows", [(1, 16), (9, 8), (10, 4), (60, 1)])
+@pytest.mark.parametrize("each,rows", [(1, 16), (7, 8), (10, 4), (60, 1)])
 def test_the_largest_power_of_two_that_fits_is_tried_first(each, rows):
     device = Device({"full": each})
     one, _, batch = device.largest("full", device.expected(["full"])["full"])
@@ -208,7 +210,7 @@ def test_a_batch_is_halved_while_the_device_has_no_room():
 def test_a_chip_whose_attention_fails_is_measured_without(where, monkeypatch):
     """Whether its kernel is refused when it is compiled or fails when it runs."""
     monkeypatch.setattr(attention, "chosen", lambda platform, dtype: "cudnn")
-    device = Device({"full": 9})
+    device = Device({"full": 7})
     works = getattr(device, where)
 
     def broken(*args):
@@ -250,7 +252,11 @@ def test_a_kernel_that_is_off_is_told_from_rounding():
 
     def verdict(attend):
         entry = {**case._asdict(), "dtype": "float32"}
-        kernels._measured(entry, shapes, attend, kernels._exact(right), docs, 1)
+        exact = functools.partial(right, implementation="reference")
+        job = kernels.Job(entry, shapes, attend, exact, docs)
+        compiled = Future()
+        compiled.set_result(job.compiled())
+        job.measure(compiled, 1)
         return entry["rounding_only"]
 
     wider = lambda q, k, v, docs: attention.reference(q, k, v, docs, case.window + 1)

@@ -2,6 +2,9 @@
 float32: largest difference and time, forward and gradient."""
 
 import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,24 +20,28 @@ from bltjax.parallel import sharding
 ROUNDING = {"float32": 5e-3, "bfloat16": 3e-2}
 DTYPES = ("bfloat16", "float32")
 PARTS = ("out", "dq", "dk", "dv")
+UNTRIED = {"xla_gpu_autotune_level": 0}  # of the references: nobody waits for their best algorithms
 
 
 def run(settings, record, argument: str) -> None:
     """record["cases"]: one entry for each shape, dtype and implementation; a failed one has an `error`. The
     library's own choices for bfloat16 come first."""
     record["cases"] = []
-    jobs = [*_self_attentions(settings), *_crosses(settings)]
-    for case, *job in sorted(jobs, key=lambda job: (job[0]["dtype"] != "bfloat16", not job[0]["chosen"])):
-        record["cases"].append(case)
+    jobs = [Job(*job) for job in (*_self_attentions(settings), *_crosses(settings))]
+    jobs.sort(key=lambda job: (job.case["dtype"] != "bfloat16", not job.case["chosen"]))
+    with ThreadPoolExecutor() as pool:  # compilers work beside each other; nothing is timed meanwhile
+        programs = [pool.submit(job.compiled) for job in jobs]
+    for job, compiled in zip(jobs, programs):
+        record["cases"].append(job.case)
         with record.kept():
-            _measured(case, *job, settings.repeats)
+            job.measure(compiled, settings.repeats)
 
 
 def _self_attentions(settings):
     """(entry, shapes of q, k, v; implementation; reference; document ids) of each case."""
     for case in settings.attention:
         shapes, attend, ids = [(case.B, case.H, case.T, case.K)] * 3, _self_attention(case), _documents(case)
-        exact = _exact(attend)
+        exact = functools.partial(attend, implementation="reference")
         for dtype in DTYPES:
             chosen = attention.chosen(sharding.platform(), jnp.dtype(dtype))
             for path in dict.fromkeys((chosen, "blocks")):  # beside it: what would be lost without a kernel
@@ -48,7 +55,7 @@ def _crosses(settings):
     for case in settings.cross:
         for way in ("patches_from_bytes", "bytes_from_patches"):
             shapes, attend = _cross(case, way)
-            exact, ids = _exact(attend), _patch_ids(case)
+            exact, ids = functools.partial(attend, implementation="reference"), _patch_ids(case)
             for dtype in DTYPES:
                 names = dict(dtype=dtype, path="auto", chosen=True)
                 yield {"operation": way, **case._asdict(), **names}, shapes, attend, exact, ids
@@ -66,37 +73,57 @@ def _cross(case, way: str):
     return [x, source, source], functools.partial(getattr(cross_attention, way), heads=case.heads)
 
 
-def _exact(attend):
-    """The dense reference, compiled once for a shape."""
-    return jax.jit(functools.partial(pulled, functools.partial(attend, implementation="reference")))
+class Job(NamedTuple):
+    """One entry of the record and what fills it in."""
 
+    case: dict
+    shapes: list  # of q, k, v
+    attend: Callable  # the implementation
+    exact: Callable  # the dense reference
+    ids: dict  # name -> what parts documents or patches, int32 [B,T]
 
-def _measured(case: dict, shapes, attend, exact, ids: dict, repeats: int) -> None:
-    """Fills in differences, times and whether they are rounding; or the error."""
-    try:
-        rng = np.random.default_rng(case["T"])
-        # The same rounded numbers for both: only the arithmetic differs.
-        q, k, v, g = (
-            jnp.asarray(rng.standard_normal(shape), case["dtype"]) for shape in (*shapes, shapes[0])
+    def compiled(self):
+        """(forward, its gradient, the reference's gradient), compiled: the first two take q, k, v in the
+        case's dtype, the reference float32."""
+        ids = jax.ShapeDtypeStruct((self.case["B"], self.case["T"]), jnp.int32)
+        arrays = lambda dtype: [
+            jax.ShapeDtypeStruct(shape, dtype) for shape in (*self.shapes, self.shapes[0])
+        ]
+        own, gradient = arrays(self.case["dtype"]), functools.partial(pulled, self.attend)
+        with jax.default_matmul_precision("highest"):
+            exact = jax.jit(functools.partial(pulled, self.exact)).lower(*arrays("float32"), ids)
+        return (
+            jax.jit(self.attend).lower(*own[:3], ids).compile(),
+            jax.jit(gradient).lower(*own, ids).compile(),
+            exact.compile(compiler_options=UNTRIED),
         )
-        wide = [x.astype(jnp.float32) for x in (q, k, v, g)]
-        forward, gradient = jax.jit(attend), jax.jit(functools.partial(pulled, attend))
-        case["differences"] = {}
-        for name, one in ids.items():
-            with jax.default_matmul_precision("highest"):
-                expected = exact(*wide, one)
-            found = gradient(q, k, v, g, one)
-            case["differences"][name] = {
-                part: difference(a, b) for part, a, b in zip(PARTS, found, expected, strict=True)
+
+    def measure(self, programs, repeats: int) -> None:
+        """Fills in differences, times and whether they are rounding; or the error. programs: a future."""
+        case = self.case
+        try:
+            forward, gradient, exact = programs.result()
+            rng = np.random.default_rng(case["T"])
+            # The same rounded numbers for both: only the arithmetic differs.
+            q, k, v, g = (
+                jnp.asarray(rng.standard_normal(shape), case["dtype"])
+                for shape in (*self.shapes, self.shapes[0])
+            )
+            wide = [x.astype(jnp.float32) for x in (q, k, v, g)]
+            case["differences"] = {
+                name: {
+                    part: difference(a, b)
+                    for part, a, b in zip(PARTS, gradient(q, k, v, g, ids), exact(*wide, ids), strict=True)
+                }
+                for name, ids in self.ids.items()
             }
-        del expected, found, wide
-        worst = max_or_nan(d["relative"] for each in case["differences"].values() for d in each.values())
-        case["worst_relative"], case["rounding_only"] = worst, worst <= ROUNDING[case["dtype"]]
-        one = list(ids.values())[-1]
-        case["forward_ms"] = 1e3 * timed(forward, q, k, v, one, repeats=repeats)
-        case["forward_and_gradient_ms"] = 1e3 * timed(gradient, q, k, v, g, one, repeats=repeats)
-    except Exception as error:  # whatever a kernel raises on the chip is a finding; the next case goes on
-        case["error"] = first_line(error)
+            worst = max_or_nan(d["relative"] for each in case["differences"].values() for d in each.values())
+            case["worst_relative"], case["rounding_only"] = worst, worst <= ROUNDING[case["dtype"]]
+            ids = list(self.ids.values())[-1]
+            case["forward_ms"] = 1e3 * timed(forward, q, k, v, ids, repeats=repeats)
+            case["forward_and_gradient_ms"] = 1e3 * timed(gradient, q, k, v, g, ids, repeats=repeats)
+        except Exception as error:  # whatever a kernel raises on the chip is a finding; the next case goes on
+            case["error"] = first_line(error)
 
 
 def max_or_nan(numbers) -> float:

@@ -94,15 +94,19 @@ def run(settings, record, argument: str) -> None:
 
 
 def timed(function, *args, repeats: int) -> float:
-    """Median seconds of a call, the first two (compilation, warm-up) left out."""
+    """Seconds of a call: the median of three rounds of `repeats` calls that wait for the last only, so that
+    the host's part of a call hides behind the chip's. The first two calls (compilation, warm-up) are left
+    out."""
     for _ in range(2):
         jax.block_until_ready(function(*args))
     seconds = []
-    for _ in range(repeats):
+    for _ in range(3):
         began = time.perf_counter()
-        jax.block_until_ready(function(*args))
-        seconds.append(time.perf_counter() - began)
-    return sorted(seconds)[len(seconds) // 2]
+        for _ in range(repeats):
+            out = function(*args)
+        jax.block_until_ready(out)
+        seconds.append((time.perf_counter() - began) / repeats)
+    return sorted(seconds)[1]
 
 
 def _nvidia_smi() -> str:

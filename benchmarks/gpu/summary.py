@@ -1,5 +1,7 @@
 """gpu.json as one table for a person."""
 
+SLOWEST = 5  # kernels shown
+
 
 def table(found: dict) -> str:
     """A line for each measurement: its part, what it is, the result."""
@@ -59,9 +61,9 @@ def _train(record: dict):
     if found := record.get("trace"):
         if "error" in found:
             yield "trace", found["error"]
-        for one in found.get("slowest", ()):
+        for one in found.get("slowest", ())[:SLOWEST]:
             cost = f"{one['share']:.1%}, {one['ms']:.2f} ms, {one['calls']:g} calls a step"
-            yield "kernel", f"{cost}: {one['name']}"
+            yield "kernel", f"{cost}: {one['name']}" + (f" of {one['source']}" if one.get("source") else "")
 
 
 def _kernels(record: dict):

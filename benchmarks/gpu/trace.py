@@ -1,24 +1,32 @@
 """Which kernels a step spends its time in: a profiler trace, read by JAX's own reader (no TensorFlow)."""
 
 import pathlib
+import re
 import tempfile
 from collections.abc import Callable
 
 import jax
 from jax.profiler import ProfileData
 
-SLOWEST = 5
+SLOWEST = 40  # kept; the table shows the first few
+# An instruction of a compiled program: its name, and the part of the model that it comes from.
+INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.\-]+) = .*?op_name="([^"]+)"', re.MULTILINE)
 
 
-def kernels(run: Callable, steps: int) -> dict:
-    """Traces one call of `run`, which does `steps` steps and waits for them. Returns slowest(...) of it."""
+def kernels(run: Callable, steps: int, program: str) -> dict:
+    """Traces one call of `run`, which does `steps` steps and waits for them. Returns slowest(...) of it, each
+    kernel with the `source` that `program`, the compiled program's text, names for it ("": none)."""
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             run()
         found = sorted(pathlib.Path(folder).rglob("*.xplane.pb"))
         if not found:
             raise FileNotFoundError("the profiler wrote no *.xplane.pb")
-        return slowest(ProfileData.from_file(str(found[-1])), steps)
+        kept = slowest(ProfileData.from_file(str(found[-1])), steps)
+    sources = dict(INSTRUCTION.findall(program))
+    for one in kept["slowest"]:
+        one["source"] = sources.get(one["op"], "")
+    return kept
 
 
 def slowest(profile: ProfileData, steps: int, count: int = SLOWEST) -> dict:
