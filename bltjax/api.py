@@ -43,8 +43,12 @@ def load(path, entropy_model=None) -> "Model":
 def _ours(folder: pathlib.Path) -> "Model":
     """A run directory, or what `bltjax import` wrote."""
     config = rundir.load_config(folder)
+    if "model" not in config:
+        raise UserError(f"{folder / 'config.json'} is damaged (it has no model)")
     if broken := rundir.damage(folder):
         raise UserError(f"{folder}: {broken}; `bltjax run` will redo it")
+    if not (folder / "planned.json").exists() and not checkpoint.folder(folder).exists():
+        raise UserError(f"{folder} has not begun to train: there is no model in it yet")
     planned = rundir.read_json(folder / "planned.json") or {}
     found = {
         f"patching.{key}": planned[key]

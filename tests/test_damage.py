@@ -2,6 +2,7 @@
 the way of the others."""
 
 import json
+import re
 import types
 
 import pytest
@@ -203,3 +204,36 @@ def test_a_damaged_tokenizer_is_trained_again(tmp_path):
         assert jobs.state(tokenizer.directory, "tokenizer") == "started"
         jobs.do(tokenizer.directory)
         assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "key, value, said",
+    [
+        ("model", None, "model is None, not a section"),
+        ("model", 3, "model is 3, not a section"),
+        ("data.context", "many", "data.context is 'many', not a number"),
+        ("model.ngrams", 7, "model.ngrams is 7, not a section"),
+        ("train.schedule", 1.5, "train.schedule is 1.5, not a word"),
+        ("name", 5, "name is 5"),
+        ("patching", [], "patching is [], not a section"),
+    ],
+)
+def test_a_config_that_was_damaged_within_is_said(run_dir, key, value, said):
+    run_dir = run_dir.parent / "other"
+    record = json.loads((run_dir / "config.json").read_text())
+    *sections, last = key.split(".")
+    node = record["config"]
+    for section in sections:
+        node = node[section]
+    node[last] = value
+    (run_dir / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=re.escape(f"config.json is damaged ({said})")):
+        rundir.load_config(run_dir)
+
+
+@pytest.mark.parametrize("documents", [None, "all", [{"bytes": 3}], [{"bytes": 3, "nats": None}]])
+def test_scores_without_their_documents_are_damage(run_dir, documents):
+    scored = json.loads((run_dir / "eval.json").read_text())
+    scored["test"]["documents"] = documents
+    (run_dir / "eval.json").write_text(json.dumps(scored))
+    assert "eval.json lacks test.documents" in rundir.damage(run_dir)

@@ -76,11 +76,21 @@ def damage(run_dir: pathlib.Path) -> str:
     for name, keys in REDONE.items():
         value, why = _object(run_dir / name)
         lacking = [] if value is None else [key for key in keys if number(value, key) is None]
+        if value is not None and name == "eval.json" and not _has_documents(value.get("test")):
+            lacking.append("test.documents")
         if lacking:
             return f"{name} lacks {', '.join(lacking)}"
         if why and (ended or why != MISSING):
             return f"{name} {why}"
     return ""
+
+
+def _has_documents(scored) -> bool:
+    """Whether a text's part of eval.json has its documents, each with its bytes and nats."""
+    documents = scored.get("documents") if isinstance(scored, dict) else None
+    return isinstance(documents, list) and all(
+        number(document, key) is not None for document in documents for key in ("bytes", "nats")
+    )
 
 
 def versions() -> dict:
@@ -119,7 +129,7 @@ def create(run_dir: pathlib.Path, config: ConfigDict, experiment: str) -> None:
             },
         )
         return
-    old_flat, new_flat = (cfg.flat(cfg.completed(cfg.from_dict(c))) for c in (record["config"], new))
+    old_flat, new_flat = cfg.flat(_recorded(run_dir, record)), cfg.flat(cfg.completed(cfg.from_dict(new)))
     differing = [
         k for k in {**old_flat, **new_flat} if json.dumps(old_flat.get(k)) != json.dumps(new_flat.get(k))
     ]
@@ -155,7 +165,17 @@ def load_config(run_dir: pathlib.Path) -> ConfigDict:
     record = read_json(run_dir / "config.json")
     if record is None:
         raise UserError(f"{run_dir} is no run directory: it has no config.json")
-    return cfg.completed(cfg.from_dict(record["config"]))
+    return _recorded(run_dir, record)
+
+
+def _recorded(run_dir: pathlib.Path, record: dict) -> ConfigDict:
+    try:
+        return cfg.recorded(record["config"])
+    except ValueError as error:
+        raise UserError(
+            f"{run_dir / 'config.json'} is damaged ({error}); restore it, or remove {run_dir} to start this"
+            " run over"
+        ) from error
 
 
 def amend(run_dir: pathlib.Path, **facts) -> None:
