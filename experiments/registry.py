@@ -93,15 +93,13 @@ def load(
 
 
 def with_seeds(runs, seeds: int) -> tuple[ConfigDict, ...]:
-    """Every run `seeds` times: seeds s, s+1, ... from its own s on, named NAME-seedS. One seed: the runs as
-    they are, with the names they have.
+    """Every run `seeds` times: as it is, and with the seeds after its own, named NAME-seedS. So more seeds of
+    an experiment are more runs beside those that it has.
 
     `seed` draws the weights and nothing else, so that the copies share documents and their order (data.seed),
     tokenizer and entropy model, whose config stays what it is."""
-    if seeds == 1:
-        return tuple(runs)
     return tuple(
-        cfg.replace(run, name=f"{run.name}-seed{seed}", seed=seed)
+        cfg.replace(run, name=f"{run.name}-seed{seed}", seed=seed) if seed > run.seed else run
         for run in runs
         for seed in range(run.seed, run.seed + seeds)
     )

@@ -17,7 +17,8 @@ def test_copies_differ_in_seed_and_name_alone_and_share_the_entropy_model():
     plain = registry.load("quickstart").runs
     runs = registry.load("quickstart", seeds=3).runs
     assert len(runs) == 3 * len(plain)
-    assert [r.name for r in runs[:3]] == [f"{plain[0].name}-seed{i}" for i in range(3)]
+    name = plain[0].name
+    assert [r.name for r in runs[:3]] == [name, f"{name}-seed1", f"{name}-seed2"]
     for i, run in enumerate(runs):
         back = cfg.replace(run, name=plain[i // 3].name, seed=plain[i // 3].seed)
         assert cfg.fingerprint(back) == cfg.fingerprint(plain[i // 3]) and run.seed == i % 3
@@ -34,7 +35,7 @@ def test_an_experiment_says_its_seeds_and_what_is_swept(tmp_path):
     text = pathlib.Path(TINY).read_text().replace("runs=runs)", "runs=runs, seeds=2, swept=('train.beta2',))")
     (tmp_path / "own.py").write_text(text)
     runs = registry.load(str(tmp_path / "own.py")).runs
-    assert [r.name for r in runs[:2]] == ["bpe-seed0", "bpe-seed1"] and runs[0].swept == ("train.beta2",)
+    assert [r.name for r in runs[:2]] == ["bpe", "bpe-seed1"] and runs[0].swept == ("train.beta2",)
     assert len(registry.load(str(tmp_path / "own.py"), seeds=1).runs) == 3
     (tmp_path / "typo.py").write_text(text.replace("train.beta2", "train.learning_rate"))
     with pytest.raises(UserError, match="swept.*train.learning_rate"):
