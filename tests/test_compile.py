@@ -66,6 +66,7 @@ def refused(capsys, *arguments):
     return said
 
 
+@pytest.mark.slow
 def test_a_table_that_goes_on(tmp_path, capsys):
     command = (
         "compile",
