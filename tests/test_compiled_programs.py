@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -17,6 +18,7 @@ def run(cache: pathlib.Path, *arguments) -> set[str]:
         **os.environ,
         "XDG_CACHE_HOME": str(cache),
         "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as many programs, sooner
         "PYTHONPATH": str(HERE.parent),
     }
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
@@ -29,7 +31,7 @@ def run(cache: pathlib.Path, *arguments) -> set[str]:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("generate", HF, "hello world", "--max-new-bytes", 8),
+        pytest.param(("generate", HF, "hello world", "--max-new-bytes", 8), marks=pytest.mark.slow),
         ("generate", HF, "hello world", "--max-new-bytes", 8, "--temperature", 0.7, "--seed", 3),
         ("patch", "some text to cut", "--run", HF),
     ],
@@ -72,11 +74,13 @@ def test_every_program_is_kept(tmp_path, monkeypatch):
     from bltjax.parallel import host
 
     told = {}
-    monkeypatch.setattr(jax.config, "update", told.__setitem__)
+    of_a_user = types.SimpleNamespace(jax_compilation_cache_dir=None, update=told.__setitem__)
+    monkeypatch.setattr(jax, "config", of_a_user)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     host.keep_compiled_programs()
     assert told["jax_persistent_cache_min_compile_time_secs"] == 0
     assert told["jax_persistent_cache_min_entry_size_bytes"] == -1
+    assert told["jax_compilation_cache_dir"].startswith(str(tmp_path))
     told.clear()
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(pathlib.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))

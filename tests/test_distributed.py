@@ -209,9 +209,7 @@ def test_token_model_and_replicas(tmp_path, texts, two_token_processes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options", [["--devices", 8, "--mesh", "2x2x2"], ["--devices", 4], []], ids=["8", "4", "1"]
-)
+@pytest.mark.parametrize("options", [["--devices", 8, "--mesh", "2x2x2"], []], ids=["8", "1"])
 def test_what_two_processes_saved_goes_on_in_one(tmp_path, texts, one_device, two_processes, options):
     cut_back(two_processes, tmp_path / "run", 16)
     close(alone(tmp_path / "run", texts, *options), lines(one_device))
@@ -245,18 +243,20 @@ def test_one_is_killed_the_other_ends_and_both_start_again(tmp_path, texts, two_
     print(f"process {killed} killed; the other ended with {code} after {took:.1f} s")
     assert code != 0 and took < 2 * HEARTBEAT
     assert end(processes[killed])[0] == -signal.SIGKILL and len(lines(run_dir)) < STEPS
+    if killed != 0:  # starting again is told of process 0, which writes
+        return
     together(run_dir, texts, "--mesh", "4x2", run="bpe")
     close(lines(run_dir), lines(two_token_processes), rel=1e-6)
     assert scored(run_dir) == pytest.approx(scored(two_token_processes), rel=1e-6)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_one_is_asked_to_stop_and_both_save_and_stop(tmp_path, texts, two_token_processes, number):
+def test_one_is_asked_to_stop_and_both_save_and_stop(tmp_path, texts, two_token_processes):
+    """By SIGTERM; test_training.py has both signals, which one function takes."""
     run_dir = tmp_path / "e" / "run"
     processes = pair(run_dir, texts, "--mesh", "4x2", run="bpe")
     wait_for_line(run_dir, 1, processes)
-    processes[1].send_signal(number)
+    processes[1].send_signal(signal.SIGTERM)
     (code, said), other = end(processes[0]), end(processes[1])
     assert other == (code, said) and code == 130 and len(said) == 1
     last = lines(run_dir)[-1]["step"]
@@ -320,7 +320,6 @@ def test_settings_that_differ_are_one_line_in_both(tmp_path, texts):
     "options,line",
     [
         (["--devices", 4, "--mesh", "4x2"], "a mesh of 1x4x2 needs 8 devices; there are 4"),
-        (["--devices", 3], "8 rows (data.rows) cannot be cut over"),
         (["--devices", 8, "--mesh", "2x4"], "model=4"),
         (
             [
@@ -349,7 +348,7 @@ def test_settings_that_differ_are_one_line_in_both(tmp_path, texts):
             "not all of 2 processes",
         ),
     ],
-    ids=["size", "rows", "heads", "no-coordinator", "no-others"],
+    ids=["size", "heads", "no-coordinator", "no-others"],
 )
 def test_a_mesh_or_meeting_that_cannot_be_is_one_line(tmp_path, texts, options, line):
     code, said = end(start(tmp_path / "run", texts, *options), 60)

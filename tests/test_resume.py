@@ -20,7 +20,7 @@ HERE = pathlib.Path(__file__).parent
 
 
 def start(run_dir, *options):
-    env = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    env = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(HERE.parent)}
     return subprocess.Popen(
         [sys.executable, str(HERE / "tiny_run.py"), str(run_dir), *options],
         env=env,
@@ -70,13 +70,6 @@ def uninterrupted(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("whole")
     finish(run_dir)
     return run_dir
-
-
-def test_killed_in_the_middle(tmp_path, uninterrupted):
-    kill_at_line(tmp_path, random.randint(7, 20), random.uniform(0, 0.02))
-    assert len(lines(tmp_path)) < STEPS
-    finish(tmp_path)
-    same(tmp_path, uninterrupted)
 
 
 def test_killed_while_a_checkpoint_is_written(tmp_path, uninterrupted):

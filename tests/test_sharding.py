@@ -91,7 +91,7 @@ def test_microbatches_on_a_mesh(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["blt", "token", "byte"])
+@pytest.mark.parametrize("kind", ["blt", "token"])
 def test_two_processes(kind, tmp_path):
     """Two real processes on loopback, four devices each."""
     with socket.socket() as free:

@@ -32,7 +32,7 @@ def params():
 def prepared(tmp_path):
     """Forty documents, one of them long, one of one byte, in two shards."""
     rng = np.random.default_rng(0)
-    sizes = [1, 5000, *rng.integers(2, 300, 38)]
+    sizes = [1, 5000, *rng.integers(2, 120, 38)]  # a program for each power of two from 64 on
     lines = (json.dumps({"text": "".join(map(chr, rng.integers(32, 120, n)))}) for n in sizes)
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     settings = cfg.replace(
@@ -159,7 +159,7 @@ from bltjax import models
 from bltjax.entropy import annotate
 from test_stored_entropies import MODEL
 params = models.init(MODEL, jax.random.key(0))
-documents = [bytes(range(40)) * k for k in (1, 2, 7, 100)] + [b"x"]
+documents = [bytes(range(40)) * k for k in (1, 2, 100)] + [b"x"]
 np.savez(sys.argv[1], *annotate.annotate(MODEL, params, documents))
 """
 
@@ -169,9 +169,9 @@ def test_on_several_devices_they_are_the_same(tmp_path):
     subprocess.run(
         [sys.executable, "-c", SPREAD, str(out), os.path.dirname(__file__)],
         check=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     )
-    documents = [bytes(range(40)) * k for k in (1, 2, 7, 100)] + [b"x"]
+    documents = [bytes(range(40)) * k for k in (1, 2, 100)] + [b"x"]
     with np.load(out) as four:
         for one, other in zip(
             annotate.annotate(MODEL, models.init(MODEL, jax.random.key(0)), documents),

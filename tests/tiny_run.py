@@ -124,7 +124,8 @@ def main():
 
 if __name__ == "__main__":
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
     os.environ["JAX_PLATFORMS"] = "cpu"
     from bltjax.errors import UserError
 
