@@ -66,10 +66,11 @@ def load(
     """The experiment `NAME`, `NAME:arg`, `path/to/file.py` or `path/to/file.py:arg`; runlocal: the same as
     the arg "runlocal".
 
-    only: keep the runs whose names contain this text, or one of these texts. overrides: `key=value` texts (bltjax.config.parse_set),
-    applied to every run that is kept. seeds: every run so many times (`with_seeds`); None: as often as the
-    experiment says. refused: a list that takes {"name", "why"} of runs whose config is not valid, which are
-    then left out; None: they are an error. Anything wrong: UserError, one line."""
+    only: keep the runs whose names contain this text, or one of these texts. overrides: `key=value` texts
+    (bltjax.config.parse_set), applied to every run that is kept. seeds: every run so many times
+    (`with_seeds`); None: as often as the experiment says. refused: a list that takes {"name", "why"} of runs
+    whose config is not valid, which are then left out; None: they are an error. Anything wrong: UserError,
+    one line."""
     target, arg = _parse(str(name_or_path))
     if runlocal:
         if arg not in (None, "runlocal"):
@@ -241,9 +242,11 @@ def _runs(path: pathlib.Path, declared: ConfigDict) -> tuple[ConfigDict, ...]:
                 " only"
             )
         if len(run.name) > LONGEST_NAME or run.name.lower() in RESERVED:
-            what = f"{', '.join(RESERVED)} stand beside the runs" if len(run.name) < 99 else "it is too long"
+            long = len(run.name) > LONGEST_NAME
+            what = "it is too long" if long else f"{', '.join(RESERVED)} stand beside the runs"
             raise UserError(
-                f"{path}: a run is named {run.name[:99]!r}; {what} (a name has {LONGEST_NAME} characters at most)"
+                f"{path}: a run is named {run.name[:99]!r}; {what} (a name has {LONGEST_NAME} characters at"
+                " most)"
             )
         if run.name in seen:
             raise UserError(f"{path}: two runs are named {run.name!r}")

@@ -84,8 +84,8 @@ def _cpio(head: bytes) -> bool:
 
 
 def _pickle(head: bytes) -> bool:
-    """Protocols 0 and 1 have no sign, and 0 is text in ASCII: told by their operations, of which one memorizes
-    something as number 0."""
+    """Protocols 0 and 1 have no sign, and 0 is text in ASCII: they are told by their operations, of which one
+    memorizes something as number 0."""
     if head[:1] == b"\x80":
         return head[1:2] in (b"\2", b"\3", b"\4", b"\5")
     memorized = None

@@ -91,8 +91,8 @@ def check(data_config) -> None:
         positions(data_config.split)
     if data_config.min_bytes > data_config.longest:
         raise UserError(
-            f"data.min_bytes is {data_config.min_bytes:,} and data.longest {data_config.longest:,}: no document"
-            " is as long as the one and no longer than the other"
+            f"data.min_bytes is {data_config.min_bytes:,} and data.longest {data_config.longest:,}: no"
+            " document is as long as the one and no longer than the other"
         )
 
 

@@ -76,8 +76,8 @@ def steps_for_budget(useful_per_step, budget: float, name: str = "this run", row
 def _check_steps(steps: float, per_step: float, budget: float, name: str, rows: int) -> None:
     if steps > MOST_STEPS:
         raise UserError(
-            f"run {name}: budget_flops {budget:.3g} pays for {steps:.3g} steps, and {MOST_STEPS:,} are the most;"
-            " it needs a larger model or larger batches (data.rows)"
+            f"run {name}: budget_flops {budget:.3g} pays for {steps:.3g} steps, and {MOST_STEPS:,} are the"
+            " most; it needs a larger model or larger batches (data.rows)"
         )
     if steps >= FEWEST_STEPS:
         return

@@ -38,8 +38,8 @@ def _values(run: ConfigDict) -> None:
     ranges.check({key: value for key, value in cfg.flat(run).items() if not key.startswith("entropy_model")})
     if run.schema_version != cfg.SCHEMA_VERSION:
         raise UserError(
-            f"schema_version is {run.schema_version}; this version of bltjax has {cfg.SCHEMA_VERSION}, which is"
-            " nothing to choose"
+            f"schema_version is {run.schema_version}; this version of bltjax has {cfg.SCHEMA_VERSION},"
+            " which is nothing to choose"
         )
     cfg.lr_scales(run.train)
     if not sources.known(run.data.source):
