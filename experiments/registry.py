@@ -22,15 +22,20 @@ import pathlib
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
+from bltjax.data import sources
 from bltjax.errors import UserError
 from bltjax.run import validate
 
 FOLDER = pathlib.Path(__file__).parent
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+LONGEST_NAME = 150  # characters: a directory's name has 255, and files beside it are named after it
+RESERVED = ("report", "compiled")  # what stands beside an experiment's runs
+MOST_SEEDS = 100  # of one run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,17 +59,18 @@ def load(
     overrides=(),
     *,
     runlocal: bool = False,
-    only: str = "",
+    only: str | Sequence[str] = "",
     seeds: int | None = None,
     refused: list | None = None,
 ) -> Experiment:
     """The experiment `NAME`, `NAME:arg`, `path/to/file.py` or `path/to/file.py:arg`; runlocal: the same as
     the arg "runlocal".
 
-    only: keep the runs whose names contain this text. overrides: `key=value` texts (bltjax.config.parse_set),
-    applied to every run that is kept. seeds: every run so many times (`with_seeds`); None: as often as the
-    experiment says. refused: a list that takes {"name", "why"} of runs whose config is not valid, which are
-    then left out; None: they are an error. Anything wrong: UserError, one line."""
+    only: keep the runs whose names contain this text, or one of these texts. overrides: `key=value` texts
+    (bltjax.config.parse_set), applied to every run that is kept. seeds: every run so many times
+    (`with_seeds`); None: as often as the experiment says. refused: a list that takes {"name", "why"} of runs
+    whose config is not valid, which are then left out; None: they are an error. Anything wrong: UserError,
+    one line."""
     target, arg = _parse(str(name_or_path))
     if runlocal:
         if arg not in (None, "runlocal"):
@@ -73,17 +79,23 @@ def load(
     path, module = _module(target)
     declared = _call(path, module, arg)
     name = path.stem if arg is None else f"{path.stem}-{re.sub('[^A-Za-z0-9._+-]+', '-', arg)}"
-    declared_runs = with_seeds(_labelled(path, declared), _seeds(path, declared, seeds))
-    kept = tuple(run for run in declared_runs if only in run.name)
-    if not kept:
-        raise UserError(
-            f"no run of {name} has {only!r} in its name; there are"
-            f" {', '.join(run.name for run in declared_runs)}"
-        )
+    once = _labelled(path, declared)
+    known = {key for run in once for key in cfg.flat(run)}.union(cfg.SWEPT)
+    declared_runs = with_seeds(once, _seeds(path, declared, seeds))
+    texts = [only] if isinstance(only, str) else list(only) or [""]
+    for text in texts:
+        if not any(text in run.name for run in declared_runs):
+            raise UserError(
+                f"no run of {name} has {text!r} in its name; there are"
+                f" {', '.join(run.name for run in declared_runs)}"
+            )
+    kept = tuple(run for run in declared_runs if any(text in run.name for text in texts))
     runs = []
     for run in kept:
         try:
-            runs.append(validate.check(_overridden(run, overrides)) if overrides else _checked(path, run))
+            run = validate.check(_overridden(run, overrides)) if overrides else _checked(path, run)
+            _check_swept(run, known)
+            runs.append(run)
         except UserError as error:
             if refused is None:
                 raise
@@ -107,8 +119,8 @@ def with_seeds(runs, seeds: int) -> tuple[ConfigDict, ...]:
 
 def _seeds(path: pathlib.Path, declared: ConfigDict, asked: int | None) -> int:
     where, seeds = ("--seeds", asked) if asked is not None else (f"{path}: seeds", declared.get("seeds", 1))
-    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
-        raise UserError(f"{where} is {seeds!r}; it must be a whole number, 1 or more")
+    if not isinstance(seeds, int) or isinstance(seeds, bool) or not 1 <= seeds <= MOST_SEEDS:
+        raise UserError(f"{where} is {seeds!r}; it must be a whole number, 1 to {MOST_SEEDS}")
     return seeds
 
 
@@ -125,6 +137,15 @@ def _labelled(path: pathlib.Path, declared: ConfigDict) -> tuple[ConfigDict, ...
                 f'{path}: swept is {swept!r}; it must be a tuple of keys of the runs, as ("train.lr",)'
             )
     return tuple(cfg.replace(run, swept=tuple(swept)) for run in runs)
+
+
+def _check_swept(run: ConfigDict, known: set) -> None:
+    """UserError where a run says of what is no key of any that it is swept."""
+    for key in run.swept:
+        if key not in known:
+            close = difflib.get_close_matches(key, sorted(known), 3)
+            hint = f"; did you mean {', '.join(close)}?" if close else ""
+            raise UserError(f"run {run.name}: swept has {key!r}, which is no key of a run{hint}")
 
 
 def _parse(text: str) -> tuple[str, str | None]:
@@ -220,6 +241,13 @@ def _runs(path: pathlib.Path, declared: ConfigDict) -> tuple[ConfigDict, ...]:
                 f"{path}: a run is named {run.name!r}; a name is a directory: letters, digits and . _ + -"
                 " only"
             )
+        if len(run.name) > LONGEST_NAME or run.name.lower() in RESERVED:
+            long = len(run.name) > LONGEST_NAME
+            what = "it is too long" if long else f"{', '.join(RESERVED)} stand beside the runs"
+            raise UserError(
+                f"{path}: a run is named {run.name[:99]!r}; {what} (a name has {LONGEST_NAME} characters at"
+                " most)"
+            )
         if run.name in seen:
             raise UserError(f"{path}: two runs are named {run.name!r}")
         seen.add(run.name)
@@ -243,7 +271,12 @@ def _overridden(run: ConfigDict, overrides) -> ConfigDict:
     if any(a.partition("=")[0].strip() == "name" for a in overrides):
         raise UserError("--set name: a run's name is its directory and comes from the experiment file")
     try:
-        return cfg.parse_set(run, assignments)
+        changed = cfg.parse_set(run, assignments)
+        keys = {item.partition("=")[0].strip() for item in overrides}
+        sources.check_read(
+            changed.data, {key.removeprefix("data.") for key in keys if key.startswith("data.")}
+        )
+        return changed
     except UserError as error:
         raise UserError(f"--set, run {run.name}: {error}") from None
 

@@ -95,6 +95,35 @@ MISTAKES = {
         ("plan", TINY, "--only", "bpe", "--set", "tokenizer.bytes_per_token=1000"),
         "data.context",
     ),
+    "momentum that float32 never ends": (("plan", TINY, "--set", "train.beta1=0.9999999999"), "train.beta1"),
+    "nothing to divide by": (("plan", TINY, "--set", "train.eps=1e-300"), "train.eps"),
+    "patches longer than the longest": (
+        ("plan", TINY, "--only", "space", "--set", "patching.max_length=4"),
+        "patching.size",
+    ),
+    "documents of no length": (("plan", TINY, "--set", "data.min_bytes=1e9"), "data.longest"),
+    "documents of no length to prepare": (
+        ("data", "prepare", "stdlib", "--out", "out", "--set", "longest=10"),
+        "data.min_bytes",
+    ),
+    "text that its source does not read": (
+        ("plan", "quickstart", "--set", 'data.globs=["mine/*.txt"]'),
+        "data.source=files",
+    ),
+    "prepared text that its source does not read": (
+        ("plan", TINY, "--set", "data.folder=prepared/web"),
+        "data.source=tfds or prepared",
+    ),
+    "a folder of files to prepare": (
+        ("data", "prepare", "files", "*.txt", "--out", "out", "--set", "folder=texts"),
+        "data.folder",
+    ),
+    "more steps than can be": (("plan", TINY, "--only", "space", "--set", "budget_flops=1e30"), "steps"),
+    "a format of another version": (("plan", TINY, "--set", "schema_version=1"), "schema_version"),
+    "a swept key that is none": (("plan", TINY, "--set", 'swept=["train.lrr"]'), "train.lr"),
+    "more seeds than can be": (("plan", TINY, "--seeds", "1e9"), "--seeds"),
+    "a file for a root": (("status", TINY, "--root", "/dev/null"), "/dev/null"),
+    "one choice of two that is none": (("plan", TINY, "--only", "space", "--only", "mamba"), "mamba"),
     "a warm-up beyond the run": (("plan", TINY, "--set", "train.warmup=100000"), "train.warmup"),
     "a warm-up into the decay": (
         ("plan", TINY, "--set=train.schedule=wsd", "--set=train.warmup=190", "--set=train.steps=200"),
@@ -189,6 +218,13 @@ MISTAKES = {
     ),
     "many runs to train": (("train", "--config", "quickstart"), "--run"),
 }
+
+
+def test_two_choices_are_both(capsys, tmp_path):
+    status, out, _ = call(
+        capsys, "status", TINY, "--only", "space", "--only", "bpe", "--root", tmp_path, "--json"
+    )
+    assert status == 0 and [run["name"] for run in json.loads(out)["runs"]] == ["bpe", "space"]
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -280,7 +280,7 @@ def test_wrong_sources(tmp_path):
         (dict(source="files"), "data.globs"),
         (dict(source="files", globs=(str(tmp_path / "*.txt"),)), "no file matches"),
         (dict(source="files", globs=(str(tmp_path),)), "no file matches"),
-        (dict(min_bytes=10**9), "is empty"),
+        (dict(min_bytes=10**7), "is empty"),
     ):
         with pytest.raises(UserError, match=said.replace("*", r"\*")):
             documents(data(**changes))

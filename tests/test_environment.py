@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import pwd
+import shutil
 import subprocess
 import sys
 
@@ -208,6 +209,21 @@ def test_a_reader_that_has_seen_enough(program):
     os.close(read)
     said = ended.communicate(timeout=120)[1]
     assert ended.returncode == 0 and "Traceback" not in said and "Broken" not in said
+
+
+@pytest.mark.parametrize("platforms", ["no-such-device", "cuda" if not shutil.which("nvidia-smi") else "tpu"])
+def test_a_device_that_is_not_here_is_one_line(platforms, tmp_path):
+    train = ["train", "--config", TINY, "--run", "space", "--set", "train.steps=1"]
+    for program in (["plan", TINY, "--only", "space"], [*train, "--run-dir", str(tmp_path / "run")]):
+        ended = subprocess.run(
+            [sys.executable, "-m", "bltjax.cli.main", *program],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": platforms},
+            capture_output=True,
+            encoding="utf-8",
+            cwd=tmp_path,
+        )
+        assert ended.returncode == 2 and "Traceback" not in ended.stderr
+        assert ended.stderr.splitlines()[-1].startswith(f"bltjax: JAX_PLATFORMS={platforms}: ")
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,8 @@ def zstd(data):
         ("a.ndjson.00007.xz", lzma.compress(LINES)),
         ("part-00000", LINES),
         ("a.txt", b"\xef\xbb\xbf" + LINES),
+        ("a.json-seq", b"".join(b"\x1e" + line for line in LINES.splitlines(True))),  # RFC 7464
+        ("b.jsonl", b"".join(b"\x1e" + line for line in LINES.splitlines(True))),
         ("a.json", b"\n\n" + LINES.replace(b"\n", b"\r\n")),
         ("a.jsonl.gz.gz", gzip.compress(gzip.compress(LINES))),
         ("unpacked-on-the-way.jsonl.gz", LINES),
@@ -206,6 +208,7 @@ def program():
 
 
 NUMBERS = np.arange(1000.0)
+PIXELS = np.random.default_rng(0).integers(60, 200, 64 * 64 * 3).astype(np.uint8).tobytes()
 OTHERS = {
     "a tar archive.*tar://": tarred(),
     "a ZIP archive.*zip://": zipped(a="text"),
@@ -224,17 +227,25 @@ OTHERS = {
     "an ORC file": b"ORC\n\x03\0\0\0\x12\4\x08" + bytes(50),
     "a Parquet file with an encrypted": b"PARE" + bytes(50),
     "a Python pickle": pickle.dumps(["text"] * 10),
+    "Python pickle": pickle.dumps(["some text"] * 10, protocol=0),
+    "a Python pickle;": pickle.dumps({"text": "some text " * 40, "n": [1.5, None]}, protocol=0),
+    "Python pickle;": pickle.dumps(np.array(["some text"] * 9), protocol=0),
+    "is a Python pickle": pickle.dumps(["some text " * 40] * 10_000, protocol=1),
     "a PDF": b"%PDF-1.7\n1 0 obj\n<</Type /Catalog>>\nendobj\n",
     "an old Word": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500),
     "an RTF file": b"{\\rtf1\\ansi some text}",
     "a DjVu file": b"AT&TFORM" + bytes(9),
     "an image": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(20),
+    "is an image": b"P6\n# by hand\n64 64\n255\n" + PIXELS,
+    "an image;": b"SIMPLE  =                    T".ljust(2880) + PIXELS,
     "sound or video": sound(),
     "weights .safetensors": struct.pack("<Q", 60)
     + b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}      ',
     "weights .GGUF": b"GGUF\3\0\0\0" + bytes(20),
     "a program or library": program(),
     "Git LFS.*git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n",
+    "Git LFS": b"version https://hawser.github.com/spec/v1\noid sha256:00\nsize 7\n",
+    "git-annex.*git annex get": b"/annex/objects/MD5E-s7--0123456789abcdef.txt\n",
     "UTF-16.*iconv": "some text, of which every other byte is a NUL".encode("utf-16"),
     "UTF-16": "some text, of which every other byte is a NUL".encode("utf-16-be"),
     "binary": np.random.default_rng(0).bytes(5000),
@@ -253,6 +264,35 @@ def test_other_files_are_refused_by_name(tmp_path, kind):
             [list(unit.read()) for unit in sources.units(settings)]
         assert re.search(kind, str(error.value)) and "\n" not in str(error.value)
         assert read(tmp_path / name, format="bytes") == [OTHERS[kind]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"Value of a thing\np0\nand more of it\n",
+        b"(lp the beginning of a list\np0\n",
+        b"]q is no word\n",
+        b"P5\nis what stands here\n",
+        b"N.\nThe end.\n",
+    ],
+)
+def test_text_that_begins_like_a_pickle_or_pixels_is_text(tmp_path, text):
+    (tmp_path / "a").write_bytes(text)
+    assert read(tmp_path / "a") == [text]
+
+
+def test_pipes_in_a_tar_archive_are_no_files(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, kind in (
+            ("a.txt", tarfile.REGTYPE),
+            ("p.txt", tarfile.FIFOTYPE),
+            ("l.txt", tarfile.LNKTYPE),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "a.txt" if kind == tarfile.LNKTYPE else ""
+            member.size = 4 if kind == tarfile.REGTYPE else 0
+            archive.addfile(member, io.BytesIO(b"text"))
+    assert read(f"tar://*.txt::{tmp_path}/a.tar") == [b"text", b"text"]
 
 
 def test_a_kind_is_refused_before_anything_is_read(tmp_path):

@@ -217,6 +217,14 @@ BAD = {
         RUN + "def get_config(arg=None): return ConfigDict(dict(runs=(run('../a'),)))",
         "a name is a directory",
     ),
+    "a report's name": (
+        RUN + "def get_config(arg=None): return ConfigDict(dict(runs=(run('report'),)))",
+        "beside the runs",
+    ),
+    "a name too long": (
+        RUN + "def get_config(arg=None): return ConfigDict(dict(runs=(run('a' * 300),)))",
+        "150 characters at most",
+    ),
     "family": (
         RUN + "def get_config(arg=None): return ConfigDict(dict(runs=(run('a', 'blt-entropie'),)))",
         "family is 'blt-entropie'; allowed: bpe, blt-entropy",

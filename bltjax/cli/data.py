@@ -107,6 +107,7 @@ def job(shard: str) -> tuple[int, int]:
 def prepare(args) -> int:
     from bltjax import config as cfg
     from bltjax.data import prepare as preparing
+    from bltjax.data import sources
 
     part, parts = job(args.shard)
     if args.shards < 0:
@@ -123,6 +124,7 @@ def prepare(args) -> int:
         raise UserError("--out is empty; it is the directory to be made")
     data = cfg.parse_set(cfg.data(), [item.strip().removeprefix("data.") for item in args.set])
     data = cfg.replace(data, source=args.source, **({"globs": tuple(args.globs)} if args.globs else {}))
+    sources.check_read(data, {item.partition("=")[0].strip().removeprefix("data.") for item in args.set})
     manifest = preparing.prepare(
         data,
         args.out,

@@ -1,6 +1,7 @@
 """The verbs of an experiment: plan, compile, run, status, report. Parses, calls, prints."""
 
 import json
+import os
 import pathlib
 import sys
 
@@ -26,7 +27,13 @@ def add(verbs) -> None:
         sub.add_argument(
             "--runlocal", action="store_true", help="the experiment's small version, for a laptop"
         )
-        sub.add_argument("--only", default="", metavar="TEXT", help="only runs whose name contains TEXT")
+        sub.add_argument(
+            "--only",
+            action="append",
+            default=[],
+            metavar="TEXT",
+            help="only runs whose name contains TEXT (given twice: one of them)",
+        )
         if name != "compile":  # weights of another seed compile to the same program
             sub.add_argument(
                 "--seeds",
@@ -113,6 +120,9 @@ def chosen(args, refused: list | None = None):
     """(experiment, the runs that --only keeps). refused: as in `registry.load`."""
     from bltjax.experiments import registry
 
+    there = next((folder for folder in (args.root, *args.root.parents) if os.path.exists(folder)), None)
+    if there and not os.path.isdir(there):
+        raise UserError(f"--root {args.root}: {there} is no directory")
     experiment = registry.load(
         args.experiment,
         args.set,

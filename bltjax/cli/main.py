@@ -97,7 +97,10 @@ def main(argv=None) -> int:
         )
     except Exception as error:
         if not distributed.joined():
-            raise
+            if not (said := environment.no_device(error)):
+                raise
+            print(f"bltjax: {said}", file=sys.stderr)
+            return 2
         if type(error).__name__ != "JaxRuntimeError":
             traceback.print_exc()
         print(f"bltjax: {distributed.lost(error)}", file=sys.stderr)

@@ -3,6 +3,8 @@
 
 import math
 
+import numpy as np
+
 from bltjax.errors import UserError
 
 MOST = 2**63 - 1  # of what is counted: bytes, say
@@ -24,7 +26,7 @@ RANGES = {
     "data.patch_slack": (1, 100),
     "data.packing_buffer": (0, 2**24),
     "train.steps": (0, 10**9),
-    "train.lr": (0, math.inf),
+    "train.lr": (0, 1e38),
     "train.beta1": (0, 1),
     "train.beta2": (0, 1),
     "train.eps": (0, 1),
@@ -64,6 +66,7 @@ SHAPES = {
 }
 ABOVE = ("train.lr", "train.eps", "model.norm_eps")
 BELOW = ("train.beta1", "train.beta2", "data.validation", "data.test")
+SINGLE = ("train.", "model.")  # keys whose numbers are computed with in float32
 OPEN = ("patching.threshold", "patching.delta")  # nan: found on the rows that the run reads
 
 WORDS = {
@@ -127,6 +130,19 @@ def _number(key: str, value) -> None:
     if value < least or key in ABOVE and value == least:
         must = f"above {least}" if key in ABOVE else f"{least} or more"
         raise UserError(f"{key} is {value:g}; it must be {must}")
+    if key.startswith(SINGLE) and key in (*ABOVE, *BELOW):
+        _in_single(key, value, least if key in ABOVE else most)
     if value > most or key in BELOW and value == most:
         must = f"below {most}" if key in BELOW else f"{most:,} or less"
         raise UserError(f"{key} is {value:g}; it must be {must}")
+
+
+def _in_single(key: str, value: float, limit: float) -> None:
+    """UserError for a number beside a limit that it may not have, which float32 cannot tell from it. What is
+    below float32's smallest normal number is 0 on the devices."""
+    there = 0.0 if abs(value) < float(np.finfo(np.float32).tiny) else float(np.float32(min(value, 3e38)))
+    if there == limit and value != limit:
+        raise UserError(
+            f"{key} is {value!r}, which is {limit} in float32; it must be"
+            f" {'above' if key in ABOVE else 'below'} that"
+        )

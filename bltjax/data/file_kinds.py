@@ -25,6 +25,7 @@ from bltjax.errors import UserError
 
 LINES = 16  # by so many lines it is told whether a text is JSON lines
 BOM = b"\xef\xbb\xbf"
+RECORD_SEPARATOR = b"\x1e"  # before each object of a JSON text sequence (RFC 7464)
 
 # What a name's ending promises, where the content has no sign.
 CLAIMS = {
@@ -103,9 +104,14 @@ def integer(digits: str):
     return int(digits) if len(digits) < 640 else decimal.Decimal(digits)
 
 
+def json_of(line: bytes) -> bytes:
+    """A line without what may stand around its JSON."""
+    return line.removeprefix(BOM).strip().removeprefix(RECORD_SEPARATOR).strip()
+
+
 def json_object(line: bytes):
     """The JSON object that a line is; None where it is none."""
-    line = line.removeprefix(BOM).strip()
+    line = json_of(line)
     if not (line.startswith(b"{") and line.endswith(b"}")):
         return None
     try:

@@ -2,6 +2,7 @@
 refused, with what to do instead. file_kinds.py goes by them; docs/data.md has them in words."""
 
 import dataclasses
+import pickletools
 import re
 import struct
 import tarfile
@@ -82,9 +83,30 @@ def _cpio(head: bytes) -> bool:
     return bool(re.match(rb"07070[127][0-9A-Fa-f]{104}", head))
 
 
+def _pickle(head: bytes) -> bool:
+    """Protocols 0 and 1 have no sign, and 0 is text in ASCII: they are told by their operations, of which one
+    memorizes something as number 0."""
+    if head[:1] == b"\x80":
+        return head[1:2] in (b"\2", b"\3", b"\4", b"\5")
+    memorized = None
+    try:
+        for (code, argument, _), _ in zip(pickletools.genops(head), range(64)):
+            if memorized is None and code.name in ("PUT", "BINPUT"):
+                memorized = argument
+    except (ValueError, UnicodeError, OverflowError):
+        if len(head) < HEAD:  # else it may have been cut here
+            return False
+    return memorized == 0
+
+
+# grey and coloured pixels with nothing packed, astronomers' arrays, and pictures of light
+PIXELS = re.compile(rb"P[1-6]\n(#[^\n]*\n)*\d+ +\d+\s|P7\nWIDTH \d+\n|SIMPLE  = {20}T|#\?RADIANCE\n")
+
+
 def _image(head: bytes) -> bool:
     return (
         head.startswith((b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*"))
+        or PIXELS.match(head) is not None
         or binary_after(b"GIF87a", b"GIF89a", b"BM")(head)
         or head[:4] == b"RIFF"
         and head[8:12] == b"WEBP"
@@ -166,7 +188,7 @@ REFUSED = (
     Kind("an Avro file", starts(b"Obj\1"), AS_TABLE),
     Kind("an ORC file", binary_after(b"ORC"), AS_TABLE),
     Kind("a Parquet file with an encrypted footer", binary_after(b"PARE"), "decrypt it first"),
-    Kind("a Python pickle", lambda head: head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5", AS_TABLE),
+    Kind("a Python pickle", _pickle, AS_TABLE),
     Kind("a PDF", starts(b"%PDF-"), TEXT_OF_IT),
     Kind("an old Word, Excel or PowerPoint file", starts(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"), TEXT_OF_IT),
     Kind("an RTF file", starts(b"{\\rtf"), TEXT_OF_IT),
@@ -182,8 +204,13 @@ REFUSED = (
     Kind("a program or library", starts(b"\x7fELF", b"\0asm", b"\xca\xfe\xba\xbe"), NO_TEXT),
     Kind(
         "a pointer of Git LFS in place of the file",
-        starts(b"version https://git-lfs.github.com/spec/"),
+        starts(b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/"),
         "fetch the file (git lfs pull)",
+    ),
+    Kind(
+        "a pointer of git-annex in place of the file",
+        starts(b"/annex/objects/"),
+        "fetch the file (git annex get)",
     ),
     Kind(
         "text in UTF-16 or UTF-32",

@@ -112,7 +112,7 @@ def _remote(pattern: str) -> list[File]:
         around = local(os.path.expanduser(last)).stamp if here else _stamp(*fsspec.core.url_to_fs(links[-1]))
     files = []
     for name, info in system.glob(path, detail=True).items():
-        if info["type"] != "file":
+        if info["type"] != "file" or _special(system, name):
             continue
         address = system.unstrip_protocol(name)
         if len(links) > 1:
@@ -133,6 +133,14 @@ def _remote(pattern: str) -> list[File]:
 def _stamp(system, path: str) -> str:
     info = system.info(path)
     return f"{info.get('size')}-{_said(info)}"
+
+
+def _special(system, name: str) -> bool:
+    """Whether it is a member of a tar archive that holds no bytes: a pipe or a device."""
+    if not hasattr(system, "tar"):
+        return False
+    member = system.tar.getmember(system.index[name][2])
+    return not (member.isreg() or member.islnk() or member.issym())
 
 
 def _said(info: dict) -> str:

@@ -48,7 +48,7 @@ def _of_json(line, field, group_field, group, where, hint):
     """(text, group) of a JSON object."""
     try:
         record = json.loads(
-            line.removeprefix(file_kinds.BOM).decode("utf-8", "surrogateescape"), parse_int=file_kinds.integer
+            file_kinds.json_of(line).decode("utf-8", "surrogateescape"), parse_int=file_kinds.integer
         )
     except (ValueError, RecursionError):
         raise UserError(f"{where}: not a JSON object (one object a line is expected){hint}") from None

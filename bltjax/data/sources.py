@@ -89,6 +89,23 @@ def check(data_config) -> None:
         )
     if data_config.split:
         positions(data_config.split)
+    if data_config.min_bytes > data_config.longest:
+        raise UserError(
+            f"data.min_bytes is {data_config.min_bytes:,} and data.longest {data_config.longest:,}: no"
+            " document is as long as the one and no longer than the other"
+        )
+
+
+def check_read(data_config, keys) -> None:
+    """UserError where one of the keys was set by hand, and the source does not read it: text that was named
+    would be left where it is, and another trained on. An experiment's file may hold what is not read."""
+    source = data_config.source.partition(":")[0]
+    for key in READ_BY.keys() & keys:
+        if data_config.get(key) and source not in READ_BY[key]:
+            raise UserError(
+                f"data.{key} means nothing to data.source={data_config.source}; it goes with"
+                f" data.source={' or '.join(READ_BY[key])}"
+            )
 
 
 def positions(split: str) -> tuple[fractions.Fraction, fractions.Fraction, fractions.Fraction]:
@@ -314,3 +331,9 @@ SOURCES = {
 }
 NAMED = ("tfds", "hf")
 PREPARED = "prepared"  # for runs: what `bltjax data prepare` made, which is no list of units any more
+READ_BY = {  # keys that say which text is read -> the sources that read them
+    "globs": ("files", "arrayrecord"),
+    "folder": ("tfds", PREPARED),
+    "mix": (PREPARED,),
+    "subset": NAMED,
+}

@@ -74,6 +74,25 @@ def ignoring() -> str:
     return f"{said}: not followed; a run is the same run wherever it is computed" if said else ""
 
 
+def no_device(error: BaseException) -> str:
+    """A line about a kind of device that JAX was told to use and that is not here; "": it is another error.
+    The message is JAX's own, where it has one: for some kinds it only asserts that there is a device."""
+    text = " ".join(str(error).split())
+    if isinstance(error, AssertionError) and not text:
+        text = "" if _has_devices() else "there is no such device here"
+    elif not text.startswith(("Unable to initialize backend", "Unknown backend")):
+        return ""
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    return f"JAX_PLATFORMS={asked}: {text}" if asked and text else text
+
+
+def _has_devices() -> bool:
+    try:
+        return "jax" not in sys.modules or bool(sys.modules["jax"].devices())
+    except (AssertionError, RuntimeError):
+        return False
+
+
 def variables() -> dict[str, str]:
     """The environment variables that are recorded: of JAX, XLA and the libraries below, none that holds a
     secret, a path or a process's number."""

@@ -6,9 +6,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bltjax import flops
+from bltjax.config import ranges
 from bltjax.errors import UserError
 
 FEWEST_STEPS = 100  # below, the schedule's warm-up and the rounding of the budget to whole steps mean nothing
+MOST_STEPS = ranges.RANGES["train.steps"][1]
 TOLERANCE = 0.01  # of the budget
 
 
@@ -71,7 +73,12 @@ def steps_for_budget(useful_per_step, budget: float, name: str = "this run", row
     return steps
 
 
-def _check_steps(steps: int, per_step: float, budget: float, name: str, rows: int) -> None:
+def _check_steps(steps: float, per_step: float, budget: float, name: str, rows: int) -> None:
+    if steps > MOST_STEPS:
+        raise UserError(
+            f"run {name}: budget_flops {budget:.3g} pays for {steps:.3g} steps, and {MOST_STEPS:,} are the"
+            " most; it needs a larger model or larger batches (data.rows)"
+        )
     if steps >= FEWEST_STEPS:
         return
     needed = FEWEST_STEPS * per_step
@@ -97,9 +104,10 @@ def steps_ahead(config: ConfigDict, rows):
     if config.train.steps:
         counts = rows.counts(config.train.steps)
         return config.train.steps, flops.train_flops(config, counts), counts
-    ahead = max(
-        FEWEST_STEPS // 2, math.ceil(1.1 * steps_of_full_rows(config, rows.row_length, rows.row_patches))
-    )
+    full = steps_of_full_rows(config, rows.row_length, rows.row_patches)
+    if full > MOST_STEPS:
+        _check_steps(full, config.budget_flops / full, config.budget_flops, config.name, config.data.rows)
+    ahead = max(FEWEST_STEPS // 2, math.ceil(1.1 * full))
     while True:
         counts = rows.counts(ahead)
         useful = flops.train_flops(config, counts)

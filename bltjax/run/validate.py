@@ -36,6 +36,11 @@ def check(run: ConfigDict) -> ConfigDict:
 
 def _values(run: ConfigDict) -> None:
     ranges.check({key: value for key, value in cfg.flat(run).items() if not key.startswith("entropy_model")})
+    if run.schema_version != cfg.SCHEMA_VERSION:
+        raise UserError(
+            f"schema_version is {run.schema_version}; this version of bltjax has {cfg.SCHEMA_VERSION},"
+            " which is nothing to choose"
+        )
     cfg.lr_scales(run.train)
     if not sources.known(run.data.source):
         raise UserError(f"data.source is {run.data.source!r}; allowed: {sources.allowed()}")
@@ -85,6 +90,11 @@ def _shapes(run: ConfigDict) -> None:
         raise UserError(
             f"patching.size is {run.patching.size:g}; a row has no more than data.context"
             f" ({run.data.context}) bytes"
+        )
+    if models.kind(run.model).PATCHES and 0 < run.patching.max_length < run.patching.size:
+        raise UserError(
+            f"patching.max_length is {run.patching.max_length}; no patch is longer, and they are to have"
+            f" patching.size ({run.patching.size:g}) bytes on average"
         )
     if run.train.branch_from and run.train.schedule != "wsd":
         raise UserError(

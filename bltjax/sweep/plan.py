@@ -11,10 +11,12 @@ from ml_collections import ConfigDict
 
 from bltjax import flops
 from bltjax.data import batches
-from bltjax.errors import UserError
+from bltjax.errors import RunFailed, UserError
+from bltjax.parallel import environment
 from bltjax.run import budget, inputs
 from bltjax.sweep import epochs
 
+NO_DEVICE = 3  # exit status of what measures, where there is nothing to measure on
 STATE_BYTES = 16  # a parameter, its gradient and AdamW's two moments, float32
 
 
@@ -108,7 +110,7 @@ def machine_flops() -> float:
 
     program = (  # as runs do
         "from bltjax.parallel import host; host.keep_memory(); from bltjax.sweep import plan;"
-        " print(plan.measure())"
+        " plan.print_measured()"
     )
     measured = subprocess.run(
         [sys.executable, "-c", program],
@@ -120,9 +122,21 @@ def machine_flops() -> float:
     try:
         return float(measured.stdout.split()[-1])
     except (IndexError, ValueError):
-        raise RuntimeError(
-            f"this machine's speed could not be measured: {measured.stderr.strip().splitlines()[-1:]}"
-        ) from None
+        pass
+    last = (measured.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    if measured.returncode == NO_DEVICE:
+        raise UserError(last)
+    raise RunFailed(f"this machine's speed could not be measured: {last}")
+
+
+def print_measured() -> None:
+    """What `measure` finds; an error as the last line of stderr, with a status."""
+    try:
+        print(measure())
+    except Exception as error:
+        said = environment.no_device(error)
+        print(said or f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(NO_DEVICE if said else 1)
 
 
 def measure(rows: int = 4, positions: int = 256, width: int = 64, heads: int = 2) -> float:
