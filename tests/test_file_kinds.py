@@ -274,8 +274,10 @@ def test_other_files_are_refused_by_name(tmp_path, kind):
         b"]q is no word\n",
         b"P5\nis what stands here\n",
         b"N.\nThe end.\n",
+        b"S'\\u and \\p are no escapes'\n",
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_text_that_begins_like_a_pickle_or_pixels_is_text(tmp_path, text):
     (tmp_path / "a").write_bytes(text)
     assert read(tmp_path / "a") == [text]

@@ -93,7 +93,7 @@ def _pickle(head: bytes) -> bool:
         for (code, argument, _), _ in zip(pickletools.genops(head), range(64)):
             if memorized is None and code.name in ("PUT", "BINPUT"):
                 memorized = argument
-    except (ValueError, UnicodeError, OverflowError):
+    except (ValueError, OverflowError, Warning):  # a warning where they are errors
         if len(head) < HEAD:  # else it may have been cut here
             return False
     return memorized == 0
