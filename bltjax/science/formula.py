@@ -16,8 +16,6 @@ FLATTEST = 0.01
 CELLS = 30_000  # of a grid over all exponents of a law, at most
 
 
-
-
 @dataclasses.dataclass(frozen=True)
 class Power:
     """coefficient / (variable^exponent · ...), or times it where the loss grows with the variable.
