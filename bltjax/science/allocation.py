@@ -1,9 +1,9 @@
 """The best split of a budget between size and data, of L = E + A/N^alpha + B/D^beta + whatever else.
 
 Training of N parameters on D units of data costs per_pair · N · D FLOPs (6 for dense tokens; 6/T where D
-counts bytes and a latent sees T of them). Then N* and D* are power laws in FLOPs (Hoffmann et al. 2022, Eq. 4)
-and so is what is above E: the frontier, a law of compute alone. All functions take parameters of any shape
-[..., Q] in units, in the order of formula.names, so that they serve draws."""
+counts bytes and a latent sees T of them). Then N* and D* are power laws in FLOPs (Hoffmann et al. 2022,
+Eq. 4) and so is what is above E: the frontier, a law of compute alone. All functions take parameters of any
+shape [..., Q] in units, in the order of formula.names, so that they serve draws."""
 
 import numpy as np
 

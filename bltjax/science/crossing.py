@@ -110,7 +110,8 @@ def of_draws(curve_3, other_3, draws_Rx3, other_draws_Rx3, span, level: float = 
     first = np.where(met, first, np.where(starts_R == turn, np.inf, -np.inf))
     low, high = np.quantile(first, [(1 - level) / 2, (1 + level) / 2], method="nearest")
     low, high = (float(np.exp(end)) if np.isfinite(end) else None for end in (low, high))
-    ends = f"{'below the range' if low is None else f'{low:.3g}'} to {'above it' if high is None else f'{high:.3g}'}"
+    below = "below the range" if low is None else f"{low:.3g}"
+    ends = f"{below} to {'above it' if high is None else f'{high:.3g}'}"
     found = "none in range" if estimate is None else f"{estimate:.3g} FLOPs"
     says = f"{found}, {100 * level:.0f}% interval {ends}; {100 * share:.0f}% of draws meet in the range"
     return Meeting(estimate, low, high, share, tuple(span), level, says)

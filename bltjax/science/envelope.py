@@ -1,5 +1,5 @@
-"""Chinchilla's approach 1: which size has the lowest loss at each of many budgets, along the runs' own curves,
-and power laws through those (Hoffmann et al. 2022, section 3.1).
+"""Chinchilla's approach 1: which size has the lowest loss at each of many budgets, along the runs' own
+curves, and power laws through those (Hoffmann et al. 2022, section 3.1).
 
 Where the smallest or the largest size that was trained is the best one, a better one may lie outside; those
 budgets are left out."""
@@ -55,7 +55,8 @@ def fit(size_N, data_N, flops_N, loss_N, points: int = POINTS) -> Envelope:
     used = np.unique(best_M[kept])
     if len(used) < FEWEST:
         raise NotIdentified(
-            f"{len(used)} sizes between the smallest and the largest are best anywhere; a power law takes {FEWEST}"
+            f"{len(used)} sizes between the smallest and the largest are best anywhere; a power law takes"
+            f" {FEWEST}"
         )
     at = at_M[kept]
     size_M, data_M = sizes[best_M[kept]], data_SxM[best_M[kept], kept]
@@ -67,8 +68,8 @@ def fit(size_N, data_N, flops_N, loss_N, points: int = POINTS) -> Envelope:
         _law(at, size_M),
         _law(at, data_M),
         len(used),
-        f"{edge_M.sum()} of {points} budgets, at which the smallest or the largest size run there is best or fewer than"
-        " 3 sizes were run",
+        f"{edge_M.sum()} of {points} budgets, at which the smallest or the largest size run there is best"
+        " or fewer than 3 sizes were run",
     )
 
 

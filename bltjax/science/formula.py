@@ -13,7 +13,7 @@ import numpy as np
 
 STEEPEST = 3.0  # exponents that are looked at
 FLATTEST = 0.01
-CELLS = 30_000  # of a grid over all exponents of a law, at most
+CELLS = 20_000  # of a grid over all exponents of a law, at most
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Each run is left out in turn, and the runs of the highest losses together (the five that Besiroglu et al. 2024
 drop from the Chinchilla points move beta by .086). A run counts as influential where it alone moves a
-parameter by more than half of what resampled runs scatter."""
+parameter by more than the standard deviation that all other runs together give it (jackknife)."""
 
 import dataclasses
 
@@ -11,9 +11,9 @@ import numpy as np
 from bltjax.science import identify, parametric, polish
 from bltjax.science.parametric import Fit
 
-INFLUENTIAL = 0.5  # standard deviations of the parameter, by the jackknife
+INFLUENTIAL = 1.0  # standard deviations, as all other runs give them
 TOGETHER = 0.02  # share of the runs, those of the highest losses, that are left out together
-SHIFT = 1.0
+SHIFT = 1.0  # standard deviations, by which those move it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +35,9 @@ class Influence:
             if name in self.fit.not_identified or (name in self.fit.formula.coefficients and name != "E"):
                 continue
             moved = self.parameters_NxQ[:, q] - whole[q]
-            for n in np.flatnonzero(np.abs(moved) > INFLUENTIAL * self.spread_Q[q]):
-                found.append((abs(moved[n]) / self.spread_Q[q], rows[n], name, moved[n], whole[q]))
+            others = np.sqrt(np.maximum(np.square(moved).sum() - np.square(moved), 1e-300))
+            for n in np.flatnonzero(np.abs(moved) > INFLUENTIAL * others):
+                found.append((abs(moved[n]) / others[n], rows[n], name, moved[n], whole[q]))
         said = [
             f"run {row} is influential: without it {name} goes from {value:.4g} to {value + moved:.4g}"
             for _, row, name, moved, value in sorted(found, key=lambda entry: -entry[0])
@@ -56,14 +57,14 @@ def leave_one_out(fit: Fit) -> Influence:
 
 
 def highest_losses(fit: Fit) -> list:
-    """A sentence for each exponent that the runs of the highest losses, left out together, move by more than
-    its spread between halves of the runs left would; [] where they move none."""
+    """A sentence for each exponent (and E) that the runs of the highest losses, left out together, move by
+    more than its standard deviation without them; [] where they move none."""
     count = max(1, round(TOGETHER * len(fit.runs)))
     try:
         less = parametric.fit(fit.formula, fit.runs.without_highest(count), fit.objective)
     except identify.NotIdentified:
         return [f"without the {count} highest losses the runs identify nothing"]
-    spread = leave_one_out_spread(less)
+    spread = leave_one_out(less).spread_Q
     said = []
     for q, name in enumerate(fit.formula.names):
         if name in fit.not_identified or (name in fit.formula.coefficients and name != "E"):
@@ -75,8 +76,3 @@ def highest_losses(fit: Fit) -> list:
                 f" {before:.4g} to {after:.4g}, by {abs(after - before):.2g}"
             )
     return said
-
-
-def leave_one_out_spread(fit: Fit):
-    """[Q] standard deviations by the jackknife."""
-    return leave_one_out(fit).spread_Q

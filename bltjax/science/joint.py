@@ -1,11 +1,11 @@
-"""Laws with the mean patch size T, from Compute Optimal Tokenization (Limisiewicz et al. 2026): its Law I (the
-best bytes at a budget and T) and Law II (the lowest loss at a budget and T), and a joint law L(N, D, T) of all
-runs at once, which it does not have.
+"""Laws with the mean patch size T, from Compute Optimal Tokenization (Limisiewicz et al. 2026): its Law I
+(the best bytes at a budget and T) and Law II (the lowest loss at a budget and T), and a joint law L(N, D, T)
+of all runs at once, which it does not have.
 
-N counts latent parameters, D bytes, and a latent sees T of them: C = 6·N·D/T. The joint law is a sum of powers
-like any other, E + A/N^alpha + B/D^beta + F·T^gamma: what patches cost grows with their size. From it follow
-Law I with a = b = alpha/(alpha + beta), and a best T that falls as a power of compute. `LOG_SQUARE` has a
-parabola in log T instead, as Law II has."""
+N counts latent parameters, D bytes, and a latent sees T of them: C = 6·N·D/T. The joint law is a sum of
+powers like any other, E + A/N^alpha + B/D^beta + F·T^gamma: what patches cost grows with their size. From it
+follow Law I with a = b = alpha/(alpha + beta), and a best T that falls as a power of compute. `LOG_SQUARE`
+has a parabola in log T instead, as Law II has."""
 
 import dataclasses
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from bltjax.science import allocation, parametric
 from bltjax.science.formula import Formula, LogSquare, Power
+from bltjax.science.identify import NotIdentified
 from bltjax.science.objectives import Objective
 from bltjax.science.runs import Runs
 
@@ -46,8 +47,6 @@ def law_one(flops_M, patch_M, best_M) -> Product:
     centre = logs.mean(0)
     design = np.concatenate([np.ones((len(logs), 1)), logs - centre], 1)
     if np.linalg.matrix_rank(design, tol=1e-6 * np.sqrt(len(logs))) < 3:
-        from bltjax.science.identify import NotIdentified
-
         raise NotIdentified("these optima are on one line of budget and patch size: they do not tell Law I")
     level, c, t = np.linalg.lstsq(design, np.log(best_M), rcond=None)[0]
     return Product(float(np.exp(level - centre @ [c, t])), float(c), float(t))

@@ -1,6 +1,6 @@
-"""The second opinion on a fit: log-sum-exp of log terms, L-BFGS from many starts, as Hoffmann et al. 2022 (and
-after them most of the field) fit L(N, D). Nothing of it is shared with variable projection but the formula
-and the objective, so that a disagreement says that one of them has not found the lowest point."""
+"""The second opinion on a fit: log-sum-exp of log terms, L-BFGS from many starts, as Hoffmann et al. 2022
+(and after them most of the field) fit L(N, D). Nothing of it is shared with variable projection but the
+formula and the objective, so that a disagreement says that one of them has not found the lowest point."""
 
 import dataclasses
 import itertools
@@ -36,7 +36,7 @@ def fit(
     formula: Formula, runs: Runs, objective: Objective = Objective(), starts: int = STARTS, seed: int = 0
 ):
     """The Opinion. Laws of powers alone, with an E; of the scaled likelihood the scale is the one that fits
-    residuals best at each step."""
+    residuals best at each step; it takes a second a start, the others a twentieth of that."""
     if not all(isinstance(term, Power) for term in formula.terms) or not formula.constant:
         raise ValueError(f"log-sum-exp takes E and powers, not {formula}")
     centres, kinds = runs.centres, len(formula.coefficients)

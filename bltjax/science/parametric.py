@@ -85,7 +85,7 @@ def predict(formula: Formula, parameters_xQ, values: dict):
     shape = arrays[0].shape
     logs = {name: np.log(array.reshape(-1)) for name, array in zip(formula.variables, arrays)}
     found = formula.values(logs, np.asarray(parameters_xQ, np.float64))
-    return found.reshape(*found.shape[:-1], *shape)
+    return found.reshape((*found.shape[:-1], *shape))[()]
 
 
 def fit(formula: Formula, runs: Runs, objective: Objective = Objective(), weights_N=None) -> Fit:

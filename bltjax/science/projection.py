@@ -15,7 +15,8 @@ def non_negative(gram_xKxK, right_xK):
     """(coefficients [..., K], what they take off the sum of squares [...]): least squares with none below 0.
 
     gram, right: inner products of the columns with each other and with the data."""
-    kinds = right_xK.shape[-1]
+    kinds, shape = right_xK.shape[-1], right_xK.shape
+    gram_xKxK, right_xK = gram_xKxK.reshape(-1, kinds, kinds), right_xK.reshape(-1, kinds)
     length = np.sqrt(np.maximum(np.diagonal(gram_xKxK, axis1=-2, axis2=-1), 1e-300))
     gram = gram_xKxK / length[..., :, None] / length[..., None, :] + RIDGE * np.eye(kinds)
     right = right_xK / length
@@ -23,21 +24,20 @@ def non_negative(gram_xKxK, right_xK):
     open_ = np.ones(most.shape, bool)  # where all at once are not positive, subsets are tried
     for size in range(kinds, 0, -1):
         for chosen in itertools.combinations(range(kinds), size):
-            where = np.nonzero(open_)
-            if not len(where[0]):
+            where = np.flatnonzero(open_)
+            if not len(where):
                 break
             some = np.ix_(chosen, chosen)
             found = np.linalg.solve(gram[where][:, *some], right[where][:, chosen, None])[..., 0]
             taken = (found * right[where][:, chosen]).sum(-1)
             better = (found >= 0).all(-1) & (taken > most[where])
-            at = tuple(index[better] for index in where)
+            at = where[better]
             most[at] = taken[better]
             best[at] = 0.0
-            for column, k in enumerate(chosen):
-                best[(*at, k)] = found[better, column]
+            best[at[:, None], chosen] = found[better]
         if size == kinds:
             open_ &= most == 0
-    return best / length, most
+    return (best / length).reshape(shape), most.reshape(shape[:-1])
 
 
 def over_grid(formula: Formula, logs: dict, loss_N, weights_N, log_residuals: bool):
@@ -68,9 +68,9 @@ def over_grid(formula: Formula, logs: dict, loss_N, weights_N, log_residuals: bo
         for j in range(i):
             pair = (columns[j] * weights_N) @ columns[i].T
             gram[..., i, j] = gram[..., j, i] = spread(pair, j, i)
-    found, taken = non_negative(gram.reshape(-1, kinds, kinds), right.reshape(-1, kinds))
+    found, taken = non_negative(gram, right)
     left = (weights_N * np.square(loss_N)).sum() - taken
-    return left.reshape(axes), found.reshape(*axes, kinds), grids
+    return left, found, grids
 
 
 def starts(formula: Formula, logs: dict, loss_N, weights_N, log_residuals: bool, most: int = 4):

@@ -17,6 +17,7 @@ from bltjax.science.parametric import Fit, predict
 DRAWS = 1000
 CHUNK = 2_000_000  # numbers in one array at a time
 WAYS = ("runs", "noise")
+MANY = 20  # cells a parameter, from which resampled runs are the better of the two
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +83,17 @@ def weights(cells_N, count: int, rng) -> np.ndarray:
     return found
 
 
-def draws(fit: Fit, count: int = DRAWS, way: str = "runs", seed: int = 0) -> Draws:
-    """Fits of `count` sets of runs that might have been; equal seeds give equal ones."""
+def usual(fit: Fit) -> str:
+    """The way that suits the number of runs: `runs` from 20 cells a parameter on."""
+    return "runs" if len(np.unique(fit.runs.cells_N)) >= MANY * len(fit.at_centre_Q) else "noise"
+
+
+def draws(fit: Fit, count: int = DRAWS, way: str = "", seed: int = 0, documents_RxN=None) -> Draws:
+    """Fits of `count` sets of runs that might have been; equal seeds give equal ones.
+
+    way: `usual` if not given. documents_RxN: losses of the fit's runs under resampled test documents, where
+    scores have them: they make the draws' losses differ from the runs' own."""
+    way = way or usual(fit)
     if way not in WAYS:
         raise ValueError(f"no way {way!r} to resample; there are {', '.join(WAYS)}")
     rng = np.random.default_rng(seed)
@@ -94,6 +104,8 @@ def draws(fit: Fit, count: int = DRAWS, way: str = "runs", seed: int = 0) -> Dra
         weights_RxN = weights(runs.cells_N, count, rng)
     else:
         loss_RxN = noisy(fit, count, rng)
+    if documents_RxN is not None:
+        loss_RxN = loss_RxN * (np.asarray(documents_RxN, np.float64)[:count] / runs.loss_N)
     chunk = max(1, CHUNK // (len(runs) * len(fit.at_centre_Q)))
     found = [
         polish.descend(
