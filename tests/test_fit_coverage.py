@@ -52,8 +52,7 @@ def right(shares: dict):
     assert all(0.90 <= share <= 0.99 for share in shares.values()), shares
 
 
-@pytest.mark.parametrize("objective", [LOGS, Objective("huber")], ids=["log_least_squares", "huber"])
-def test_approach_3(objective):
+def test_approach_3():
     law = np.array([1.69, 406.4, 410.7, 0.34, 0.28])
     quantities = {name: parameter(CHINCHILLA, name) for name in CHINCHILLA.names}
     quantities |= {
@@ -62,7 +61,7 @@ def test_approach_3(objective):
         "prediction": lambda p: parametric.predict(CHINCHILLA, p, dict(N=3e9, D=6e10)),
     }
     values = grid(N=np.geomspace(1e7, 1e9, 5), D=np.geomspace(2e8, 2e10, 5))
-    right(held(CHINCHILLA, law, values, quantities, objective=objective))
+    right(held(CHINCHILLA, law, values, quantities, objective=Objective()))
 
 
 def test_the_joint_law():
@@ -77,7 +76,7 @@ def test_a_law_of_compute_from_six_points():
     law = np.array([1.7, 1.7e3, 0.17])
     quantities = {name: parameter(COMPUTE, name) for name in COMPUTE.names}
     quantities["prediction"] = lambda p: parametric.predict(COMPUTE, p, dict(C=1e23))
-    right(held(COMPUTE, law, dict(C=np.geomspace(1e17, 1e22, 6)), quantities, profiles=("alpha", "E")))
+    right(held(COMPUTE, law, dict(C=np.geomspace(1e17, 1e22, 6)), quantities, profiles=("alpha",)))
 
 
 def test_the_crossing_point():

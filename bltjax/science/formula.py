@@ -13,7 +13,8 @@ import numpy as np
 
 STEEPEST = 3.0  # exponents that are looked at
 FLATTEST = 0.01
-CELLS = 20_000  # of a grid over all exponents of a law, at most
+CELLS = 6_000  # of a grid over all exponents of a law, at most
+DENSE = 80  # exponents of one parameter: neighbours differ by 7%, and a polish follows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Power:
 
     def grid(self, points: int):
         """Parameters to try: [G, parameters], at most `points` of them."""
-        each = max(3, int(points ** (1 / len(self.powers))))
+        each = max(3, round(points ** (1 / len(self.powers))))
         one = np.geomspace(FLATTEST, self.steepest, each)
         return np.array(list(itertools.product(one, repeat=len(self.powers))))
 
@@ -97,7 +98,7 @@ class LogSquare:
         return [(-self.widest, self.widest), (-self.fastest, self.fastest)][: len(self.parameters)]
 
     def grid(self, points: int):
-        each = max(5, int(points ** (1 / len(self.parameters))))
+        each = max(5, round(points ** (1 / len(self.parameters))))
         return np.array(list(itertools.product(*(np.linspace(*bound, each) for bound in self.bounds))))
 
     def _distance(self, logs, theta_xP):
@@ -200,7 +201,8 @@ class Formula:
     def grids(self) -> list:
         """A grid of parameters for each term, so that all combinations are at most CELLS."""
         dimensions = len(self.exponents)
-        return [term.grid(int(CELLS ** (len(term.parameters) / dimensions))) for term in self.terms]
+        each = min(DENSE, CELLS ** (1 / dimensions))
+        return [term.grid(round(each ** len(term.parameters))) for term in self.terms]
 
     def __str__(self):
         return " + ".join((["E"] if self.constant else []) + [str(term) for term in self.terms])

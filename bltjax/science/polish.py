@@ -11,13 +11,24 @@ from bltjax.science.formula import Formula
 from bltjax.science.objectives import Objective, huber
 
 STEPS = 200
-TIGHT = 1e-12  # a step that gains less, relatively, is the last
+TIGHT = 1e-12  # a step that gains less, relatively, gains nothing
+LOOSE = 1e-7  # the same for draws, whose scatter is far above it
 DAMPING = (1e-9, 1e9)
 
 
-def descend(formula: Formula, logs: dict, loss, weights, parameters_RxQ, objective: Objective, bounds=None):
+def descend(
+    formula: Formula,
+    logs: dict,
+    loss,
+    weights,
+    parameters_RxQ,
+    objective: Objective,
+    bounds=None,
+    tight=TIGHT,
+):
     """(parameters [R, Q], values [R]) of R fits. loss, weights: [N] or [R, N]; parameters: for centred logs.
-    bounds: (low, high), [Q] or [R, Q], if not the formula's; equal ones hold a parameter.
+    bounds: (low, high), [Q] or [R, Q], if not the formula's; equal ones hold a parameter. tight: relative
+    gain of a step that is none.
 
     A knee that moves with the residuals, or is far below them, is come down to in steps of 10."""
     weights = np.broadcast_to(np.asarray(weights, np.float64), (len(parameters_RxQ), np.shape(loss)[-1]))
@@ -29,19 +40,23 @@ def descend(formula: Formula, logs: dict, loss, weights, parameters_RxQ, objecti
     found = np.clip(found, *ends)
     residuals = lambda: objective.residuals(formula.values(logs, found), loss)
     if not objective.robust:
-        found = _descend(formula, logs, loss, weights, found, ends, objective, np.full(len(found), np.inf))
+        found = _descend(
+            formula, logs, loss, weights, found, ends, objective, np.full(len(found), np.inf), tight
+        )
         return found, objective.value(residuals(), weights)
     size = np.nanmedian(np.abs(residuals()))
     knee = 10.0 ** np.ceil(np.log10(max(size, 1e-12)))
     while True:
         target = objective.knee(residuals(), weights)
-        found = _descend(formula, logs, loss, weights, found, ends, objective, np.maximum(target, knee))
+        found = _descend(
+            formula, logs, loss, weights, found, ends, objective, np.maximum(target, knee), tight
+        )
         if knee <= target.min():
             return found, objective.value(residuals(), weights)
         knee /= 10
 
 
-def _descend(formula, logs, loss_RxN, weights_RxN, found_RxQ, ends, objective, knee_R):
+def _descend(formula, logs, loss_RxN, weights_RxN, found_RxQ, ends, objective, knee_R, tight):
     value_R = _value(formula, logs, loss_RxN, weights_RxN, found_RxQ, objective, knee_R)
     damping_R = np.full(len(found_RxQ), 1e-3)
     idle_R = np.zeros(len(found_RxQ), int)
@@ -81,10 +96,12 @@ def _descend(formula, logs, loss_RxN, weights_RxN, found_RxQ, ends, objective, k
         moved = lowest < started
         found_RxQ[going], value_R[going] = best, lowest
         damping_R[going] = np.clip(damping_R[going] * np.where(moved, 0.2, 8.0), *DAMPING)
-        little = started - lowest <= TIGHT * np.abs(started)
+        little = started - lowest <= tight * np.abs(started)
         idle_R[going] = np.where(little, idle_R[going] + 1, 0)
-        still = (idle_R[going] < 3) | (~moved & (damping_R[going] < 1e3) & (idle_R[going] < 12))
-        going = going[still]
+        patience = (
+            np.where(moved | (damping_R[going] >= 1e3), 3, 12) if tight < LOOSE else np.where(moved, 1, 5)
+        )
+        going = going[idle_R[going] < patience]
         if not len(going):
             break
     return found_RxQ

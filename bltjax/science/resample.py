@@ -115,6 +115,7 @@ def draws(fit: Fit, count: int = DRAWS, way: str = "", seed: int = 0, documents_
             weights_RxN[at : at + chunk],
             np.tile(fit.at_centre_Q, (len(weights_RxN[at : at + chunk]), 1)),
             fit.objective,
+            tight=polish.LOOSE,
         )[0]
         for at in range(0, count, chunk)
     ]
