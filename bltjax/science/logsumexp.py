@@ -90,7 +90,7 @@ def fit(
     at_centre[:kinds][theta_Q[:kinds] <= LOWEST + 1e-6] = 0.0
     parameters = formula.in_units(at_centre, centres)
     named = {name: float(number) for name, number in zip(formula.names, parameters)}
-    return Opinion(named, parameters, float(best), len(found), agreeing)
+    return Opinion(named, parameters, float(best), len(found), int(agreeing))
 
 
 def _starts(formula, logs, loss_N, starts, seed):
