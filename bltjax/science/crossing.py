@@ -1,10 +1,14 @@
 """Where two curves of bits per byte over training FLOPs meet: as measured, and as fitted. Never outside the
 range that both were measured in."""
 
+import dataclasses
+
 import numpy as np
 
-from bltjax.science.bootstrap import interval
+from bltjax.science.bootstrap import LEVEL, interval
 from bltjax.science.power_law import predict
+
+POINTS = 801  # of a range, between which curves are taken for straight
 
 
 def roots(x, difference_xM):
@@ -64,3 +68,56 @@ def of_fits(fit_a: dict, fit_b: dict) -> list:
     x = np.linspace(*np.log(span), 4001)
     at = roots(x, np.log(predict(fit_a, np.exp(x))) - np.log(predict(fit_b, np.exp(x))))
     return [float(value) for value in np.exp(at[np.isfinite(at)])]
+
+
+@dataclasses.dataclass(frozen=True)
+class Meeting:
+    """Where the fitted curves of two families meet within a range of FLOPs. flops: None for none in range.
+    low, high: of draws; None for an end that lies outside the range. share: of draws that meet in it. says:
+    the sentence for a report."""
+
+    flops: float | None
+    low: float | None
+    high: float | None
+    share: float
+    span: tuple
+    level: float
+    says: str
+
+    def holds(self, flops: float) -> bool:
+        """Whether the interval holds a crossing there."""
+        return (self.low is None or self.low <= flops) and (self.high is None or flops <= self.high)
+
+
+def of_draws(curve_3, other_3, draws_Rx3, other_draws_Rx3, span, level: float = LEVEL) -> Meeting:
+    """Of two curves (E, A, alpha) of E + A/C^alpha and of draws of both, drawn apart. span: (low, high) FLOPs
+    that both were measured in. A draw whose curves do not meet in it counts as meeting beyond the end at
+    which they are the wrong way round, so that the interval is open there."""
+    x = np.linspace(*np.log(span), POINTS)
+    apart = lambda a, b: _curve(a, x) - _curve(b, x)
+    at = roots(x, apart(np.asarray(curve_3, np.float64), np.asarray(other_3, np.float64)))
+    estimate = float(np.exp(np.nanmin(at))) if np.isfinite(at).any() else None
+    apart_RxM = apart(np.asarray(draws_Rx3, np.float64), np.asarray(other_draws_Rx3, np.float64))
+    drawn = roots(x, apart_RxM)
+    first = np.where(np.isfinite(drawn), drawn, np.inf).min(1)
+    share = float(np.isfinite(first).mean())
+    starts_R, ends_R = np.sign(apart_RxM[:, 0]), np.sign(apart_RxM[:, -1])
+    met = np.isfinite(first)
+    if not met.any():
+        says = f"none in range: in no draw do the curves meet between {span[0]:.3g} and {span[1]:.3g} FLOPs"
+        return Meeting(None, None, None, 0.0, tuple(span), level, says)
+    turn = np.sign((starts_R - ends_R)[met].sum()) or 1.0  # above first and below later, or the reverse
+    first = np.where(met, first, np.where(starts_R == turn, np.inf, -np.inf))
+    low, high = np.quantile(first, [(1 - level) / 2, (1 + level) / 2], method="nearest")
+    low, high = (float(np.exp(end)) if np.isfinite(end) else None for end in (low, high))
+    below = "below the range" if low is None else f"{low:.3g}"
+    ends = f"{below} to {'above it' if high is None else f'{high:.3g}'}"
+    found = "none in range" if estimate is None else f"{estimate:.3g} FLOPs"
+    says = f"{found}, {100 * level:.0f}% interval {ends}; {100 * share:.0f}% of draws meet in the range"
+    return Meeting(estimate, low, high, share, tuple(span), level, says)
+
+
+def _curve(curve_x3, x_M):
+    e, a, alpha = (np.asarray(curve_x3)[..., k, None] for k in range(3))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return e + np.exp(np.log(np.maximum(a, 1e-300)) - alpha * x_M)

@@ -1,0 +1,133 @@
+"""Laws with the mean patch size T, from Compute Optimal Tokenization (Limisiewicz et al. 2026): its Law I
+(the best bytes at a budget and T) and Law II (the lowest loss at a budget and T), and a joint law L(N, D, T)
+of all runs at once, which it does not have.
+
+N counts latent parameters, D bytes, and a latent sees T of them: C = 6·N·D/T. The joint law is a sum of
+powers like any other, E + A/N^alpha + B/D^beta + F·T^gamma: what patches cost grows with their size. From it
+follow Law I with a = b = alpha/(alpha + beta), and a best T that falls as a power of compute. `LOG_SQUARE`
+has a parabola in log T instead, as Law II has."""
+
+import dataclasses
+
+import numpy as np
+
+from bltjax.science import allocation, parametric
+from bltjax.science.formula import Formula, LogSquare, Power
+from bltjax.science.identify import NotIdentified
+from bltjax.science.objectives import Objective
+from bltjax.science.runs import Runs
+
+_SIZE, _DATA = Power("A", (("N", "alpha"),)), Power("B", (("D", "beta"),))
+POWERS = Formula((_SIZE, _DATA, Power("F", (("T", "gamma"),), grows=True)))
+LOG_SQUARE = Formula((_SIZE, _DATA, LogSquare("F", "T", "T0")))
+LAW_TWO = Formula((Power("A", (("C", "g"),)), LogSquare("F", "T", "T0", ("C", "d"))))
+LATENT_FLOPS = 6.0  # per parameter and latent
+SIZES = np.geomspace(1.0, 64.0, 2001)  # patch sizes that are looked at for the best
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """value = coefficient · C^c · T^t, fitted to optima by least squares of logs (Law I)."""
+
+    coefficient: float
+    c: float
+    t: float
+
+    def at(self, flops, patch):
+        return (
+            self.coefficient
+            * np.asarray(flops, np.float64) ** self.c
+            * np.asarray(patch, np.float64) ** self.t
+        )
+
+
+def law_one(flops_M, patch_M, best_M) -> Product:
+    """Law I of the best bytes (or size) at M pairs of budget and patch size."""
+    logs = np.log(np.stack([flops_M, patch_M], 1))
+    centre = logs.mean(0)
+    design = np.concatenate([np.ones((len(logs), 1)), logs - centre], 1)
+    if np.linalg.matrix_rank(design, tol=1e-6 * np.sqrt(len(logs))) < 3:
+        raise NotIdentified("these optima are on one line of budget and patch size: they do not tell Law I")
+    level, c, t = np.linalg.lstsq(design, np.log(best_M), rcond=None)[0]
+    return Product(float(np.exp(level - centre @ [c, t])), float(c), float(t))
+
+
+def law_two(runs: Runs, objective: Objective = Objective("log_least_squares")) -> parametric.Fit:
+    """Law II of the lowest losses at pairs of budget C and patch size T: L0·C^-g + F·log²(C^d T/T0) + E."""
+    return parametric.fit(LAW_TWO, runs, objective)
+
+
+def best(formula: Formula, parameters, flops, patch):
+    """(N*, D*) at FLOPs and a patch size, of parameters [..., Q] in units; D in bytes."""
+    per_pair = LATENT_FLOPS / np.asarray(patch, np.float64)
+    return allocation.best(formula, parameters, flops, per_pair=per_pair)
+
+
+def lowest(formula: Formula, parameters, flops, patch):
+    """The loss there."""
+    n, d = best(formula, parameters, flops, patch)
+    parameters = np.asarray(parameters, np.float64)
+    shape = np.broadcast_shapes(n.shape, np.shape(patch))
+    logs = {"N": np.log(n), "D": np.log(d), "T": np.log(np.asarray(patch, np.float64))}
+    logs = {name: np.broadcast_to(value, shape)[..., None] for name, value in logs.items()}
+    total = parameters[..., 0] if formula.constant else 0.0
+    kinds = len(formula.coefficients)
+    for k, (term, theta) in enumerate(
+        zip(formula.terms, formula.split(parameters[..., kinds:])), int(formula.constant)
+    ):
+        z_xP = np.concatenate([logs[v] for v in term.variables], -1)
+        if isinstance(term, Power):
+            total = total + parameters[..., k] * np.exp((1 if term.grows else -1) * (z_xP * theta).sum(-1))
+        else:
+            total = total + parameters[..., k] * np.square(z_xP[..., 0] - theta[..., 0])
+    return total
+
+
+def best_patch(formula: Formula, parameters, flops: float):
+    """T* at a budget, [...]; nan where it is at an end of what is looked at (1 to 64 bytes)."""
+    parameters = np.asarray(parameters, np.float64)
+    at = lowest(formula, parameters[..., None, :], flops, SIZES).argmin(-1)
+    return np.where((at > 0) & (at < len(SIZES) - 1), SIZES[at], np.nan)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """How well runs of the largest budget are predicted from the others. names; errors: root mean square of
+    log loss of each law; runs: held out."""
+
+    errors: dict
+    runs: int
+    budget: float
+
+    @property
+    def trusts(self) -> str:
+        return min(self.errors, key=self.errors.get)
+
+
+def held_out(
+    runs: Runs, flops_N, objective: Objective = Objective(), separate: Formula = Formula((_SIZE, _DATA))
+) -> HeldOut:
+    """The joint laws and the separate ones (one L(N, D) for each patch size) on the largest budget.
+
+    flops_N: each run's budget; runs of one budget have the same number. Raises NotIdentified where the
+    smaller budgets do not tell one of the laws."""
+    flops_N = np.asarray(flops_N, np.float64)
+    last = flops_N == flops_N.max()
+    seen, unseen = runs.only(~last, "held out"), runs.only(last, "seen")
+    errors = {}
+    for name, formula in {"joint, powers": POWERS, "joint, log square": LOG_SQUARE}.items():
+        fitted = parametric.fit(formula, seen, objective)
+        errors[name] = _error(fitted.predict(**unseen.values), unseen.loss_N)
+    predicted = np.full(len(unseen), np.nan)
+    for patch in np.unique(unseen.values["T"]):
+        fitted = parametric.fit(
+            separate, seen.only(seen.values["T"] == patch, "another patch size"), objective
+        )
+        those = unseen.values["T"] == patch
+        predicted[those] = fitted.predict(**{n: unseen.values[n][those] for n in separate.variables})
+    errors["separate"] = _error(predicted, unseen.loss_N)
+    return HeldOut(errors, len(unseen), float(flops_N.max()))
+
+
+def _error(predicted, loss) -> float:
+    return float(np.sqrt(np.square(np.log(predicted / loss)).mean()))
