@@ -35,8 +35,8 @@ test-slow: setup
 # The newest releases that setup.cfg allows, without the lock file: make test-newest PYTHON=python3.12
 test-newest:
 	$(PYTHON) -m venv .venv-newest
-	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
-	  -e '.[test]'
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --upgrade --upgrade-strategy eager -e '.[test]'
 	.venv-newest/bin/python -m pytest -n 2
 
 clean:

@@ -15,23 +15,19 @@ from bltjax.config.schema import (
     SCHEMES,
     SWEPT,
     TEXT_KEYS,
-    completed,
     data,
     evaluation,
-    fingerprint,
     flat,
-    from_dict,
     lr_scales,
     parse_set,
     patching,
-    recorded,
     replace,
     run,
-    to_dict,
     tokenizer,
     training,
 )
 from bltjax.config.sizes import SIZES, Size, sized_blt
+from bltjax.config.stored import completed, fingerprint, from_dict, recorded, to_dict
 
 __all__ = [
     "Family",
