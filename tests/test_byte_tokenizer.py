@@ -10,13 +10,16 @@ from bltjax import config as cfg
 from bltjax.formats import byte_tokenizer, huggingface_export
 from bltjax.patching import vocab
 
-TEXTS = ["", "a", "two  words\n\n\ttab", "naïve 東京 \U0001f642", "\0\x7f", "x" * 5000]
+TEXTS = ["", "a", "two  words\n\n\ttab", "naïve 東京 \U0001f642", "\0\x7f", "x" * 5000, "<s>struck</s> <bpe>"]
 
 
 def test_ids_are_those_of_bytes_after_bos():
     import tokenizers
 
-    found = tokenizers.Tokenizer.from_str(json.dumps(byte_tokenizer.files()["tokenizer.json"]))
+    files = byte_tokenizer.files()
+    found = tokenizers.Tokenizer.from_str(json.dumps(files["tokenizer.json"]))
+    # what transformers does with this setting: names of specials in a text are text
+    found.encode_special_tokens = files["tokenizer_config.json"]["split_special_tokens"]
     assert found.get_vocab_size() == vocab.SIZE
     for text in TEXTS:
         ids = found.encode(text).ids

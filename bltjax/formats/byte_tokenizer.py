@@ -21,6 +21,7 @@ def files() -> dict:
             "tokenizer_class": "PreTrainedTokenizerFast",
             **named,
             "clean_up_tokenization_spaces": False,
+            "split_special_tokens": True,  # "<s>" in a text is three bytes, as here, and no BOS
             "model_input_names": ["input_ids", "attention_mask"],
             "model_max_length": 10**30,  # transformers' own way to say that there is no limit
         },

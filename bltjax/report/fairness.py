@@ -2,6 +2,7 @@
 
 from bltjax.report.findings import listed
 from bltjax.report.run_table import budget_key
+from bltjax.report.runs import lookup
 from bltjax.report.tables import short_flops
 
 # column of a row: (what it is, tolerance between runs at one budget)
@@ -26,7 +27,8 @@ def apart(chosen: list, left: list) -> list:
     if left:
         names = listed(name for r in left for name in r["runs"])
         lines.append(
-            "Scored on different text than other runs of their series and budget, and not chosen among:"
+            "Trained or scored on different text than other runs of their series and budget, and not chosen"
+            " among:"
             f" {names}."
         )
     return lines
@@ -38,6 +40,11 @@ def unequal(runs: list, rows: list) -> list:
     lines = []
     checks = {
         "training and test text (data_fingerprint)": lambda r: r.record.get("data_fingerprint"),
+        "validation text (documents_digest)": lambda r: lookup(r.evaluation, "validation.documents_digest"),
+        "order of documents (data.seed)": lambda r: r.setting("data.seed"),
+        "format of run directories (schema_version)": lambda r: r.record.get("schema_version"),
+        "version of JAX": lambda r: lookup(r.record, "versions.jax"),
+        "variables of XLA and JAX": lambda r: lookup(r.record, "environment.variables"),
         "bytes of context": lambda r: r.setting("data.context"),
         "cores": lambda r: r.record.get("cores"),
         "platform": lambda r: r.record.get("platform"),
@@ -48,7 +55,10 @@ def unequal(runs: list, rows: list) -> list:
             lines.append(f"Not the same in all runs: {what}: {listed(values)}.")
     for budget in sorted({budget_key(r) for r in rows}):
         for column, (what, tolerance) in WITHIN.items():
-            found = {r["name"]: r[column] for r in rows if r[column] and budget_key(r) == budget}
+            here = [r for r in rows if budget_key(r) == budget]
+            found = {r["name"]: r[column] for r in here if r[column]}
+            if silent := [r["name"] for r in here if found and not r[column]]:
+                lines.append(f"{what} at {short_flops(budget)} FLOPs: not recorded of {listed(silent)}.")
             if found and max(found.values()) > (1 + tolerance) * min(found.values()):
                 low, high = min(found, key=found.get), max(found, key=found.get)
                 lines.append(
@@ -60,6 +70,10 @@ def unequal(runs: list, rows: list) -> list:
     ]
     if off:
         lines.append(f"More than 1% off their budget: {listed(off)}.")
+    if silent := [r["name"] for r in rows if r["realized_flops"] is None]:
+        lines.append(f"How many FLOPs they spent is not recorded of {listed(silent)}.")
+    if blind := [r["name"] for r in rows if r["test_text"] and r["test_text"] == r["validation_text"]]:
+        lines.append(f"Chosen on the very text that they are scored on: {listed(blind)}.")
     positions = "{name} (trained on {positions_trained:,.0f}, scored at up to {positions_scored:,.0f})"
     beyond = [
         positions.format(**r)

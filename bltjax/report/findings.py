@@ -60,7 +60,16 @@ def scores(rows: list) -> str:
 def headline(chosen: list, pairs: list) -> str:
     """One sentence. With several seeds: which series is lowest at which budgets, and at how many of them
     beyond the interval. With one seed anywhere: what was measured, and that seeds are missing; nothing of a
-    difference."""
+    difference. A second one where conditions were not equal."""
+    unequal = any(pair["unlike"] for pair in pairs if pair["difference"] is not None)
+    return measured(chosen, pairs) + (f" {UNEQUAL}" if unequal else "")
+
+
+UNEQUAL = "Not all of them were made under equal conditions (see below), which a difference is then of, too."
+
+
+def measured(chosen: list, pairs: list) -> str:
+    """The headline's first sentence."""
     won = winners(chosen, pairs)
     compared = [w for w in won if not w["alone"]]
     if not compared:
@@ -84,8 +93,13 @@ def headline(chosen: list, pairs: list) -> str:
             " against it."
         )
     parts = []
-    for series in dict.fromkeys(w["best"]["series"] for w in compared):
-        mine = [w for w in compared if w["best"]["series"] == series]
+    level = [w for w in compared if w["here"][0]["bpb"] == w["here"][1]["bpb"]]
+    for w in level:
+        same = [r["series"] for r in w["here"] if r["bpb"] == w["best"]["bpb"]]
+        where = short_flops(w["budget_flops"])
+        parts.append(f"{listed(same)} have the same mean test bits per byte at {where} FLOPs")
+    for series in dict.fromkeys(w["best"]["series"] for w in compared if w not in level):
+        mine = [w for w in compared if w["best"]["series"] == series and w not in level]
         where = (
             f"at all {len(mine)} budgets"
             if len(mine) == len(compared) > 1
@@ -138,7 +152,17 @@ def at_each_budget(chosen: list, pairs: list) -> list:
                 f"{where}{scores([best, rival])}; difference {signed(sign * pair['difference'])}"
                 f" (95% interval {span(low, high)} over documents and seeds, which {verdict})."
             )
-    return lines
+    return lines + unequal_pairs(pairs)
+
+
+def unequal_pairs(pairs: list) -> list:
+    """A sentence for each thing that pairs differ in beside their series, with their budgets."""
+    where = {}
+    for pair in pairs:
+        for words in pair["unlike"] if pair["difference"] is not None else ():
+            said = f"{pair['series']} and {pair['against']} differ in more than that: {words}"
+            where.setdefault(said, []).append(short_flops(pair["budget_flops"]))
+    return [f"{said} (at {listed(budgets)} FLOPs)." for said, budgets in where.items()]
 
 
 def with_budget(chosen: list) -> str:
@@ -245,6 +269,15 @@ def caveats(chosen: list, pairs: list) -> list:
         lines.append(
             f"{REFERENCE}'s bits per byte is an upper bound: it scores one tokenization out of all that spell"
             " the same bytes. Its true figure may be lower by what the others would add."
+        )
+    if helped := [r for r in chosen if r["entropy_train_flops"]]:
+        most = max((r["entropy_forward_flops"] or 0) / (r["realized_flops"] or 1) for r in helped)
+        trained = max(r["entropy_train_flops"] for r in helped)
+        names = listed(sorted({r["series"] for r in helped}))
+        lines.append(
+            f"Budgets leave out the entropy model of {names}: its forward pass over the training bytes"
+            f" adds up to {most:.0%}, and its training took {short_flops(trained)} FLOPs, shared by all runs"
+            " that read it."
         )
     if any(w["best"]["family"] == REFERENCE for w in winners(chosen, pairs) if not w["alone"]):
         lines.append(local_modules(chosen))

@@ -8,7 +8,18 @@ import pathlib
 import tempfile
 
 from bltjax.errors import UserError
-from bltjax.report import compare, fairness, figures, findings, page, run_table, sections, series, tables
+from bltjax.report import (
+    compare,
+    conditions,
+    fairness,
+    figures,
+    findings,
+    page,
+    run_table,
+    sections,
+    series,
+    tables,
+)
 from bltjax.report import runs as reading
 from bltjax.report import sweeps as sweeping
 from bltjax.report.run_table import budget_key
@@ -24,11 +35,12 @@ def report(experiment_dir, out_dir=None) -> dict:
     {"experiment", "schema_version", "headline", "findings", "caveats", "runs": one row per series and budget
     (the mean over seeds of the configuration that is best on validation text), "all_runs": every finished
     run, "unfinished", "fits" and "fits_with_entropy_model" (by series), "pairs" (differences to bpe at each
-    budget), "crossovers", "sweeps", "files"}. Rows: `rows.row`; those of "runs" have beside it "series",
-    "seeds", "bpb_seed_sd" (None with one seed), "interval_covers", "compared" (whether it was scored on the
-    text that the most were: others are in no comparison, curve or fit), "tried" (how many configurations it
-    is the best of), "run_dirs"; their run_dir is the first seed's. Nothing finished: UserError; a run with a
-    damaged file, or one that may not be read, is listed as unfinished.
+    budget; "unlike": what else the two differ in), "crossovers", "sweeps", "files"}. Rows: `run_table.row`
+    and `conditions.of`; those of "runs" have beside it "series", "seeds", "bpb_seed_sd" (None with one seed),
+    "interval_covers", "compared" (whether it was scored on the text that the most were: others are in no
+    comparison, curve or fit), "tried" (how many configurations it is the best of), "run_dirs"; their run_dir
+    is the first seed's. Nothing finished: UserError; a run with a damaged file, with files that contradict
+    one another, or one that may not be read, is listed as unfinished.
 
     Of somebody else's runs the subfolder cannot be made: without an out_dir nothing is written then, "files"
     is empty, and "unwritten" says why. An out_dir that cannot be written to: UserError, before any work."""
@@ -79,9 +91,12 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
     """All numbers of the report, before anything is drawn."""
     done = [run for run in runs if run.state == "done"]
     documents = {str(run.path): run_table.documents(run) for run in done}
-    texts = {str(run.path): run_table.scored_text(run, "test") for run in done}
+    texts = run_table.texts(done)
     samples = bootstrap.resample_runs(documents, texts)
-    rows = [run_table.row(run, samples.get(str(run.path))) for run in done]
+    rows = [
+        {**run_table.row(run, samples.get(str(run.path)), texts[str(run.path)]), **conditions.of(run)}
+        for run in done
+    ]
     series.name_series(done, rows)
     every = [series.averaged(group) for group in series.configurations(done, rows)]
     candidates = series.of_one_text(every)
@@ -98,7 +113,7 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
     for row in rows:
         row["chosen"] = row["run_dir"] in picked
     compared = [row for row in chosen if row["compared"]]
-    pairs = compare.pairs(chosen, scored)
+    pairs = conditions.with_unlike(compare.pairs(chosen, scored), chosen)
     fits = compare.fits(compared, scored, "realized_flops")
     crossovers = compare.crossings(compared, scored, fits)
     configs, swept = {str(run.path): run.config for run in done}, sweeping.all_swept(done)
@@ -126,7 +141,9 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
         warnings=[
             *fairness.apart(chosen, [row for row in every if row not in candidates]),
             *fairness.unequal(done, rows),
-            *filter(None, map(run_table.disagreement, done)),
+            *sweeping.unseen(candidates),
+            *conditions.copies(rows),
+            *conditions.within(chosen, rows),
         ],
         runs=chosen,
         all_runs=rows,

@@ -1,9 +1,8 @@
 """One row of numbers per run."""
 
 from bltjax.config import families
-from bltjax.report.runs import Run, finite, lookup
+from bltjax.report.runs import Run, finite, lookup, scored_documents
 from bltjax.science import bootstrap
-from bltjax.science.bootstrap import bpb
 
 REFERENCE, family_order = families.REFERENCE, families.order
 LATENT = ("latent", "total")  # every other component of a BLT's count is a local module or the output head
@@ -28,17 +27,15 @@ def local_share(planned: dict):
 
 def documents(run: Run) -> list:
     """[{"bytes", "nats"}, ...] of the test documents that hold bytes."""
-    rows = lookup(run.evaluation, "test.documents", [])
-    return [
-        row for row in rows if isinstance(row, dict) and number(row.get("bytes")) and finite(row.get("nats"))
-    ]
+    return scored_documents(lookup(run.evaluation, "test", {}))
 
 
-def row(run: Run, samples=None) -> dict:
+def row(run: Run, samples=None, text=None) -> dict:
     """All numbers of a finished run, flat and JSON-ready (None where a file does not say). FLOPs are exact
     useful training FLOPs.
 
-    samples: its bits per byte under resampled test documents, for the interval.
+    samples: its bits per byte under resampled test documents, for the interval. text: what tells its test
+    text from others' (`texts`; its digest alone where no other run is at hand).
     """
     planned, last = run.planned, run.metrics[-1] if run.metrics else {}
     token = run.setting("model.kind") == "token"
@@ -109,7 +106,7 @@ def row(run: Run, samples=None) -> dict:
         overlap_without_boilerplate=number(lookup(planned, "data.test_overlap.without_boilerplate")),
         test_documents=len(lookup(run.evaluation, "test.documents", [])),
         test_documents_worth=bootstrap.worth(sizes),
-        test_text=scored_text(run, "test"),
+        test_text=text or scored_text(run, "test"),
         validation_text=scored_text(run, "validation"),
         data_fingerprint=run.record.get("data_fingerprint"),
         validation_bpb=number(lookup(run.evaluation, "validation.bpb")),
@@ -141,6 +138,21 @@ def scored_text(run: Run, split: str):
     return digest if isinstance(digest, str) and digest else None
 
 
+def texts(runs: list) -> dict:
+    """{run_dir: what tells its test text from others'}: the digest, and beside it the sizes of the documents
+    where runs of one digest have several, since then they are not the text that the digest is of."""
+    sizes = {}
+    for run in runs:
+        found = tuple(document["bytes"] for document in documents(run))
+        sizes.setdefault(scored_text(run, "test"), {}).setdefault(found, []).append(str(run.path))
+    out = {}
+    for digest, groups in sizes.items():
+        for number_, members in enumerate(sorted(groups.values(), key=len, reverse=True)):
+            text = f"{digest}, other sizes {number_}" if digest and number_ else digest
+            out.update(dict.fromkeys(members, text))
+    return out
+
+
 def positions(run: Run) -> dict:
     """How many positions of the attention that a run's family has fewest of (patches of a BLT, else tokens or
     bytes) its longest training segment has, and its longest test window: none is to be scored that was not
@@ -157,16 +169,6 @@ def upper_bound(run: Run) -> bool:
     """Whether the figure is of one tokenization out of many, and so bounds the model's bits per byte from
     above."""
     return bool(lookup(run.evaluation, "upper_bound", run.setting("model.kind") == "token"))
-
-
-def disagreement(run: Run, tolerance: float = 1e-4):
-    """One line if eval.json's bits per byte is not what its own documents sum to, else None."""
-    rows = documents(run)
-    stated = lookup(run.evaluation, "test.bpb")
-    summed = bpb([r["nats"] for r in rows], [r["bytes"] for r in rows]) if rows else stated
-    if abs(summed - stated) <= tolerance * abs(stated):
-        return None
-    return f"{run.name}: eval.json states {stated:.4f} test bits per byte, its documents sum to {summed:.4f}"
 
 
 def budget_key(entry: dict) -> float:

@@ -147,7 +147,8 @@ def verdict(pair: dict) -> str:
         return "–"
     if not pair["covers_seeds"]:
         return "these documents only"
-    return "documents and seeds: " + ("excludes 0" if pair["excludes_zero"] else "includes 0")
+    apart = "; unequal conditions" if pair["unlike"] else ""
+    return "documents and seeds: " + ("excludes 0" if pair["excludes_zero"] else "includes 0") + apart
 
 
 def fit_table(result: dict) -> dict:

@@ -152,12 +152,16 @@ def by_budget(rows: list) -> dict:
 
 def configurations(runs: list, rows: list) -> list:
     """[[rows of one configuration, one per seed], ...]. A seed that was run twice counts once: it is the same
-    run. Runs that read or were scored on other text are another configuration."""
+    run, and so is one that has another's scores to the last digit. Runs that read or were scored on other
+    text are another configuration."""
     groups = {}
     for run, row in sorted(zip(runs, rows), key=lambda pair: order(pair[1])):
         texts = (row["data_fingerprint"], row["test_text"], row["validation_text"])
         key = row["series"], budget_key(row), identity(run), texts
-        groups.setdefault(key, {}).setdefault(json.dumps(row["seed"]), row)
+        group = groups.setdefault(key, {})
+        scored = {r["scores_digest"] for r in group.values()} - {None}
+        if row["scores_digest"] not in scored:
+            group.setdefault(json.dumps(row["seed"]), row)
     return [
         sorted(group.values(), key=lambda r: (str(type(r["seed"])), r["seed"])) for group in groups.values()
     ]
@@ -189,13 +193,15 @@ def averaged(group: list) -> dict:
 
 
 def of_one_text(candidates: list) -> list:
-    """The candidates of each series and budget that were scored on one validation and one test text: of
-    several the one of the most runs. Scores of different text are not chosen among."""
+    """The candidates of each series and budget that were trained on one text and scored on one validation
+    and one test text: of several the one of the most runs. Scores of different text are not chosen among,
+    nor is the best of several training texts taken."""
     kept = []
     for group in by_budget(candidates).values():
         texts = {}
         for row in group:
-            texts.setdefault((row["validation_text"], row["test_text"]), []).append(row)
+            read = row["data_fingerprint"], row["validation_text"], row["test_text"]
+            texts.setdefault(read, []).append(row)
         kept += max(
             texts.values(), key=lambda rows: sum(row["seeds"] for row in rows)
         )  # of as many the first

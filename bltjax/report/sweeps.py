@@ -113,9 +113,10 @@ def tuned(configs: dict, candidates: list, swept: tuple) -> list:
     fewer."""
     counts = {}
     for (series, budget), members in by_budget(candidates).items():
-        values = {key: len({str(lookup(configs[r["run_dir"]], key)) for r in members}) for key in swept}
+        known = [r for r in members if r["validation_bpb"] is not None]  # `unseen` tells of the others
+        values = {key: len({str(lookup(configs[r["run_dir"]], key)) for r in known}) for key in swept}
         words = [f"{n} {PLURALS.get(key, f'values of {key}')}" for key, n in values.items() if n > 1]
-        counts.setdefault(budget, {})[series] = (len(members), words)
+        counts.setdefault(budget, {})[series] = (max(1, len(known)), words)
     lines = []
     for budget, tried in counts.items():
         if len({number for number, _ in tried.values()}) > 1:
@@ -130,5 +131,23 @@ def tuned(configs: dict, candidates: list, swept: tuple) -> list:
             lines.append(
                 f"Not chosen with equal care at {short_flops(budget)} FLOPs (on validation text):"
                 f" {', '.join(said)}."
+            )
+    return lines
+
+
+def unseen(candidates: list) -> list:
+    """A sentence for each series and budget whose configurations were not all scored on validation text."""
+    lines = []
+    for (series, budget), members in by_budget(candidates).items():
+        silent = [name for r in members if r["validation_bpb"] is None for name in r["runs"]]
+        where = f"{series} at {short_flops(budget)} FLOPs"
+        if len(members) > 1 and all(r["validation_bpb"] is None for r in members):
+            lines.append(
+                f"No validation score chooses among the {len(members)} configurations of {where}: the first"
+                " by name stands there."
+            )
+        elif len(members) > 1 and silent:
+            lines.append(
+                f"Without a validation score, and not chosen among, of {where}: {', '.join(silent)}."
             )
     return lines
