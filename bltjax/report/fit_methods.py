@@ -24,7 +24,8 @@ OBJECTIVES = ("huber", "lad", "squares")
 LETTERS = ("A", "alpha"), ("B", "beta"), ("F", "gamma"), ("G", "delta")
 NEAR_EDGE = 1.3  # a parabola's lowest point this far outside of what was run counts, and is said
 WIDE_BUDGET = 1.3  # runs of one budget differ by less
-STARTS, LIKELIHOOD_STARTS = 24, 3  # of the second opinion; one of the likelihood takes a second
+STARTS, LIKELIHOOD_STARTS = (4, 12), 2  # of the second opinion; one of the likelihood takes seconds
+WORK = 2000  # runs times starts of it, about
 MOST_INFLUENTIAL = 3  # runs named for one parameter
 
 
@@ -65,7 +66,7 @@ class Found:
         return self.entry.get("refused", "")
 
 
-def blank(method: str, settings: Settings, runs: Runs, names=("E", "A", "B", "alpha", "beta")) -> dict:
+def blank(method: str, settings: Settings, runs: Runs, names) -> dict:
     """An entry in which nothing is identified."""
     values = dict.fromkeys(("value", "E", "A", "B", "alpha", "beta", "a", "b"))
     return dict(
@@ -81,7 +82,8 @@ def blank(method: str, settings: Settings, runs: Runs, names=("E", "A", "B", "al
 
 
 def refusal(method: str, settings: Settings, runs: Runs, why: str) -> Found:
-    entry = blank(method, settings, runs)
+    names = ("E", "A", "B", "alpha", "beta") if method == "parametric" else ()
+    entry = blank(method, settings, runs, names)
     return Found(dict(entry, refused=why), warnings=[f"{method}: {why}"])
 
 
@@ -161,7 +163,8 @@ def by_parametric(runs: Runs, settings: Settings, variables=(), second_opinion: 
     entry["grows"] = [term.variables[0] for term in formula.terms if term.grows]
     warnings = [f"parametric: {why}" for why in fit.not_identified.values()]
     if second_opinion:
-        starts = LIKELIHOOD_STARTS if settings.objective == "lad" else STARTS
+        starts = int(np.clip(WORK // len(runs), *STARTS))
+        starts = LIKELIHOOD_STARTS if settings.objective == "lad" else starts
         opinion = logsumexp.fit(formula, runs, settings.science, starts, settings.seed)
         said = logsumexp.disagreement(fit, opinion)
         warnings += [f"second opinion: {said}"] if said else []
@@ -219,7 +222,7 @@ def by_isoflop(runs: Runs, budgets_N, settings: Settings) -> Found:
     budget_N, why = grouped(budgets_N)
     if why:
         return refusal("isoflop", settings, runs, why)
-    entry = blank("isoflop", dataclasses.replace(settings, objective="squares"), runs)
+    entry = blank("isoflop", dataclasses.replace(settings, objective="squares"), runs, ())
     found, warnings = {}, []
     for variable, name in (("N", "a"), ("D", "b")):
         x_N, unit = runs.values[variable], runs.units[variable]
@@ -238,7 +241,7 @@ def by_isoflop(runs: Runs, budgets_N, settings: Settings) -> Found:
         if interval.share:
             entry["intervals"][name] = [interval.low, interval.high]
         entry[f"{variable}_star"] = dict(coefficient=one.coefficient, exponent=one.exponent)
-        warnings += [f"isoflop in {variable}: {said}" for said in one.warnings]
+        warnings += [f"isoflop in {variable}: {said}" for said in left_out(one)]
         outside = [m for m in one.minima if not m.why and not _within(m, x_N[budget_N == m.flops])]
         if outside:
             try:
@@ -260,6 +263,16 @@ def by_isoflop(runs: Runs, budgets_N, settings: Settings) -> Found:
     return Found(entry, found, None, warnings)
 
 
+def left_out(allocation: isoflop.Allocation) -> list:
+    """The warnings of approach 2, budgets with too few runs in one sentence."""
+    few = [m for m in allocation.refused if "different runs" in m.why]
+    said = [w for w in allocation.warnings if not any(m.why in w for m in few)]
+    if few:
+        at = ", ".join(f"{m.flops:.3g}" for m in few)
+        said.insert(0, f"left out, with fewer than {isoflop.FEWEST} different runs: {at} FLOPs")
+    return said
+
+
 def _within(minimum: isoflop.Minimum, x_N) -> bool:
     return x_N.min() < minimum.x < x_N.max()
 
@@ -270,7 +283,7 @@ def by_envelope(runs: Runs, flops_N, settings: Settings) -> Found:
         found = envelope.fit(runs.values["N"], runs.values["D"], flops_N, runs.loss_N)
     except NotIdentified as error:
         return refusal("envelope", settings, runs, str(error))
-    entry = blank("envelope", settings, runs)
+    entry = blank("envelope", settings, runs, ())
     entry.update(objective="squares", a=found.size[1], b=found.data[1])
     entry["identified"].update(a=True, b=True)
     for variable, (coefficient, exponent) in (("N", found.size), ("D", found.data)):

@@ -8,7 +8,7 @@ from bltjax.report.fit_source import DENSE, Source
 from bltjax.science import allocation, resample
 from bltjax.science.runs import Runs
 
-APART = 0.10  # two methods that differ by less about an optimum agree
+APART = dict(isoflop=0.10, envelope=0.5)  # methods that differ by less about an optimum agree
 UNEVEN = 1.15  # FLOPs per parameter and token vary by more (5th to 95th percentile, over the middle)
 STRANGE = (1.0, 100.0)  # FLOPs per parameter and token outside of these: a unit has slipped
 SLIPPED = 100.0  # one run's differ from the others' by more
@@ -106,12 +106,12 @@ def disagreements(optima_: list, entries: list) -> list:
     surface = {o["flops"]: o for o in optima_ if o["method"] == "parametric"}
     whole = next((e for e in entries if e["method"] == "parametric"), None)
     said = []
-    for method in ("isoflop", "envelope"):
+    for method, apart in APART.items():
         others = [o for o in optima_ if o["method"] == method and o["flops"] in surface]
         for other in sorted(others, key=lambda o: -o["flops"])[:1]:
             mine = surface[other["flops"]]
             pairs = [(v, mine[v], other[v]) for v in ("N", "D") if other[v]]
-            far = [(v, a, b) for v, a, b in pairs if max(a / b, b / a) - 1 > APART]
+            far = [(v, a, b) for v, a, b in pairs if max(a / b, b / a) - 1 > apart]
             if far:
                 texts = ", ".join(
                     f"{v} {a:.4g} by the surface and {b:.4g} by {method}, {100 * (max(a / b, b / a) - 1):.0f}%"

@@ -14,7 +14,7 @@ from bltjax.science import runs as science_runs
 from bltjax.science.runs import Runs
 
 LOSS, FLOPS = "L", "C"
-FIRST = ("N", "D", "T")  # the order of a law's terms, whatever the order of --columns
+FIRST = ("N", "D", "T")  # the order of the terms of a law in N and D, whatever that of --columns
 MOST = 4  # variables of a law
 DENSE = 6.0  # FLOPs per parameter and token of a dense Transformer, Hoffmann et al. 2022
 COMPARE = {
@@ -137,7 +137,9 @@ def source(
         notes.append(f"{derived[0]} = C/(6{other}): no column was named for it")
     if not values:
         values, units = {FLOPS: flops}, units
-    order = [name for name in FIRST if name in values] + [name for name in values if name not in FIRST]
+    order = list(values)
+    if {"N", "D"} <= set(values):
+        order = [name for name in FIRST if name in values] + [name for name in values if name not in FIRST]
     units = {name: units[name] for name in order} | {"loss": units[LOSS]}
     found = science_runs.of({name: values[name] for name in order}, loss, units)
     found, said = _left_out(found, text)

@@ -50,7 +50,10 @@ def leave_one_out(fit: Fit) -> Influence:
     count = len(fit.runs)
     logs = fit.runs.logs(fit.centres)
     start = np.tile(fit.at_centre_Q, (count, 1))
-    found, _ = polish.descend(fit.formula, logs, fit.runs.loss_N, 1 - np.eye(count), start, fit.objective)
+    weights_NxN = 1 - np.eye(count)
+    found, _ = polish.descend(
+        fit.formula, logs, fit.runs.loss_N, weights_NxN, start, fit.objective, tight=polish.LOOSE
+    )
     parameters = fit.formula.in_units(found, fit.centres)
     spread = np.sqrt((count - 1) / count * np.square(parameters - parameters.mean(0)).sum(0))
     return Influence(fit, parameters, np.maximum(spread, 1e-300))
