@@ -27,7 +27,8 @@ def add(verbs) -> None:
         metavar="N=COLUMN,D=COLUMN,L=COLUMN",
         help=(
             "which column is what: N size, D data, L loss; C FLOPs of a run (6ND: taken for that; with C and no"
-            " D, D = C/(6N)), T mean patch size; any other name is a variable too, four at most"
+            " D, D = C/(6N)), T mean patch size; any other name is a variable too, four at most; COLUMN*1e6"
+            " scales one"
         ),
     )
     sub.add_argument("--units", default="", metavar="N=UNIT,...", help="units of the columns, kept with the fit")

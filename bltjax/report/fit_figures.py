@@ -5,6 +5,7 @@ import io
 import pathlib
 
 import numpy as np
+from matplotlib.ticker import NullFormatter
 
 from bltjax.config import families
 from bltjax.errors import UserError
@@ -93,6 +94,16 @@ def _loglog(axes, x, label: str) -> None:
     plot.flops_axis(axes, float(np.min(x)), float(np.max(x)), label)
 
 
+def _log_scale(axes, values, label: str) -> None:
+    """A vertical axis of powers of ten with air; labels at curves' ends are placed on a scale that is set."""
+    low, high = float(np.min(values)), float(np.max(values))
+    air = (high / low) ** 0.08 if high > 1.01 * low else 2.0
+    axes.set_yscale("log")
+    axes.set_ylim(low / air, high * air)
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    plot.title(axes, label)
+
+
 def _residuals(fit: parametric.Fit):
     """What the law leaves of each run, in percent, over what it predicts."""
     predicted, left = fit.predict(**fit.runs.values), 100 * fit.residuals_N
@@ -165,8 +176,7 @@ def _sizes(stars: list, law, source: Source, runs: Runs):
     figure = plot.canvas()
     axes = plot.place(figure, [name for name, _ in lines])
     _loglog(axes, at, "training FLOPs")
-    axes.set_yscale("log")
-    plot.title(axes, f"best N ({runs.units['N']})")
+    _log_scale(axes, np.concatenate([best for _, best in lines]), f"best N ({runs.units['N']})")
     ends, rows = [], []
     for index, (name, best) in enumerate(lines):
         axes.plot(at, best, color=COLOURS[index], linewidth=1.6)
@@ -190,7 +200,7 @@ def _gains(comparisons: list):
     _loglog(axes, flops, "training FLOPs")
     ends, rows, values = [], [], [1.0]
     for index, one in enumerate(comparisons):
-        known = families.FAMILIES.get(one["group"]) if hasattr(families, "FAMILIES") else None
+        known = one["group"] in families.FAMILIES
         colour = plot.style(one["group"])[0] if known else COLOURS[index % len(COLOURS)]
         x = [at["flops"] for at in one["gain"] if at["gain"]]
         y = [at["gain"] for at in one["gain"] if at["gain"]]
@@ -198,13 +208,17 @@ def _gains(comparisons: list):
             rows.append((one["group"], at["flops"], at["gain"] or "", at["low"] or "", at["high"] or ""))
             if at["gain"] and at["low"] and at["high"]:
                 axes.plot([at["flops"]] * 2, [at["low"], at["high"]], color=colour, linewidth=2, alpha=0.5)
+                values += [at["low"], at["high"]]
         if x:
             axes.plot(x, y, color=colour, marker="o", markersize=4, linewidth=1.4)
             ends.append((x[-1], y[-1], one["group"], colour))
             values += y
-    axes.set_yscale("log")
     axes.axhline(1, color=plot.INK, linewidth=1)
-    plot.title(axes, f"effective compute, times that of {comparisons[0]['against']}")
+    label = f"effective compute, times that of {comparisons[0]['against']}"
+    if max(values) / min(values) > 10:
+        _log_scale(axes, values, label)
+    else:
+        plot.bits_axis(axes, values, label)
     plot.direct_labels(figure, axes, ends)
     caption = "How many times the FLOPs the other needs for the same loss; bars: 95% intervals of draws."
     data = _data(["group", "FLOPs", "gain", "low", "high"], rows)

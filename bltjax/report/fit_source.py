@@ -16,6 +16,7 @@ from bltjax.science.runs import Runs
 LOSS, FLOPS = "L", "C"
 FIRST = ("N", "D", "T")  # the order of the terms of a law in N and D, whatever that of --columns
 MOST = 4  # variables of a law
+SMALLEST = 1e5  # the largest size or data below it are not counted in ones
 DENSE = 6.0  # FLOPs per parameter and token of a dense Transformer, Hoffmann et al. 2022
 COMPARE = {
     "!=": operator.ne,
@@ -119,7 +120,9 @@ def source(
     for variable, column in columns.items():
         if variable == FLOPS and column.replace("*", "").upper() == "6ND" and column not in table.columns:
             continue
+        column, scale = _scaled(table, column)
         values[variable], strange = table.numbers(column)
+        values[variable] = values[variable] * scale
         text.update({row: f"{variable} is {said[:40]!r}" for row, said in strange.items()})
     loss = values.pop(LOSS)
     flops, flops_from = values.pop(FLOPS, None), f"column {columns.get(FLOPS)!r}"
@@ -160,6 +163,7 @@ def source(
         raise UserError(f"{table.name}: no row can be fitted ({said})")
     asked = collections.Counter(why for _, why in found.dropped if why.endswith(("hold", "losses")))
     notes += [f"{count} {'rows' if count > 1 else 'row'} left out: {why}" for why, count in asked.items()]
+    warnings += _small(found, columns)
     budgets = table.numbers(budget)[0] if budget else None
     if flops is None and budgets is not None:
         flops, flops_from = budgets, f"column {budget!r}"
@@ -169,6 +173,29 @@ def source(
     return Source(
         table.name, found, flops, flops_from, budgets, groups, group, tuple(notes), tuple(warnings)
     )
+
+
+def _scaled(table: Table, column: str) -> tuple[str, float]:
+    """(column, factor) of COLUMN*1e6 where the table has a COLUMN and none of the longer name."""
+    name, star, factor = (part.strip() for part in column.rpartition("*"))
+    if star and column not in table.columns and name in table.columns:
+        try:
+            return name, float(factor)
+        except ValueError:
+            raise UserError(f"--columns: {factor!r} in {column!r} is no number to multiply by") from None
+    return column, 1.0
+
+
+def _small(found: Runs, columns: dict) -> list:
+    """Sizes and data whose numbers look like millions or billions, and do not say so."""
+    if not {"N", "D"} <= set(found.values):
+        return []
+    return [
+        f"units: {name} ({columns[name]!r}) is at most {found.values[name].max():.4g}: if these are millions or"
+        f" billions, scale them ({name}={columns[name]}*1e6), since coefficients and best sizes are in ones"
+        for name in ("N", "D")
+        if name in columns and found.values[name].max() < SMALLEST
+    ]
 
 
 def _left_out(found: Runs, text: dict) -> tuple[Runs, list]:
