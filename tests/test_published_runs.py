@@ -126,8 +126,8 @@ def test_isoflop_tables_by_both_methods(name):
     assert [found["alpha"], found["beta"], found["E"]] == pytest.approx([alpha, beta, e], abs=5.1e-5)
     assert found["A"] == pytest.approx(a_, rel=1e-3) and found["B"] == pytest.approx(b_, rel=1e-3)
     assert allocation.exponents(CHINCHILLA, fit.parameters_Q)[0] == pytest.approx(surface, abs=5.1e-5)
-    size = isoflop.fit(flops, n, loss, "N", "parameters", keep_edges=True)
-    data = isoflop.fit(flops, d, loss, "D", "tokens", keep_edges=True)
+    size = isoflop.fit(flops, n, loss, "N", "parameters", outside=np.inf)
+    data = isoflop.fit(flops, d, loss, "D", "tokens", outside=np.inf)
     assert (size.exponent, data.exponent) == pytest.approx(approach_2, abs=5.1e-5)
     if name == "llama3":
         assert data.at(3.8e25) == pytest.approx(16.1e12, rel=3e-3)

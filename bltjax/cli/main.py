@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 
-from bltjax.cli import data, experiment, model
+from bltjax.cli import data, experiment, fit, model
 from bltjax.errors import Interrupted, RunFailed, UserError
 from bltjax.parallel import distributed, environment, host
 
@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
     experiment.add(verbs)
+    fit.add(verbs)
     model.add(verbs)
     data.add(
         verbs.add_parser(

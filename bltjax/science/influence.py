@@ -11,6 +11,7 @@ import numpy as np
 from bltjax.science import identify, parametric, polish
 from bltjax.science.parametric import Fit
 
+LEAST = 1e-3  # relative move of a parameter: a smaller one is nobody's concern
 INFLUENTIAL = 1.0  # standard deviations, as all other runs give them
 TOGETHER = 0.02  # share of the runs, those of the highest losses, that are left out together
 SHIFT = 1.0  # standard deviations, by which those move it
@@ -35,8 +36,9 @@ class Influence:
             if name in self.fit.not_identified or (name in self.fit.formula.coefficients and name != "E"):
                 continue
             moved = self.parameters_NxQ[:, q] - whole[q]
+            least = LEAST * abs(whole[q])
             others = np.sqrt(np.maximum(np.square(moved).sum() - np.square(moved), 1e-300))
-            for n in np.flatnonzero(np.abs(moved) > INFLUENTIAL * others):
+            for n in np.flatnonzero(np.abs(moved) > np.maximum(INFLUENTIAL * others, least)):
                 found.append((abs(moved[n]) / others[n], rows[n], name, moved[n], whole[q]))
         said = [
             f"run {row} is influential: without it {name} goes from {value:.4g} to {value + moved:.4g}"
@@ -50,7 +52,10 @@ def leave_one_out(fit: Fit) -> Influence:
     count = len(fit.runs)
     logs = fit.runs.logs(fit.centres)
     start = np.tile(fit.at_centre_Q, (count, 1))
-    found, _ = polish.descend(fit.formula, logs, fit.runs.loss_N, 1 - np.eye(count), start, fit.objective)
+    weights_NxN = 1 - np.eye(count)
+    found, _ = polish.descend(
+        fit.formula, logs, fit.runs.loss_N, weights_NxN, start, fit.objective, tight=polish.LOOSE
+    )
     parameters = fit.formula.in_units(found, fit.centres)
     spread = np.sqrt((count - 1) / count * np.square(parameters - parameters.mean(0)).sum(0))
     return Influence(fit, parameters, np.maximum(spread, 1e-300))
@@ -70,7 +75,7 @@ def highest_losses(fit: Fit) -> list:
         if name in fit.not_identified or (name in fit.formula.coefficients and name != "E"):
             continue
         before, after = fit.parameters_Q[q], less.parameters_Q[q]
-        if abs(after - before) > SHIFT * spread[q]:
+        if abs(after - before) > max(SHIFT * spread[q], LEAST * abs(before)):
             said.append(
                 f"the {count} runs of the highest losses are influential: without them {name} goes from"
                 f" {before:.4g} to {after:.4g}, by {abs(after - before):.2g}"

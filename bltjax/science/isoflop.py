@@ -49,8 +49,9 @@ class Allocation:
         return self.coefficient * np.asarray(flops, np.float64) ** self.exponent
 
 
-def minimum(flops: float, x_N, loss_N, keep_edges: bool = False) -> Minimum:
-    """Of one budget's runs. keep_edges: a lowest point outside what was run counts all the same."""
+def minimum(flops: float, x_N, loss_N, outside: float = 1.0) -> Minimum:
+    """Of one budget's runs. outside: a lowest point that is outside what was run by no more than this factor
+    counts all the same; 1: none does."""
     x_N, loss_N = np.asarray(x_N, np.float64), np.asarray(loss_N, np.float64)
     refused = lambda why: Minimum(
         flops, np.nan, np.nan, np.nan, np.nan, len(x_N), f"{flops:.3g} FLOPs: {why}"
@@ -64,7 +65,8 @@ def minimum(flops: float, x_N, loss_N, keep_edges: bool = False) -> Minimum:
         return refused("loss has no lowest point there: the parabola opens downwards")
     at = -slope / (2 * square)
     best = float(10 ** (centre + at))
-    if not keep_edges and not log_N.min() < centre + at < log_N.max():
+    air = np.log10(outside)
+    if not log_N.min() - air < centre + at < log_N.max() + air:
         return refused(f"the lowest point, {best:.3g}, is at the edge of what was run or outside it")
     off = float(10 ** ((log_N.min() + log_N.max()) / 2 - centre - at))
     return Minimum(flops, best, float(level + square * at**2 + slope * at), float(square), off, len(x_N))
@@ -80,13 +82,14 @@ def budgets(flops_N, within: float = 1.1):
     return np.exp(np.bincount(group, log_N) / np.bincount(group))[group]
 
 
-def fit(flops_N, x_N, loss_N, variable: str, unit: str, keep_edges: bool = False) -> Allocation:
+def fit(flops_N, x_N, loss_N, variable: str, unit: str, outside: float = 1.0) -> Allocation:
     """The best x at each budget and its power law. flops: each run's budget; runs of one budget have the same
-    number (`budgets` makes it so). keep_edges: lowest points outside what was run are not refused, as
-    published fits did. Raises NotIdentified where fewer than two budgets have a lowest point."""
+    number (`budgets` makes it so). outside: lowest points outside what was run by no more than this factor
+    are not refused (np.inf: none, as in published fits). Raises NotIdentified where fewer than two budgets
+    have a lowest point."""
     flops_N, x_N, loss_N = (np.asarray(values, np.float64) for values in (flops_N, x_N, loss_N))
     minima = tuple(
-        minimum(float(budget), x_N[flops_N == budget], loss_N[flops_N == budget], keep_edges)
+        minimum(float(budget), x_N[flops_N == budget], loss_N[flops_N == budget], outside)
         for budget in np.unique(flops_N)
     )
     kept = [found for found in minima if not found.why]
@@ -98,6 +101,35 @@ def fit(flops_N, x_N, loss_N, variable: str, unit: str, keep_edges: bool = False
     exponent, level = np.polyfit(log_flops - centre, np.log10([found.x for found in kept]), 1)
     coefficient = float(10 ** (level - exponent * centre))
     return Allocation(variable, unit, coefficient, float(exponent), minima, tuple(warnings(minima, variable)))
+
+
+def draws(allocation: Allocation, flops_N, x_N, loss_N, count: int, seed: int = 0):
+    """(coefficients [R], exponents [R]) of losses that might have been: each budget's parabola plus noise of
+    the size that is left about all of them, whose own uncertainty (chi-squared) the draws have too. nan where
+    a drawn parabola opens downwards; all are where no run is left over to tell noise."""
+    flops_N, x_N, loss_N = (np.asarray(values, np.float64) for values in (flops_N, x_N, loss_N))
+    kept = [found for found in allocation.minima if not found.why]
+    logs = [np.log10(x_N[flops_N == found.flops]) for found in kept]
+    losses = [loss_N[flops_N == found.flops] for found in kept]
+    fits = [np.polyfit(x - x.mean(), y, 2) for x, y in zip(logs, losses)]
+    curves = [np.polyval(poly, x - x.mean()) for poly, x in zip(fits, logs)]
+    freedom = sum(len(x) - 3 for x in logs)
+    if freedom < 1:
+        return np.full((2, count), np.nan)
+    left = sum(float(np.square(y - curve).sum()) for y, curve in zip(losses, curves))
+    rng = np.random.default_rng(seed)
+    wide_R = np.sqrt(left / rng.chisquare(freedom, count))
+    at_RxB = np.empty((count, len(kept)))
+    for b, (x, curve) in enumerate(zip(logs, curves)):
+        noisy = curve[:, None] + rng.normal(size=(len(x), count)) * wide_R
+        square, slope, _ = np.polyfit(x - x.mean(), noisy, 2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            at_RxB[:, b] = np.where(square > 0, x.mean() - slope / (2 * square), np.nan)
+    log_flops = np.log10([found.flops for found in kept])
+    off = log_flops - log_flops.mean()
+    exponent_R = at_RxB @ off / (off @ off)
+    with np.errstate(over="ignore"):
+        return 10 ** (at_RxB.mean(1) - exponent_R * log_flops.mean()), exponent_R
 
 
 def warnings(minima, variable: str):

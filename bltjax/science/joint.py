@@ -92,12 +92,14 @@ def best_patch(formula: Formula, parameters, flops: float):
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """How well runs of the largest budget are predicted from the others. names; errors: root mean square of
-    log loss of each law; runs: held out."""
+    """How well runs of the largest budget are predicted from the others. errors: root mean square of log loss
+    of each law, all over the same runs; runs: how many; why: what separate laws could not be fitted, and so is
+    in no error (all runs are, where none could)."""
 
     errors: dict
     runs: int
     budget: float
+    why: str = ""
 
     @property
     def trusts(self) -> str:
@@ -105,28 +107,41 @@ class HeldOut:
 
 
 def held_out(
-    runs: Runs, flops_N, objective: Objective = Objective(), separate: Formula = Formula((_SIZE, _DATA))
+    runs: Runs,
+    flops_N,
+    objective: Objective = Objective(),
+    separate: Formula = Formula((_SIZE, _DATA)),
+    patches_N=None,
 ) -> HeldOut:
     """The joint laws and the separate ones (one L(N, D) for each patch size) on the largest budget.
 
-    flops_N: each run's budget; runs of one budget have the same number. Raises NotIdentified where the
-    smaller budgets do not tell one of the laws."""
+    flops_N: each run's budget; runs of one budget have the same number. patches_N: the same of patch sizes,
+    where realized ones differ a little (default: T as it is). Raises NotIdentified where the smaller budgets
+    do not tell a joint law."""
     flops_N = np.asarray(flops_N, np.float64)
     last = flops_N == flops_N.max()
     seen, unseen = runs.only(~last, "held out"), runs.only(last, "seen")
-    errors = {}
+    patches_N = runs.values["T"] if patches_N is None else np.asarray(patches_N, np.float64)
+    of_seen, of_unseen = patches_N[~last], patches_N[last]
+    predicted = {}
     for name, formula in {"joint, powers": POWERS, "joint, log square": LOG_SQUARE}.items():
-        fitted = parametric.fit(formula, seen, objective)
-        errors[name] = _error(fitted.predict(**unseen.values), unseen.loss_N)
-    predicted = np.full(len(unseen), np.nan)
-    for patch in np.unique(unseen.values["T"]):
-        fitted = parametric.fit(
-            separate, seen.only(seen.values["T"] == patch, "another patch size"), objective
-        )
-        those = unseen.values["T"] == patch
-        predicted[those] = fitted.predict(**{n: unseen.values[n][those] for n in separate.variables})
-    errors["separate"] = _error(predicted, unseen.loss_N)
-    return HeldOut(errors, len(unseen), float(flops_N.max()))
+        predicted[name] = parametric.fit(formula, seen, objective).predict(**unseen.values)
+    alone, reasons = np.full(len(unseen), np.nan), []
+    for patch in np.unique(of_unseen):
+        try:
+            fitted = parametric.fit(separate, seen.only(of_seen == patch, "another patch size"), objective)
+        except NotIdentified as error:
+            reasons.append(f"T {patch:.3g}: {error}")
+            continue
+        those = of_unseen == patch
+        alone[those] = fitted.predict(**{n: unseen.values[n][those] for n in separate.variables})
+    told = np.isfinite(alone)
+    if told.any():
+        predicted["separate"] = alone
+    else:
+        told[:] = True
+    errors = {name: _error(values[told], unseen.loss_N[told]) for name, values in predicted.items()}
+    return HeldOut(errors, int(told.sum()), float(flops_N.max()), "; ".join(reasons))
 
 
 def _error(predicted, loss) -> float:

@@ -1,0 +1,143 @@
+"""The verb `fit`: scaling laws of an experiment's runs, or of anyone's table. Parses, calls, prints."""
+
+import json
+import math
+import pathlib
+
+from bltjax.errors import UserError
+
+OBJECTIVES = ("huber", "lad", "squares")
+
+
+def add(verbs) -> None:
+    """The verb and its options, to argparse's subparsers."""
+    sub = verbs.add_parser(
+        "fit",
+        help="scaling laws of an experiment, or of anyone's table of runs",
+        description=(
+            "Scaling laws of the finished runs of an experiment, or of a table (CSV, JSON lines, Parquet), by up"
+            " to three approaches, with intervals; what the runs do not tell is refused, and why. Exit status 2"
+            " where they tell nothing."
+        ),
+    )
+    sub.add_argument("what", metavar="EXPERIMENT|TABLE", help="a registered experiment, or a file of runs")
+    sub.add_argument(
+        "--columns",
+        default="",
+        metavar="N=COLUMN,D=COLUMN,L=COLUMN",
+        help=(
+            "which column is what: N size, D data, L loss; C FLOPs of a run (6ND: taken for that; with C and no"
+            " D, D = C/(6N)), T mean patch size; any other name is a variable too, four at most; COLUMN*1e6"
+            " scales one"
+        ),
+    )
+    sub.add_argument("--units", default="", metavar="N=UNIT,...", help="units of the columns, kept with the fit")
+    sub.add_argument("--budget", default="", metavar="COLUMN", help="of each run's budget: approach 2 (IsoFLOP)")
+    sub.add_argument("--group", default="", metavar="COLUMN", help="a law for each value, and gain and crossing")
+    sub.add_argument("--reference", default="", help="the group that others are compared with (default: bpe)")
+    sub.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="only rows for which it holds; also !=, <, >, <=, >= (given twice: both)",
+    )
+    sub.add_argument("--drop-highest", type=int, default=0, metavar="K", help="leave out the K highest losses")
+    sub.add_argument(
+        "--objective",
+        choices=OBJECTIVES,
+        default="huber",
+        help=(
+            "huber: sum of Huber losses of log loss; lad: least absolute deviations of log loss; squares: half"
+            " the sum of squares of loss"
+        ),
+    )
+    sub.add_argument("--delta", type=float, default=1e-3, help="where the Huber loss turns linear (1e-3)")
+    sub.add_argument(
+        "--at", action="append", type=float, default=[], metavar="FLOPS", help="best size and data at a budget"
+    )
+    sub.add_argument("--draws", type=int, default=1000, help="of every interval (1000)")
+    sub.add_argument(
+        "--params",
+        default="",
+        help="an experiment's sizes: latent (default), without_lexicon or total parameters",
+    )
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of the experiment's run")
+    sub.add_argument("--runlocal", action="store_true", help="the experiment's small version")
+    sub.add_argument(
+        "--root",
+        type=pathlib.Path,
+        default=pathlib.Path("runs"),
+        help="where run directories live (default: runs)",
+    )
+    sub.add_argument("--out", type=pathlib.Path, help="a folder for plots, tables and findings")
+    sub.add_argument("--json", action="store_true")
+    sub.set_defaults(call=fit)
+
+
+def fit(args) -> int:
+    from bltjax.report import fit as fitting
+    from bltjax.report import fit_text
+    from bltjax.report.fit_methods import Settings
+
+    if not args.delta > 0 or not math.isfinite(args.delta):
+        raise UserError(f"--delta is {args.delta}; it must be above 0")
+    if args.draws < 20:
+        raise UserError(f"--draws is {args.draws}; an interval takes 20 and more")
+    if any(not flops > 0 or not math.isfinite(flops) for flops in args.at):
+        raise UserError(f"--at {args.at}: a budget is a number of FLOPs above 0")
+    source, attempts = from_table(args) if is_table(args) else from_experiment(args)
+    settings = Settings(args.objective, args.delta, args.draws)
+    result = fitting.analyse(source, settings, args.at, args.reference, attempts)
+    if args.out:
+        from bltjax.parallel import host
+
+        host.import_matplotlib()
+        from bltjax.report import fit_figures
+
+        result["files"] = fit_figures.write(result, source, args.out)
+    result.pop("found")
+    if args.json:
+        print(json.dumps(result, allow_nan=False))
+    else:
+        from bltjax.cli.experiment import say
+
+        say(fit_text.terminal(result))
+    if not fitting.identified(result):
+        raise UserError(f"{source.name}: these runs tell no law: {'; '.join(result['warnings'])}")
+    return 0
+
+
+def is_table(args) -> bool:
+    """Whether a file of runs was named, and no experiment."""
+    path = pathlib.Path(args.what)
+    return bool(args.columns) or path.is_file() and path.suffix != ".py"
+
+
+def from_table(args):
+    from bltjax.report import fit_source, fit_table
+
+    table = fit_table.read(args.what)
+    if not args.columns:
+        raise UserError(
+            f"--columns says which column is what, such as N=params,D=tokens,L=loss; {args.what} has"
+            f" {', '.join(table.columns)}"
+        )
+    if args.params:
+        raise UserError("--params is of an experiment; a table's sizes are those of its column")
+    columns = fit_source.parse_columns(args.columns)
+    units = fit_source.parse_units(args.units, columns)
+    source = fit_source.source(
+        table, columns, units, args.budget, args.group, args.where, args.drop_highest
+    )
+    return source, ()
+
+
+def from_experiment(args):
+    from bltjax.experiments import registry
+    from bltjax.report import fit_experiment
+
+    experiment = registry.load(args.what, args.set, runlocal=args.runlocal)
+    return fit_experiment.source(
+        args.root / experiment.name, args.params or "latent", args.group, args.where, args.drop_highest
+    )

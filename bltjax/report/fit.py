@@ -1,0 +1,173 @@
+"""`bltjax fit`: everything that a table of runs, or an experiment's run directories, say of scaling laws, as one
+JSON-ready dict; drawing and writing it are `fit_figures` and `fit_text`."""
+
+import collections
+import dataclasses
+
+import numpy as np
+
+from bltjax.report import fit_families, fit_joint, fit_methods, fit_optimum
+from bltjax.report.fit_methods import Settings
+from bltjax.report.fit_source import Source
+from bltjax.science.runs import Runs
+
+
+def analyse(source: Source, settings: Settings, at=(), reference: str = "", attempts=()) -> dict:
+    """{"name", "fits": an entry a method (and group), "warnings", "notes", "findings", "dropped", "optimum",
+    "comparisons", "joint", "flops_per_pair", "n"}, and under "found" the fits themselves by group, which are no
+    part of the JSON.
+
+    at: FLOPs of budgets that are asked about. reference: the group that others are compared with (default: bpe,
+    or the first). attempts: which variables a law is tried in, in turn, until the runs tell one (default: all
+    that the source has)."""
+    attempts = tuple(attempts) or (tuple(source.runs.values),)
+    parts = _parts(source)
+    warnings, notes, findings = list(source.warnings), list(source.notes), []
+    fits, optimum, found_by, curves, spans, joint = [], [], {}, {}, {}, []
+    for group, runs in parts.items():
+        said = lambda lines: [f"{group}: {line}" if group else line for line in lines]
+        pair, pair_text, strange = fit_optimum.per_pair(source, runs)
+        found, more, quiet = methods(source, runs, settings, attempts)
+        mine = said([*strange, *more])
+        notes += said(quiet)
+        budgets = _budgets(source, runs, at)
+        these = [o for one in found for o in fit_optimum.optima(one, budgets, pair, runs)]
+        mine += said(fit_optimum.disagreements(these, [one.entry for one in found]))
+        mine += said(_outside(these, at))
+        if "T" in runs.values and any(one.law and "T" in one.entry["exponents"] for one in found[:1]):
+            compared, lines, why = fit_joint.compared(source, runs, settings)
+            joint.append(dict(compared, group=group))
+            findings += said(lines)
+            mine += said(why)
+        warnings += mine
+        found_by[group] = found
+        curves[group] = fit_families.curve(found[0], pair) if found else None
+        spans[group] = fit_families.span(source, runs)
+        extra = dict(group=group) if source.groups is not None else {}
+        fits += [dict(one.entry, **extra) for one in found]
+        optimum += [dict(o, **extra, flops_per_pair=pair) for o in these]
+        if {"N", "D"} <= set(runs.values):
+            notes += said([f"a budget buys {pair_text}"])
+    comparisons = []
+    if source.groups is not None and len(curves) > 1:
+        against = reference if reference in curves else "bpe" if "bpe" in curves else next(iter(curves))
+        comparisons = fit_families.compared(curves, spans, against)
+    findings = [*_findings(fits, optimum), *findings, *fit_families.sentences(comparisons)]
+    reasons = collections.Counter(why for _, why in source.runs.dropped)
+    return dict(
+        name=source.name,
+        n=len(source.runs),
+        units=dict(source.runs.units),
+        objective=settings.says,
+        fits=fits,
+        warnings=list(dict.fromkeys(warnings)),
+        notes=list(dict.fromkeys(notes)),
+        findings=findings,
+        dropped=dict(reasons),
+        optimum=optimum,
+        comparisons=comparisons,
+        joint=joint,
+        found=found_by,
+    )
+
+
+def identified(result: dict) -> bool:
+    """Whether anything was fitted at all."""
+    return any(not entry.get("refused") for entry in result["fits"])
+
+
+def _parts(source: Source) -> dict:
+    """{group: its runs}, the whole under "" where there are no groups."""
+    if source.groups is None:
+        return {"": source.runs}
+    mine = source.of(source.groups)
+    names = sorted(set(mine), key=lambda name: (name != "bpe", name))
+    return {name: source.runs.only(mine == name, "another group") for name in names}
+
+
+def _budgets(source: Source, runs: Runs, at) -> list:
+    """Budgets that are asked about, and the largest that was run."""
+    last = fit_families.span(source, runs)
+    return sorted({*at, *([last[1]] if last else [])})
+
+
+def methods(source: Source, runs: Runs, settings: Settings, attempts) -> tuple[list, list, list]:
+    """([Found], warnings, notes): approach 3 first; 2 where budgets are named or FLOPs lie in some, 1 where
+    there are FLOPs. What nobody asked for and cannot be had is a note."""
+    reasons, found = [], None
+    for variables in attempts:
+        if set(variables) <= set(runs.values):
+            found = fit_methods.by_parametric(_of(runs, variables), settings)
+            if not found.refused:
+                break
+            reasons += [f"no law L({', '.join(variables)}): {found.refused}"]
+    found = found or fit_methods.refusal("parametric", settings, runs, "no run has the variables of a law")
+    found.warnings = [*reasons, *(found.warnings if not found.refused else [])]
+    out, notes = [found], []
+    if {"N", "D"} <= set(runs.values) and "T" not in runs.values:
+        flops_N = None if source.flops is None else source.of(source.flops, runs)
+        if source.budgets is not None:
+            out.append(fit_methods.by_isoflop(runs, source.of(source.budgets, runs), settings))
+        elif flops_N is not None:
+            tried = fit_methods.by_isoflop(runs, flops_N, settings)
+            if tried.refused:
+                notes.append(f"no approach 2 without --budget: {tried.refused}")
+            else:
+                out.append(tried)
+        if flops_N is None:
+            notes.append("no approach 1 or 2: no column has FLOPs (C=COLUMN) or budgets (--budget COLUMN)")
+        elif (np.isfinite(flops_N) & (flops_N > 0)).all():
+            tried = fit_methods.by_envelope(runs, flops_N, settings)
+            if tried.refused:
+                notes.append(f"no approach 1 (envelope): {tried.refused}")
+            else:
+                out.append(tried)
+    return out, [line for one in out for line in one.warnings], notes
+
+
+def _of(runs: Runs, variables) -> Runs:
+    """The same runs with these variables alone."""
+    if tuple(variables) == tuple(runs.values):
+        return runs
+    values = {name: runs.values[name] for name in variables}
+    units = {name: runs.units[name] for name in (*variables, "loss")}
+    return dataclasses.replace(runs, values=values, units=units)
+
+
+def _outside(optima: list, at) -> list:
+    """Extrapolation of what was asked about."""
+    return [
+        f"extrapolation by {o['method']} at {o['flops']:.3g} FLOPs: {o['outside']}"
+        for o in optima
+        if o["outside"] and o["flops"] in at
+    ]
+
+
+def _findings(fits: list, optimum: list) -> list:
+    said = []
+    for entry in fits:
+        where = f"{entry['group']}: " if entry.get("group") else ""
+        if entry.get("refused"):
+            continue
+        if entry["a"] is not None:
+            ends = entry["intervals"].get("a")
+            text = f" (95%: {_ends(ends)})" if ends else ""
+            said.append(
+                f"{where}{entry['method']}: the best size grows as C^{entry['a']:.4f}{text}"
+                + (f", data as C^{entry['b']:.4f}" if entry["b"] is not None else "")
+            )
+    for o in optimum:
+        if o["N"] and o["D"]:
+            where = f"{o['group']}: " if o.get("group") else ""
+            ends = o.get("D_interval")
+            said.append(
+                f"{where}{o['method']}: at {o['flops']:.4g} FLOPs the best size is {o['N']:.4g} and the best data"
+                f" {o['D']:.4g}"
+                + (f" (95%: {_ends(ends)})" if ends else "")
+                + (f", {o['outside']}" if o["outside"] else "")
+            )
+    return said
+
+
+def _ends(interval) -> str:
+    return " to ".join("open" if end is None else f"{end:.4g}" for end in interval)
