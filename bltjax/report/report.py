@@ -1,5 +1,5 @@
 """The report of an experiment: one dict, report.csv (runs), points.csv (series at budgets), report.md,
-figures as PNG and SVG, and one self-contained report.html.
+figures as PNG, SVG and CSV, and one self-contained report.html.
 
 Reads the experiment's run directories and nothing else; the same directories give the same files.
 """
@@ -8,7 +8,18 @@ import pathlib
 import tempfile
 
 from bltjax.errors import UserError
-from bltjax.report import compare, fairness, figures, findings, page, run_table, sections, series, tables
+from bltjax.report import (
+    compare,
+    fairness,
+    figures,
+    findings,
+    page,
+    paper,
+    run_table,
+    sections,
+    series,
+    tables,
+)
 from bltjax.report import runs as reading
 from bltjax.report import sweeps as sweeping
 from bltjax.report.run_table import budget_key
@@ -24,10 +35,11 @@ def report(experiment_dir, out_dir=None) -> dict:
     {"experiment", "schema_version", "headline", "findings", "caveats", "runs": one row per series and budget
     (the mean over seeds of the configuration that is best on validation text), "all_runs": every finished
     run, "unfinished", "fits" and "fits_with_entropy_model" (by series), "pairs" (differences to bpe at each
-    budget), "crossovers", "sweeps", "files"}. Rows: `rows.row`; those of "runs" have beside it "series",
-    "seeds", "bpb_seed_sd" (None with one seed), "interval_covers", "compared" (whether it was scored on the
-    text that the most were: others are in no comparison, curve or fit), "tried" (how many configurations it
-    is the best of), "run_dirs"; their run_dir is the first seed's. Nothing finished: UserError; a run with a
+    budget), "crossovers", "sweeps", "paper" (ours beside the paper's numbers: `paper.of`), "files"}. Rows:
+    `run_table.row`; those of "runs" have beside it "series", "seeds", "bpb_seed_sd" (None with one seed),
+    "interval_covers", "compared" (whether it was scored on the text that the most were: others are in no
+    comparison, curve or fit), "tried" (how many configurations it is the best of), "run_dirs"; their run_dir
+    is the first seed's. Nothing finished: UserError; a run with a
     damaged file, or one that may not be read, is listed as unfinished.
 
     Of somebody else's runs the subfolder cannot be made: without an out_dir nothing is written then, "files"
@@ -57,7 +69,8 @@ def report(experiment_dir, out_dir=None) -> dict:
         "report.html": page.html(result, parts, drawn, runs),
     }
     for figure in drawn.values():
-        files.update({f"{figure.name}.svg": figure.svg, f"{figure.name}.png": figure.png})
+        files.update({f"{figure.name}.{kind}": getattr(figure, kind) for kind in ("svg", "png")})
+        files[f"{figure.name}.csv"] = figure.data
     for name, content in files.items():
         (out / name).write_bytes(
             content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
@@ -136,6 +149,7 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
         pairs=pairs,
         crossovers=crossovers,
         sweeps=sweeping.sweeps(configs, candidates, swept),
+        paper=paper.of(runs, compared, scored),
     )
 
 
