@@ -387,11 +387,12 @@ def test_files_are_there_and_the_page_needs_nothing_else(reported):
         "difference_to_bpe.svg",
         "training_curves.png",
     } <= names
+    drawn = {name.removesuffix(".png") for name in names if name.endswith(".png")}
+    for kind in ("svg", "csv"):
+        assert {f"{name}.{kind}" for name in drawn} <= names
     page = (root / "report" / "report.html").read_text()
-    assert (
-        not re.search(r"(?:src|href|url|@import)\s*[=(]?\s*[\"']?\s*(?:https?:)?//", page)
-        and "<script" not in page
-    )
+    assert not re.search(r"(?:src|href|url|@import)\s*[=(]?\s*[\"']?\s*(?:https?:)?//", page)
+    assert page.count("<script") == page.count("<script>") == 1 and "fetch(" not in page
     assert (
         "<link" not in page
         and "<img" not in page

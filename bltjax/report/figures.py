@@ -1,8 +1,8 @@
-"""Which figures a report has, drawn from its numbers: each a name, a caption, and its SVG and PNG."""
+"""Which figures a report has, drawn from its numbers: each a name, a caption, SVG, PNG and data."""
 
 import dataclasses
 
-from bltjax.report import plot, plot_runs
+from bltjax.report import paper, paper_section, plot, plot_paper, plot_runs, points
 from bltjax.report.run_table import budget_key
 from bltjax.report.runs import finite
 from bltjax.report.series import order
@@ -17,32 +17,36 @@ SWEEPS = {  # swept key -> name of its figure
     "patching.size": "patch_size_sweep",
 }
 LEXICONS = "lexicon_sweep"
+OURS_ALONE = "Our runs alone: the paper prints no points. Bars: 95% intervals; dotted lines join points."
 EXACT = "training FLOPs (exact, useful)"
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """name: of its files; alt: one line for those who cannot see it; caption: how to read it."""
+    """name: of its files; alt: one line for those who cannot see it; caption: how to read it; data: CSV of
+    what is drawn; marks: what hovering shows (plot.Drawing)."""
 
     name: str
     alt: str
     caption: str
     svg: str
     png: bytes
+    data: str
+    marks: tuple
 
 
 def draw(result: dict, runs: list) -> dict:
     """{name: Picture} of those that the runs have numbers for."""
     with plot.look():
-        drawn = {
-            name: Picture(name, alt, caption, plot.svg(figure, name), plot.png(figure))
-            for name, alt, caption, figure in figures(result, runs)
-        }
+        drawn = {}
+        for name, alt, caption, drawing, data in (*figures(result, runs), *of_paper(result, runs)):
+            svg, png = plot.svg(drawing.figure, name), plot.png(drawing.figure)
+            drawn[name] = Picture(name, alt, caption, svg, png, data, drawing.marks)
     return drawn
 
 
 def figures(result: dict, runs: list):
-    """(name, alt, caption, Figure), in the report's order."""
+    """(name, alt, caption, Drawing, data as CSV), in the report's order."""
     chosen = [r for r in result["runs"] if r["realized_flops"] and r["compared"]]
     budgets = [budget_key(r) for r in chosen]
     variants = variants_of(chosen)
@@ -60,6 +64,7 @@ def figures(result: dict, runs: list):
             "Test bits per byte against training FLOPs, a curve per series",
             fits,
             plot.curves(lines_of(chosen, "realized_flops"), result["fits"], EXACT, budgets),
+            points.curve_data(chosen, "realized_flops"),
         )
     if any(r["entropy_forward_flops"] for r in chosen):
         yield (
@@ -78,6 +83,7 @@ def figures(result: dict, runs: list):
                 "training FLOPs + entropy model's forward FLOPs",
                 budgets,
             ),
+            points.curve_data(chosen, "flops_with_entropy_model"),
         )
     pairs = [
         pair for pair in result["pairs"] if pair["difference"] is not None and pair["series"] in variants
@@ -86,13 +92,14 @@ def figures(result: dict, runs: list):
         against = pairs[0]["against"]
         lines = {}
         for pair in pairs:
-            blank = dict(variants[pair["series"]], x=[], y=[], low=[], high=[])
+            blank = dict(variants[pair["series"]], x=[], y=[], low=[], high=[], notes=[])
             line = lines.setdefault(pair["series"], blank)
             for key, value in (
                 ("x", pair["budget_flops"]),
                 ("y", pair["difference"]),
                 ("low", pair["low"]),
                 ("high", pair["high"]),
+                ("notes", points.pair_note(pair)),
             ):
                 line[key].append(value)
         covered = all(pair["covers_seeds"] for pair in pairs)
@@ -113,8 +120,9 @@ def figures(result: dict, runs: list):
                 budgets,
                 against,
             ),
+            points.pair_data(pairs),
         )
-    curves = training_curves(chosen, runs)
+    curves = training_curves(chosen, result["all_runs"], runs)
     if curves:
         yield (
             "training_curves",
@@ -124,7 +132,13 @@ def figures(result: dict, runs: list):
                 " of the steps, on training rows."
             ),
             plot_runs.training(curves, EXACT),
+            points.training_data(curves),
         )
+    rows = {r["name"]: r for r in result["all_runs"]}
+
+    def note(sweep, tried):
+        return points.sweep_note(sweep, tried, rows)
+
     for key, name in SWEEPS.items():
         found = [
             s
@@ -138,7 +152,8 @@ def figures(result: dict, runs: list):
                 name,
                 f"Validation bits per byte against {label}",
                 "On validation text; test text plays no part in the choice. Filled: the chosen value.",
-                plot_runs.swept(found, label + unit, namer(found)),
+                plot_runs.swept(found, label + unit, namer(found), note),
+                points.sweep_data(found),
             )
     found = lexicons(result["sweeps"])
     if len({s["key"] for s in found}) > 1:
@@ -149,8 +164,51 @@ def figures(result: dict, runs: list):
                 "A lexicon is the hash tables of a BLT, or the embeddings and the output head of a BPE"
                 " vocabulary. On validation text. Filled: the chosen value."
             ),
-            plot_runs.swept(found, "lexicon (parameters)", namer(found)),
+            plot_runs.swept(found, "lexicon (parameters)", namer(found), note),
+            points.sweep_data(found),
         )
+
+
+def of_paper(result: dict, runs: list):
+    """The paper's figures and tables that the runs' labels name, redrawn from ours: as `figures` has them."""
+    for entry in result["paper"]:
+        name, what = paper_section.figure_name(entry), f"{entry['also'] or entry['name']} of the paper"
+        bits = next((c["key"] for c in entry["columns"] if c["ours"] == "bpb"), None)
+        drawable = [at for at in entry["at"] if sum(r["run"] is not None for r in at["rows"]) > 1]
+        if bits and drawable:
+            at = drawable[0]
+            where = f" At {short_flops(at['budget_flops'])} FLOPs." if len(entry["at"]) > 1 else ""
+            scale = "" if at["same_scale"] else f", which are of another scale ({entry['scale']})"
+            yield (
+                name,
+                f"{what}: differences in bits per byte between its rows, ours and the paper's",
+                (
+                    f"Filled: our runs, with 95% intervals where the documents allow one. Open diamonds: the"
+                    f" paper's numbers{scale}. Each against its own row “{plot_paper.words(at)}”.{where}"
+                ),
+                plot_paper.dots(entry, at, bits),
+                points.paper_data(entry, at, bits),
+            )
+        if entry["name"] == "Table 2":
+            rows = [r for r in result["runs"] if r["train_bytes"] and r["compared"]]
+            for size, mine in paper.classes(rows).items():
+                yield (
+                    name + paper_section.CLASSES[size],
+                    f"{what}, {size} class: test bits per byte against training bytes, a curve per series",
+                    OURS_ALONE,
+                    plot_paper.over_data(lines_of(mine, "train_bytes")),
+                    points.curve_data(mine, "train_bytes"),
+                )
+        if entry["name"] == "Figure 8":
+            models = paper.entropy_models(runs, [r for r in result["runs"] if r["compared"]])
+            if models:
+                yield (
+                    name,
+                    f"{what}: test bits per byte against the size of the entropy model, a line a context",
+                    OURS_ALONE,
+                    plot_paper.over_entropy_models(models),
+                    points.entropy_model_data(models),
+                )
 
 
 def variants_of(chosen: list) -> dict:
@@ -165,28 +223,32 @@ def variants_of(chosen: list) -> dict:
 
 
 def lines_of(chosen: list, x: str) -> list:
-    """[{"series", "family", "variant", "x", "y", "low", "high"}] with x ascending."""
-    out = {series: dict(v, x=[], y=[], low=[], high=[]) for series, v in variants_of(chosen).items()}
+    """[{"series", "family", "variant", "x", "y", "low", "high", "notes"}] with x ascending."""
+    keys = ("x", "y", "low", "high", "notes")
+    out = {series: {**v, **{key: [] for key in keys}} for series, v in variants_of(chosen).items()}
     for r in sorted(chosen, key=lambda r: r[x]):
+        out[r["series"]]["notes"].append(points.note(r))
         for key, name in (("x", x), ("y", "bpb"), ("low", "bpb_low"), ("high", "bpb_high")):
             out[r["series"]][key].append(r[name])
     return list(out.values())
 
 
-def training_curves(chosen: list, runs: list) -> list:
-    """[{"family", "x", "y"}] of the chosen runs that logged at least two steps, smoothed."""
+def training_curves(chosen: list, every: list, runs: list) -> list:
+    """[{"family", "row", "x", "y"}] of the chosen runs that logged at least two steps, smoothed. row: of the
+    run."""
     logged = {str(run.path): run.metrics for run in runs}
+    own = {r["run_dir"]: r for r in every}
     out = []
     for r in chosen:
         for run_dir in r["run_dirs"]:
-            points = [
+            logs = [
                 (m["useful_flops"], m["bpb"])
                 for m in logged[run_dir]
                 if finite(m.get("useful_flops")) and finite(m.get("bpb")) and m["useful_flops"] > 0
             ]
-            if len(points) > 1:
-                x, y = plot_runs.smooth(*zip(*points))
-                out.append(dict(family=r["family"], x=x, y=y))
+            if len(logs) > 1:
+                x, y = plot_runs.smooth(*zip(*logs))
+                out.append(dict(family=r["family"], row=own[run_dir], x=x, y=y))
     return out
 
 

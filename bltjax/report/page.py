@@ -1,12 +1,12 @@
 """report.html: one file that needs nothing else. Figures are inline SVG whose colours follow the reader's
-light or dark mode."""
+light or dark mode; hovering over a point shows its run (hover.py). It reads the same with JavaScript off."""
 
 import html as escaping
 import json
 import re
 
 from bltjax.config import families
-from bltjax.report import plot
+from bltjax.report import hover, plot
 from bltjax.report.runs import flat
 from bltjax.report.tables import numeric_text
 
@@ -21,27 +21,37 @@ PAGE = {
 
 STYLE = """
 *{box-sizing:border-box}
-body{margin:0 auto;max-width:72rem;padding:1.2rem 1rem 4rem;background:var(--paper);color:var(--ink);
+html{-webkit-text-size-adjust:100%;text-size-adjust:100%}
+body{margin:0 auto;max-width:68rem;padding:1.6rem 1.1rem 4rem;background:var(--paper);color:var(--ink);
  font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
-h1{font-size:1.15rem;margin:0;color:var(--muted);font-weight:600}h2{font-size:1.15rem;margin:2.6rem 0 .4rem}
-.lead{font-size:1.3rem;line-height:1.4;margin:.3rem 0 1rem;max-width:60rem}
-p,ul{max-width:52rem}p{margin:.5rem 0}ul{padding-left:1.2rem;margin:.5rem 0}li{margin:.25rem 0}
-.note{color:var(--muted);font-size:.9rem}.note li{margin:.3rem 0}
-.warn{border-left:4px solid var(--c2);padding:.1rem 0 .1rem .8rem;margin:1rem 0}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,27rem),1fr));gap:1.4rem;
- margin:1rem 0}
-figure{margin:0;max-width:36rem}figure svg{display:block;width:100%;height:auto}
-@media (max-width:34rem){figure svg{width:calc(100% + 1.6rem);margin:0 -.8rem}.lead{font-size:1.15rem}}
-figcaption{color:var(--muted);font-size:.85rem;margin-top:.3rem}
-.scroll{overflow-x:auto;margin:.8rem 0;max-width:100%}
-table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums}
-th,td{padding:.32rem .7rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--grid)}
-th{font-weight:600;color:var(--muted);vertical-align:bottom;min-width:5.5em}
+h1{font-size:1rem;margin:0;color:var(--muted);font-weight:600}
+h2{font-size:1.15rem;line-height:1.3;margin:3rem 0 .5rem}
+.lead{font-size:1.3rem;line-height:1.4;margin:.3rem 0 1.2rem;max-width:52rem;text-wrap:pretty}
+p,ul{max-width:46rem}p{margin:.5rem 0}ul{padding-left:1.1rem;margin:.5rem 0}li{margin:.25rem 0}
+.note{color:var(--muted);font-size:.88rem}.note li{margin:.3rem 0}
+.warn{border-left:3px solid var(--faint);padding:.1rem 0 .1rem .9rem;margin:1.2rem 0}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,27rem),1fr));gap:1.4rem 2rem;
+ margin:1.2rem 0 1.6rem}
+figure{margin:0;max-width:34rem}figure svg{display:block;width:100%;height:auto;overflow:visible}
+figcaption{color:var(--muted);font-size:.84rem;margin-top:.4rem;max-width:34rem}
+.scroll{overflow-x:auto;margin:.9rem 0 1.4rem;max-width:100%;overscroll-behavior-x:contain}
+table{border-collapse:collapse;font-size:.84rem;line-height:1.35;font-variant-numeric:tabular-nums}
+th,td{padding:.34rem 1.1rem .34rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--grid)}
+th{font-weight:600;color:var(--muted);vertical-align:bottom;max-width:9.5em}th.wide{max-width:none}
 td{white-space:nowrap}td.long{white-space:normal;min-width:16em;overflow-wrap:anywhere}
-.r{text-align:right}th:first-child,td:first-child{position:sticky;left:0;background:var(--paper)}
-details{border-bottom:1px solid var(--grid);padding:.35rem 0}summary{cursor:pointer}
-pre{overflow-x:auto;font-size:.8rem;line-height:1.35}code{font-size:.9em}
+.r{text-align:right}.dim{color:var(--muted)}
+th:first-child,td:first-child{position:sticky;left:0;background:var(--paper);z-index:1;padding-right:1.4rem}
+details{border-bottom:1px solid var(--grid);padding:.4rem 0}summary{cursor:pointer}
+details.fold{border:0;margin:.6rem 0}details.fold>summary{color:var(--muted);font-size:.88rem}
+summary:focus-visible,.scroll:focus-visible{outline:2px solid var(--faint);outline-offset:2px}
+pre{overflow-x:auto;font-size:.78rem;line-height:1.4}
+@media (max-width:34rem){body{padding:1.1rem .8rem 3rem}.lead{font-size:1.15rem}h2{margin-top:2.4rem}
+ figure svg{width:calc(100% + .8rem);margin:0 -.4rem}
+ th:first-child,td:first-child{max-width:40vw;min-width:4.5em;white-space:normal;
+ overflow-wrap:break-word;padding-right:.8rem}}
+@media print{details>*{display:block}.scroll{overflow:visible}}
 """
+FOLDED = 12  # columns; a table that has more is closed until it is asked for
 
 
 def escape(text) -> str:
@@ -65,7 +75,10 @@ def inline(picture) -> str:
     text = picture.svg[picture.svg.index("<svg") :]
     opening, rest = text.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', opening).group(0)
-    text = f'<svg role="img" aria-label="{escape(picture.alt)}" {box}>' + rest.replace("xlink:href", "href")
+    role = "group" if picture.marks else "img"  # what stands inside an img is hidden from screen readers
+    text = f'<svg role="{role}" aria-label="{escape(picture.alt)}" {box}>' + rest.replace(
+        "xlink:href", "href"
+    )
     # Presentation attributes do not take var(); style declarations do, and matplotlib writes colours as
     # those.
     known = themed()
@@ -74,10 +87,13 @@ def inline(picture) -> str:
         lambda m: f"var(--{known[m.group(0)][0]})" if m.group(0) in known else m.group(0),
         text,
     )
+    body, end = text.rsplit("</svg>", 1)
+    text = f"{body}{hover.targets(picture.marks)}</svg>{end}"
     return f"<figure>{text}<figcaption>{escape(picture.caption)}</figcaption></figure>"
 
 
 def table(columns: list, rows: list) -> str:
+    """A table that scrolls sideways inside the page; one of many columns is folded."""
     numeric = [i > 0 and all(numeric_text(r[i]) for r in rows) for i in range(len(columns))]
 
     def line(cells, tag):
@@ -91,14 +107,22 @@ def table(columns: list, rows: list) -> str:
         )
 
     body = "".join(line(r, "td") for r in rows)
-    return (
-        f'<div class="scroll"><table><thead>{line(columns, "th")}</thead><tbody>{body}</tbody></table></div>'
+    text = (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="table: {escape(columns[0])}"><table>'
+        f"<thead>{line(columns, 'th')}</thead><tbody>{body}</tbody></table></div>"
     )
+    if len(columns) <= FOLDED:
+        return text
+    what = f"{len(rows)} row{'s' if len(rows) > 1 else ''}, {len(columns)} columns"
+    return f'<details class="fold"><summary>Table of {what}</summary>{text}</details>'
 
 
 def marks(cell, right: bool, tag: str) -> str:
-    kind = "r" if right else "long" if tag == "td" and len(str(cell)) > 60 else ""
-    return f' class="{kind}"' if kind else ""
+    """The class of a cell: numbers to the right, long text wrapped, what is not known in grey."""
+    long = tag == "td" and len(str(cell)) > 60
+    dim = tag == "td" and (str(cell) == "–" or str(cell).startswith("missing"))
+    kinds = [name for name, on in (("r", right), ("long", long and not right), ("dim", dim)) if on]
+    return f' class="{" ".join(kinds)}"' if kinds else ""
 
 
 def items(lines) -> str:
@@ -151,9 +175,11 @@ def html(result: dict, parts: list, figures: dict, runs: list) -> str:
             )
         body += [table(**t) for t in part["tables"]]
     body.append(configurations(runs))
+    if any(figures[name].marks for part in parts for name in part["figures"]):
+        body.append(f"<script>{hover.SCRIPT}</script>")
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(result['experiment'])}</title><style>{colours()}{STYLE}</style>"
+        f"<title>{escape(result['experiment'])}</title><style>{colours()}{STYLE}{hover.STYLE}</style>"
     )
     return "\n".join(
         [f'<!doctype html>\n<html lang="en"><head>{head}</head><body>', *body, "</body></html>\n"]

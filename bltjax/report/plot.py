@@ -5,6 +5,7 @@ Every colour that depends on the page (ink, grid) is one of the constants here, 
 config/families.py, so that page.py can swap them for dark mode."""
 
 import contextlib
+import dataclasses
 import io
 import re
 
@@ -47,6 +48,31 @@ RC = {
 }
 WIDTH, HEIGHT = 5.1, 4.0  # inches: text keeps its size when a phone shrinks the figure to its width
 LINE = 13.0  # points between two labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A figure and what hovering over it shows.
+
+    marks: (x, y, text, stop): where in its SVG, in points from the top left corner; stop: whether the
+    keyboard goes there (not to every place on a long curve)."""
+
+    figure: Figure
+    marks: tuple = ()
+
+
+def marks(figure, transform, line: dict, stop: bool = True) -> list:
+    """Of a line's points, as they lie when the axes' limits are final. line: "x", "y" and "notes"; without
+    notes there are none."""
+    if not line.get("notes"):
+        return []
+    to_points = 72 / figure.dpi
+    at = transform.transform(np.column_stack([line["x"], line["y"]])) * to_points
+    height = figure.get_size_inches()[1] * 72
+    return [
+        (round(float(x), 1), round(float(height - y), 1), note, stop)
+        for (x, y), note in zip(at, line["notes"])
+    ]
 
 
 @contextlib.contextmanager
@@ -224,10 +250,10 @@ def bars(axes, line: dict, transform, **line_style) -> None:
             )
 
 
-def curves(series: list, fits: dict, label: str, ticks=()) -> Figure:
+def curves(series: list, fits: dict, label: str, ticks=()) -> Drawing:
     """Test bits per byte against training FLOPs. series: [{"series", "family", "variant", "x", "y", "low",
-    "high"}], low and high with None if unknown; fits: by series."""
-    figure = canvas()
+    "high", "notes"}], low and high with None if unknown; fits: by series."""
+    figure, found = canvas(), []
     axes = place(figure, [s["series"] for s in series])
     xs = [x for s in series for x in s["x"]]
     flops_axis(axes, min(xs), max(xs), label, ticks)
@@ -249,15 +275,16 @@ def curves(series: list, fits: dict, label: str, ticks=()) -> Figure:
             axes.plot(x, y, color=colour, linewidth=1, linestyle=(0, (2, 2)))
         bars(axes, s, apart(figure, axes, index, len(series), 4), linewidth=1.2, alpha=0.4)
         axes.plot(x, y, markersize=6, markeredgewidth=0.7, **variant(s))
+        found += marks(figure, axes.transData, s)
         ends.append((x[-1], float(predict(fit, x[-1])) if fit else y[-1], s["series"], colour))
     direct_labels(figure, axes, ends)
-    return figure
+    return Drawing(figure, tuple(found))
 
 
-def differences(series: list, label: str, ticks=(), reference: str = "bpe") -> Figure:
+def differences(series: list, label: str, ticks=(), reference: str = "bpe") -> Drawing:
     """Differences to the reference with their intervals. series: [{"series", "family", "variant", "x", "y",
-    "low", "high"}] of differences."""
-    figure = canvas(WIDTH, 3.5)
+    "low", "high", "notes"}] of differences."""
+    figure, found = canvas(WIDTH, 3.5), []
     axes = place(figure, [s["series"] for s in series] + [reference])
     xs = [x for s in series for x in s["x"]]
     flops_axis(axes, min(xs), max(xs), label, ticks)
@@ -275,9 +302,10 @@ def differences(series: list, label: str, ticks=(), reference: str = "bpe") -> F
         axes.plot(s["x"], s["y"], color=colour, linewidth=1.0, alpha=0.5, transform=shift)
         bars(axes, s, shift, linewidth=2)
         axes.plot(s["x"], s["y"], markersize=4.5, markeredgewidth=0.4, transform=shift, **variant(s))
+        found += marks(figure, shift, s)
         ends.append((s["x"][-1], s["y"][-1], s["series"], colour))
     direct_labels(figure, axes, ends)
-    return figure
+    return Drawing(figure, tuple(found))
 
 
 def png(figure: Figure) -> bytes:

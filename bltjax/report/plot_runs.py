@@ -1,15 +1,29 @@
 """The figures of single runs: training curves, and what was swept. `plot` has the axes and the styles."""
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from bltjax.report.plot import FAINT, PAPER, WIDTH, bits_axis, canvas, direct_labels, flops_axis, place, style
+from bltjax.report import points
+from bltjax.report.plot import (
+    FAINT,
+    PAPER,
+    WIDTH,
+    Drawing,
+    bits_axis,
+    canvas,
+    direct_labels,
+    flops_axis,
+    marks,
+    place,
+    style,
+)
+
+PLACES = 12  # of a training curve where hovering shows its run
 
 
-def training(runs: list, label: str) -> Figure:
-    """A panel per family: its own training curves in colour over everybody's. runs: [{"family", "x", "y"}]
-    with x ascending."""
+def training(runs: list, label: str) -> Drawing:
+    """A panel per family: its own training curves in colour over everybody's. runs: [{"family", "row", "x",
+    "y"}] with x ascending; row: of its run."""
     families = list(dict.fromkeys(r["family"] for r in runs))
     columns = 1 if len(families) == 1 else 2
     lines = -(-len(families) // columns)
@@ -29,7 +43,7 @@ def training(runs: list, label: str) -> Figure:
         wspace=0.12,
         hspace=0.3,
     )
-    shared = None
+    shared, panels = None, []
     for index, family in enumerate(families):
         axes = figure.add_subplot(grid[index // columns, index % columns], sharex=shared, sharey=shared)
         shared = shared or axes
@@ -59,19 +73,32 @@ def training(runs: list, label: str) -> Figure:
         axes.set_ylim(ys.min() - air, top + air)
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axes.tick_params(labelleft=index % columns == 0, labelbottom=index + columns >= len(families))
+        panels.append(axes)
     figure.text(
         8 / 72 / figure.get_size_inches()[0],
         1 - 0.2 / height,
         "training bits per byte, smoothed",
         va="center",
     )
-    return figure
+    found = []
+    for run in runs:
+        axes = panels[families.index(run["family"])]
+        inside = np.flatnonzero((run["x"] >= low_x) & (run["y"] <= axes.get_ylim()[1]))
+        if len(inside):
+            kept = inside[np.unique(np.linspace(0, len(inside) - 1, PLACES).round().astype(int))]
+            x, y = run["x"][kept], run["y"][kept]
+            notes = [points.training_note(run["row"], *place_) for place_ in zip(x, y)]
+            found += [
+                (*mark[:3], index == len(kept) - 1)
+                for index, mark in enumerate(marks(figure, axes.transData, dict(x=x, y=y, notes=notes)))
+            ]
+    return Drawing(figure, tuple(found))
 
 
-def swept(sweep_list: list, label: str, name_of) -> Figure:
-    """Validation bits per byte against a swept value, the chosen one filled. name_of: sweep -> direct
-    label."""
-    figure = canvas()
+def swept(sweep_list: list, label: str, name_of, note_of) -> Drawing:
+    """Validation bits per byte against a swept value, the chosen one filled. name_of: sweep -> direct label;
+    note_of: (sweep, tried value) -> what hovering shows."""
+    figure, found = canvas(), []
     names = [name_of(s) for s in sweep_list]
     axes = place(figure, names, 9.5)
     values = sorted({v["value"] for s in sweep_list for v in s["values"]})
@@ -113,9 +140,11 @@ def swept(sweep_list: list, label: str, name_of) -> Figure:
                 zorder=4,
                 clip_on=False,
             )
+        notes = [note_of(sweep, tried) for tried in sweep["values"]]
+        found += marks(figure, axes.transData, dict(x=x, y=y, notes=notes))
         ends.append((x[-1], y[-1], name, colour))
     direct_labels(figure, axes, ends, 9.5)
-    return figure
+    return Drawing(figure, tuple(found))
 
 
 def smooth(x, y, points: int = 300):

@@ -1,5 +1,5 @@
 """The report of an experiment: one dict, report.csv (runs), points.csv (series at budgets), report.md,
-figures as PNG and SVG, and one self-contained report.html.
+figures as PNG, SVG and CSV, and one self-contained report.html.
 
 Reads the experiment's run directories and nothing else; the same directories give the same files.
 """
@@ -15,6 +15,7 @@ from bltjax.report import (
     figures,
     findings,
     page,
+    paper,
     run_table,
     sections,
     series,
@@ -35,7 +36,8 @@ def report(experiment_dir, out_dir=None) -> dict:
     {"experiment", "schema_version", "headline", "findings", "caveats", "runs": one row per series and budget
     (the mean over seeds of the configuration that is best on validation text), "all_runs": every finished
     run, "unfinished", "fits" and "fits_with_entropy_model" (by series), "pairs" (differences to bpe at each
-    budget; "unlike": what else the two differ in), "crossovers", "sweeps", "files"}. Rows: `run_table.row`
+    budget; "unlike": what else the two differ in), "crossovers", "sweeps", "paper" (ours beside the
+    paper's numbers: `paper.of`), "files"}. Rows: `run_table.row`
     and `conditions.of`; those of "runs" have beside it "series", "seeds", "bpb_seed_sd" (None with one seed),
     "interval_covers", "compared" (whether it was scored on the text that the most were: others are in no
     comparison, curve or fit), "tried" (how many configurations it is the best of), "run_dirs"; their run_dir
@@ -69,7 +71,8 @@ def report(experiment_dir, out_dir=None) -> dict:
         "report.html": page.html(result, parts, drawn, runs),
     }
     for figure in drawn.values():
-        files.update({f"{figure.name}.svg": figure.svg, f"{figure.name}.png": figure.png})
+        files.update({f"{figure.name}.{kind}": getattr(figure, kind) for kind in ("svg", "png")})
+        files[f"{figure.name}.csv"] = figure.data
     for name, content in files.items():
         (out / name).write_bytes(
             content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
@@ -153,6 +156,7 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
         pairs=pairs,
         crossovers=crossovers,
         sweeps=sweeping.sweeps(configs, candidates, swept),
+        paper=paper.of(runs, compared, scored),
     )
 
 

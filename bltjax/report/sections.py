@@ -3,6 +3,7 @@ figures."""
 
 import json
 
+from bltjax.report import paper_section
 from bltjax.report.compare import by_series
 from bltjax.report.figures import LEXICONS, SWEEPS
 from bltjax.report.findings import signed, span
@@ -52,6 +53,7 @@ def of(result: dict, runs: list, figures: dict) -> list:
             if result["pairs"]
             else None
         ),
+        *paper_section.sections(result),
         section("Power laws", tables=[fit_table(result), crossing_table(result)], lines=fit_lines(result)),
         sweep_section(result),
         section("Training curves", figures=["training_curves"]),
@@ -82,7 +84,7 @@ def of(result: dict, runs: list, figures: dict) -> list:
     for part in made:
         part["figures"] = [name for name in part["figures"] if name in figures]
         part["tables"] = [t for t in part["tables"] if t and t["rows"]]
-    return [part for part in made if part["figures"] or part["tables"]]
+    return [part for part in made if part["figures"] or part["tables"] or part.get("kept")]
 
 
 def section(title: str, lines=(), figures=(), tables=()) -> dict:

@@ -4,61 +4,8 @@ import csv
 import io
 import re
 
-COLUMNS = (  # of report.csv and of the table of runs: key, heading, format
-    ("name", "run", "{}"),
-    ("family", "family", "{}"),
-    ("series", "series", "{}"),
-    ("chosen", "chosen", "{}"),
-    ("budget_flops", "planned FLOPs (budget)", "flops"),
-    ("bpb", "test bits/byte", "{:.4f}"),
-    ("seeds", "seeds", "{}"),
-    ("bpb_seed_sd", "standard deviation over seeds", "{:.4f}"),
-    ("bpb_low", "95% from", "{:.4f}"),
-    ("bpb_high", "95% to", "{:.4f}"),
-    ("upper_bound", "upper bound", "{}"),
-    ("validation_bpb", "validation bits/byte", "{:.4f}"),
-    ("realized_flops", "realized FLOPs (useful)", "flops"),
-    ("deviation_percent", "off budget", "{:+.2f}%"),
-    ("executed_flops", "executed FLOPs", "flops"),
-    ("executed_over_useful", "executed over useful", "{:.2f}"),
-    ("entropy_forward_flops", "entropy model's forward FLOPs", "flops"),
-    ("flops_with_entropy_model", "realized + entropy model", "flops"),
-    ("patch_target", "patch size, target", "{:.3g}"),
-    ("patch_size", "patch size, training rows", "{:.3f}"),
-    ("patch_test", "patch size, test text", "{:.3f}"),
-    ("steps", "steps", "{:,.0f}"),
-    ("train_bytes", "training bytes", "{:,.0f}"),
-    ("epochs", "epochs", "{:.2f}"),
-    ("bytes_per_batch", "bytes per batch", "{:,.0f}"),
-    ("packing_bytes", "packing, bytes or tokens", "{:.1%}"),
-    ("packing_patches", "packing, patches", "{:.1%}"),
-    ("params_total", "parameters", "{:,.0f}"),
-    ("params_without_hash", "parameters without hash tables", "{:,.0f}"),
-    ("params_hash", "hash tables", "{:,.0f}"),
-    ("params_lexicon", "lexicon (hash tables, or embeddings and head of BPE)", "{:,.0f}"),
-    ("params_without_lexicon", "parameters without lexicon", "{:,.0f}"),
-    ("flops_per_byte_exact", "forward FLOPs/byte, exact", "{:,.0f}"),
-    ("flops_per_byte_paper", "forward FLOPs/byte, paper", "{:,.0f}"),
-    ("local_share", "FLOPs outside the latent transformer", "{:.0%}"),
-    ("lr", "learning rate", "{:g}"),
-    ("vocab", "vocabulary", "{:,.0f}"),
-    ("hash_rows", "hash rows", "{:,.0f}"),
-    ("size", "size", "{}"),
-    ("seed", "seed", "{}"),
-    ("threshold", "threshold, nats", "{:.4f}"),
-    ("delta", "delta, nats", "{:.4f}"),
-    ("eos_nats", "EOS nats (apart)", "{:.1f}"),
-    ("test_bytes", "test bytes", "{:,.0f}"),
-    ("test_documents", "test documents", "{}"),
-    ("test_text", "test text (digest)", "{}"),
-    ("mean_context_bytes", "mean left context, bytes", "{:,.1f}"),
-    ("positions_trained", "positions trained", "{:,.0f}"),
-    ("positions_scored", "positions scored", "{:,.0f}"),
-    ("overlap", "test shingles in training text", "{:.2%}"),
-    ("overlap_without_boilerplate", "the same without boilerplate", "{:.2%}"),
-    ("wall_s", "wall, s", "{:,.0f}"),
-    ("run_dir", "directory", "{}"),
-)
+from bltjax.report.columns import COLUMNS
+
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -99,28 +46,27 @@ def table(rows: list, keys=None) -> dict:
     kept = [
         c
         for c in COLUMNS
-        if (keys is None or c[0] in keys) and any(r.get(c[0]) not in (None, "") for r in rows)
+        if (keys is None or c.key in keys) and any(r.get(c.key) not in (None, "") for r in rows)
     ]
     return dict(
-        columns=[heading for _, heading, _ in kept],
-        rows=[[cell(r.get(key), form) for key, _, form in kept] for r in rows],
+        columns=[column.heading for column in kept],
+        rows=[[cell(r.get(column.key), column.form) for column in kept] for r in rows],
     )
 
 
 def to_csv(rows: list) -> str:
-    """Every column with every digit; empty where nothing is known."""
+    """Every column of COLUMNS that a row has."""
+    keys = [column.key for column in COLUMNS if any(column.key in r for r in rows)]
+    return csv_text(keys, [[r.get(key) for key in keys] for r in rows])
+
+
+def csv_text(columns: list, rows: list) -> str:
+    """CSV with every digit; empty where nothing is known."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    keys = [key for key, _, _ in COLUMNS if any(key in r for r in rows)]
-    writer.writerow(keys)
+    writer.writerow(columns)
     writer.writerows(
-        [
-            [
-                "" if r.get(key) is None else repr(r[key]) if isinstance(r[key], float) else r[key]
-                for key in keys
-            ]
-            for r in rows
-        ]
+        ["" if v is None else repr(v) if isinstance(v, float) else v for v in row] for row in rows
     )
     return out.getvalue()
 
@@ -137,8 +83,8 @@ def to_markdown(columns: list, rows: list) -> str:
 
 
 def numeric_text(text: str) -> bool:
-    """Whether a cell should stand at the right: starts like a number, or is empty."""
-    return str(text)[:1] in "0123456789+−–±" if str(text) else True
+    """Whether a cell should stand at the right: starts like a number, is empty, or says it is missing."""
+    return str(text) == "missing" or str(text)[:1] in "0123456789+−–±≤" if str(text) else True
 
 
 def listed_flops(values) -> str:

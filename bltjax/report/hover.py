@@ -1,0 +1,103 @@
+"""What hovering over a figure of the page shows: targets laid over its points, and the few lines of
+JavaScript that make a card of their text, under the mouse, a finger or the keyboard.
+
+Without JavaScript the browser shows the same text as a tooltip: it is the target's SVG title."""
+
+import html
+
+STYLE = """
+.pt circle{fill:transparent;stroke:none}
+.pt:hover circle,.pt.on circle{stroke:var(--ink);stroke-width:1.1}.pt:focus{outline:none}
+svg:has(.pt){touch-action:manipulation}
+#card{position:absolute;z-index:9;max-width:min(24rem,calc(100vw - 16px));padding:.5rem .7rem;
+ pointer-events:none;background:var(--paper);color:var(--ink);border:1px solid var(--faint);border-radius:5px;
+ box-shadow:0 3px 14px #0003;font-size:.8rem;line-height:1.4;overflow-wrap:anywhere}
+#card[hidden]{display:none}#card b{display:block;margin-bottom:.15rem}
+#card dl{display:grid;grid-template-columns:auto 1fr;gap:0 .8rem;margin:0;font-variant-numeric:tabular-nums}
+#card dt{color:var(--muted);white-space:nowrap}#card dd{margin:0}
+"""
+
+# The text of a point: its name, then "what: value" a line. It is set as text, never as HTML. A mouse need not
+# meet a point exactly: the nearest within REACH pixels is meant. Arrow keys go from point to point, Escape
+# closes; of each figure one point is a stop of the Tab key.
+SCRIPT = """
+(() => {
+  const REACH = 28, card = document.createElement('div');
+  card.id = 'card'; card.hidden = true; card.setAttribute('role', 'status');
+  document.body.append(card);
+  let on = null;
+  const hide = () => { if (on) on.classList.remove('on'); on = null; card.hidden = true; };
+  const box = point => point.firstElementChild.getBoundingClientRect();
+  const add = (parent, tag, text) => {
+    const child = document.createElement(tag);
+    child.textContent = text; parent.append(child);
+    return child;
+  };
+  function show(point) {
+    if (on === point) return;
+    hide(); on = point; point.classList.add('on'); card.replaceChildren();
+    const [name, ...facts] = point.dataset.text.split('\\n');
+    add(card, 'b', name);
+    const list = add(card, 'dl', '');
+    for (const fact of facts) {
+      const cut = fact.indexOf(': ');
+      add(list, 'dt', fact.slice(0, cut)); add(list, 'dd', fact.slice(cut + 2));
+    }
+    card.hidden = false; card.style.left = card.style.top = '0';
+    const at = box(point), room = document.documentElement.clientWidth;
+    const middle = at.left + at.width / 2 - card.offsetWidth / 2;
+    const left = Math.max(Math.min(middle, room - card.offsetWidth - 8), 8);
+    const top = at.top - card.offsetHeight - 6;
+    card.style.left = left + scrollX + 'px';
+    card.style.top = (top < 4 ? at.bottom + 6 : top) + scrollY + 'px';
+  }
+  for (const svg of document.querySelectorAll('figure svg')) {
+    const points = [...svg.querySelectorAll('.pt')];
+    const stops = points.filter(point => point.hasAttribute('tabindex'));
+    const near = event => {
+      let best = null, least = REACH;
+      for (const point of points) {
+        const r = box(point), x = r.left + r.width / 2, y = r.top + r.height / 2;
+        const far = Math.hypot(x - event.clientX, y - event.clientY);
+        if (far < least) { least = far; best = point; }
+      }
+      if (best) show(best); else hide();
+    };
+    points.forEach(point => {
+      const title = point.querySelector('title');
+      point.dataset.text = title.textContent; title.remove();
+      point.setAttribute('aria-label', point.dataset.text.replaceAll('\\n', '; '));
+      point.addEventListener('focus', () => show(point));
+      point.addEventListener('blur', hide);
+    });
+    stops.forEach((point, i) => {
+      point.tabIndex = i ? -1 : 0;
+      point.addEventListener('keydown', event => {
+        const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
+        if (!step) return;
+        event.preventDefault();
+        const next = stops[(i + step + stops.length) % stops.length];
+        point.tabIndex = -1; next.tabIndex = 0; next.focus();
+      });
+    });
+    if (!points.length) continue;
+    svg.addEventListener('pointermove', event => { if (event.pointerType === 'mouse') near(event); });
+    svg.addEventListener('pointerdown', near);
+    svg.addEventListener('pointerleave', event => { if (event.pointerType === 'mouse') hide(); });
+  }
+  document.addEventListener('pointerdown', event => { if (!event.target.closest('figure svg')) hide(); });
+  document.addEventListener('keydown', event => { if (event.key === 'Escape') hide(); });
+  let wide = innerWidth;  // a phone's address bar changes the height alone
+  addEventListener('resize', () => { if (wide !== innerWidth) hide(); wide = innerWidth; });
+})();
+"""
+
+
+def targets(marks: tuple) -> str:
+    """SVG to be laid over a figure: an invisible circle a mark, with its text. marks: of a plot.Drawing."""
+    return "".join(
+        f'<g class="pt" role="img"{tab}><circle cx="{x:g}" cy="{y:g}" r="7"/>'
+        f"<title>{html.escape(text)}</title></g>"
+        for x, y, text, stop in marks
+        for tab in ([' tabindex="-1"'] if stop else [""])
+    )
