@@ -6,10 +6,11 @@ import functools
 import jax
 import numpy as np
 import pytest
+from in_memory import byte_rows
+
 from bltjax import config as cfg
 from bltjax import models, patching
 from bltjax.training.step import init_state, make_step
-from in_memory import byte_rows
 
 STEPS, PARTS = 20, 3  # two sizes of n-grams, and the byte; not a power of 2, by which division is exact
 SMALLEST = dict.fromkeys(
