@@ -101,9 +101,9 @@ def blt_model(
                 digits="paper",
                 raw_bytes=True,
                 short="omit",
-                # normalise: the sum of the embeddings of a byte and of its n-grams is divided by their number.
-                # compensate: these then start, and learn at a rate, as many times larger (models/encoder.py,
-                # training/optimizer.py). init_scale: the tables start at so many times width ** -0.5.
+                # normalise: the sum of the embeddings of a byte and its n-grams is divided by their number.
+                # compensate: they then start, and take steps, as many times larger (models/encoder.py,
+                # training/optimizer.py). init_scale: the tables', as a multiple of width ** -0.5.
                 normalise=True,
                 compensate=True,
                 init_scale=1.0,
