@@ -14,12 +14,18 @@ from bltjax.errors import UserError
 PRESETS = {
     "paper": dict(
         cross=dict(encoder_kv="input", pool="embeddings", doubled_residual=False),
-        ngrams=dict(digits="paper", raw_bytes=True, short="omit", normalise=True, reset=True),
+        # Divided by a constant, embeddings start too small and learn too slowly unless both are compensated
+        # (docs/results/ngram_normalisation).
+        ngrams=dict(
+            digits="paper", raw_bytes=True, short="omit", normalise=True, compensate=True, reset=True
+        ),
         mask_encoder_documents=True,
     ),
     "released": dict(
         cross=dict(encoder_kv="output", pool="states", doubled_residual=True),
-        ngrams=dict(digits="released", raw_bytes=False, short="pad", normalise=False, reset=False),
+        ngrams=dict(
+            digits="released", raw_bytes=False, short="pad", normalise=False, compensate=False, reset=False
+        ),
         mask_encoder_documents=False,
     ),
 }
@@ -95,7 +101,12 @@ def blt_model(
                 digits="paper",
                 raw_bytes=True,
                 short="omit",
+                # normalise: the sum of the embeddings of a byte and its n-grams is divided by their number.
+                # compensate: they then start, and take steps, as many times larger (models/encoder.py,
+                # training/optimizer.py). init_scale: the tables', as a multiple of width ** -0.5.
                 normalise=True,
+                compensate=True,
+                init_scale=1.0,
                 reset=True,
             ),
             mask_encoder_documents=True,

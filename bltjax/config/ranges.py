@@ -57,6 +57,7 @@ RANGES = {
     "model.cross.k": (1, 1024),
     "model.ngrams.rows": (1, 2**31 - 1),
     "model.ngrams.functions": (1, 11),
+    "model.ngrams.init_scale": (0, 1e6),
 }
 # of models, wherever they stand
 SHAPES = {

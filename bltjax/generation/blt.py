@@ -19,6 +19,7 @@ from bltjax.errors import UserError
 from bltjax.generation import cross_attention, decode, kv_cache
 from bltjax.generation import lm as lms
 from bltjax.models import patcher
+from bltjax.models.encoder import divisor
 from bltjax.models.layers import rms_norm
 from bltjax.patching import hashing
 
@@ -271,7 +272,7 @@ class BLT:
             present = hashing.ngram_present(there, n.sizes)[:, :, back:] & (there[:, None, back:] > 0)
             found = jnp.where(jnp.concatenate([present] * n.functions, axis=1)[..., None], found, 0)
         x = x + jnp.sum(found, axis=1)
-        return (x / (S + 1) if n.normalise else x).astype(c.dtype)
+        return (x / divisor(c) if divisor(c) > 1 else x).astype(c.dtype)
 
     def _close(self, params, state: State, progress, closes_BxC, where):
         """(state, Trail): the patches that close go through the global model, GROUP of a row at a time, and

@@ -8,6 +8,7 @@ What differs from kind to kind stands in the file of the kind, and everything el
     SLOTS, PATCHES        names of a training batch's arrays of shape [B,T] (or [B,N]) and [B,P]
     UNIT                  what a slot holds: "byte" or "token"
     bytes_of_targets(batch)   raw bytes that each target stands for, int32 like `targets`
+    step_scales(config)   {path: factor} of parameters whose steps are larger than the learning rate says
     check(run)            UserError, one line, for a run's config that cannot be
     stacks(config)        its transformer layers, crosses(config): its cross-attention (shapes.Stack, .Cross)
     tables(config)        its tables that are looked up where they lie (shapes.Tables)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from bltjax.errors import UserError
 from bltjax.models.decoder import Decoder
-from bltjax.models.encoder import Encoder
+from bltjax.models.encoder import Encoder, divisor
 from bltjax.models.global_model import GlobalModel
 from bltjax.models.patcher import bytes_of_targets, check_bytes  # noqa: F401  (its targets are bytes too)
 from bltjax.models.shapes import NO_TABLES, Cross, Stack, Tables
@@ -90,6 +90,12 @@ def crosses(config) -> tuple[Cross, ...]:
         Cross("model.cross", encoder, c.heads, l.width, c.k, "patches"),
         Cross("model.cross", decoder, c.heads, l.width, c.k, "slots"),
     )
+
+
+def step_scales(config) -> dict[str, float]:
+    """The embeddings that are summed and divided learn as many times as fast, where that is compensated."""
+    parts = divisor(config) if config.ngrams.compensate else 1
+    return {"encoder/embed": float(parts)} if parts > 1 else {}
 
 
 def tables(config) -> Tables:

@@ -12,6 +12,13 @@ from bltjax.parallel import sharding
 from bltjax.patching import hashing
 
 
+def divisor(config) -> int:
+    """What the sum of a byte's embeddings is divided by: 1, or with ngrams.normalise the number of n-gram
+    tables plus one, as the paper has it (section 3.2). The released code adds up and leaves it there."""
+    n = config.ngrams
+    return n.functions * len(n.sizes) + 1 if n.normalise else 1
+
+
 class Embedding(nn.Module):
     """Byte embedding plus hash n-gram embeddings, [B,T] ids -> [B,T,D]. config: the model's."""
 
@@ -19,12 +26,13 @@ class Embedding(nn.Module):
 
     @nn.compact
     def __call__(self, bytes_BxT, doc_ids_BxT):
-        width, n = self.config.local.width, self.config.ngrams
-        bytes_VxD = self.param("bytes", normal(width**-0.5), (self.config.vocab, width))
+        width, n, parts = self.config.local.width, self.config.ngrams, divisor(self.config)
+        std = width**-0.5 * (parts if n.compensate else 1)
+        bytes_VxD = self.param("bytes", normal(std), (self.config.vocab, width))
         x = sharding.rows(sharding.gathered(bytes_VxD, (*self.path, "bytes"))[bytes_BxT])
         if not n.sizes:
             return x.astype(self.config.dtype)
-        tables = self.param("ngrams", normal(width**-0.5), (n.functions * len(n.sizes), n.rows, width))
+        tables = self.param("ngrams", normal(std * n.init_scale), (n.functions * len(n.sizes), n.rows, width))
         docs = doc_ids_BxT if n.reset else None
         ids_BxSxT = jnp.concatenate(
             [
@@ -39,9 +47,7 @@ class Embedding(nn.Module):
             present = hashing.ngram_present(doc_ids_BxT if n.reset else jnp.ones_like(bytes_BxT), n.sizes)
             ids_BxSxT = jnp.where(jnp.concatenate([present] * n.functions, axis=1), ids_BxSxT, -1)
         x = x + lookup(tables, ids_BxSxT, self.config.dtype, (*self.path, "ngrams"))
-        # Paper: "divided by the number of n-gram sizes plus one"; the released code adds up and leaves it
-        # there.
-        return (x / (tables.shape[0] + 1) if n.normalise else x).astype(self.config.dtype)
+        return (x / parts if parts > 1 else x).astype(self.config.dtype)
 
 
 class EncoderCross(nn.Module):

@@ -12,7 +12,13 @@ import jax.numpy as jnp
 from bltjax import patching
 from bltjax.errors import UserError
 from bltjax.models.shapes import NO_TABLES, Tables
-from bltjax.models.token_lm import Transformer, crosses, example, stacks  # noqa: F401  (the same network)
+from bltjax.models.token_lm import (  # noqa: F401  (the same network)
+    Transformer,
+    crosses,
+    example,
+    stacks,
+    step_scales,
+)
 from bltjax.patching import vocab
 
 UNIT = "byte"

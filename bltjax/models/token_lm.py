@@ -89,6 +89,11 @@ def crosses(config) -> tuple[Cross, ...]:
     return ()
 
 
+def step_scales(config) -> dict[str, float]:
+    """All parameters learn at one rate."""
+    return {}
+
+
 def tables(config) -> Tables:
     """Of token embeddings."""
     return Tables(1, config.vocab, config.width)

@@ -55,13 +55,28 @@ def schedule(train, steps: int):
     return lr
 
 
-def optimizer(train, steps: int) -> optax.GradientTransformation:
+def optimizer(train, steps: int, step_scales=None) -> optax.GradientTransformation:
     """Clip by global norm, then AdamW.
+
+    step_scales: {path: factor} of Adam's steps below a path (`models`), without weight decay: a parameter
+    that is divided by a constant where it is used, starts as many times larger and takes steps as many times
+    larger is, up to rounding, the parameter itself, if its decay stays what it is. (Adam does not see the
+    gradient's scale. Two things do: clipping, which counts the smaller gradient, and eps.) The state is the
+    same with and without them.
 
     Weight decay reaches every parameter, gains of norms and hash tables too, as in the paper's and the
     released code: rows of a table that no n-gram hit in a step decay as well."""
-    adamw = optax.adamw(
-        schedule(train, steps), b1=train.beta1, b2=train.beta2, eps=train.eps, weight_decay=train.weight_decay
+    adam = optax.scale_by_adam(b1=train.beta1, b2=train.beta2, eps=train.eps)
+    larger = scaled(step_scales or {})
+
+    def directions(grads, state, params=None):
+        steps_taken, state = adam.update(grads, state, params)
+        return larger.update(steps_taken, optax.EmptyState())[0], state
+
+    adamw = optax.chain(
+        optax.GradientTransformation(adam.init, directions) if step_scales else adam,
+        optax.add_decayed_weights(train.weight_decay),
+        optax.scale_by_learning_rate(schedule(train, steps)),
     )
     parts = [optax.clip_by_global_norm(train.clip)] if train.clip else []
     parts += [adamw] + ([scaled(configs.lr_scales(train))] if train.lr_scale else [])

@@ -38,7 +38,8 @@ def make_step(model_config, train, steps: int, loss_fn=model_nats, mesh=None):
 
     metrics: float32 [] each: loss (nats per target), grad_norm (before clipping), lr (of this update), finite
     (bool), and loss_fn's other sums. Raises UserError at the first call if the rows cannot be cut evenly."""
-    opt, lr = optimizer.optimizer(train, steps), optimizer.schedule(train, steps)
+    opt = optimizer.optimizer(train, steps, models.kind(model_config).step_scales(model_config))
+    lr = optimizer.schedule(train, steps)
     parts = train.accumulate
 
     def loss_share(params, batch, targets):
