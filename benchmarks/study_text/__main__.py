@@ -22,7 +22,10 @@ from benchmarks.study_text.kept import pieces, unrepeated
 from bltjax.errors import UserError
 
 LEAST_BYTES = 200  # of a document: a page below says nothing but its title
-EITHER = {"postgresql-doc": r"postgresql-doc-\d+", "python3-doc": r"python3\.\d+-doc"}  # name no text, but need
+EITHER = {
+    "postgresql-doc": r"postgresql-doc-\d+",
+    "python3-doc": r"python3\.\d+-doc",
+}  # name no text, but need
 
 
 def main(argv=None) -> int:
@@ -43,7 +46,9 @@ def main(argv=None) -> int:
 def collect(out: pathlib.Path, sources=packages.SOURCES) -> dict:
     """Downloads, converts and writes everything into `out`; what the manifest holds."""
     if missing := [name for name in ("apt-get", "apt-cache", "dpkg-deb") if not shutil.which(name)]:
-        raise UserError(f"{', '.join(missing)} missing: the study's text needs Debian's or Ubuntu's apt and dpkg")
+        raise UserError(
+            f"{', '.join(missing)} missing: the study's text needs Debian's or Ubuntu's apt and dpkg"
+        )
     for folder in ("debs", "packages", "licences"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -119,7 +124,9 @@ def merged(out: pathlib.Path, debs: dict) -> dict:
         with open(out / "packages" / f"{deb.stem}.jsonl") as file:
             documents += map(json.loads, file)
     # English first: what was not translated is then the copy.
-    documents.sort(key=lambda line: (packages.LANGUAGES.index(line["language"]), line["package"], line["path"]))
+    documents.sort(
+        key=lambda line: (packages.LANGUAGES.index(line["language"]), line["package"], line["path"])
+    )
     kept = unrepeated(documents)
     sizes = collections.defaultdict(lambda: dict(documents=0, bytes=0))
     for language in packages.LANGUAGES:
@@ -133,7 +140,9 @@ def merged(out: pathlib.Path, debs: dict) -> dict:
                         sizes[key]["bytes"] += len(piece.encode())
         half.rename(out / f"{language}.jsonl")
     manifest = dict(
-        packages={deb.name.split("_")[0]: deb.stem.split("_")[1].replace("%3a", ":") for deb in debs.values()},
+        packages={
+            deb.name.split("_")[0]: deb.stem.split("_")[1].replace("%3a", ":") for deb in debs.values()
+        },
         documents_read=len(documents),
         documents_left_out_as_repeated=len(documents) - len(kept),
         sizes=dict(sizes),
@@ -148,7 +157,9 @@ def table(manifest: dict) -> str:
     for name, size in manifest["sizes"].items():
         rows.append(f"| {name} | {size['documents']:,} | {size['bytes'] / 1e6:.2f} |")
     left = manifest["documents_left_out_as_repeated"]
-    return "\n".join(rows + [f"{len(manifest['packages'])} packages; {left:,} documents repeat others: left out"])
+    return "\n".join(
+        rows + [f"{len(manifest['packages'])} packages; {left:,} documents repeat others: left out"]
+    )
 
 
 if __name__ == "__main__":

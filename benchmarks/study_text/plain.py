@@ -4,7 +4,7 @@ they are. Small converters for what the study's packages hold, not for every doc
 import html.parser
 import re
 
-BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
+BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
 SPACES = re.compile(r"[ \t\r\n\f\v]+")
 
 
@@ -113,7 +113,18 @@ ESCAPE = re.compile(
       | \[(?P<long>[^\]]*)\] | \((?P<pair>..) | (?P<one>.) | $ )""",
     re.VERBOSE,
 )
-SINGLE = {"-": "-", "e": "\\", "\\": "\\", " ": " ", "~": " ", "0": " ", "'": "'", "`": "`", ".": ".", "t": "\t"}
+SINGLE = {
+    "-": "-",
+    "e": "\\",
+    "\\": "\\",
+    " ": " ",
+    "~": " ",
+    "0": " ",
+    "'": "'",
+    "`": "`",
+    ".": ".",
+    "t": "\t",
+}
 FONTS = {"B", "I", "R", "SM", "SB", "BI", "BR", "IB", "IR", "RB", "RI", "CW", "OP", "SY", "MR"}
 BREAKS = {"PP", "P", "LP", "TP", "TQ", "IP", "HP", "sp", "Sp", "RS", "RE", "YS", "bp", "ti"}
 DEFINED_UNTIL = {"de": "..", "de1": "..", "ig": "..", "am": ".."}
