@@ -1,0 +1,1 @@
+"""The study's text: documentation in fifteen languages out of Debian packages, as JSON lines."""
