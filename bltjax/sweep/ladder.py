@@ -77,6 +77,18 @@ def blt_model(scale: Scale, family: str, size: str, encoder_layers: int = 0) -> 
     return families.changed(cfg.replace(model, **{**scale.changes, **scale.blt_changes, **crossed}), family)
 
 
+def model_of(
+    scale: Scale, family: str, size: str, *, patch: float = 0.0, vocab: int = 0, encoder_layers: int = 0
+) -> tuple[ConfigDict, float]:
+    """(model config, mean bytes of a patch or token that it aims at). Arguments: as of `run`."""
+    kind, scheme = families.family(family).kind, families.family(family).scheme
+    vocab = vocab or scale.vocab
+    if kind == "token":
+        return token_model(scale, size, vocab), scale.tokenizers[vocab][1]
+    unit = {"space": scale.space, "bpe": scale.tokenizers[vocab][1]}.get(scheme, patch)
+    return blt_model(scale, family, size, encoder_layers), unit
+
+
 def run(
     scale: Scale,
     name: str,
@@ -101,20 +113,17 @@ def run(
     budget: FLOPs, of which the run spends all; or data_bytes: that it reads, whatever they cost. like: the
     budget whose batch it has (0: its own). changes: dotted keys of the run that the experiment differs in.
     figure, row: what of the paper the run answers."""
-    kind, scheme = families.family(family).kind, families.family(family).scheme
-    vocab = vocab or scale.vocab
-    tokens = cfg.tokenizer(scale.tokenizers[vocab][0], vocab, scale.tokenizers[vocab][1])
-    if kind == "token":
-        model, patching, unit = token_model(scale, size, vocab), None, tokens.bytes_per_token
-    else:
-        unit = {"space": scale.space, "bpe": tokens.bytes_per_token}.get(scheme, patch)
-        model, patching = blt_model(scale, family, size, encoder_layers), cfg.patching(scheme, unit)
+    scheme, vocab = families.family(family).scheme, vocab or scale.vocab
+    model, unit = model_of(scale, family, size, patch=patch, vocab=vocab, encoder_layers=encoder_layers)
+    tokenizer = None
+    if model.kind == "token" or scheme == "bpe":
+        tokenizer = cfg.tokenizer(scale.tokenizers[vocab][0], vocab, scale.tokenizers[vocab][1])
     made = cfg.run(
         name,
         family,
         model,
-        patching_=patching,
-        tokenizer_=tokens if kind == "token" or scheme == "bpe" else None,
+        patching_=None if model.kind == "token" else cfg.patching(scheme, unit),
+        tokenizer_=tokenizer,
         data_=scale.text,
         evaluation_=scale.evaluation,
         entropy_model=scale.entropy_model if scheme == "entropy" else None,
@@ -140,6 +149,11 @@ def without_embeddings(model: ConfigDict) -> int:
     """Parameters without embeddings, hash tables and head: the N of the step law."""
     counted = flops.params(model)
     return counted["total"] - counted["embeddings"] - counted["hash"] - counted["head"]
+
+
+def short(amount: float) -> str:
+    """A budget or an amount of data in a run's name: 1e20, 2.5e10."""
+    return f"{amount:.2g}".replace("e+", "e")
 
 
 def _rounded(value: float, digits: int = 3) -> float:
