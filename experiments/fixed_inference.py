@@ -65,7 +65,7 @@ def of_class(scale: ladder.Scale, name: str) -> list[ConfigDict]:
         for patch in (6, 8)
     ]
     if scale.name:  # half-way between the baselines
-        own = [modes.flops_per_byte(scale, family, size, **unit) for family, size, unit in units[:2]]
+        own = [ladder.flops_per_byte(scale, family, size, **unit) for family, size, unit in units[:2]]
         target, layers = math.prod(own) ** 0.5, {}
     else:
         target, layers = TARGETS[name], LAYERS

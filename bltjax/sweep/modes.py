@@ -37,12 +37,6 @@ def fixed_data(sizes, amounts) -> list[tuple[str, float]]:
     return [(size, amount) for size in sizes for amount in amounts]
 
 
-def flops_per_byte(scale: ladder.Scale, family: str, size: str, **unit) -> float:
-    """`exact` forward FLOPs per byte of a family at a size. unit: as of ladder.run."""
-    model, mean = ladder.model_of(scale, family, size, **unit)
-    return flops.count(model, mean, context=scale.text.context)["exact"]["total"]
-
-
 def fixed_inference(
     scale: ladder.Scale, family: str, size: str, target: float, layers: int = 0, **unit
 ) -> dict:
