@@ -46,7 +46,7 @@ GRIDS = {
         },
     ),
     "runlocal": (
-        ("XXS", "XS", "S", "M", "L"),
+        ("XXXS", "XXS", "XS", "S", "M"),
         (1e11, 4e11, 1.5e12),
         {
             "blt-entropy": {
@@ -66,10 +66,10 @@ GRIDS = {
 }
 SEEDS = 3  # of a laptop's cells that are named here, the noise of the others
 SEEDED = (
-    ("blt-entropy", 4.5, "XS", 1e11),
-    ("blt-entropy", 4.5, "S", 4e11),
-    ("blt-strided", 4, "S", 4e11),
-    ("bpe", 4096, "S", 4e11),
+    ("blt-entropy", 4.5, "XXS", 1e11),
+    ("blt-entropy", 4.5, "XS", 4e11),
+    ("blt-strided", 4, "XS", 4e11),
+    ("bpe", 4096, "XS", 4e11),
 )
 
 
@@ -87,7 +87,7 @@ def cells(scale: ladder.Scale) -> list[tuple]:
 
 def one(scale: ladder.Scale, family: str, unit: float, size: str, budget: float) -> ConfigDict:
     tokens = families.family(family).kind == "token"
-    name = f"{family}-{'v' * tokens}{unit:g}-{size}-{budget:.2g}".replace("e+", "e")
+    name = f"{family}-{'v' * tokens}{unit:g}-{size}-{ladder.short(budget)}"
     return ladder.run(
         scale,
         name,

@@ -77,6 +77,24 @@ def blt_model(scale: Scale, family: str, size: str, encoder_layers: int = 0) -> 
     return families.changed(cfg.replace(model, **{**scale.changes, **scale.blt_changes, **crossed}), family)
 
 
+def model_of(
+    scale: Scale, family: str, size: str, *, patch: float = 0.0, vocab: int = 0, encoder_layers: int = 0
+) -> tuple[ConfigDict, float]:
+    """(model config, mean bytes of a patch or token that it aims at). Arguments: as of `run`."""
+    kind, scheme = families.family(family).kind, families.family(family).scheme
+    vocab = vocab or scale.vocab
+    if kind == "token":
+        return token_model(scale, size, vocab), scale.tokenizers[vocab][1]
+    unit = {"space": scale.space, "bpe": scale.tokenizers[vocab][1]}.get(scheme, patch)
+    return blt_model(scale, family, size, encoder_layers), unit
+
+
+def flops_per_byte(scale: Scale, family: str, size: str, **unit) -> float:
+    """`exact` forward FLOPs per byte of a family at a size, in the scale's context. unit: as of `run`."""
+    model, mean = model_of(scale, family, size, **unit)
+    return flops.count(model, mean, context=scale.text.context)["exact"]["total"]
+
+
 def run(
     scale: Scale,
     name: str,
@@ -88,7 +106,9 @@ def run(
     budget: float = 0.0,
     data_bytes: float = 0.0,
     like: float = 0.0,
+    context: int = 0,
     encoder_layers: int = 0,
+    entropy_model: ConfigDict | None = None,
     changes: dict | None = None,
     series: str = "",
     figure: str = "",
@@ -99,25 +119,24 @@ def run(
 
     patch: mean bytes of a patch (0: the space rule's); vocab: of BPE, or of patches by BPE (0: the scale's).
     budget: FLOPs, of which the run spends all; or data_bytes: that it reads, whatever they cost. like: the
-    budget whose batch it has (0: its own). changes: dotted keys of the run that the experiment differs in.
-    figure, row: what of the paper the run answers."""
-    kind, scheme = families.family(family).kind, families.family(family).scheme
-    vocab = vocab or scale.vocab
-    tokens = cfg.tokenizer(scale.tokenizers[vocab][0], vocab, scale.tokenizers[vocab][1])
-    if kind == "token":
-        model, patching, unit = token_model(scale, size, vocab), None, tokens.bytes_per_token
-    else:
-        unit = {"space": scale.space, "bpe": tokens.bytes_per_token}.get(scheme, patch)
-        model, patching = blt_model(scale, family, size, encoder_layers), cfg.patching(scheme, unit)
+    budget whose batch it has (0: its own; where data is given, what the BPE baseline of the size would spend
+    on it, so that families and variants of a size have one batch). context: in bytes (0: the scale's).
+    entropy_model: another one than the scale's. changes: dotted keys of the run that the experiment differs
+    in. figure, row: what of the paper the run answers."""
+    scheme, vocab = families.family(family).scheme, vocab or scale.vocab
+    model, unit = model_of(scale, family, size, patch=patch, vocab=vocab, encoder_layers=encoder_layers)
+    tokenizer = None
+    if model.kind == "token" or scheme == "bpe":
+        tokenizer = cfg.tokenizer(scale.tokenizers[vocab][0], vocab, scale.tokenizers[vocab][1])
     made = cfg.run(
         name,
         family,
         model,
-        patching_=patching,
-        tokenizer_=tokens if kind == "token" or scheme == "bpe" else None,
+        patching_=None if model.kind == "token" else cfg.patching(scheme, unit),
+        tokenizer_=tokenizer,
         data_=scale.text,
         evaluation_=scale.evaluation,
-        entropy_model=scale.entropy_model if scheme == "entropy" else None,
+        entropy_model=(entropy_model or scale.entropy_model) if scheme == "entropy" else None,
         budget_flops=budget,
         size=size,
         seed=seed,
@@ -127,11 +146,12 @@ def run(
     )
     changes = changes or {}
     made = cfg.replace(made, **{key: value for key, value in changes.items() if key.startswith("model.")})
-    cost = flops.TRAIN * flops.count(made.model, unit, context=scale.text.context)["exact"]["total"]
-    spent = budget or data_bytes * cost
-    rows = max(1, round(scale.batch(like or spent) / scale.text.context))
+    context = context or scale.text.context
+    cost = flops.TRAIN * flops.count(made.model, unit, context=context)["exact"]["total"]
+    like = like or budget or data_bytes * flops.TRAIN * flops_per_byte(scale, "bpe", size)
+    rows = max(1, round(scale.batch(like) / context))
     read = data_bytes or budget / cost
-    fixed = {"train.steps": max(1, round(data_bytes / (rows * scale.text.context)))} if data_bytes else {}
+    fixed = {"train.steps": max(1, round(data_bytes / (rows * context)))} if data_bytes else {}
     rates = {"train.lr": _rounded(scale.lr(family, without_embeddings(made.model), read / unit))}
     return cfg.replace(made, **{"data.rows": rows, "train.warmup": scale.warmup, **fixed, **rates, **changes})
 
@@ -142,6 +162,11 @@ def without_embeddings(model: ConfigDict) -> int:
     return counted["total"] - counted["embeddings"] - counted["hash"] - counted["head"]
 
 
+def short(amount: float) -> str:
+    """A budget or an amount of data in a run's name: 1e20, 2.5e10."""
+    return f"{amount:.2g}".replace("e+", "e")
+
+
 def _rounded(value: float, digits: int = 3) -> float:
     return float(f"{value:.{digits - 1}e}")
 
@@ -149,6 +174,5 @@ def _rounded(value: float, digits: int = 3) -> float:
 def optimal_budget(scale: Scale, size: str) -> float:
     """The budget for which Llama 3's law makes the BPE baseline of a size compute optimal (rule
     `llama3-data`; the paper's own, section 5.1)."""
-    unit = scale.tokenizers[scale.vocab][1]
-    per_byte = flops.count(token_model(scale, size, scale.vocab), unit, context=scale.text.context)
-    return rules.llama3_budget(flops.TRAIN * per_byte["exact"]["total"] * unit)
+    per_token = flops_per_byte(scale, "bpe", size) * scale.tokenizers[scale.vocab][1]
+    return rules.llama3_budget(flops.TRAIN * per_token)
