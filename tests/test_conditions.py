@@ -109,6 +109,7 @@ CONTRADICTIONS = {
         "documents of negative nats",
     ),
     "steps": ("planned.json", dict(steps=400), "metrics.jsonl ends at step 200 of 400"),
+    "the budget": ("planned.json", dict(budget_flops=3e11), "planned.json one of 3e+11"),
     "FLOPs": ("done.json", dict(realized_flops=1e10), "states 1e+10 realized FLOPs"),
     "a later format": ("config.json", dict(schema_version=99), "config.json is of format 99"),
 }
