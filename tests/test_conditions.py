@@ -4,7 +4,9 @@ directories whose files contradict one another: nothing of it passes for a diffe
 import json
 
 import pytest
-from bltjax.report import sections
+from bltjax.cli import main
+from bltjax.errors import UserError
+from bltjax.report import report, sections
 from test_report import add_run, analysed
 
 
@@ -107,6 +109,7 @@ CONTRADICTIONS = {
         "documents of negative nats",
     ),
     "steps": ("planned.json", dict(steps=400), "metrics.jsonl ends at step 200 of 400"),
+    "the budget": ("planned.json", dict(budget_flops=3e11), "planned.json one of 3e+11"),
     "FLOPs": ("done.json", dict(realized_flops=1e10), "states 1e+10 realized FLOPs"),
     "a later format": ("config.json", dict(schema_version=99), "config.json is of format 99"),
 }
@@ -190,3 +193,26 @@ def test_tokenizers_that_differ_within_a_point_and_entropy_models_beside_the_bud
     assert any("different tokenizers: t0, t1" in line for line in result["warnings"])
     (line,) = [line for line in result["caveats"] if "leave out the entropy model" in line]
     assert "blt-entropy" in line and "2.5×10¹⁰ FLOPs" in line
+
+
+def test_a_curve_of_several_recipes_says_so(tmp_path):
+    """At each budget there is one run, so that nothing tells series apart."""
+    for budget, start, size in ((1e11, "", 4.5), (3e11, "", 4.5), (1e12, "models/llama", 8.0)):
+        changes = {"train.init_from": start, "patching.size": size}
+        add_run(tmp_path, "blt-space", budget, changes=changes)
+    said = analysed(tmp_path)["warnings"]
+    assert any("train.init_from is none at 10¹¹ and 3×10¹¹, models/llama at 10¹² FLOPs" in w for w in said)
+    assert any("patching.size is 4.5 at 10¹¹ and 3×10¹¹, 8.0 at 10¹² FLOPs" in w for w in said)
+
+
+def test_a_report_of_some_runs_is_of_them_only(tmp_path, capsys):
+    folder = tmp_path / "quickstart"
+    for name, family in (("bpe-S", "bpe"), ("blt-space-S", "blt-space"), ("blt-strided-S", "blt-strided")):
+        add_run(folder, family, 1e11, name=name)
+    options = ["--only", "bpe", "--only", "space", "--root", str(tmp_path), "--json"]
+    assert main.main(["report", "quickstart", *options]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {r["name"] for r in result["all_runs"]} == {"bpe-S", "blt-space-S"}
+    assert "This report is of 2 of 3 runs" in result["warnings"][0]
+    with pytest.raises(UserError, match="none of the runs that --only keeps"):
+        report.report(folder, tmp_path / "out", only=["mamba"])

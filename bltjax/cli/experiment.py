@@ -228,7 +228,7 @@ def report(args) -> int:
 
     experiment, _ = chosen(args)
     directory = args.root / experiment.name
-    result = reporting.report(directory, args.out)
+    result = reporting.report(directory, args.out, args.only)
     say(json.dumps(result, allow_nan=False) if args.json else reporting.text(result))
     if "unwritten" in result:
         print(f"bltjax: no files were written: {result['unwritten']}", file=sys.stderr)

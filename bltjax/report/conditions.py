@@ -5,6 +5,7 @@ import hashlib
 
 from bltjax.report.run_table import budget_key
 from bltjax.report.runs import Run, finite, lookup, scored_documents
+from bltjax.report.tables import short_flops
 
 SETTINGS = (  # of the recipe; the learning rate is each family's own, and what an experiment sweeps is chosen
     "data.seed",
@@ -20,6 +21,16 @@ SETTINGS = (  # of the recipe; the learning rate is each family's own, and what 
     "train.clip",
     "train.weight_decay",
     "model.dtype",
+)
+ALONG = (  # what the points of one curve have in common; other settings may go with a budget
+    "patching.scheme",
+    "patching.size",
+    "model.preset",
+    "model.dtype",
+    "data.seed",
+    "train.init_from",
+    "train.branch_from",
+    "train.schedule",
 )
 MORE_FLOPS = 0.01  # as far as a run may be off its budget
 RATIOS = {  # column: (what it is, how far apart it may be)
@@ -37,6 +48,7 @@ def of(run: Run) -> dict:
     scores = nats, lookup(run.evaluation, "validation.bpb")
     return dict(
         settings={key: run.setting(key) for key in SETTINGS if key not in swept},
+        recipe={key: run.setting(key) for key in ALONG if key not in swept},
         scores_digest=hashlib.sha256(repr(scores).encode()).hexdigest()[:12] if nats else None,
         tokenizer=lookup(run.planned, "tokenizer_fingerprint"),
         entropy_model=lookup(run.planned, "entropy_model.fingerprint"),
@@ -85,6 +97,24 @@ def with_unlike(pairs: list, chosen: list) -> list:
     rows = {(row["series"], budget_key(row)): row for row in chosen}
     both = lambda pair: (rows[pair[which], pair["budget_flops"]] for which in ("series", "against"))
     return [{**pair, "unlike": unlike(*both(pair))} for pair in pairs]
+
+
+def along(chosen: list) -> list:
+    """A line for each series whose points are not of one recipe: what its curve shows is then not of the
+    budget alone."""
+    series = {}
+    for row in sorted(chosen, key=budget_key):
+        series.setdefault(row["series"], []).append(row)
+    lines = []
+    for name, rows in series.items():
+        for key in ALONG:
+            found = {}
+            for row in rows:
+                found.setdefault(_said(row["recipe"].get(key)), []).append(short_flops(budget_key(row)))
+            if len(found) > 1:
+                said = ", ".join(f"{value} at {' and '.join(budgets)}" for value, budgets in found.items())
+                lines.append(f"The points of {name} are not of one recipe: {key} is {said} FLOPs.")
+    return lines
 
 
 def copies(rows: list) -> list:

@@ -29,7 +29,7 @@ from bltjax.science import bootstrap
 SCHEMA_VERSION = 2  # 1: a row per family and budget, one run each
 
 
-def report(experiment_dir, out_dir=None) -> dict:
+def report(experiment_dir, out_dir=None, only=()) -> dict:
     """Writes the report of runs/<experiment> to out_dir (default: its subfolder `report`) and returns it as
     one JSON-ready dict:
 
@@ -44,10 +44,14 @@ def report(experiment_dir, out_dir=None) -> dict:
     one another, or one that may not be read, is listed as unfinished.
 
     Of somebody else's runs the subfolder cannot be made: without an out_dir nothing is written then, "files"
-    is empty, and "unwritten" says why. An out_dir that cannot be written to: UserError, before any work."""
+    is empty, and "unwritten" says why. An out_dir that cannot be written to: UserError, before any work.
+
+    only: texts of which a run's name has to hold one, if there are any; the warnings say that there are other
+    runs."""
     directory = pathlib.Path(experiment_dir)
+    every = reading.read_experiment(directory)
     runs = sorted(
-        reading.read_experiment(directory),
+        (run for run in every if not only or any(text in run.name for text in only)),
         key=lambda run: (
             run_table.family_order(str(run.setting("family", ""))),
             run.setting("budget_flops", 0),
@@ -58,7 +62,12 @@ def report(experiment_dir, out_dir=None) -> dict:
     closed = _closed(out)
     if closed and out_dir:
         raise UserError(f"--out {out}: {closed}")
+    if not any(run.state == "done" for run in runs):
+        raise UserError(f"{directory}: none of the runs that --only keeps has finished")
     result = analyse(directory, runs)
+    if len(runs) < len(every):
+        shown = f"{len(runs)} of {len(every)} runs, those whose names hold {' or '.join(only)}"
+        result["warnings"].insert(0, f"This report is of {shown}; nothing is said of the others.")
     if closed:
         return {**result, "files": [], "unwritten": f"{out}: {closed}; --out DIR says where else"}
     drawn = figures.draw(result, runs)
@@ -146,6 +155,7 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
             *sweeping.unseen(candidates),
             *conditions.copies(rows),
             *conditions.within(chosen, rows),
+            *conditions.along(chosen),
         ],
         runs=chosen,
         all_runs=rows,

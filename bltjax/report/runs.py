@@ -168,6 +168,9 @@ def contradictions(record: dict, planned: dict, metrics: list, evaluation: dict,
             lines.append(f"{name} is of format {version:g}; this bltjax reads formats up to {SCHEMA_VERSION}")
     for split in ("test", "validation"):
         lines += contradictory_scores(evaluation.get(split), split)
+    asked, counted = lookup(record, "config.budget_flops"), planned.get("budget_flops")
+    if finite(asked) and finite(counted) and asked > 0 and abs(counted - asked) > 1e-6 * asked:
+        lines.append(f"config.json has a budget of {asked:.4g} FLOPs, planned.json one of {counted:.4g}")
     steps, last = planned.get("steps"), metrics[-1] if metrics else {}
     if finite(steps) and last and last["step"] != steps:
         lines.append(f"done.json, but metrics.jsonl ends at step {last['step']:g} of {steps:g}")
