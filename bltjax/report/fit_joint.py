@@ -1,13 +1,14 @@
 """The joint law of size, data and mean patch size beside separate laws of each patch size: which predicts the
-largest budget from the smaller ones, and what follows from it (Compute Optimal Tokenization's Laws I and II)."""
+largest budget from the smaller ones, and what follows from it (Compute Optimal Tokenization's Laws I and II).
+"""
 
 import numpy as np
 
-from bltjax.report.fit_methods import Settings, by_parametric, grouped
+from bltjax.report.fit_methods import Found, Settings, by_parametric, grouped
 from bltjax.report.fit_source import Source
-from bltjax.science import isoflop, joint, parametric
+from bltjax.science import isoflop, joint, parametric, resample
 from bltjax.science import runs as science_runs
-from bltjax.science.identify import NotIdentified
+from bltjax.science.identify import VALUES, NotIdentified
 from bltjax.science.runs import Runs
 
 SAME_PATCH = 1.1  # realized patch sizes less than a tenth apart are of one patch size
@@ -16,6 +17,30 @@ SAME_PATCH = 1.1  # realized patch sizes less than a tenth apart are of one patc
 def patches(runs: Runs) -> np.ndarray:
     """Each run's patch size among its like: the geometric mean of those that are close to one another."""
     return isoflop.budgets(runs.values["T"], SAME_PATCH)
+
+
+def several(runs: Runs) -> bool:
+    """Whether runs have patch sizes from which a law could be told."""
+    return "T" in runs.values and len(np.unique(patches(runs))) >= VALUES
+
+
+def at_budgets(found: Found, budgets, per_latent: float) -> list:
+    """[{"flops", "T", "T_interval", "share", "N", "D", "loss"}]: the best patch size at each budget, None where
+    it is at an end of 1 to 64 bytes; share: of draws that have one."""
+    formula, parameters = found.law.formula, found.law.parameters_Q
+    if set(formula.variables) != {"N", "D", "T"} or not found.entry["identified"]["a"]:
+        return []
+    out = []
+    for flops in budgets:
+        patch = float(joint.best_patch(formula, parameters, flops, per_latent))
+        drawn = resample.interval(joint.best_patch(formula, found.draws.parameters_RxQ, flops, per_latent))
+        one = dict(flops=flops, T=None, T_interval=[drawn.low, drawn.high], share=drawn.share)
+        out.append(dict(one, N=None, D=None, loss=None))
+        if np.isfinite(patch):
+            n, d = joint.best(formula, parameters, flops, patch, per_latent)
+            loss = float(joint.lowest(formula, parameters, flops, patch, per_latent))
+            out[-1].update(T=patch, N=float(n), D=float(d), loss=loss)
+    return out
 
 
 def compared(source: Source, runs: Runs, settings: Settings) -> tuple[dict, list, list]:

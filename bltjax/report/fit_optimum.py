@@ -14,16 +14,19 @@ STRANGE = (1.0, 100.0)  # FLOPs per parameter and token outside of these: a unit
 SLIPPED = 100.0  # one run's differ from the others' by more
 
 
-def per_pair(source: Source, runs: Runs) -> tuple[float, str, list]:
+def per_pair(source: Source, runs: Runs, patches: bool = False) -> tuple[float, str, list]:
     """(FLOPs per parameter and unit of data, where that is from, warnings): what a budget buys. 6 where no
-    column has FLOPs."""
-    if source.flops is None or not {"N", "D"} <= set(runs.values):
-        return DENSE, "6 FLOPs per parameter and unit of data, since no column has FLOPs (C=COLUMN)", []
-    flops_N = source.of(source.flops, runs)
+    column has FLOPs. patches: per parameter and latent instead, of which a byte is one in T."""
+    unit = "latent" if patches else "unit of data"
+    if not {"N", "D"} <= set(runs.values):
+        return DENSE, "", []
+    flops_N = np.full(len(runs), np.nan) if source.flops is None else source.of(source.flops, runs)
     known = np.isfinite(flops_N) & (flops_N > 0)
     if not known.any():
-        return DENSE, "6 FLOPs per parameter and unit of data, since no run has FLOPs", []
+        return DENSE, f"6 FLOPs per parameter and {unit}, since no column has FLOPs (C=COLUMN)", []
     ratio = flops_N[known] / runs.values["N"][known] / runs.values["D"][known]
+    if patches:
+        ratio = ratio * runs.values["T"][known]
     middle = float(np.median(ratio))
     if (np.abs(ratio / middle - 1) < 1e-6).all():
         middle = float(f"{middle:.6g}")
@@ -31,21 +34,22 @@ def per_pair(source: Source, runs: Runs) -> tuple[float, str, list]:
     slipped = np.flatnonzero(np.abs(np.log(ratio / middle)) > np.log(SLIPPED))
     if not STRANGE[0] <= middle <= STRANGE[1] and "T" not in runs.values:
         warnings.append(
-            f"units: a run has {middle:.3g} FLOPs per parameter and unit of data in the middle, where about 6"
-            " are usual; has N, D or C slipped by a thousand?"
+            f"units: a run has {middle:.3g} FLOPs per parameter and {unit} in the middle, where about 6 are"
+            " usual; has N, D or C slipped by a thousand?"
         )
     if len(slipped):
         rows = ", ".join(str(row) for row in runs.rows_N[known][slipped][:5])
+        some = "1 run has" if len(slipped) == 1 else f"{len(slipped)} runs have"
         warnings.append(
-            f"units: {len(slipped)} runs (row {rows}) have FLOPs per parameter and unit of data that are over"
-            f" {SLIPPED:.0f} times off the others': is one of their numbers in another unit?"
+            f"units: {some} (row {rows}) FLOPs per parameter and {unit} that are over {SLIPPED:.0f} times off"
+            " the others': is one of the numbers in another unit?"
         )
     low, high = np.quantile(ratio, [0.05, 0.95])
-    text = f"{middle:.4g} FLOPs per parameter and unit of data, the median of the runs ({source.flops_from})"
+    text = f"{middle:.4g} FLOPs per parameter and {unit}, the median of the runs ({source.flops_from})"
     if max(high / middle, middle / low) > UNEVEN and not len(slipped):
         warnings.append(
-            f"FLOPs per parameter and unit of data are from {low:.3g} to {high:.3g} (5% to 95% of the runs), so"
-            " that a best size at a budget, which takes the median, is rough"
+            f"FLOPs per parameter and {unit} are from {low:.3g} to {high:.3g} (5% to 95% of the runs), so that a"
+            " best size at a budget, which takes the median, is rough"
         )
     return middle, text, warnings
 

@@ -32,7 +32,8 @@ BITS = {"true": "1", "false": "0", "yes": "1", "no": "0"}
 @dataclasses.dataclass(frozen=True)
 class Source:
     """runs: of the law's variables. flops, budgets, groups: of every row of the table (runs.rows_N says which
-    row a run is), None where the table has none. flops_from: in words. notes: what was done to the table, in
+    row a run is), None where the table has none. families: the same, of which each has a joint law over its
+    groups' patch sizes. flops_from: in words. notes: what was done to the table, in
     sentences; warnings: what its reader should mend."""
 
     name: str
@@ -41,7 +42,7 @@ class Source:
     flops_from: str = ""
     budgets: np.ndarray | None = None
     groups: np.ndarray | None = None
-    group_column: str = ""
+    families: np.ndarray | None = None
     notes: tuple = ()
     warnings: tuple = ()
 
@@ -111,8 +112,9 @@ def source(
     group: str = "",
     where=(),
     drop_highest: int = 0,
+    keep_flops: bool = False,
 ) -> Source:
-    """The runs of a table. columns: {variable: column}, L among them; N or D may be left out where C is there
+    """The runs of a table. keep_flops: C is a variable of the runs beside others. columns: {variable: column}, L among them; N or D may be left out where C is there
     (D = C/(6N)), and C may be "6ND". Rows that lack a number, hold something that is none or stand in the
     table twice are left out and counted."""
     notes, warnings, text = [], [], {}
@@ -138,8 +140,8 @@ def source(
             values[derived[0]] = flops / DENSE / values[other]
         units = dict(units, **{derived[0]: "tokens" if derived == ["D"] else "parameters"})
         notes.append(f"{derived[0]} = C/(6{other}): no column was named for it")
-    if not values:
-        values, units = {FLOPS: flops}, units
+    if not values or keep_flops:
+        values[FLOPS] = flops
     order = list(values)
     if {"N", "D"} <= set(values):
         order = [name for name in FIRST if name in values] + [name for name in values if name not in FIRST]
@@ -170,9 +172,7 @@ def source(
     groups = None
     if group:
         groups = np.array(["" if value is None else str(value) for value in table.column(group)])
-    return Source(
-        table.name, found, flops, flops_from, budgets, groups, group, tuple(notes), tuple(warnings)
-    )
+    return Source(table.name, found, flops, flops_from, budgets, groups, None, tuple(notes), tuple(warnings))
 
 
 def _scaled(table: Table, column: str) -> tuple[str, float]:

@@ -90,7 +90,9 @@ def _parquet(path, content: bytes) -> dict:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise UserError(f"{path} is Parquet, which takes pyarrow (pip install pyarrow); CSV does not") from None
+        raise UserError(
+            f"{path} is Parquet, which takes pyarrow (pip install pyarrow); CSV does not"
+        ) from None
     try:
         return pyarrow.parquet.read_table(io.BytesIO(content)).to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
