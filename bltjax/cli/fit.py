@@ -15,9 +15,9 @@ def add(verbs) -> None:
         "fit",
         help="scaling laws of an experiment, or of anyone's table of runs",
         description=(
-            "Scaling laws of the finished runs of an experiment, or of a table (CSV, JSON lines, Parquet), by up"
-            " to three approaches, with intervals; what the runs do not tell is refused, and why. Exit status 2"
-            " where they tell nothing."
+            "Scaling laws of the finished runs of an experiment, or of a table (CSV, JSON lines, Parquet),"
+            " by up to three approaches, with intervals; what the runs do not tell is refused, and why. Exit"
+            " status 2 where they tell nothing."
         ),
     )
     sub.add_argument("what", metavar="EXPERIMENT|TABLE", help="a registered experiment, or a file of runs")
@@ -26,9 +26,9 @@ def add(verbs) -> None:
         default="",
         metavar="N=COLUMN,D=COLUMN,L=COLUMN",
         help=(
-            "which column is what: N size, D data, L loss; C FLOPs of a run (6ND: taken for that; with C and no"
-            " D, D = C/(6N)), T mean patch size; any other name is a variable too, four at most; COLUMN*1e6"
-            " scales one"
+            "which column is what: N size, D data, L loss; C FLOPs of a run (6ND: taken for that; with C and"
+            " no D, D = C/(6N)), T mean patch size; any other name is a variable too, four at most;"
+            " COLUMN*1e6 scales one"
         ),
     )
     sub.add_argument(
@@ -56,8 +56,8 @@ def add(verbs) -> None:
         choices=OBJECTIVES,
         default="huber",
         help=(
-            "huber: sum of Huber losses of log loss; lad: least absolute deviations of log loss; squares: half"
-            " the sum of squares of loss"
+            "huber: sum of Huber losses of log loss; lad: least absolute deviations of log loss; squares:"
+            " half the sum of squares of loss"
         ),
     )
     sub.add_argument("--delta", type=float, default=1e-3, help="where the Huber loss turns linear (1e-3)")

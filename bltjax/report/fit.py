@@ -1,5 +1,5 @@
-"""`bltjax fit`: everything that a table of runs, or an experiment's run directories, say of scaling laws, as one
-JSON-ready dict; drawing and writing it are `fit_figures` and `fit_text`."""
+"""`bltjax fit`: everything that a table of runs, or an experiment's run directories, say of scaling laws, as
+one JSON-ready dict; drawing and writing it are `fit_figures` and `fit_text`."""
 
 import collections
 import dataclasses
@@ -15,13 +15,13 @@ from bltjax.science.runs import Runs
 
 
 def analyse(source: Source, settings: Settings, at=(), reference: str = "", attempts=()) -> dict:
-    """{"name", "fits": an entry a method (and group), "warnings", "notes", "findings", "dropped", "optimum",
-    "comparisons", "joint", "flops_per_pair", "n"}, and under "found" the fits themselves by group, which are no
-    part of the JSON.
+    """{"name", "n", "units", "objective", "fits": an entry a method (and group), "warnings", "notes",
+    "findings", "dropped": {reason: rows}, "optimum", "comparisons", "joint"}, and under "found" the fits
+    themselves by group, which are no part of the JSON.
 
-    at: FLOPs of budgets that are asked about. reference: the group that others are compared with (default: bpe,
-    or the first). attempts: which variables a law is tried in, in turn, until the runs tell one (default: all
-    that the source has)."""
+    at: FLOPs of budgets that are asked about. reference: the group that others are compared with (default:
+    bpe, or the first). attempts: which variables a law is tried in, in turn, until the runs tell one
+    (default: all that the source has)."""
     attempts = tuple(attempts) or (tuple(source.runs.values),)
     parts = _parts(source)
     warnings, notes, findings = list(source.warnings), list(source.notes), []
@@ -110,8 +110,9 @@ def _budgets(source: Source, runs: Runs, at) -> list:
 
 
 def methods(source: Source, runs: Runs, settings: Settings, attempts) -> tuple[list, list, list]:
-    """([Found], warnings, notes): approach 3 first, where patch sizes vary with them in it; 2 where budgets are named or FLOPs lie in some, 1 where
-    there are FLOPs. What nobody asked for and cannot be had is a note."""
+    """([Found], warnings, notes): approach 3 first, where patch sizes vary with them in it; 2 where budgets
+    are named or FLOPs lie in some, 1 where there are FLOPs. What nobody asked for and cannot be had is a
+    note."""
     reasons, found = [], None
     several = fit_joint.several(runs)
     for variables in attempts:
@@ -180,8 +181,8 @@ def _findings(fits: list, optimum: list) -> list:
             where = f"{o['group']}: " if o.get("group") else ""
             ends = o.get("D_interval")
             said.append(
-                f"{where}{o['method']}: at {o['flops']:.4g} FLOPs the best size is {o['N']:.4g} and the best data"
-                f" {o['D']:.4g}"
+                f"{where}{o['method']}: at {o['flops']:.4g} FLOPs the best size is {o['N']:.4g} and the best"
+                f" data {o['D']:.4g}"
                 + (f" (95%: {_ends(ends)})" if ends else "")
                 + (f", {o['outside']}" if o["outside"] else "")
             )

@@ -10,8 +10,8 @@ from bltjax.science.runs import Runs
 
 
 def curve(found: Found, pair: float):
-    """((E, A, alpha) of the lowest loss at a budget, the same of draws [R, 3]); None where the law tells none:
-    of a law in FLOPs the law itself, of one in size and data its frontier."""
+    """((E, A, alpha) of the lowest loss at a budget, the same of draws [R, 3]); None where the law tells
+    none: of a law in FLOPs the law itself, of one in size and data its frontier."""
     fit = found.law
     if fit is None or found.draws is None or found.entry["method"] != "parametric":
         return None

@@ -25,8 +25,8 @@ def several(runs: Runs) -> bool:
 
 
 def at_budgets(found: Found, budgets, per_latent: float) -> list:
-    """[{"flops", "T", "T_interval", "share", "N", "D", "loss"}]: the best patch size at each budget, None where
-    it is at an end of 1 to 64 bytes; share: of draws that have one."""
+    """[{"flops", "T", "T_interval", "share", "N", "D", "loss"}]: the best patch size at each budget, None
+    where it is at an end of 1 to 64 bytes; share: of draws that have one."""
     formula, parameters = found.law.formula, found.law.parameters_Q
     if set(formula.variables) != {"N", "D", "T"} or not found.entry["identified"]["a"]:
         return []
@@ -44,7 +44,8 @@ def at_budgets(found: Found, budgets, per_latent: float) -> list:
 
 
 def compared(source: Source, runs: Runs, settings: Settings) -> tuple[dict, list, list]:
-    """({"separate", "held_out", "forms", "law_one", "law_two"}, findings, warnings) of runs with N, D and T."""
+    """({"separate", "held_out", "forms", "law_one", "law_two"}, findings, warnings) of runs with N, D and
+    T."""
     patch_N, findings, warnings = patches(runs), [], []
     separate = []
     for patch in np.unique(patch_N):
@@ -103,8 +104,8 @@ def laws(runs: Runs, budget_N, patch_N, out: dict) -> list:
                     found.append((budget, patch, lowest.x, lowest.loss))
     if len(found) < 4:
         return [
-            f"Laws I and II of Compute Optimal Tokenization: {len(found)} pairs of budget and patch size have a"
-            " lowest point inside what was run; they take 4 and more"
+            f"Laws I and II of Compute Optimal Tokenization: {len(found)} pairs of budget and patch size"
+            " have a lowest point inside what was run; they take 4 and more"
         ]
     flops, patch, data, loss = (np.array(values) for values in zip(*found))
     said = []

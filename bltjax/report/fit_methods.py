@@ -1,5 +1,5 @@
-"""The three approaches of Hoffmann et al. 2022 on one set of runs, each as an entry of `bltjax fit --json`: what
-it found, its intervals, what it does not identify and why, and what its reader should be warned of."""
+"""The three approaches of Hoffmann et al. 2022 on one set of runs, each as an entry of `bltjax fit --json`:
+what it found, its intervals, what it does not identify and why, and what its reader should be warned of."""
 
 import dataclasses
 
@@ -52,8 +52,9 @@ class Settings:
 
 @dataclasses.dataclass
 class Found:
-    """One method's entry and what it was made of. law: the Fit (parametric), the pair of Allocations (isoflop)
-    or the Envelope; None where the runs do not tell it. draws: of the law, None where there are none."""
+    """One method's entry and what it was made of. law: the Fit (parametric), the pair of Allocations
+    (isoflop) or the Envelope; None where the runs do not tell it. draws: of the law, None where there are
+    none."""
 
     entry: dict
     law: object = None
@@ -209,7 +210,7 @@ def grouped(values_N) -> tuple[np.ndarray | None, str]:
         those = values_N[groups == budget]
         if those.max() / those.min() > WIDE_BUDGET:
             return None, (
-                f"the budgets are no budgets: runs between {those.min():.3g} and {those.max():.3g} FLOPs follow"
+                f"the budgets are no budgets: runs from {those.min():.3g} to {those.max():.3g} FLOPs follow"
                 " one another in steps of less than a tenth"
             )
         if those.max() / those.min() < 1.0001:
@@ -245,13 +246,14 @@ def by_isoflop(runs: Runs, budgets_N, settings: Settings) -> Found:
         outside = [m for m in one.minima if not m.why and not _within(m, x_N[budget_N == m.flops])]
         if outside:
             try:
-                without = f"without {'it' if len(outside) == 1 else 'them'} the exponent is {make(1.0).exponent:.4f}"
+                them = "it" if len(outside) == 1 else "them"
+                without = f"without {them} the exponent is {make(1.0).exponent:.4f}"
             except NotIdentified:
                 without = "without it there is no power law"
             at = ", ".join(f"{m.flops:.3g}" for m in outside)
             warnings.append(
-                f"isoflop in {variable}: at {at} FLOPs the lowest point is at the edge of what was run, outside"
-                f" it by less than {NEAR_EDGE}; {without}"
+                f"isoflop in {variable}: at {at} FLOPs the lowest point is at the edge of what was run,"
+                f" outside it by less than {NEAR_EDGE}; {without}"
             )
         entry[f"{variable}_minima"] = [
             dict(flops=m.flops, best=None if m.why else m.x, loss=None if m.why else m.loss, refused=m.why)

@@ -48,15 +48,15 @@ def per_pair(source: Source, runs: Runs, patches: bool = False) -> tuple[float, 
     text = f"{middle:.4g} FLOPs per parameter and {unit}, the median of the runs ({source.flops_from})"
     if max(high / middle, middle / low) > UNEVEN and not len(slipped):
         warnings.append(
-            f"FLOPs per parameter and {unit} are from {low:.3g} to {high:.3g} (5% to 95% of the runs), so that a"
-            " best size at a budget, which takes the median, is rough"
+            f"FLOPs per parameter and {unit} are from {low:.3g} to {high:.3g} (5% to 95% of the runs), so"
+            " that a best size at a budget, which takes the median, is rough"
         )
     return middle, text, warnings
 
 
 def optima(found: Found, budgets, pair: float, runs: Runs) -> list:
-    """[{"method", "flops", "N", "D", "N_interval", "D_interval", "loss", "data_per_parameter", "outside"}] of a
-    law in N and D (with nothing else) or of approach 2."""
+    """[{"method", "flops", "N", "D", "N_interval", "D_interval", "loss", "data_per_parameter", "outside"}] of
+    a law in N and D (with nothing else) or of approach 2."""
     if found.law is None:
         return []
     method = found.entry["method"]
@@ -106,7 +106,8 @@ def _surface(found: Found, flops: float, pair: float) -> dict:
 
 
 def disagreements(optima_: list, entries: list) -> list:
-    """A sentence for the largest budget at which approach 2 (or 1) and the surface differ about the optimum."""
+    """A sentence for the largest budget at which approach 2 (or 1) and the surface differ about the
+    optimum."""
     surface = {o["flops"]: o for o in optima_ if o["method"] == "parametric"}
     whole = next((e for e in entries if e["method"] == "parametric"), None)
     said = []
@@ -118,8 +119,8 @@ def disagreements(optima_: list, entries: list) -> list:
             far = [(v, a, b) for v, a, b in pairs if max(a / b, b / a) - 1 > apart]
             if far:
                 texts = ", ".join(
-                    f"{v} {a:.4g} by the surface and {b:.4g} by {method}, {100 * (max(a / b, b / a) - 1):.0f}%"
-                    " apart"
+                    f"{v} {a:.4g} by the surface and {b:.4g} by {method},"
+                    f" {100 * (max(a / b, b / a) - 1):.0f}% apart"
                     for v, a, b in far
                 )
                 said.append(
@@ -138,8 +139,13 @@ def trust(entry: dict, mine: dict, method: str) -> str:
         lost = ", ".join(name for name, there in entry["identified"].items() if not there)
         return f"neither is trusted: the surface does not identify {lost}, and {method} has more variance"
     bias = {
-        "isoflop": "parabolas are biased where grids are off centre or wide, and have about 8 times the variance",
+        "isoflop": (
+            "parabolas are biased where grids are off centre or wide, and have about 8 times the variance"
+        ),
         "envelope": "an envelope takes steps from size to size, and uses its best runs alone",
     }[method]
     far = f"; this is an extrapolation ({mine['outside']})" if mine["outside"] else ""
-    return f"the surface is trusted, which uses all runs and has the right form if its residuals are noise: {bias}{far}"
+    return (
+        "the surface is trusted, which uses all runs and has the right form if its residuals are noise:"
+        f" {bias}{far}"
+    )

@@ -114,9 +114,9 @@ def source(
     drop_highest: int = 0,
     keep_flops: bool = False,
 ) -> Source:
-    """The runs of a table. keep_flops: C is a variable of the runs beside others. columns: {variable: column}, L among them; N or D may be left out where C is there
-    (D = C/(6N)), and C may be "6ND". Rows that lack a number, hold something that is none or stand in the
-    table twice are left out and counted."""
+    """The runs of a table. columns: {variable: column}, L among them; N or D may be left out where C is there
+    (D = C/(6N)), and C may be "6ND". keep_flops: C is a variable of the runs beside others. Rows that lack a
+    number, hold something that is none or stand in the table twice are left out and counted."""
     notes, warnings, text = [], [], {}
     values = {}
     for variable, column in columns.items():
@@ -191,8 +191,8 @@ def _small(found: Runs, columns: dict) -> list:
     if not {"N", "D"} <= set(found.values):
         return []
     return [
-        f"units: {name} ({columns[name]!r}) is at most {found.values[name].max():.4g}: if these are millions or"
-        f" billions, scale them ({name}={columns[name]}*1e6), since coefficients and best sizes are in ones"
+        f"units: {name} ({columns[name]!r}) is at most {found.values[name].max():.4g}: if these are millions"
+        f" or billions, scale them ({name}={columns[name]}*1e6), since coefficients and best sizes count ones"
         for name in ("N", "D")
         if name in columns and found.values[name].max() < SMALLEST
     ]
@@ -205,7 +205,8 @@ def _left_out(found: Runs, text: dict) -> tuple[Runs, list]:
         reasons["holds text where a number belongs" if row in text else why] += 1
     example = next((f" (row {row}: {said})" for row, said in text.items()), "")
     return found, [
-        f"{count} {'rows' if count > 1 else 'row'} left out: {why}{example if why.startswith('holds') else ''}"
+        f"{count} {'rows' if count > 1 else 'row'} left out: {why}"
+        + (example if why.startswith("holds") else "")
         for why, count in reasons.items()
     ]
 

@@ -1,5 +1,5 @@
-"""Anyone's table of runs as columns of text and numbers: CSV, JSON lines, a JSON list, or Parquet. What a file
-is, its content says."""
+"""Anyone's table of runs as columns of text and numbers: CSV, JSON lines, a JSON list, or Parquet. What a
+file is, its content says."""
 
 import csv
 import difflib
@@ -33,8 +33,8 @@ class Table:
         raise UserError(f"{self.name} has no column {name!r}{meant}; it has {', '.join(self.columns)}")
 
     def numbers(self, name: str) -> tuple[np.ndarray, dict]:
-        """(float64 [rows], nan where there is no number; {row: text} of what is neither a number nor missing).
-        UserError where a column holds no number at all."""
+        """(float64 [rows], nan where there is no number; {row: text} of what is neither a number nor
+        missing). UserError where a column holds no number at all."""
         values = self.column(name)
         found, text = np.full(len(values), np.nan), {}
         for row, value in enumerate(values):

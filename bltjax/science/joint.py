@@ -94,8 +94,8 @@ def best_patch(formula: Formula, parameters, flops: float, per_latent: float = L
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
     """How well runs of the largest budget are predicted from the others. errors: root mean square of log loss
-    of each law, all over the same runs; runs: how many; why: what separate laws could not be fitted, and so is
-    in no error (all runs are, where none could)."""
+    of each law, all over the same runs; runs: how many; why: what separate laws could not be fitted, and so
+    is in no error (all runs are, where none could)."""
 
     errors: dict
     runs: int
