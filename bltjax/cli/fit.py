@@ -15,9 +15,9 @@ def add(verbs) -> None:
         "fit",
         help="scaling laws of an experiment, or of anyone's table of runs",
         description=(
-            "Scaling laws of the finished runs of an experiment, or of a table (CSV, JSON lines, Parquet), by up"
-            " to three approaches, with intervals; what the runs do not tell is refused, and why. Exit status 2"
-            " where they tell nothing."
+            "Scaling laws of the finished runs of an experiment, or of a table (CSV, JSON lines, Parquet),"
+            " by up to three approaches, with intervals; what the runs do not tell is refused, and why. Exit"
+            " status 2 where they tell nothing."
         ),
     )
     sub.add_argument("what", metavar="EXPERIMENT|TABLE", help="a registered experiment, or a file of runs")
@@ -26,14 +26,20 @@ def add(verbs) -> None:
         default="",
         metavar="N=COLUMN,D=COLUMN,L=COLUMN",
         help=(
-            "which column is what: N size, D data, L loss; C FLOPs of a run (6ND: taken for that; with C and no"
-            " D, D = C/(6N)), T mean patch size; any other name is a variable too, four at most; COLUMN*1e6"
-            " scales one"
+            "which column is what: N size, D data, L loss; C FLOPs of a run (6ND: taken for that; with C and"
+            " no D, D = C/(6N)), T mean patch size; any other name is a variable too, four at most;"
+            " COLUMN*1e6 scales one"
         ),
     )
-    sub.add_argument("--units", default="", metavar="N=UNIT,...", help="units of the columns, kept with the fit")
-    sub.add_argument("--budget", default="", metavar="COLUMN", help="of each run's budget: approach 2 (IsoFLOP)")
-    sub.add_argument("--group", default="", metavar="COLUMN", help="a law for each value, and gain and crossing")
+    sub.add_argument(
+        "--units", default="", metavar="N=UNIT,...", help="units of the columns, kept with the fit"
+    )
+    sub.add_argument(
+        "--budget", default="", metavar="COLUMN", help="of each run's budget: approach 2 (IsoFLOP)"
+    )
+    sub.add_argument(
+        "--group", default="", metavar="COLUMN", help="a law for each value, and gain and crossing"
+    )
     sub.add_argument("--reference", default="", help="the group that others are compared with (default: bpe)")
     sub.add_argument(
         "--where",
@@ -42,19 +48,26 @@ def add(verbs) -> None:
         metavar="COLUMN=VALUE",
         help="only rows for which it holds; also !=, <, >, <=, >= (given twice: both)",
     )
-    sub.add_argument("--drop-highest", type=int, default=0, metavar="K", help="leave out the K highest losses")
+    sub.add_argument(
+        "--drop-highest", type=int, default=0, metavar="K", help="leave out the K highest losses"
+    )
     sub.add_argument(
         "--objective",
         choices=OBJECTIVES,
         default="huber",
         help=(
-            "huber: sum of Huber losses of log loss; lad: least absolute deviations of log loss; squares: half"
-            " the sum of squares of loss"
+            "huber: sum of Huber losses of log loss; lad: least absolute deviations of log loss; squares:"
+            " half the sum of squares of loss"
         ),
     )
     sub.add_argument("--delta", type=float, default=1e-3, help="where the Huber loss turns linear (1e-3)")
     sub.add_argument(
-        "--at", action="append", type=float, default=[], metavar="FLOPS", help="best size and data at a budget"
+        "--at",
+        action="append",
+        type=float,
+        default=[],
+        metavar="FLOPS",
+        help="best size and data at a budget",
     )
     sub.add_argument("--draws", type=int, default=1000, help="of every interval (1000)")
     sub.add_argument(
@@ -62,7 +75,9 @@ def add(verbs) -> None:
         default="",
         help="an experiment's sizes: latent (default), without_lexicon or total parameters",
     )
-    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of the experiment's run")
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="as of the experiment's run"
+    )
     sub.add_argument("--runlocal", action="store_true", help="the experiment's small version")
     sub.add_argument(
         "--root",
@@ -127,9 +142,7 @@ def from_table(args):
         raise UserError("--params is of an experiment; a table's sizes are those of its column")
     columns = fit_source.parse_columns(args.columns)
     units = fit_source.parse_units(args.units, columns)
-    source = fit_source.source(
-        table, columns, units, args.budget, args.group, args.where, args.drop_highest
-    )
+    source = fit_source.source(table, columns, units, args.budget, args.group, args.where, args.drop_highest)
     return source, ()
 
 
@@ -138,6 +151,6 @@ def from_experiment(args):
     from bltjax.report import fit_experiment
 
     experiment = registry.load(args.what, args.set, runlocal=args.runlocal)
-    return fit_experiment.source(
-        args.root / experiment.name, args.params or "latent", args.group, args.where, args.drop_highest
-    )
+    folder, params = args.root / experiment.name, args.params or "latent"
+    source = fit_experiment.source(folder, params, args.group, args.where, args.drop_highest)
+    return source, fit_experiment.ATTEMPTS

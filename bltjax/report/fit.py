@@ -1,56 +1,61 @@
-"""`bltjax fit`: everything that a table of runs, or an experiment's run directories, say of scaling laws, as one
-JSON-ready dict; drawing and writing it are `fit_figures` and `fit_text`."""
+"""`bltjax fit`: everything that a table of runs, or an experiment's run directories, say of scaling laws, as
+one JSON-ready dict; drawing and writing it are `fit_figures` and `fit_text`."""
 
 import collections
 import dataclasses
 
 import numpy as np
 
+from bltjax.errors import UserError
 from bltjax.report import fit_families, fit_joint, fit_methods, fit_optimum
 from bltjax.report.fit_methods import Settings
 from bltjax.report.fit_source import Source
+from bltjax.report.run_table import REFERENCE
 from bltjax.science.runs import Runs
 
 
 def analyse(source: Source, settings: Settings, at=(), reference: str = "", attempts=()) -> dict:
-    """{"name", "fits": an entry a method (and group), "warnings", "notes", "findings", "dropped", "optimum",
-    "comparisons", "joint", "flops_per_pair", "n"}, and under "found" the fits themselves by group, which are no
-    part of the JSON.
+    """{"name", "n", "units", "objective", "fits": an entry a method (and group), "warnings", "notes",
+    "findings", "dropped": {reason: rows}, "optimum", "comparisons", "joint"}, and under "found" the fits
+    themselves by group, which are no part of the JSON.
 
-    at: FLOPs of budgets that are asked about. reference: the group that others are compared with (default: bpe,
-    or the first). attempts: which variables a law is tried in, in turn, until the runs tell one (default: all
-    that the source has)."""
+    at: FLOPs of budgets that are asked about. reference: the group that others are compared with (default:
+    bpe, or the first). attempts: which variables a law is tried in, in turn, until the runs tell one
+    (default: all that the source has)."""
     attempts = tuple(attempts) or (tuple(source.runs.values),)
     parts = _parts(source)
     warnings, notes, findings = list(source.warnings), list(source.notes), []
     fits, optimum, found_by, curves, spans, joint = [], [], {}, {}, {}, []
     for group, runs in parts.items():
         said = lambda lines: [f"{group}: {line}" if group else line for line in lines]
-        pair, pair_text, strange = fit_optimum.per_pair(source, runs)
+        several = fit_joint.several(runs)
+        pair, pair_text, strange = fit_optimum.per_pair(source, runs, several)
         found, more, quiet = methods(source, runs, settings, attempts)
-        mine = said([*strange, *more])
         notes += said(quiet)
+        mine = said([*strange, *more])
         budgets = _budgets(source, runs, at)
         these = [o for one in found for o in fit_optimum.optima(one, budgets, pair, runs)]
         mine += said(fit_optimum.disagreements(these, [one.entry for one in found]))
         mine += said(_outside(these, at))
-        if "T" in runs.values and any(one.law and "T" in one.entry["exponents"] for one in found[:1]):
+        if several and found[0].law and "T" in found[0].entry["exponents"]:
             compared, lines, why = fit_joint.compared(source, runs, settings)
+            compared["best"] = fit_joint.at_budgets(found[0], budgets, pair)
             joint.append(dict(compared, group=group))
             findings += said(lines)
             mine += said(why)
         warnings += mine
         found_by[group] = found
-        curves[group] = fit_families.curve(found[0], pair) if found else None
+        curves[group] = fit_families.curve(found[0], pair)
         spans[group] = fit_families.span(source, runs)
-        extra = dict(group=group) if source.groups is not None else {}
+        extra = dict(group=group) if group else {}
         fits += [dict(one.entry, **extra) for one in found]
         optimum += [dict(o, **extra, flops_per_pair=pair) for o in these]
-        if {"N", "D"} <= set(runs.values):
-            notes += said([f"a budget buys {pair_text}"])
+        notes += said([f"a budget buys {pair_text}"] if pair_text else [])
     comparisons = []
     if source.groups is not None and len(curves) > 1:
-        against = reference if reference in curves else "bpe" if "bpe" in curves else next(iter(curves))
+        against = reference or next(iter(curves))  # bpe comes first where there is one
+        if against not in curves:
+            raise UserError(f"--reference {reference!r} is no group; there are {', '.join(curves)}")
         comparisons = fit_families.compared(curves, spans, against)
     findings = [*_findings(fits, optimum), *findings, *fit_families.sentences(comparisons)]
     reasons = collections.Counter(why for _, why in source.runs.dropped)
@@ -77,12 +82,25 @@ def identified(result: dict) -> bool:
 
 
 def _parts(source: Source) -> dict:
-    """{group: its runs}, the whole under "" where there are no groups."""
+    """{group: its runs}, the whole under "" where there are no groups; then families that have several patch
+    sizes and are more than one group."""
     if source.groups is None:
         return {"": source.runs}
+    order = lambda names: sorted(set(names), key=lambda name: (not _is_reference(name), name))
+    some = lambda names, name: source.runs.only(names == name, "another group")
     mine = source.of(source.groups)
-    names = sorted(set(mine), key=lambda name: (name != "bpe", name))
-    return {name: source.runs.only(mine == name, "another group") for name in names}
+    parts = {name: some(mine, name) for name in order(mine)}
+    if source.families is not None:
+        whole = source.of(source.families)
+        for family in order(whole):
+            if family not in parts and fit_joint.several(runs := some(whole, family)):
+                parts[f"{family}, all patch sizes"] = runs
+    return parts
+
+
+def _is_reference(group: str) -> bool:
+    """Whether a group is the family that others are compared with, or a series of it: "bpe (512 entries)"."""
+    return group == REFERENCE or group.startswith(f"{REFERENCE} (")
 
 
 def _budgets(source: Source, runs: Runs, at) -> list:
@@ -92,11 +110,13 @@ def _budgets(source: Source, runs: Runs, at) -> list:
 
 
 def methods(source: Source, runs: Runs, settings: Settings, attempts) -> tuple[list, list, list]:
-    """([Found], warnings, notes): approach 3 first; 2 where budgets are named or FLOPs lie in some, 1 where
-    there are FLOPs. What nobody asked for and cannot be had is a note."""
+    """([Found], warnings, notes): approach 3 first, where patch sizes vary with them in it; 2 where budgets
+    are named or FLOPs lie in some, 1 where there are FLOPs. What nobody asked for and cannot be had is a
+    note."""
     reasons, found = [], None
+    several = fit_joint.several(runs)
     for variables in attempts:
-        if set(variables) <= set(runs.values):
+        if set(variables) <= set(runs.values) and (several or len(attempts) == 1 or "T" not in variables):
             found = fit_methods.by_parametric(_of(runs, variables), settings)
             if not found.refused:
                 break
@@ -104,7 +124,7 @@ def methods(source: Source, runs: Runs, settings: Settings, attempts) -> tuple[l
     found = found or fit_methods.refusal("parametric", settings, runs, "no run has the variables of a law")
     found.warnings = [*reasons, *(found.warnings if not found.refused else [])]
     out, notes = [found], []
-    if {"N", "D"} <= set(runs.values) and "T" not in runs.values:
+    if {"N", "D"} <= set(runs.values) and not several:
         flops_N = None if source.flops is None else source.of(source.flops, runs)
         if source.budgets is not None:
             out.append(fit_methods.by_isoflop(runs, source.of(source.budgets, runs), settings))
@@ -161,8 +181,8 @@ def _findings(fits: list, optimum: list) -> list:
             where = f"{o['group']}: " if o.get("group") else ""
             ends = o.get("D_interval")
             said.append(
-                f"{where}{o['method']}: at {o['flops']:.4g} FLOPs the best size is {o['N']:.4g} and the best data"
-                f" {o['D']:.4g}"
+                f"{where}{o['method']}: at {o['flops']:.4g} FLOPs the best size is {o['N']:.4g} and the best"
+                f" data {o['D']:.4g}"
                 + (f" (95%: {_ends(ends)})" if ends else "")
                 + (f", {o['outside']}" if o["outside"] else "")
             )

@@ -10,8 +10,8 @@ from bltjax.science.runs import Runs
 
 
 def curve(found: Found, pair: float):
-    """((E, A, alpha) of the lowest loss at a budget, the same of draws [R, 3]); None where the law tells none:
-    of a law in FLOPs the law itself, of one in size and data its frontier."""
+    """((E, A, alpha) of the lowest loss at a budget, the same of draws [R, 3]); None where the law tells
+    none: of a law in FLOPs the law itself, of one in size and data its frontier."""
     fit = found.law
     if fit is None or found.draws is None or found.entry["method"] != "parametric":
         return None
@@ -76,8 +76,6 @@ def sentences(comparisons: list) -> list:
         last = one["gain"][-1]
         value = "out of the other's reach" if last["gain"] is None else f"{last['gain']:.3g} times"
         ends = " to ".join("open" if end is None else f"{end:.3g}" for end in (last["low"], last["high"]))
-        said.append(
-            f"{pair}: at {last['flops']:.3g} FLOPs its effective compute is {value} (95%: {ends})"
-        )
+        said.append(f"{pair}: at {last['flops']:.3g} FLOPs its effective compute is {value} (95%: {ends})")
         said.append(f"{pair}: their curves cross at {one['crossing']['says']}")
     return said

@@ -86,7 +86,9 @@ def _data(columns: list, rows) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([[repr(float(v)) if isinstance(v, (float, np.floating)) else v for v in row] for row in rows])
+    writer.writerows(
+        [[repr(float(v)) if isinstance(v, (float, np.floating)) else v for v in row] for row in rows]
+    )
     return out.getvalue()
 
 
@@ -188,7 +190,9 @@ def _sizes(stars: list, law, source: Source, runs: Runs):
                 axes.plot([m["flops"]], [m["best"]], marker="D", markersize=4.5, color=plot.MUTED, zorder=4)
                 rows.append(("lowest point", m["flops"], m["best"]))
     plot.direct_labels(figure, axes, ends)
-    caption = "The best size at a budget by each method, over the budgets that were run; diamonds: IsoFLOP minima."
+    caption = (
+        "The best size at a budget by each method, over the budgets that were run; diamonds: IsoFLOP minima."
+    )
     data = _data(["what", "FLOPs", f"N ({runs.units['N']})"], rows)
     return "best_size", "Best size over training FLOPs by each method", caption, figure, data
 

@@ -1,13 +1,14 @@
 """The joint law of size, data and mean patch size beside separate laws of each patch size: which predicts the
-largest budget from the smaller ones, and what follows from it (Compute Optimal Tokenization's Laws I and II)."""
+largest budget from the smaller ones, and what follows from it (Compute Optimal Tokenization's Laws I and II).
+"""
 
 import numpy as np
 
-from bltjax.report.fit_methods import Settings, by_parametric, grouped
+from bltjax.report.fit_methods import Found, Settings, by_parametric, grouped
 from bltjax.report.fit_source import Source
-from bltjax.science import isoflop, joint, parametric
+from bltjax.science import isoflop, joint, parametric, resample
 from bltjax.science import runs as science_runs
-from bltjax.science.identify import NotIdentified
+from bltjax.science.identify import VALUES, NotIdentified
 from bltjax.science.runs import Runs
 
 SAME_PATCH = 1.1  # realized patch sizes less than a tenth apart are of one patch size
@@ -18,8 +19,33 @@ def patches(runs: Runs) -> np.ndarray:
     return isoflop.budgets(runs.values["T"], SAME_PATCH)
 
 
+def several(runs: Runs) -> bool:
+    """Whether runs have patch sizes from which a law could be told."""
+    return "T" in runs.values and len(np.unique(patches(runs))) >= VALUES
+
+
+def at_budgets(found: Found, budgets, per_latent: float) -> list:
+    """[{"flops", "T", "T_interval", "share", "N", "D", "loss"}]: the best patch size at each budget, None
+    where it is at an end of 1 to 64 bytes; share: of draws that have one."""
+    formula, parameters = found.law.formula, found.law.parameters_Q
+    if set(formula.variables) != {"N", "D", "T"} or not found.entry["identified"]["a"]:
+        return []
+    out = []
+    for flops in budgets:
+        patch = float(joint.best_patch(formula, parameters, flops, per_latent))
+        drawn = resample.interval(joint.best_patch(formula, found.draws.parameters_RxQ, flops, per_latent))
+        one = dict(flops=flops, T=None, T_interval=[drawn.low, drawn.high], share=drawn.share)
+        out.append(dict(one, N=None, D=None, loss=None))
+        if np.isfinite(patch):
+            n, d = joint.best(formula, parameters, flops, patch, per_latent)
+            loss = float(joint.lowest(formula, parameters, flops, patch, per_latent))
+            out[-1].update(T=patch, N=float(n), D=float(d), loss=loss)
+    return out
+
+
 def compared(source: Source, runs: Runs, settings: Settings) -> tuple[dict, list, list]:
-    """({"separate", "held_out", "forms", "law_one", "law_two"}, findings, warnings) of runs with N, D and T."""
+    """({"separate", "held_out", "forms", "law_one", "law_two"}, findings, warnings) of runs with N, D and
+    T."""
     patch_N, findings, warnings = patches(runs), [], []
     separate = []
     for patch in np.unique(patch_N):
@@ -78,8 +104,8 @@ def laws(runs: Runs, budget_N, patch_N, out: dict) -> list:
                     found.append((budget, patch, lowest.x, lowest.loss))
     if len(found) < 4:
         return [
-            f"Laws I and II of Compute Optimal Tokenization: {len(found)} pairs of budget and patch size have a"
-            " lowest point inside what was run; they take 4 and more"
+            f"Laws I and II of Compute Optimal Tokenization: {len(found)} pairs of budget and patch size"
+            " have a lowest point inside what was run; they take 4 and more"
         ]
     flops, patch, data, loss = (np.array(values) for values in zip(*found))
     said = []

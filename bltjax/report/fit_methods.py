@@ -1,5 +1,5 @@
-"""The three approaches of Hoffmann et al. 2022 on one set of runs, each as an entry of `bltjax fit --json`: what
-it found, its intervals, what it does not identify and why, and what its reader should be warned of."""
+"""The three approaches of Hoffmann et al. 2022 on one set of runs, each as an entry of `bltjax fit --json`:
+what it found, its intervals, what it does not identify and why, and what its reader should be warned of."""
 
 import dataclasses
 
@@ -24,8 +24,7 @@ OBJECTIVES = ("huber", "lad", "squares")
 LETTERS = ("A", "alpha"), ("B", "beta"), ("F", "gamma"), ("G", "delta")
 NEAR_EDGE = 1.3  # a parabola's lowest point this far outside of what was run counts, and is said
 WIDE_BUDGET = 1.3  # runs of one budget differ by less
-STARTS, LIKELIHOOD_STARTS = (4, 12), 2  # of the second opinion; one of the likelihood takes seconds
-WORK = 2000  # runs times starts of it, about
+STARTS = (2, 24)  # of the second opinion: at first, and where it disagrees (one takes up to seconds)
 MOST_INFLUENTIAL = 3  # runs named for one parameter
 
 
@@ -53,8 +52,9 @@ class Settings:
 
 @dataclasses.dataclass
 class Found:
-    """One method's entry and what it was made of. law: the Fit (parametric), the pair of Allocations (isoflop)
-    or the Envelope; None where the runs do not tell it. draws: of the law, None where there are none."""
+    """One method's entry and what it was made of. law: the Fit (parametric), the pair of Allocations
+    (isoflop) or the Envelope; None where the runs do not tell it. draws: of the law, None where there are
+    none."""
 
     entry: dict
     law: object = None
@@ -163,10 +163,11 @@ def by_parametric(runs: Runs, settings: Settings, variables=(), second_opinion: 
     entry["grows"] = [term.variables[0] for term in formula.terms if term.grows]
     warnings = [f"parametric: {why}" for why in fit.not_identified.values()]
     if second_opinion:
-        starts = int(np.clip(WORK // len(runs), *STARTS))
-        starts = LIKELIHOOD_STARTS if settings.objective == "lad" else starts
-        opinion = logsumexp.fit(formula, runs, settings.science, starts, settings.seed)
-        said = logsumexp.disagreement(fit, opinion)
+        for starts in STARTS:
+            opinion = logsumexp.fit(formula, runs, settings.science, starts, settings.seed)
+            said = logsumexp.disagreement(fit, opinion)
+            if not said or settings.objective == "lad":
+                break
         warnings += [f"second opinion: {said}"] if said else []
     warnings += influential(fit)
     entry["lack_of_fit"], said = lacks(fit)
@@ -209,7 +210,7 @@ def grouped(values_N) -> tuple[np.ndarray | None, str]:
         those = values_N[groups == budget]
         if those.max() / those.min() > WIDE_BUDGET:
             return None, (
-                f"the budgets are no budgets: runs between {those.min():.3g} and {those.max():.3g} FLOPs follow"
+                f"the budgets are no budgets: runs from {those.min():.3g} to {those.max():.3g} FLOPs follow"
                 " one another in steps of less than a tenth"
             )
         if those.max() / those.min() < 1.0001:
@@ -245,13 +246,14 @@ def by_isoflop(runs: Runs, budgets_N, settings: Settings) -> Found:
         outside = [m for m in one.minima if not m.why and not _within(m, x_N[budget_N == m.flops])]
         if outside:
             try:
-                without = f"without {'it' if len(outside) == 1 else 'them'} the exponent is {make(1.0).exponent:.4f}"
+                them = "it" if len(outside) == 1 else "them"
+                without = f"without {them} the exponent is {make(1.0).exponent:.4f}"
             except NotIdentified:
                 without = "without it there is no power law"
             at = ", ".join(f"{m.flops:.3g}" for m in outside)
             warnings.append(
-                f"isoflop in {variable}: at {at} FLOPs the lowest point is at the edge of what was run, outside"
-                f" it by less than {NEAR_EDGE}; {without}"
+                f"isoflop in {variable}: at {at} FLOPs the lowest point is at the edge of what was run,"
+                f" outside it by less than {NEAR_EDGE}; {without}"
             )
         entry[f"{variable}_minima"] = [
             dict(flops=m.flops, best=None if m.why else m.x, loss=None if m.why else m.loss, refused=m.why)

@@ -14,16 +14,19 @@ STRANGE = (1.0, 100.0)  # FLOPs per parameter and token outside of these: a unit
 SLIPPED = 100.0  # one run's differ from the others' by more
 
 
-def per_pair(source: Source, runs: Runs) -> tuple[float, str, list]:
+def per_pair(source: Source, runs: Runs, patches: bool = False) -> tuple[float, str, list]:
     """(FLOPs per parameter and unit of data, where that is from, warnings): what a budget buys. 6 where no
-    column has FLOPs."""
-    if source.flops is None or not {"N", "D"} <= set(runs.values):
-        return DENSE, "6 FLOPs per parameter and unit of data, since no column has FLOPs (C=COLUMN)", []
-    flops_N = source.of(source.flops, runs)
+    column has FLOPs. patches: per parameter and latent instead, of which a byte is one in T."""
+    unit = "latent" if patches else "unit of data"
+    if not {"N", "D"} <= set(runs.values):
+        return DENSE, "", []
+    flops_N = np.full(len(runs), np.nan) if source.flops is None else source.of(source.flops, runs)
     known = np.isfinite(flops_N) & (flops_N > 0)
     if not known.any():
-        return DENSE, "6 FLOPs per parameter and unit of data, since no run has FLOPs", []
+        return DENSE, f"6 FLOPs per parameter and {unit}, since no column has FLOPs (C=COLUMN)", []
     ratio = flops_N[known] / runs.values["N"][known] / runs.values["D"][known]
+    if patches:
+        ratio = ratio * runs.values["T"][known]
     middle = float(np.median(ratio))
     if (np.abs(ratio / middle - 1) < 1e-6).all():
         middle = float(f"{middle:.6g}")
@@ -31,28 +34,29 @@ def per_pair(source: Source, runs: Runs) -> tuple[float, str, list]:
     slipped = np.flatnonzero(np.abs(np.log(ratio / middle)) > np.log(SLIPPED))
     if not STRANGE[0] <= middle <= STRANGE[1] and "T" not in runs.values:
         warnings.append(
-            f"units: a run has {middle:.3g} FLOPs per parameter and unit of data in the middle, where about 6"
-            " are usual; has N, D or C slipped by a thousand?"
+            f"units: a run has {middle:.3g} FLOPs per parameter and {unit} in the middle, where about 6 are"
+            " usual; has N, D or C slipped by a thousand?"
         )
     if len(slipped):
         rows = ", ".join(str(row) for row in runs.rows_N[known][slipped][:5])
+        some = "1 run has" if len(slipped) == 1 else f"{len(slipped)} runs have"
         warnings.append(
-            f"units: {len(slipped)} runs (row {rows}) have FLOPs per parameter and unit of data that are over"
-            f" {SLIPPED:.0f} times off the others': is one of their numbers in another unit?"
+            f"units: {some} (row {rows}) FLOPs per parameter and {unit} that are over {SLIPPED:.0f} times off"
+            " the others': is one of the numbers in another unit?"
         )
     low, high = np.quantile(ratio, [0.05, 0.95])
-    text = f"{middle:.4g} FLOPs per parameter and unit of data, the median of the runs ({source.flops_from})"
+    text = f"{middle:.4g} FLOPs per parameter and {unit}, the median of the runs ({source.flops_from})"
     if max(high / middle, middle / low) > UNEVEN and not len(slipped):
         warnings.append(
-            f"FLOPs per parameter and unit of data are from {low:.3g} to {high:.3g} (5% to 95% of the runs), so"
+            f"FLOPs per parameter and {unit} are from {low:.3g} to {high:.3g} (5% to 95% of the runs), so"
             " that a best size at a budget, which takes the median, is rough"
         )
     return middle, text, warnings
 
 
 def optima(found: Found, budgets, pair: float, runs: Runs) -> list:
-    """[{"method", "flops", "N", "D", "N_interval", "D_interval", "loss", "data_per_parameter", "outside"}] of a
-    law in N and D (with nothing else) or of approach 2."""
+    """[{"method", "flops", "N", "D", "N_interval", "D_interval", "loss", "data_per_parameter", "outside"}] of
+    a law in N and D (with nothing else) or of approach 2."""
     if found.law is None:
         return []
     method = found.entry["method"]
@@ -102,7 +106,8 @@ def _surface(found: Found, flops: float, pair: float) -> dict:
 
 
 def disagreements(optima_: list, entries: list) -> list:
-    """A sentence for the largest budget at which approach 2 (or 1) and the surface differ about the optimum."""
+    """A sentence for the largest budget at which approach 2 (or 1) and the surface differ about the
+    optimum."""
     surface = {o["flops"]: o for o in optima_ if o["method"] == "parametric"}
     whole = next((e for e in entries if e["method"] == "parametric"), None)
     said = []
@@ -114,8 +119,8 @@ def disagreements(optima_: list, entries: list) -> list:
             far = [(v, a, b) for v, a, b in pairs if max(a / b, b / a) - 1 > apart]
             if far:
                 texts = ", ".join(
-                    f"{v} {a:.4g} by the surface and {b:.4g} by {method}, {100 * (max(a / b, b / a) - 1):.0f}%"
-                    " apart"
+                    f"{v} {a:.4g} by the surface and {b:.4g} by {method},"
+                    f" {100 * (max(a / b, b / a) - 1):.0f}% apart"
                     for v, a, b in far
                 )
                 said.append(
@@ -134,8 +139,13 @@ def trust(entry: dict, mine: dict, method: str) -> str:
         lost = ", ".join(name for name, there in entry["identified"].items() if not there)
         return f"neither is trusted: the surface does not identify {lost}, and {method} has more variance"
     bias = {
-        "isoflop": "parabolas are biased where grids are off centre or wide, and have about 8 times the variance",
+        "isoflop": (
+            "parabolas are biased where grids are off centre or wide, and have about 8 times the variance"
+        ),
         "envelope": "an envelope takes steps from size to size, and uses its best runs alone",
     }[method]
     far = f"; this is an extrapolation ({mine['outside']})" if mine["outside"] else ""
-    return f"the surface is trusted, which uses all runs and has the right form if its residuals are noise: {bias}{far}"
+    return (
+        "the surface is trusted, which uses all runs and has the right form if its residuals are noise:"
+        f" {bias}{far}"
+    )

@@ -32,7 +32,8 @@ BITS = {"true": "1", "false": "0", "yes": "1", "no": "0"}
 @dataclasses.dataclass(frozen=True)
 class Source:
     """runs: of the law's variables. flops, budgets, groups: of every row of the table (runs.rows_N says which
-    row a run is), None where the table has none. flops_from: in words. notes: what was done to the table, in
+    row a run is), None where the table has none. families: the same, of which each has a joint law over its
+    groups' patch sizes. flops_from: in words. notes: what was done to the table, in
     sentences; warnings: what its reader should mend."""
 
     name: str
@@ -41,7 +42,7 @@ class Source:
     flops_from: str = ""
     budgets: np.ndarray | None = None
     groups: np.ndarray | None = None
-    group_column: str = ""
+    families: np.ndarray | None = None
     notes: tuple = ()
     warnings: tuple = ()
 
@@ -111,10 +112,11 @@ def source(
     group: str = "",
     where=(),
     drop_highest: int = 0,
+    keep_flops: bool = False,
 ) -> Source:
     """The runs of a table. columns: {variable: column}, L among them; N or D may be left out where C is there
-    (D = C/(6N)), and C may be "6ND". Rows that lack a number, hold something that is none or stand in the
-    table twice are left out and counted."""
+    (D = C/(6N)), and C may be "6ND". keep_flops: C is a variable of the runs beside others. Rows that lack a
+    number, hold something that is none or stand in the table twice are left out and counted."""
     notes, warnings, text = [], [], {}
     values = {}
     for variable, column in columns.items():
@@ -138,8 +140,8 @@ def source(
             values[derived[0]] = flops / DENSE / values[other]
         units = dict(units, **{derived[0]: "tokens" if derived == ["D"] else "parameters"})
         notes.append(f"{derived[0]} = C/(6{other}): no column was named for it")
-    if not values:
-        values, units = {FLOPS: flops}, units
+    if not values or keep_flops:
+        values[FLOPS] = flops
     order = list(values)
     if {"N", "D"} <= set(values):
         order = [name for name in FIRST if name in values] + [name for name in values if name not in FIRST]
@@ -170,9 +172,7 @@ def source(
     groups = None
     if group:
         groups = np.array(["" if value is None else str(value) for value in table.column(group)])
-    return Source(
-        table.name, found, flops, flops_from, budgets, groups, group, tuple(notes), tuple(warnings)
-    )
+    return Source(table.name, found, flops, flops_from, budgets, groups, None, tuple(notes), tuple(warnings))
 
 
 def _scaled(table: Table, column: str) -> tuple[str, float]:
@@ -191,8 +191,8 @@ def _small(found: Runs, columns: dict) -> list:
     if not {"N", "D"} <= set(found.values):
         return []
     return [
-        f"units: {name} ({columns[name]!r}) is at most {found.values[name].max():.4g}: if these are millions or"
-        f" billions, scale them ({name}={columns[name]}*1e6), since coefficients and best sizes are in ones"
+        f"units: {name} ({columns[name]!r}) is at most {found.values[name].max():.4g}: if these are millions"
+        f" or billions, scale them ({name}={columns[name]}*1e6), since coefficients and best sizes count ones"
         for name in ("N", "D")
         if name in columns and found.values[name].max() < SMALLEST
     ]
@@ -205,7 +205,8 @@ def _left_out(found: Runs, text: dict) -> tuple[Runs, list]:
         reasons["holds text where a number belongs" if row in text else why] += 1
     example = next((f" (row {row}: {said})" for row, said in text.items()), "")
     return found, [
-        f"{count} {'rows' if count > 1 else 'row'} left out: {why}{example if why.startswith('holds') else ''}"
+        f"{count} {'rows' if count > 1 else 'row'} left out: {why}"
+        + (example if why.startswith("holds") else "")
         for why, count in reasons.items()
     ]
 

@@ -1,5 +1,5 @@
-"""Anyone's table of runs as columns of text and numbers: CSV, JSON lines, a JSON list, or Parquet. What a file
-is, its content says."""
+"""Anyone's table of runs as columns of text and numbers: CSV, JSON lines, a JSON list, or Parquet. What a
+file is, its content says."""
 
 import csv
 import difflib
@@ -33,8 +33,8 @@ class Table:
         raise UserError(f"{self.name} has no column {name!r}{meant}; it has {', '.join(self.columns)}")
 
     def numbers(self, name: str) -> tuple[np.ndarray, dict]:
-        """(float64 [rows], nan where there is no number; {row: text} of what is neither a number nor missing).
-        UserError where a column holds no number at all."""
+        """(float64 [rows], nan where there is no number; {row: text} of what is neither a number nor
+        missing). UserError where a column holds no number at all."""
         values = self.column(name)
         found, text = np.full(len(values), np.nan), {}
         for row, value in enumerate(values):
@@ -90,7 +90,9 @@ def _parquet(path, content: bytes) -> dict:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise UserError(f"{path} is Parquet, which takes pyarrow (pip install pyarrow); CSV does not") from None
+        raise UserError(
+            f"{path} is Parquet, which takes pyarrow (pip install pyarrow); CSV does not"
+        ) from None
     try:
         return pyarrow.parquet.read_table(io.BytesIO(content)).to_pydict()
     except (pyarrow.ArrowException, OSError) as error:

@@ -69,7 +69,14 @@ def method_table(result: dict) -> dict:
         lead = [entry["group"]] if "group" in entry else []
         law = entry.get("formula", "–")
         rows.append(
-            [*lead, METHODS[entry["method"]], law, entry["objective"], number(entry["value"], 9), str(entry["n"])]
+            [
+                *lead,
+                METHODS[entry["method"]],
+                law,
+                entry["objective"],
+                number(entry["value"], 9),
+                str(entry["n"]),
+            ]
         )
     lead = ["group"] if any("group" in entry for entry in result["fits"]) else []
     return dict(columns=[*lead, "approach", "law", "objective", "its value", "runs"], rows=rows)

@@ -57,15 +57,16 @@ def law_two(runs: Runs, objective: Objective = Objective("log_least_squares")) -
     return parametric.fit(LAW_TWO, runs, objective)
 
 
-def best(formula: Formula, parameters, flops, patch):
-    """(N*, D*) at FLOPs and a patch size, of parameters [..., Q] in units; D in bytes."""
-    per_pair = LATENT_FLOPS / np.asarray(patch, np.float64)
+def best(formula: Formula, parameters, flops, patch, per_latent: float = LATENT_FLOPS):
+    """(N*, D*) at FLOPs and a patch size, of parameters [..., Q] in units; D in bytes. per_latent: FLOPs of a
+    run per parameter and latent."""
+    per_pair = per_latent / np.asarray(patch, np.float64)
     return allocation.best(formula, parameters, flops, per_pair=per_pair)
 
 
-def lowest(formula: Formula, parameters, flops, patch):
+def lowest(formula: Formula, parameters, flops, patch, per_latent: float = LATENT_FLOPS):
     """The loss there."""
-    n, d = best(formula, parameters, flops, patch)
+    n, d = best(formula, parameters, flops, patch, per_latent)
     parameters = np.asarray(parameters, np.float64)
     shape = np.broadcast_shapes(n.shape, np.shape(patch))
     logs = {"N": np.log(n), "D": np.log(d), "T": np.log(np.asarray(patch, np.float64))}
@@ -83,18 +84,18 @@ def lowest(formula: Formula, parameters, flops, patch):
     return total
 
 
-def best_patch(formula: Formula, parameters, flops: float):
+def best_patch(formula: Formula, parameters, flops: float, per_latent: float = LATENT_FLOPS):
     """T* at a budget, [...]; nan where it is at an end of what is looked at (1 to 64 bytes)."""
     parameters = np.asarray(parameters, np.float64)
-    at = lowest(formula, parameters[..., None, :], flops, SIZES).argmin(-1)
+    at = lowest(formula, parameters[..., None, :], flops, SIZES, per_latent).argmin(-1)
     return np.where((at > 0) & (at < len(SIZES) - 1), SIZES[at], np.nan)
 
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
     """How well runs of the largest budget are predicted from the others. errors: root mean square of log loss
-    of each law, all over the same runs; runs: how many; why: what separate laws could not be fitted, and so is
-    in no error (all runs are, where none could)."""
+    of each law, all over the same runs; runs: how many; why: what separate laws could not be fitted, and so
+    is in no error (all runs are, where none could)."""
 
     errors: dict
     runs: int
