@@ -114,6 +114,12 @@ def add(verbs) -> None:
     )
     sub.add_argument("--json", action="store_true")
     sub.add_argument("--out", type=pathlib.Path, help="where to write (default: ROOT/EXPERIMENT/report)")
+    sub.add_argument(
+        "--export",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="the table of the runs too, a row a run: FILE.csv, .jsonl or .parquet (docs/run_directory.md)",
+    )
 
 
 def chosen(args, refused: list | None = None):
@@ -221,7 +227,7 @@ def report(args) -> int:
 
     experiment, _ = chosen(args)
     directory = args.root / experiment.name
-    result = reporting.report(directory, args.out)
+    result = reporting.report(directory, args.out, args.export)
     say(json.dumps(result, allow_nan=False) if args.json else reporting.text(result))
     if "unwritten" in result:
         print(f"bltjax: no files were written: {result['unwritten']}", file=sys.stderr)

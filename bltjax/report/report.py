@@ -20,6 +20,7 @@ from bltjax.report import (
     series,
     tables,
 )
+from bltjax.report import export as exporting
 from bltjax.report import runs as reading
 from bltjax.report import sweeps as sweeping
 from bltjax.report.run_table import budget_key
@@ -28,9 +29,9 @@ from bltjax.science import bootstrap
 SCHEMA_VERSION = 2  # 1: a row per family and budget, one run each
 
 
-def report(experiment_dir, out_dir=None) -> dict:
-    """Writes the report of runs/<experiment> to out_dir (default: its subfolder `report`) and returns it as
-    one JSON-ready dict:
+def report(experiment_dir, out_dir=None, export=None) -> dict:
+    """Writes the report of runs/<experiment> to out_dir (default: its subfolder `report`), to the file export
+    the table of its runs (`export.rows`), and returns one JSON-ready dict:
 
     {"experiment", "schema_version", "headline", "findings", "caveats", "runs": one row per series and budget
     (the mean over seeds of the configuration that is best on validation text), "all_runs": every finished
@@ -44,7 +45,9 @@ def report(experiment_dir, out_dir=None) -> dict:
 
     Of somebody else's runs the subfolder cannot be made: without an out_dir nothing is written then, "files"
     is empty, and "unwritten" says why. An out_dir that cannot be written to: UserError, before any work."""
-    directory = pathlib.Path(experiment_dir)
+    directory, table = pathlib.Path(experiment_dir), export and pathlib.Path(export)
+    if table:
+        exporting.check(table)
     runs = sorted(
         reading.read_experiment(directory),
         key=lambda run: (
@@ -58,6 +61,8 @@ def report(experiment_dir, out_dir=None) -> dict:
     if closed and out_dir:
         raise UserError(f"--out {out}: {closed}")
     result = analyse(directory, runs)
+    if table:
+        table.write_bytes(exporting.content(table, exporting.rows(runs, result["all_runs"])))
     if closed:
         return {**result, "files": [], "unwritten": f"{out}: {closed}; --out DIR says where else"}
     drawn = figures.draw(result, runs)
