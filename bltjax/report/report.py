@@ -57,14 +57,14 @@ def report(experiment_dir, out_dir=None, export=None) -> dict:
         ),
     )
     out = pathlib.Path(out_dir) if out_dir else directory / "report"
-    closed = _closed(out)
-    if closed and out_dir:
-        raise UserError(f"--out {out}: {closed}")
+    shut = closed(out)
+    if shut and out_dir:
+        raise UserError(f"--out {out}: {shut}")
     result = analyse(directory, runs)
     if table:
         table.write_bytes(exporting.content(table, exporting.rows(runs, result["all_runs"])))
-    if closed:
-        return {**result, "files": [], "unwritten": f"{out}: {closed}; --out DIR says where else"}
+    if shut:
+        return {**result, "files": [], "unwritten": f"{out}: {shut}; --out DIR says where else"}
     drawn = figures.draw(result, runs)
     parts = sections.of(result, runs, drawn)
     files = {
@@ -83,7 +83,7 @@ def report(experiment_dir, out_dir=None, export=None) -> dict:
     return {**result, "files": [str(out / name) for name in sorted(files)]}
 
 
-def _closed(folder: pathlib.Path) -> str:
+def closed(folder: pathlib.Path) -> str:
     """Why no file can be written into a folder (which is made); "" where some can."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
