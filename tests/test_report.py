@@ -3,8 +3,11 @@
 import csv
 import json
 import math
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -428,6 +431,32 @@ def test_the_same_directories_give_the_same_files(reported, tmp_path):
     reporting.report(root, tmp_path)
     for path in (root / "report").iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_another_users_settings_give_the_same_files(reported, tmp_path):
+    """A process of its own, with another matplotlibrc, locale, time zone and order of sets."""
+    settings = tmp_path / "matplotlibrc"
+    settings.write_text(
+        "text.usetex: True\nsvg.fonttype: none\nsavefig.dpi: 37\nfont.size: 30\n"
+        "axes.formatter.use_locale: True\nsvg.hashsalt: mine\npath.simplify: False\naxes.unicode_minus: False\nsavefig.bbox: tight\n"
+    )
+    program = (
+        "import sys; from bltjax.parallel import host; host.import_matplotlib();"
+        " from bltjax.report import report; report.report(sys.argv[1], sys.argv[2])"
+    )
+    mine = {
+        "MATPLOTLIBRC": str(settings),
+        "LC_ALL": "C",
+        "LANG": "C",
+        "TZ": "Asia/Tokyo",
+        "PYTHONHASHSEED": "7",
+    }
+    root = reported[1]
+    command = [sys.executable, "-c", program, str(root), str(tmp_path / "theirs")]
+    where = {**os.environ, **mine, "PYTHONPATH": str(pathlib.Path(__file__).parent.parent)}
+    subprocess.run(command, check=True, env=where)
+    for path in (root / "report").iterdir():
+        assert (tmp_path / "theirs" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_headline_follows_the_numbers(tmp_path):

@@ -11,8 +11,8 @@ import sys
 import time
 
 import pytest
-
 from bltjax.errors import UserError
+from test_dictionary import undocumented
 
 pytestmark = pytest.mark.slow  # minutes of processes that start and compile
 HERE = pathlib.Path(__file__).parent
@@ -127,6 +127,13 @@ def test_report_and_status(finished, texts):
     assert {".html", ".csv", ".md", ".png", ".svg"} <= written
 
 
+def test_every_file_and_key_of_a_run_directory_is_in_the_dictionary(finished):
+    root, _ = finished
+    runs = [root / "tiny_experiment" / name for name in ("bpe", "entropy", "space")]
+    for run_dir in (*runs, *(root / "_shared").glob("entropy-model-*")):
+        assert undocumented(run_dir) == {}, run_dir
+
+
 def test_patch_and_calibrate_with_the_run(finished, texts):
     root, _ = finished
     run = root / "tiny_experiment" / "entropy"
@@ -160,9 +167,8 @@ def test_patch_and_calibrate_with_the_run(finished, texts):
 
 
 def test_load_from_python(finished):
-    import numpy as np
-
     import bltjax
+    import numpy as np
     from bltjax.patching import vocab
 
     root, _ = finished

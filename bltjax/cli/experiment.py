@@ -15,6 +15,7 @@ def add(verbs) -> None:
         sub = verbs.add_parser(name, help=help, description=does)
         sub.add_argument(
             "experiment",
+            nargs="?" if name == "report" else None,  # which --compare does without
             help="a registered name (optionally NAME:arg), or the path of your own experiment file",
         )
         sub.add_argument(
@@ -114,6 +115,19 @@ def add(verbs) -> None:
     )
     sub.add_argument("--json", action="store_true")
     sub.add_argument("--out", type=pathlib.Path, help="where to write (default: ROOT/EXPERIMENT/report)")
+    sub.add_argument(
+        "--export",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="the table of the runs too, a row a run: FILE.csv, .jsonl or .parquet (docs/run_directory.md)",
+    )
+    sub.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        help="two experiments cell by cell, by name or directory of runs; with EXPERIMENT, that one under two"
+        " roots; files only with --out",
+    )
 
 
 def chosen(args, refused: list | None = None):
@@ -226,13 +240,65 @@ def report(args) -> int:
     host.import_matplotlib()  # before the report does, with its own defaults
     from bltjax.report import report as reporting
 
+    if args.compare:
+        return compare(args)
+    if args.experiment is None:
+        raise UserError("report wants an EXPERIMENT, or --compare A B")
     experiment, _ = chosen(args)
     directory = args.root / experiment.name
-    result = reporting.report(directory, args.out, args.only)
+    result = reporting.report(directory, args.out, args.only, args.export)
     say(json.dumps(result, allow_nan=False) if args.json else reporting.text(result))
     if "unwritten" in result:
         print(f"bltjax: no files were written: {result['unwritten']}", file=sys.stderr)
     return 0
+
+
+def compare(args) -> int:
+    from bltjax.report import side_by_side
+
+    if args.export:
+        raise UserError("--export is of one experiment, and cannot stand beside --compare")
+    result = side_by_side.compared(*in_roots([compared_directory(args, text) for text in args.compare]))
+    if args.out:
+        result["files"] = side_by_side.write(result, args.out)
+    say(json.dumps(result, allow_nan=False) if args.json else side_by_side.text(result))
+    return 0
+
+
+def compared_directory(args, text: str) -> pathlib.Path:
+    """The directory of runs that one side of --compare means."""
+    from bltjax.experiments import registry
+
+    folder = pathlib.Path(text)
+    if args.experiment is not None:
+        experiment = registry.load(args.experiment, runlocal=args.runlocal)
+        if not folder.is_dir():
+            raise UserError(f"--compare {text}: there is no such root; with an EXPERIMENT, A and B are roots")
+        return folder / experiment.name
+    if text.split(":")[0] in registry.names() or folder.suffix == ".py":
+        named = args.root / registry.load(text, runlocal=args.runlocal).name
+        if named.is_dir() or not folder.is_dir():
+            return named
+    if not folder.is_dir():
+        raise UserError(
+            f"--compare {text}: neither an experiment ({', '.join(registry.names())}) nor a directory of runs"
+        )
+    return folder
+
+
+def in_roots(folders: list) -> list:
+    """Directories of runs as they are; of two roots the experiment that both have."""
+    held = [
+        {path.parent.parent.name for path in folder.glob("*/*/config.json") if path.parts[-3][0] not in "._"}
+        for folder in folders
+    ]
+    if not all(held) or any(next(folder.glob("*/config.json"), None) for folder in folders):
+        return folders
+    both = sorted(held[0] & held[1])
+    if len(both) != 1:
+        which = f"they share {', '.join(both)}; give the one meant first" if both else "they share none"
+        raise UserError(f"--compare of two roots wants one experiment that is in both: {which}")
+    return [folder / both[0] for folder in folders]
 
 
 def say(text: str) -> None:

@@ -216,7 +216,7 @@ COLUMNS = tuple(
             "the same without boilerplate",
             "the same, shingles that many documents share left out",
         ),
-        ("wall_s", "s", "{:,.0f}", "wall, s", "wall time of training and scoring, all attempts"),
+        ("wall_s", "s", "{:,.0f}", "wall, s", "wall time of the last attempt, training and scoring"),
         ("run_dir", "", "{}", "directory", "the run directory"),
     )
 )

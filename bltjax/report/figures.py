@@ -3,9 +3,8 @@
 import dataclasses
 
 from bltjax.report import paper, paper_section, plot, plot_paper, plot_runs, points
-from bltjax.report.run_table import budget_key
+from bltjax.report.run_table import budget_key, family_order
 from bltjax.report.runs import finite
-from bltjax.report.series import order
 from bltjax.report.sweeps import lexicons
 from bltjax.report.tables import short_flops
 
@@ -211,11 +210,35 @@ def of_paper(result: dict, runs: list):
                 )
 
 
+def of_two(result: dict) -> list:
+    """[Picture] of two experiments side by side (`side_by_side.compared`): differences over the budgets,
+    where there are any."""
+    cells = [one for one in result["cells"] if one["difference"] is not None and one["budget_flops"]]
+    if not cells:
+        return []
+    lines = {
+        series: dict(v, x=[], y=[], low=[], high=[], notes=[]) for series, v in variants_of(cells).items()
+    }
+    for one in sorted(cells, key=lambda one: one["budget_flops"]):
+        values = (one["budget_flops"], one["difference"], one["low"], one["high"], points.cell_note(one))
+        for key, value in zip(("x", "y", "low", "high", "notes"), values):
+            lines[one["series"]][key].append(value)
+    budgets = [one["budget_flops"] for one in cells]
+    name, alt = "compare", "Difference in test bits per byte, B minus A, at each budget, a line a series"
+    caption = "Bars: 95% intervals of B minus A on the same test documents, drawn side by side."
+    with plot.look():
+        drawing = plot.differences(
+            list(lines.values()), "budget, training FLOPs (exact, useful)", budgets, "A"
+        )
+        svg, png = plot.svg(drawing.figure, name), plot.png(drawing.figure)
+    return [Picture(name, alt, caption, svg, png, points.cell_data(cells), drawing.marks)]
+
+
 def variants_of(chosen: list) -> dict:
     """{series: {"series", "family", "variant"}}: series of one family share its colour and are numbered, for
     a line and a marker of their own."""
     out = {}
-    for r in sorted(chosen, key=order):
+    for r in sorted(chosen, key=lambda r: (family_order(r["family"]), r["series"])):
         if r["series"] not in out:
             number = sum(v["family"] == r["family"] for v in out.values())
             out[r["series"]] = dict(series=r["series"], family=r["family"], variant=number)

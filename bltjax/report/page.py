@@ -175,12 +175,24 @@ def html(result: dict, parts: list, figures: dict, runs: list) -> str:
             )
         body += [table(**t) for t in part["tables"]]
     body.append(configurations(runs))
-    if any(figures[name].marks for part in parts for name in part["figures"]):
-        body.append(f"<script>{hover.SCRIPT}</script>")
+    return document(result["experiment"], body)
+
+
+def two(title: str, lines: list, pictures: list, made: list) -> str:
+    """The page of two experiments side by side: sentences, figures, tables."""
+    drawn = "".join(map(inline, pictures))
+    body = [f"<h1>{escape(title)}</h1>", items(lines)]
+    body += [f'<div class="figures">{drawn}</div>'] if pictures else []
+    return document(title, [*body, *(table(**t) for t in made)])
+
+
+def document(title: str, body: list) -> str:
+    """A whole page around its parts, with the script where there is a point to hover over."""
+    script = [f"<script>{hover.SCRIPT}</script>"] if any('class="pt"' in part for part in body) else []
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(result['experiment'])}</title><style>{colours()}{STYLE}{hover.STYLE}</style>"
+        f"<title>{escape(title)}</title><style>{colours()}{STYLE}{hover.STYLE}</style>"
     )
     return "\n".join(
-        [f'<!doctype html>\n<html lang="en"><head>{head}</head><body>', *body, "</body></html>\n"]
+        [f'<!doctype html>\n<html lang="en"><head>{head}</head><body>', *body, *script, "</body></html>\n"]
     )

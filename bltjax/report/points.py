@@ -154,3 +154,30 @@ def entropy_model_data(models: list) -> str:
             for m in models
         ],
     )
+
+
+def cell_note(cell: dict) -> str:
+    """Of a difference between two experiments' cells."""
+    facts = [
+        ("budget", f"{short_flops(cell['budget_flops'])} FLOPs"),
+        ("A, B", f"{cell['a']['bpb']:.4f}, {cell['b']['bpb']:.4f} bits/byte"),
+        ("B minus A", f"{cell['difference']:+.4f} bits/byte".replace("-", "−")),
+        (
+            "95% interval",
+            (
+                cell["note"]
+                if cell["low"] is None
+                else f"{cell['low']:+.4f} to {cell['high']:+.4f}".replace("-", "−")
+            ),
+        ),
+        ("seeds", " and ".join(str(cell[s]["seeds"]) for s in ("a", "b"))),
+        ("A", directories(cell["a"]["run_dirs"])),
+        ("B", directories(cell["b"]["run_dirs"])),
+    ]
+    return lines(cell["series"], facts)
+
+
+def cell_data(cells: list) -> str:
+    keys = ("series", "family", "budget_flops", "difference", "low", "high")
+    titles = {"difference": DIFFERENCE, "low": "low [bit/byte]", "high": "high [bit/byte]", **TITLES}
+    return csv_text([titles.get(key, key) for key in keys], [[one[key] for key in keys] for one in cells])

@@ -21,6 +21,7 @@ from bltjax.report import (
     series,
     tables,
 )
+from bltjax.report import export as exporting
 from bltjax.report import runs as reading
 from bltjax.report import sweeps as sweeping
 from bltjax.report.run_table import budget_key
@@ -29,15 +30,16 @@ from bltjax.science import bootstrap
 SCHEMA_VERSION = 2  # 1: a row per family and budget, one run each
 
 
-def report(experiment_dir, out_dir=None, only=()) -> dict:
-    """Writes the report of runs/<experiment> to out_dir (default: its subfolder `report`) and returns it as
-    one JSON-ready dict:
+def report(experiment_dir, out_dir=None, only=(), export=None) -> dict:
+    """Writes the report of runs/<experiment> to out_dir (default: its subfolder `report`), to the file export
+    the table of its runs (`export.rows`), and returns one JSON-ready dict:
 
     {"experiment", "schema_version", "headline", "findings", "caveats", "runs": one row per series and budget
     (the mean over seeds of the configuration that is best on validation text), "all_runs": every finished
     run, "unfinished", "fits" and "fits_with_entropy_model" (by series), "pairs" (differences to bpe at each
     budget; "unlike": what else the two differ in), "crossovers", "sweeps", "paper" (ours beside the paper's
-    numbers: `paper.of`), "files"}. Rows: `run_table.row` and `conditions.of`; those of "runs" have beside it "series", "seeds", "bpb_seed_sd" (None with one seed),
+    numbers: `paper.of`), "files"}. Rows: `run_table.row` and `conditions.of`; those of "runs" have beside it
+    "series", "seeds", "bpb_seed_sd" (None with one seed),
     "interval_covers", "compared" (whether it was scored on the text that the most were: others are in no
     comparison, curve or fit), "tried" (how many configurations it is the best of), "run_dirs"; their run_dir
     is the first seed's. Nothing finished: UserError; a run with a damaged file, with files that contradict
@@ -48,7 +50,9 @@ def report(experiment_dir, out_dir=None, only=()) -> dict:
 
     only: texts of which a run's name has to hold one, if there are any; the warnings say that there are other
     runs."""
-    directory = pathlib.Path(experiment_dir)
+    directory, table = pathlib.Path(experiment_dir), export and pathlib.Path(export)
+    if table:
+        exporting.check(table)
     every = reading.read_experiment(directory)
     runs = sorted(
         (run for run in every if not only or any(text in run.name for text in only)),
@@ -59,17 +63,19 @@ def report(experiment_dir, out_dir=None, only=()) -> dict:
         ),
     )
     out = pathlib.Path(out_dir) if out_dir else directory / "report"
-    closed = _closed(out)
-    if closed and out_dir:
-        raise UserError(f"--out {out}: {closed}")
+    shut = closed(out)
+    if shut and out_dir:
+        raise UserError(f"--out {out}: {shut}")
     if not any(run.state == "done" for run in runs):
         raise UserError(f"{directory}: none of the runs that --only keeps has finished")
     result = analyse(directory, runs)
     if len(runs) < len(every):
         shown = f"{len(runs)} of {len(every)} runs, those whose names hold {' or '.join(only)}"
         result["warnings"].insert(0, f"This report is of {shown}; nothing is said of the others.")
-    if closed:
-        return {**result, "files": [], "unwritten": f"{out}: {closed}; --out DIR says where else"}
+    if table:
+        table.write_bytes(exporting.content(table, exporting.rows(runs, result["all_runs"])))
+    if shut:
+        return {**result, "files": [], "unwritten": f"{out}: {shut}; --out DIR says where else"}
     drawn = figures.draw(result, runs)
     parts = sections.of(result, runs, drawn)
     files = {
@@ -88,7 +94,7 @@ def report(experiment_dir, out_dir=None, only=()) -> dict:
     return {**result, "files": [str(out / name) for name in sorted(files)]}
 
 
-def _closed(folder: pathlib.Path) -> str:
+def closed(folder: pathlib.Path) -> str:
     """Why no file can be written into a folder (which is made); "" where some can."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -31,8 +31,8 @@ def documents(run: Run) -> list:
 
 
 def row(run: Run, samples=None, text=None) -> dict:
-    """All numbers of a finished run, flat and JSON-ready (None where a file does not say). FLOPs are exact
-    useful training FLOPs.
+    """All numbers of a run, flat and JSON-ready (None where a file does not say; of one that is not done,
+    what was planned and reached). FLOPs are exact useful training FLOPs.
 
     samples: its bits per byte under resampled test documents, for the interval. text: what tells its test
     text from others' (`texts`; its digest alone where no other run is at hand).
@@ -97,7 +97,7 @@ def row(run: Run, samples=None, text=None) -> dict:
         lr=number(run.setting("train.lr")),
         hash_rows=number(run.setting("model.ngrams.rows")),
         vocab=number(run.setting("tokenizer.vocab")) if token else number(run.setting("model.vocab")),
-        bpb=float(lookup(run.evaluation, "test.bpb")),
+        bpb=number(lookup(run.evaluation, "test.bpb")),
         bpb_low=low,
         bpb_high=high,
         upper_bound=upper_bound(run),
