@@ -126,11 +126,26 @@ def _check_text(data_config: ConfigDict) -> list[str]:
     return []
 
 
+PARAMETERS = {}  # fingerprint of what of a model's config says which parameters there are: their paths
+
+
+def _parameters(model: ConfigDict) -> list[str]:
+    """Paths of a model's parameters, each with a / behind. Numbers (widths, layers) say how large they are,
+    not which there are: runs that differ in these alone are traced once."""
+    decides = {
+        k: v for k, v in cfg.flat(model).items() if isinstance(v, bool) or not isinstance(v, (int, float))
+    }
+    key = cfg.fingerprint(decides)
+    if key not in PARAMETERS:
+        leaves = jax.tree_util.tree_leaves_with_path(models.shapes_of(model))
+        PARAMETERS[key] = [jax.tree_util.keystr(path, simple=True, separator="/") + "/" for path, _ in leaves]
+    return PARAMETERS[key]
+
+
 def _check_lr_scale(config: ConfigDict) -> None:
     """As training/optimizer.py would refuse it, at the first step."""
     if factors := cfg.lr_scales(config.train):
-        leaves = jax.tree_util.tree_leaves_with_path(models.shapes_of(config.model))
-        names = [jax.tree_util.keystr(path, simple=True, separator="/") + "/" for path, _ in leaves]
+        names = _parameters(config.model)
         for prefix in factors:
             if not any(name.startswith(f"{prefix}/") for name in names):
                 raise UserError(f"run {config.name}: train.lr_scale: no parameter is below {prefix}")
