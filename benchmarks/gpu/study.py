@@ -13,6 +13,7 @@ import argparse
 import collections
 import importlib.util
 import json
+import lzma
 import os
 import pathlib
 import sys
@@ -100,10 +101,10 @@ def unpacked(file: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     if not (folder / UNPACKED).exists():
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            with tarfile.open(file) as archive:
+            with tarfile.open(file, "r:xz") as archive:
                 archive.extractall(folder, filter="data")
-        except (OSError, tarfile.TarError, EOFError) as error:
-            raise UserError(f"--text {file}: {error}; `pack` writes it") from None
+        except (OSError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
+            raise UserError(f"--text {file}: {' '.join(str(error).split())}; `pack` writes it") from None
         (folder / UNPACKED).touch()
     return folder
 
