@@ -8,7 +8,7 @@ comma := ,
 STAMP := .venv/.installed$(if $(EXTRAS),-$(subst $(comma),-,$(EXTRAS)))
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: setup quickstart test test-fast test-slow test-newest clean
+.PHONY: setup quickstart test test-fast test-slow setup-newest test-newest clean
 
 setup: $(STAMP)
 
@@ -24,7 +24,9 @@ quickstart: setup
 	$(BIN)/bltjax run quickstart
 	$(BIN)/bltjax report quickstart
 
-test: test-fast test-slow
+# All in one session, whose tests share what is compiled.
+test: setup
+	$(PYTEST) -n 2 -m "slow or not slow"
 
 test-fast: setup
 	$(PYTEST) -n 2
@@ -33,10 +35,11 @@ test-slow: setup
 	$(PYTEST) -n 2 -m slow
 
 # The newest releases that setup.cfg allows, without the lock file: make test-newest PYTHON=python3.12
-test-newest:
-	$(PYTHON) -m venv .venv-newest
-	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --upgrade --upgrade-strategy eager -e '.[test]'
+setup-newest:
+	$(PYTHON) -m venv --clear .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+
+test-newest: setup-newest
 	.venv-newest/bin/python -m pytest -n 2
 
 clean:

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from bltjax.models import cross_attention
 from bltjax.models.kernels import attention
 from bltjax.models.kernels.segments import segment_broadcast, segment_max, segment_sum
@@ -39,21 +38,7 @@ def documents(T, starts):
 
 
 @pytest.mark.parametrize(
-    "T,window",
-    [
-        (1, 0),
-        (7, 3),
-        (65, 64),
-        (64, 1),
-        (150, 20),
-        (201, 65),
-        (130, 129),
-        (130, 130),
-        (90, 500),
-        (200, 0),
-        (333, 0),
-        (1100, 0),
-    ],
+    "T,window", [(1, 0), (65, 64), (64, 1), (201, 65), (130, 129), (130, 130), (200, 0), (333, 0), (1100, 0)]
 )
 def test_self_attention_blocks_equal_reference(T, window):
     q, k, v = normals(T, *[(B, H, T, K)] * 3)

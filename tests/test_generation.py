@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from bltjax import api, models
 from bltjax import config as cfg
 from bltjax.errors import UserError
@@ -98,7 +97,7 @@ def some(names, fast):
     return [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in names]
 
 
-@pytest.mark.parametrize("name", some(PATCHING, ("entropy", "strided")))
+@pytest.mark.parametrize("name", ["entropy", "strided"])
 def test_equals_recomputing(name):
     model = patched(name)
     expected = [recomputed(model, p, 40, model.logits)[0] for p in PROMPTS]
@@ -111,11 +110,20 @@ def test_equals_recomputing(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PATCHING)
 def test_equals_recomputing_for_long(name):
-    """200 bytes after 8 prompts in one batch."""
+    """200 bytes after 8 prompts in one batch: each the likeliest by one pass over all of them, the last of them
+    by passes that end before them too."""
     model = patched(name)
-    expected = [recomputed(model, p, 200, model.logits)[0] for p in PROMPTS]
-    assert model.generate(PROMPTS, 200) == expected
-    assert model.generate(PROMPTS, 200, draft=4) == expected
+    found = model.generate(PROMPTS, 200)
+    for prompt, new in zip(PROMPTS, found):
+        ids = [vocab.BOS, *vocab.encode(prompt + new)]
+        logits = model.logits(np.array([ids]))[0, len(prompt) :].copy()
+        logits[:, [vocab.BOE, vocab.BOS, vocab.DELIMITER]] = -np.inf
+        after = list(vocab.encode(new)) if len(new) == 200 else [*vocab.encode(new), vocab.EOS]
+        assert logits.argmax(-1)[: len(after)].tolist() == after
+        known = max(0, len(new) - 6)
+        assert recomputed(model, prompt + new[:known], 200 - known, model.logits)[0] == new[known:]
+    assert model.generate(PROMPTS[3:4], 200) == found[3:4]  # alone as in a batch
+    assert model.generate(PROMPTS, 200, draft=4) == found
 
 
 MODELS = {
@@ -136,7 +144,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", some(MODELS, ("paper, every layer", "no cross-attention")))
+@pytest.mark.parametrize("name", some(MODELS, ("paper, every layer",)))
 def test_every_shape_of_model(name):
     model = patched("space", MODELS[name])
     expected = [recomputed(model, p, 12, model.logits)[0] for p in PROMPTS[:4]]
@@ -197,14 +205,13 @@ def test_entropy_model_and_tokens():
         assert new == found[:20]
 
 
-@pytest.mark.parametrize("draft", [0, 3])
-def test_an_entropy_model_that_begins_anew_at_newlines(draft):
+@pytest.mark.slow
+def test_an_entropy_model_that_begins_anew_at_newlines():
     config = cfg.replace(lm_model().config, **{"model.reset": "newline"})
     model = of(cfg.run("m", "blt-entropy", blt(), patching_=PATCHING["entropy"]), of(config))
     prompts = [b"one\ntwo\n", b"a longer line of text\n" * 8 + b"and", b"\n\n", b"none"]
-    assert model.generate(prompts, 24, draft=draft) == [
-        recomputed(model, p, 24, model.logits)[0] for p in prompts
-    ]
+    expected = [recomputed(model, p, 24, model.logits)[0] for p in prompts]
+    assert model.generate(prompts, 24) == model.generate(prompts, 24, draft=3) == expected
     lm = of(config)
     assert lm.generate(prompts, 12) == [recomputed(lm, p, 12, lm.logits)[0] for p in prompts]
     ids = np.array([[vocab.BOS, *vocab.encode(prompts[1])]])

@@ -13,6 +13,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def bltjax(*arguments, cwd):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    for name in ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"):  # as users compile
+        environment.pop(name, None)
     done = subprocess.run(
         [sys.executable, "-m", "bltjax.cli.main", *arguments],
         capture_output=True,

@@ -13,7 +13,6 @@ import optax
 import pytest
 import test_formats
 import test_llama
-
 from bltjax import api
 from bltjax import config as cfg
 from bltjax.cli import main
@@ -26,10 +25,9 @@ from bltjax.training import checkpoint, optimizer
 HERE = pathlib.Path(__file__).parent
 
 
-@pytest.fixture
-def texts(tmp_path):
-    folder = tmp_path / "texts"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
     for i in range(12):
         (folder / f"{i}.txt").write_text(
             "".join(f"line {j} of text {i}: {i * j} is {i} times {j}\n" for j in range(40))
@@ -59,13 +57,34 @@ def train(tmp_path, texts, name, *more, run="space", code=0):
     return out
 
 
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("root")
+
+
+@pytest.fixture(scope="module")
+def one(root, texts):
+    """A run, from which others start."""
+    return train(root, texts, "one")
+
+
+@pytest.fixture(scope="module")
+def two(root, texts, one):
+    """A run from `one` that leaves it as it was."""
+    return train(root, texts, "two", "--from", one, "--set", "train.lr=1e-9")
+
+
+@pytest.fixture(scope="module")
+def wide(root, texts):
+    """A run on less text: most is test text."""
+    return train(root, texts, "wide", "--set", "data.test=0.7")
+
+
 def first_loss(run_dir):
     return json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[0])["loss"]
 
 
-def test_from_a_run(tmp_path, texts, capfd):
-    one = train(tmp_path, texts, "one")
-    two = train(tmp_path, texts, "two", "--from", one, "--set", "train.lr=1e-9")
+def test_from_a_run(root, texts, one, two):
     before, after = (checkpoint.load_params(d) for d in (one, two))
     for left, right in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         np.testing.assert_allclose(left, right, atol=1e-7)
@@ -73,37 +92,32 @@ def test_from_a_run(tmp_path, texts, capfd):
     record = json.loads((two / "config.json").read_text())["config"]["train"]["init_from"]
     assert record == str(one)
     # done already, and the same run
-    assert train(tmp_path, texts, "two", "--from", one, "--set", "train.lr=1e-9") == two
+    assert train(root, texts, "two", "--from", one, "--set", "train.lr=1e-9") == two
 
 
-def test_no_text_of_one_run_is_test_text_of_the_other(tmp_path, texts, capfd):
+def test_no_text_of_one_run_is_test_text_of_the_other(root, texts, one, two, wide, capfd):
     """Split alike, a run goes on from another; split otherwise, what one trained on is what the other is
     tested on."""
-    one = train(tmp_path, texts, "one")
-    train(tmp_path, texts, "same", "--from", one)
     capfd.readouterr()
-    two = train(tmp_path, texts, "two", "--from", one, "--set", "data.test=0.7", code=2)
+    refused = train(root, texts, "refused", "--from", one, "--set", "data.test=0.7", code=2)
     said = capfd.readouterr().err
     assert "trained on text that is test text here" in said and said.count("\n") == 1
-    assert not (two / "checkpoints").exists()
-    wide = train(tmp_path, texts, "wide", "--set", "data.test=0.7")
-    train(tmp_path, texts, "narrow", "--from", wide, code=2)
+    assert not (refused / "checkpoints").exists()
+    train(root, texts, "narrow", "--from", wide, code=2)
     assert "is tested on text that is training text here" in capfd.readouterr().err
-    train(tmp_path, texts, "third", "--from", train(tmp_path, texts, "second", "--from", one), code=0)
+    train(root, texts, "third", "--from", two)  # which itself is from another
 
 
-def test_no_entropy_model_has_seen_test_text(tmp_path, texts, capfd):
+def test_no_entropy_model_has_seen_test_text(one, wide, capfd):
     """One that is there already, and trained on what is test text here, gives no entropies: neither to a run
     nor to `bltjax data annotate`. What it was tested on may be training text."""
-    model = train(tmp_path, texts, "model")
-    wide = train(tmp_path, texts, "wide", "--set", "data.test=0.7")
-    tested, seen = (splits.opened(inputs.folders(run)) for run in (wide, model))
+    tested, seen = (splits.opened(inputs.folders(run)) for run in (wide, one))
     config = rundir.load_config(wide)
     given = cfg.run(
         "lm",
         "entropy-model",
         cfg.transformer("byte", vocab=260, width=32, layers=1, heads=1),
-        training_=cfg.replace(cfg.training(), init_from=str(model)),
+        training_=cfg.replace(cfg.training(), init_from=str(one)),
     )
     config = cfg.replace(config, entropy_model=given)
     warm_start.check_text(config, seen)
@@ -112,7 +126,7 @@ def test_no_entropy_model_has_seen_test_text(tmp_path, texts, capfd):
     warm_start.check_start(str(wide), seen, entropies=True)
     capfd.readouterr()
     (folder,) = inputs.folders(wide)
-    assert main.main(["data", "annotate", folder, "--entropy-model", str(model)]) == 2
+    assert main.main(["data", "annotate", folder, "--entropy-model", str(one)]) == 2
     said = capfd.readouterr().err
     assert "take entropies from another model" in said and said.count("\n") == 1
 
@@ -251,11 +265,10 @@ def test_groups_that_cannot_be(scale):
 
 
 @pytest.mark.slow
-def test_on_a_mesh(tmp_path, texts, capfd):
+def test_on_a_mesh(root, texts, one):
     """Started from another run on two devices: the losses of one device."""
-    one = train(tmp_path, texts, "one")
-    train(tmp_path, texts, "two", "--from", one)
-    out, mesh = tmp_path / "runs" / "tiny" / "mesh", ("--mesh", "2", "--devices", "2")
+    here = train(root, texts, "here", "--from", one)
+    out, mesh = root / "runs" / "tiny" / "mesh", ("--mesh", "2", "--devices", "2")
     trained = arguments("space", out, *settings(texts, *SHORT), "--from", one, *mesh)
     command = [sys.executable, "-m", "bltjax.cli.main", *trained]
     done = subprocess.run(
@@ -266,11 +279,8 @@ def test_on_a_mesh(tmp_path, texts, capfd):
     )
     assert done.returncode == 0, done.stderr
     losses = [
-        [
-            json.loads(line)["loss"]
-            for line in (tmp_path / "runs" / "tiny" / name / "metrics.jsonl").read_text().splitlines()
-        ]
-        for name in ("two", "mesh")
+        [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (here, out)
     ]
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
