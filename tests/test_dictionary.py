@@ -100,7 +100,7 @@ def runs(tmp_path_factory):
 
 def test_one_row_a_run_and_the_same_values_in_every_kind_of_file(runs, tmp_path):
     for kind in export.KINDS:
-        reporting.report(runs, tmp_path / "report", tmp_path / f"runs{kind}")
+        reporting.report(runs, tmp_path / "report", export=tmp_path / f"runs{kind}")
     titles = [column.title for column in export.KEYS]
     as_json = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     assert [list(row) for row in as_json] == [titles] * 3
@@ -124,7 +124,7 @@ def test_one_row_a_run_and_the_same_values_in_every_kind_of_file(runs, tmp_path)
 def test_a_table_that_cannot_be_written_is_refused_before_any_work(runs, tmp_path):
     for name, said in (("runs.xlsx", ".csv, .jsonl or .parquet"), ("nowhere/runs.csv", "no such folder")):
         with pytest.raises(UserError, match=said):
-            reporting.report(runs, tmp_path / "report", tmp_path / name)
+            reporting.report(runs, tmp_path / "report", export=tmp_path / name)
     assert not (tmp_path / "report").exists()
 
 
