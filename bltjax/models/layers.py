@@ -302,4 +302,5 @@ def stack(module, length: int, config, in_axes=(nn.broadcast, nn.broadcast)):
         in_axes=in_axes,
         length=length,
         unroll=1 if loop else length,
+        check_constancy_invariants=False,  # which would trace every layer twice
     )

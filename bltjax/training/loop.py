@@ -174,27 +174,27 @@ def _start(config, run_dir, steps, init_params, mesh) -> TrainState:
 
     key = jax.random.key(config.seed)
     fresh = lambda params: init_state(config.train, steps, params)
+    source = distributed.once(mesh, lambda: _source(config, run_dir, steps))
+    if source is None and mesh is None:
+        params = (
+            jax.tree.map(lambda x: jax.numpy.array(x, copy=True), init_params)
+            if init_params
+            else models.init(config.model, key)
+        )
+        return jax.jit(fresh)(params)
     like = jax.eval_shape(fresh, init_params or jax.eval_shape(lambda: models.init(config.model, key)))
     if mesh is not None:
         layout = sharding.state_shardings(mesh, like)
         like = jax.tree.map(
             lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), like, layout
         )
-    source = distributed.once(mesh, lambda: _source(config, run_dir, steps))
     if source is not None:
         return checkpoint.restore(*source, like)[0]
-    if mesh is not None and init_params:
+    if init_params:
         # each device its part, nothing whole on any
         own = lambda x, where: jax.make_array_from_callback(x.shape, where, lambda index: x[index])
         return jax.jit(fresh, out_shardings=layout)(jax.tree.map(own, init_params, layout.params))
-    if mesh is not None:
-        return jax.jit(lambda: fresh(models.init(config.model, key)), out_shardings=layout)()
-    params = (
-        jax.tree.map(lambda x: jax.numpy.array(x, copy=True), init_params)
-        if init_params
-        else models.init(config.model, key)
-    )
-    return jax.jit(fresh)(params)
+    return jax.jit(lambda: fresh(models.init(config.model, key)), out_shardings=layout)()
 
 
 def _source(config, run_dir, steps) -> list | None:
