@@ -153,7 +153,8 @@ def run(
     read = data_bytes or budget / cost
     fixed = {"train.steps": max(1, round(data_bytes / (rows * context)))} if data_bytes else {}
     rates = {"train.lr": _rounded(scale.lr(family, without_embeddings(made.model), read / unit))}
-    return cfg.replace(made, **{"data.rows": rows, "train.warmup": scale.warmup, **fixed, **rates, **changes})
+    batch = {"data.context": context, "data.rows": rows}
+    return cfg.replace(made, **{**batch, "train.warmup": scale.warmup, **fixed, **rates, **changes})
 
 
 def without_embeddings(model: ConfigDict) -> int:
