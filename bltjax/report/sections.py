@@ -196,13 +196,8 @@ def alpha_interval(fit: dict) -> str:
 def fit_lines(result: dict) -> list:
     notes = {}
     for series, f in result["fits"].items():
-        agreeing = (
-            f"{f['starts_agreeing']} of {f['starts']} starts of the optimiser agree"
-            if f.get("starts")
-            else ""
-        )
         covers = f"interval of alpha {f['covers']}" if f["covers"] else ""
-        for note in (f["note"], agreeing, covers, f["no_interval"] and f"no interval: {f['no_interval']}"):
+        for note in (f["note"], covers, f["no_interval"] and f"no interval: {f['no_interval']}"):
             if note:
                 notes.setdefault(note, []).append(series)
     lines = [f"{'; '.join(series)}: {note}." for note, series in notes.items()]
