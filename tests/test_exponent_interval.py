@@ -1,6 +1,8 @@
 """The 95% interval of a fitted exponent holds the truth in 95% of draws, on laws that are known: with few
 budgets and one seed each too."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from bltjax.report import compare, power_laws, sections
@@ -96,8 +98,8 @@ def test_a_line_has_the_usual_t_interval():
 def test_no_freedom_no_interval():
     flops, bpb, none = [1e11, 1e12, 1e13], [2.0, 1.7, 1.5], np.zeros((3, 3))
     line = parametric.fit(power_laws.LINE, runs.of(dict(C=flops), bpb, power_laws.UNITS))
-    [three] = [parametric.dataclasses.replace(line, runs=line.runs.only([1, 1, 0], "few"))]
-    assert profile.interval(three, "alpha", noise=Noise(np.ones(2), 0.0, 0, none[:2, :2], 60)) is None
+    two = dataclasses.replace(line, runs=line.runs.only([1, 1, 0], "few"))
+    assert profile.interval(two, "alpha", noise=Noise(np.ones(2), 0.0, 0, none[:2, :2], 60)) is None
     seeded = Noise(np.full(3, 3.0), 1e-4, 6, none, 60)
     assert power_laws.fit(flops, bpb, seeded)["freedom"] == 7
 

@@ -19,11 +19,11 @@ def fit(flops, bpb, noise: Noise | None = None) -> dict | None:
     """Fit of bpb = E + A·C^-alpha to one point per budget; None below 3 points.
 
     flops, bpb: [N]. noise: of the points, for the interval of alpha. 3 or 4 points: E = 0, and least squares
-    of logs; from 5 on all three parameters, by the sum of Huber losses (delta 1e-3), alpha looked for on a grid
-    over all of its range. Returns {"form", "E", "A", "alpha", "alpha_low", "alpha_high" (an end that the points
-    do not bound is None), "alpha_if" (what the interval takes for granted), "freedom" (degrees of freedom of
-    the runs' noise; None without an interval), "no_interval" (why there is none), "points", "low_flops",
-    "high_flops", "largest_residual" (relative), "note"}."""
+    of logs; from 5 on all three parameters, by the sum of Huber losses (delta 1e-3), alpha looked for on a
+    grid over all of its range. Returns {"form", "E", "A", "alpha", "alpha_low", "alpha_high" (an end that the
+    points do not bound is None), "alpha_if" (what the interval takes for granted), "freedom" (degrees of
+    freedom of the runs' noise; None without an interval), "no_interval" (why there is none), "points",
+    "low_flops", "high_flops", "largest_residual" (relative), "note"}."""
     flops, bpb = np.asarray(flops, np.float64), np.asarray(bpb, np.float64)
     if len(np.unique(flops)) < 3:
         return None
@@ -36,9 +36,6 @@ def fit(flops, bpb, noise: Noise | None = None) -> dict | None:
     *e, a, alpha = (float(value) for value in found.parameters_Q)
     notes = list(found.not_identified.values())
     if floor:
-        notes += filter(
-            None, [logsumexp.disagreement(found, logsumexp.fit(COMPUTE, runs, objective, STARTS))]
-        )
         if "E" in found.not_identified:
             notes = ["the best E is 0: these budgets do not show a floor", *notes[1:]]
     else:
