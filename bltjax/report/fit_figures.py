@@ -3,6 +3,7 @@
 import csv
 import io
 import pathlib
+import re
 
 import numpy as np
 from matplotlib.ticker import NullFormatter
@@ -61,7 +62,7 @@ def write(result: dict, source: Source, out) -> list:
 
 
 def _file_name(group: str) -> str:
-    return "".join(sign if sign.isalnum() or sign in "-." else "-" for sign in group)
+    return re.sub(r"[^\w.]+", "-", group).strip("-")
 
 
 def _of_group(source: Source, group: str) -> Runs:

@@ -8,7 +8,18 @@ import pathlib
 import tempfile
 
 from bltjax.errors import UserError
-from bltjax.report import compare, fairness, figures, findings, page, run_table, sections, series, tables
+from bltjax.report import (
+    compare,
+    fairness,
+    figures,
+    findings,
+    fit_section,
+    page,
+    run_table,
+    sections,
+    series,
+    tables,
+)
 from bltjax.report import runs as reading
 from bltjax.report import sweeps as sweeping
 from bltjax.report.run_table import budget_key
@@ -24,11 +35,12 @@ def report(experiment_dir, out_dir=None) -> dict:
     {"experiment", "schema_version", "headline", "findings", "caveats", "runs": one row per series and budget
     (the mean over seeds of the configuration that is best on validation text), "all_runs": every finished
     run, "unfinished", "fits" and "fits_with_entropy_model" (by series), "pairs" (differences to bpe at each
-    budget), "crossovers", "sweeps", "files"}. Rows: `rows.row`; those of "runs" have beside it "series",
-    "seeds", "bpb_seed_sd" (None with one seed), "interval_covers", "compared" (whether it was scored on the
-    text that the most were: others are in no comparison, curve or fit), "tried" (how many configurations it
-    is the best of), "run_dirs"; their run_dir is the first seed's. Nothing finished: UserError; a run with a
-    damaged file, or one that may not be read, is listed as unfinished.
+    budget), "crossovers", "sweeps", "scaling_law" (of `fit.analyse`; None where the runs tell no law in size
+    and data, and a caveat says why), "scaling_figures", "files"}. Rows: `rows.row`; those of "runs" have
+    beside it "series", "seeds", "bpb_seed_sd" (None with one seed), "interval_covers", "compared" (whether it
+    was scored on the text that the most were: others are in no comparison, curve or fit), "tried" (how many
+    configurations it is the best of), "run_dirs"; their run_dir is the first seed's. Nothing finished:
+    UserError; a run with a damaged file, or one that may not be read, is listed as unfinished.
 
     Of somebody else's runs the subfolder cannot be made: without an out_dir nothing is written then, "files"
     is empty, and "unwritten" says why. An out_dir that cannot be written to: UserError, before any work."""
@@ -46,9 +58,15 @@ def report(experiment_dir, out_dir=None) -> dict:
     if closed and out_dir:
         raise UserError(f"--out {out}: {closed}")
     result = analyse(directory, runs)
+    scaling = fit_section.of(result["experiment"], runs, result["all_runs"])
+    result["scaling_law"] = scaling.result
+    result["caveats"] += [f"{scaling.why[0].upper()}{scaling.why[1:]}."] if scaling.why else []
     if closed:
         return {**result, "files": [], "unwritten": f"{out}: {closed}; --out DIR says where else"}
     drawn = figures.draw(result, runs)
+    laws = scaling.drawn()
+    result["scaling_figures"] = [picture.name for picture, _ in laws]
+    drawn.update({picture.name: picture for picture, _ in laws})
     parts = sections.of(result, runs, drawn)
     files = {
         "report.csv": tables.to_csv(result["all_runs"]),
@@ -56,6 +74,7 @@ def report(experiment_dir, out_dir=None) -> dict:
         "report.md": sections.markdown(result, parts, drawn),
         "report.html": page.html(result, parts, drawn, runs),
     }
+    files.update({f"{picture.name}.csv": data for picture, data in laws})
     for figure in drawn.values():
         files.update({f"{figure.name}.svg": figure.svg, f"{figure.name}.png": figure.png})
     for name, content in files.items():

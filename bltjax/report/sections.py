@@ -3,6 +3,7 @@ figures."""
 
 import json
 
+from bltjax.report import fit_section
 from bltjax.report.compare import by_series
 from bltjax.report.figures import LEXICONS, SWEEPS
 from bltjax.report.findings import signed, span
@@ -53,6 +54,7 @@ def of(result: dict, runs: list, figures: dict) -> list:
             else None
         ),
         section("Power laws", tables=[fit_table(result), crossing_table(result)], lines=fit_lines(result)),
+        fit_section.section(result.get("scaling_law"), result.get("scaling_figures", [])),
         sweep_section(result),
         section("Training curves", figures=["training_curves"]),
         section(
