@@ -1,18 +1,22 @@
 """The 95% interval of a fitted exponent holds the truth in 95% of draws, on laws that are known: with few
 budgets and one seed each too."""
 
+import dataclasses
+
 import numpy as np
 import pytest
-
-from bltjax.report import compare, sections
-from bltjax.science import bootstrap, exponent_interval, power_law
+from bltjax.report import compare, power_laws, sections
+from bltjax.science import bootstrap, parametric, profile, runs
+from bltjax.science.formula import COMPUTE
+from bltjax.science.noise import Noise, between_seeds
+from bltjax.science.objectives import Objective
 
 DOCUMENTS, RESAMPLES = 40, 100
 LINE, FLOORED = (0.0, 60.0, 0.132), (0.8, 300.0, 0.2)  # E, A, alpha
 
 
-def fitted(rng, law, budgets, seeds, run_sd, slope_sd=0.0, own_sd=0.0):
-    """The interval of one synthetic series, as a report makes it (without the fit, which takes a while).
+def fitted(rng, law, budgets, seeds, run_sd, slope_sd=0.0, own_sd=0.0, documents_alone=False):
+    """The interval of one synthetic series, as a report makes it, and its documents' alone.
     Relative effects: of runs (run_sd), of a document on all runs that grows with log FLOPs (slope_sd), of a
     run on a document (own_sd)."""
     e, a, alpha = law
@@ -31,16 +35,22 @@ def fitted(rng, law, budgets, seeds, run_sd, slope_sd=0.0, own_sd=0.0):
     bpb = bootstrap.bpb(nats, sizes)
     rows = [dict(seed_bpb=list(scores)) for scores in bpb]
     scores = [bootstrap.score(b, s, DOCUMENTS) for b, s in zip(bpb, drawn)]
-    floor = budgets >= power_law.THREE_PARAMETERS_FROM
-    return exponent_interval.of(flops, bpb.mean(1), floor, compare.noise(rows, scores))
+    formula = COMPUTE if budgets >= power_laws.FLOOR_FROM else power_laws.LINE
+    of = lambda score: parametric.fit(
+        formula, runs.of(dict(C=flops), score, power_laws.UNITS), Objective("log_least_squares")
+    )
+    if documents_alone:
+        samples = drawn.mean(1).T[:20]
+        return bootstrap.interval([of(score).parameters["alpha"] for score in samples])
+    found = profile.interval(of(bpb.mean(1)), "alpha", noise=compare.noise(rows, scores))
+    return found.low, found.high
 
 
 def share(law, budgets, seeds, trials=120, **noise) -> float:
     """In how many draws the interval of alpha holds the truth."""
     rng, held = np.random.default_rng(budgets + 10 * seeds), 0
     for _ in range(trials):
-        found = fitted(rng, law, budgets, seeds, **noise)
-        low, high = found["low"], found["high"]
+        low, high = fitted(rng, law, budgets, seeds, **noise)
         held += (low is None or low <= law[2]) and (high is None or law[2] <= high)
     return held / trials
 
@@ -66,14 +76,19 @@ def test_what_is_peculiar_to_a_run_on_a_document_is_not_counted_twice():
     assert 0.92 <= share(LINE, 5 - 1, 3, run_sd=0.0, own_sd=5e-2) <= 0.985
 
 
+def test_documents_alone_hold_it_far_too_seldom():
+    """The interval that reports had: of runs that differ by 2%, resampled documents say next to nothing."""
+    assert share(LINE, 4, 1, trials=25, run_sd=2e-2, documents_alone=True) < 0.5
+
+
 def test_a_line_has_the_usual_t_interval():
     """By hand: slope and standard error of four points."""
     flops, bpb = np.geomspace(1e11, 1e12, 4), np.array([2.0, 1.85, 1.74, 1.6])
     x, y = np.log(flops) - np.log(flops).mean(), np.log(bpb)
     slope = x @ y / (x @ x)
     error = np.sqrt(np.square(y - y.mean() - slope * x).sum() / 2 / (x @ x))
-    none = exponent_interval.Noise(np.ones(4), 0.0, 0, np.zeros((4, 4)), 60)
-    found = power_law.power_law(flops, bpb, none)
+    none = Noise(np.ones(4), 0.0, 0, np.zeros((4, 4)), 60)
+    found = power_laws.fit(flops, bpb, none)
     assert found["freedom"] == 2 and found["alpha_if"] == "E is 0"
     assert (found["alpha_low"], found["alpha_high"]) == pytest.approx(
         (-slope - 4.30265 * error, -slope + 4.30265 * error), rel=1e-4
@@ -81,18 +96,19 @@ def test_a_line_has_the_usual_t_interval():
 
 
 def test_no_freedom_no_interval():
-    noise = exponent_interval.Noise(np.ones(3), 0.0, 0, np.zeros((3, 3)), 60)
-    found = exponent_interval.of([1e11, 1e12, 1e13], [2.0, 1.7, 1.5], True, noise)
-    assert found == dict(low=None, high=None, freedom=0, why=exponent_interval.NO_FREEDOM)
-    seeded = exponent_interval.Noise(np.full(3, 3.0), 1e-4, 6, np.zeros((3, 3)), 60)
-    assert exponent_interval.of([1e11, 1e12, 1e13], [2.0, 1.7, 1.5], True, seeded)["freedom"] == 6
+    flops, bpb, none = [1e11, 1e12, 1e13], [2.0, 1.7, 1.5], np.zeros((3, 3))
+    line = parametric.fit(power_laws.LINE, runs.of(dict(C=flops), bpb, power_laws.UNITS))
+    two = dataclasses.replace(line, runs=line.runs.only([1, 1, 0], "few"))
+    assert profile.interval(two, "alpha", noise=Noise(np.ones(2), 0.0, 0, none[:2, :2], 60)) is None
+    seeded = Noise(np.full(3, 3.0), 1e-4, 6, none, 60)
+    assert power_laws.fit(flops, bpb, seeded)["freedom"] == 7
 
 
 def test_an_end_that_the_points_do_not_bound_is_none_and_said():
     """Noisy points that fall at once and stay: any steep law will do."""
     flops = np.geomspace(1e11, 1e12, 5)
-    noise = exponent_interval.Noise(np.ones(5), 0.0, 0, np.zeros((5, 5)), 60)
-    found = power_law.power_law(flops, [2.2, 2.0, 2.01, 1.99, 2.0], noise)
+    noise = Noise(np.ones(5), 0.0, 0, np.zeros((5, 5)), 60)
+    found = power_laws.fit(flops, [2.2, 2.0, 2.01, 1.99, 2.0], noise)
     assert found["alpha_high"] is None and found["alpha_low"] > 0
     assert sections.alpha_interval(found).endswith("no upper end")
 
@@ -100,12 +116,12 @@ def test_an_end_that_the_points_do_not_bound_is_none_and_said():
 def test_an_outlier_widens_the_interval_which_still_reaches_to_the_fit():
     flops = np.geomspace(1e10, 1e16, 12)
     bpb = 0.7 + 300 * flops**-0.21
-    noise = exponent_interval.Noise(np.ones(12), 0.0, 0, np.zeros((12, 12)), 60)
+    noise = Noise(np.ones(12), 0.0, 0, np.zeros((12, 12)), 60)
     bpb[5] *= 1.2
-    found = power_law.power_law(flops, bpb, noise)
+    found = power_laws.fit(flops, bpb, noise)
     assert found["alpha_low"] <= found["alpha"] <= found["alpha_high"]
 
 
 def test_between_seeds_is_relative_and_pooled():
-    variance, freedom = exponent_interval.between_seeds([[1.0, 1.2], [2.0], [3.0, 3.0, 3.0]])
+    variance, freedom = between_seeds([[1.0, 1.2], [2.0], [3.0, 3.0, 3.0]])
     assert freedom == 3 and variance == pytest.approx(2 * (0.1 / 1.1) ** 2 / 3)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from bltjax.cli import main
 from bltjax.report import fit_source
+from bltjax.report import report as reporting
 from bltjax.science import allocation, gain
 from bltjax.science.formula import CHINCHILLA
 from bltjax.science.parametric import predict
@@ -269,6 +270,12 @@ def test_run_directories_of_an_experiment(fit, tmp_path, monkeypatch):
     assert "20 FLOPs per parameter and unit of data" in notes
     assert [one["group"] for one in result["comparisons"]] == ["blt-space (all)"]
     assert fit("tiny.py", "--params", "latents")[0] == 2
+    report = reporting.report(root)
+    law = report["scaling_law"]
+    assert of(law, "parametric", group="bpe (all)")["n"] == 15
+    text = (root / "report" / "report.md").read_text()
+    assert "## Scaling law" in text and "residuals_bpe-all.png" in text
+    assert (root / "report" / "residuals_bpe-all.csv").read_text().startswith("row,N (latent parameters")
 
 
 EXPERIMENT = """

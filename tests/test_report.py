@@ -357,6 +357,8 @@ def test_fits_recover_the_laws_behind_the_runs(reported):
     for family in ("bpe", "blt-entropy", "blt-space"):
         assert fits[family]["alpha"] == pytest.approx(LAWS[family][1], rel=1e-6)
         assert fits[family]["alpha_low"] < LAWS[family][1] < fits[family]["alpha_high"]
+    assert reported[0]["scaling_law"] is None
+    assert any(said.startswith("No law L(N, D): fabricated: no row") for said in reported[0]["caveats"])
     beside = reported[0]["fits_with_entropy_model"]
     assert beside["bpe"]["A"] == fits["bpe"]["A"] and beside["blt-entropy"]["A"] > fits["blt-entropy"]["A"]
 

@@ -5,9 +5,10 @@ import collections
 
 import numpy as np
 
-from bltjax.report import tables
+from bltjax.report import power_laws, tables
 from bltjax.report.run_table import REFERENCE, budget_key
-from bltjax.science import bootstrap, crossing, exponent_interval, power_law
+from bltjax.science import bootstrap, crossing
+from bltjax.science.noise import Noise, between_seeds
 
 NO_DIGEST = "no documents_digest in eval.json shows that both were scored on the same text"
 DIFFER = "test documents differ"
@@ -128,12 +129,12 @@ def together(rows: list, scored: dict) -> tuple[list, str]:
     )
 
 
-def noise(rows: list, found: list) -> exponent_interval.Noise:
+def noise(rows: list, found: list) -> Noise:
     """What a fit of some rows has to know of their noise. found: their Scores."""
-    spread = exponent_interval.between_seeds([row["seed_bpb"] for row in rows])
+    spread = between_seeds([row["seed_bpb"] for row in rows])
     documents = np.cov(np.log([s.samples_R for s in found])) * (1 + 1 / found[0].documents_freedom)
     seeds = np.array([s.seeds for s in found], np.float64)
-    return exponent_interval.Noise(seeds, *spread, documents, 1 + found[0].documents_freedom)
+    return Noise(seeds, *spread, documents, 1 + found[0].documents_freedom)
 
 
 def fits(chosen: list, scored: dict, x: str) -> dict:
@@ -145,7 +146,7 @@ def fits(chosen: list, scored: dict, x: str) -> dict:
             continue
         found, why = together(rows, scored)
         known = None if why else noise(rows, found)
-        fit = power_law.power_law([r[x] for r in rows], [r["bpb"] for r in rows], known)
+        fit = power_laws.fit([r[x] for r in rows], [r["bpb"] for r in rows], known)
         if not fit:
             continue
         covered = ""
@@ -160,6 +161,12 @@ def fits(chosen: list, scored: dict, x: str) -> dict:
             fit, family=rows[0]["family"], covers=covered, no_interval=why or fit["no_interval"]
         )
     return out
+
+
+def fitted_span(fit: dict, other: dict):
+    """The range of FLOPs that two fits' points have in common, or None."""
+    ends = [[one["low_flops"], one["high_flops"]] for one in (fit, other)]
+    return crossing.overlap(*ends)
 
 
 def crossings(chosen: list, scored: dict, fitted: dict) -> list:
@@ -199,7 +206,9 @@ def crossings(chosen: list, scored: dict, fitted: dict) -> list:
                 high=met["high"],
                 share=met["share"],
                 covers="" if drawn[0] is None else BOTH if mine[1] == theirs[1] == BOTH else ONE_SEED,
-                fits=crossing.of_fits(*both) if all(both) else [],
+                fits=(
+                    crossing.of_curves(*map(power_laws.curve, both), fitted_span(*both)) if all(both) else []
+                ),
                 text=tables.listed_flops(met["flops"]) or "none in range",
             )
         )

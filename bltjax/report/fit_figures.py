@@ -3,6 +3,7 @@
 import csv
 import io
 import pathlib
+import re
 
 import numpy as np
 from matplotlib.ticker import NullFormatter
@@ -22,7 +23,7 @@ POINTS = 80  # of a curve
 
 
 def draw(result: dict, source: Source) -> list:
-    """[(Picture, its data as CSV)] of what the fits have numbers for."""
+    """The Pictures of what the fits have numbers for."""
     drawn = []
     with plot.look():
         for group, found in result["found"].items():
@@ -31,12 +32,14 @@ def draw(result: dict, source: Source) -> list:
             for name, alt, caption, figure, data in _figures(found, source, runs):
                 name += ending
                 alt = f"{alt}, {group}" if group else alt
-                picture = Picture(name, alt, caption, plot.svg(figure, name), plot.png(figure))
-                drawn.append((picture, data))
+                drawn.append(_picture(name, alt, caption, figure, data))
         if curves := [one for one in result["comparisons"] if not one["why"]]:
-            name, alt, caption, figure, data = _gains(curves)
-            drawn.append((Picture(name, alt, caption, plot.svg(figure, name), plot.png(figure)), data))
+            drawn.append(_picture(*_gains(curves)))
     return drawn
+
+
+def _picture(name: str, alt: str, caption: str, figure, data: str) -> Picture:
+    return Picture(name, alt, caption, plot.svg(figure, name), plot.png(figure), data, marks=())
 
 
 def write(result: dict, source: Source, out) -> list:
@@ -44,13 +47,13 @@ def write(result: dict, source: Source, out) -> list:
     that is said. UserError where it cannot be written to."""
     out = pathlib.Path(out)
     drawn = draw(result, source)
-    pictures = {picture.name: picture for picture, _ in drawn}
+    pictures = {picture.name: picture for picture in drawn}
     files = {"fit.md": fit_text.markdown(result, pictures)}
     for name, (_, table) in fit_text.all_tables(result).items():
         files[f"{name}.csv"] = fit_text.csv_of(**table)
-    for picture, data in drawn:
+    for picture in drawn:
         files.update({f"{picture.name}.{end}": getattr(picture, end) for end in ("png", "svg")})
-        files[f"{picture.name}.csv"] = data
+        files[f"{picture.name}.csv"] = picture.data
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
@@ -61,7 +64,7 @@ def write(result: dict, source: Source, out) -> list:
 
 
 def _file_name(group: str) -> str:
-    return "".join(sign if sign.isalnum() or sign in "-." else "-" for sign in group)
+    return re.sub(r"[^\w.]+", "-", group).strip("-")
 
 
 def _of_group(source: Source, group: str) -> Runs:

@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from matplotlib.transforms import offset_copy
 
 from bltjax.config import families
-from bltjax.science.power_law import predict
+from bltjax.report.power_laws import predict
 
 INK, MUTED, FAINT, GRID, PAPER = "#1f1f1e", "#6b6b68", "#c3c2bd", "#e3e2de", "#fefefe"
 style = families.style  # of a family: (colour, marker)

@@ -14,6 +14,7 @@ from bltjax.report import (
     fairness,
     figures,
     findings,
+    fit_section,
     page,
     paper,
     run_table,
@@ -37,13 +38,14 @@ def report(experiment_dir, out_dir=None, only=(), export=None) -> dict:
     {"experiment", "schema_version", "headline", "findings", "caveats", "runs": one row per series and budget
     (the mean over seeds of the configuration that is best on validation text), "all_runs": every finished
     run, "unfinished", "fits" and "fits_with_entropy_model" (by series), "pairs" (differences to bpe at each
-    budget; "unlike": what else the two differ in), "crossovers", "sweeps", "paper" (ours beside the paper's
-    numbers: `paper.of`), "files"}. Rows: `run_table.row` and `conditions.of`; those of "runs" have beside it
-    "series", "seeds", "bpb_seed_sd" (None with one seed),
-    "interval_covers", "compared" (whether it was scored on the text that the most were: others are in no
-    comparison, curve or fit), "tried" (how many configurations it is the best of), "run_dirs"; their run_dir
-    is the first seed's. Nothing finished: UserError; a run with a damaged file, with files that contradict
-    one another, or one that may not be read, is listed as unfinished.
+    budget; "unlike": what else the two differ in), "crossovers", "sweeps", "scaling_law" (of `fit.analyse`;
+    None where the runs tell no law in size and data, and a caveat says why), "scaling_figures", "paper" (ours
+    beside the paper's numbers: `paper.of`), "files"}. Rows: `run_table.row` and `conditions.of`; those of "runs"
+    have beside it "series", "seeds", "bpb_seed_sd" (None with one seed), "interval_covers", "compared"
+    (whether it was scored on the text that the most were: others are in no comparison, curve or fit), "tried"
+    (how many configurations it is the best of), "run_dirs"; their run_dir is the first seed's. Nothing
+    finished: UserError; a run with a damaged file, with files that contradict one another, or one that may
+    not be read, is listed as unfinished.
 
     Of somebody else's runs the subfolder cannot be made: without an out_dir nothing is written then, "files"
     is empty, and "unwritten" says why. An out_dir that cannot be written to: UserError, before any work.
@@ -74,9 +76,15 @@ def report(experiment_dir, out_dir=None, only=(), export=None) -> dict:
         result["warnings"].insert(0, f"This report is of {shown}; nothing is said of the others.")
     if table:
         table.write_bytes(exporting.content(table, exporting.rows(runs, result["all_runs"])))
+    scaling = fit_section.of(result["experiment"], runs, result["all_runs"])
+    result["scaling_law"] = scaling.result
+    result["caveats"] += [f"{scaling.why[0].upper()}{scaling.why[1:]}."] if scaling.why else []
     if shut:
         return {**result, "files": [], "unwritten": f"{out}: {shut}; --out DIR says where else"}
     drawn = figures.draw(result, runs)
+    laws = scaling.drawn()
+    result["scaling_figures"] = [picture.name for picture in laws]
+    drawn.update({picture.name: picture for picture in laws})
     parts = sections.of(result, runs, drawn)
     files = {
         "report.csv": tables.to_csv(result["all_runs"]),

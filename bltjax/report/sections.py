@@ -3,7 +3,7 @@ figures."""
 
 import json
 
-from bltjax.report import paper_section
+from bltjax.report import fit_section, paper_section
 from bltjax.report.compare import by_series
 from bltjax.report.figures import LEXICONS, SWEEPS
 from bltjax.report.findings import signed, span
@@ -55,6 +55,7 @@ def of(result: dict, runs: list, figures: dict) -> list:
         ),
         *paper_section.sections(result),
         section("Power laws", tables=[fit_table(result), crossing_table(result)], lines=fit_lines(result)),
+        fit_section.section(result.get("scaling_law"), result.get("scaling_figures", [])),
         sweep_section(result),
         section("Training curves", figures=["training_curves"]),
         section(
@@ -199,13 +200,8 @@ def alpha_interval(fit: dict) -> str:
 def fit_lines(result: dict) -> list:
     notes = {}
     for series, f in result["fits"].items():
-        agreeing = (
-            f"{f['starts_agreeing']} of {f['starts']} starts of the optimiser agree"
-            if f.get("starts")
-            else ""
-        )
         covers = f"interval of alpha {f['covers']}" if f["covers"] else ""
-        for note in (f["note"], agreeing, covers, f["no_interval"] and f"no interval: {f['no_interval']}"):
+        for note in (f["note"], covers, f["no_interval"] and f"no interval: {f['no_interval']}"):
             if note:
                 notes.setdefault(note, []).append(series)
     lines = [f"{'; '.join(series)}: {note}." for note, series in notes.items()]

@@ -6,7 +6,6 @@ import dataclasses
 import numpy as np
 
 from bltjax.science.bootstrap import LEVEL, interval
-from bltjax.science.power_law import predict
 
 POINTS = 801  # of a range, between which curves are taken for straight
 
@@ -60,13 +59,12 @@ def measured(flops_a, bpb_a, flops_b, bpb_b, samples_a=None, samples_b=None) -> 
     return found
 
 
-def of_fits(fit_a: dict, fit_b: dict) -> list:
-    """FLOPs at which two fits meet, inside the range both were measured in."""
-    span = overlap([fit_a["low_flops"], fit_a["high_flops"]], [fit_b["low_flops"], fit_b["high_flops"]])
+def of_curves(curve_3, other_3, span) -> list:
+    """FLOPs at which two curves (E, A, alpha) of E + A/C^alpha meet within a range, of None in none."""
     if not span:
         return []
     x = np.linspace(*np.log(span), 4001)
-    at = roots(x, np.log(predict(fit_a, np.exp(x))) - np.log(predict(fit_b, np.exp(x))))
+    at = roots(x, np.log(_curve(np.asarray(curve_3), x)) - np.log(_curve(np.asarray(other_3), x)))
     return [float(value) for value in np.exp(at[np.isfinite(at)])]
 
 
