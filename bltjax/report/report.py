@@ -75,7 +75,7 @@ def report(experiment_dir, out_dir=None, export=None) -> dict:
     }
     for figure in drawn.values():
         files.update({f"{figure.name}.{kind}": getattr(figure, kind) for kind in ("svg", "png")})
-        files[f"{figure.name}.csv"] = figure.data
+        files.update({f"{figure.name}.csv": figure.data} if figure.data else {})
     for name, content in files.items():
         (out / name).write_bytes(
             content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
