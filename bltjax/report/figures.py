@@ -79,7 +79,7 @@ def figures(result: dict, runs: list):
             plot.curves(lines_of(chosen, "realized_flops"), result["fits"], EXACT, budgets),
             points.curve_data(chosen, "realized_flops"),
         )
-    if any(r["entropy_forward_flops"] for r in chosen):
+    if len(set(budgets)) > 1 and any(r["entropy_forward_flops"] for r in chosen):
         yield (
             "bpb_vs_flops_with_entropy_model",
             (

@@ -48,6 +48,8 @@ def report(experiment_dir, out_dir=None, export=None) -> dict:
     directory, table = pathlib.Path(experiment_dir), export and pathlib.Path(export)
     if table:
         exporting.check(table)
+        if shut := closed(table.absolute().parent):
+            raise UserError(f"--export {table}: its folder {shut}")
     runs = sorted(
         reading.read_experiment(directory),
         key=lambda run: (
