@@ -11,10 +11,9 @@ import traceback
 
 import numpy as np
 import pytest
-from bltjax.experiments import registry
-
 from bltjax import config as cfg
 from bltjax.cli import main
+from bltjax.experiments import registry
 from bltjax.sweep import speed
 
 pytestmark = pytest.mark.slow
@@ -152,7 +151,11 @@ RIGHT = {
         ["--only space", "--set train.lr=1e-3", "--set data.rows=1", "--seeds 2", "--json"],
     ),
     "status": ("status", [TINY], ["--root {folder}", "--only space", "--json"]),
-    "report": ("report", [TINY], ["--root {folder}", "--out {folder}/report", "--json"]),
+    "report": (
+        "report",
+        [TINY],
+        ["--root {folder}", "--out {folder}/report", "--export {folder}/runs.csv", "--json"],
+    ),
     "generate": (
         "generate",
         ["{folder}/tiny_experiment/space", "a prompt"],

@@ -440,7 +440,8 @@ def test_another_users_settings_give_the_same_files(reported, tmp_path):
     settings = tmp_path / "matplotlibrc"
     settings.write_text(
         "text.usetex: True\nsvg.fonttype: none\nsavefig.dpi: 37\nfont.size: 30\n"
-        "axes.formatter.use_locale: True\nsvg.hashsalt: mine\npath.simplify: False\naxes.unicode_minus: False\nsavefig.bbox: tight\n"
+        "axes.formatter.use_locale: True\nsvg.hashsalt: mine\n"
+        "path.simplify: False\naxes.unicode_minus: False\nsavefig.bbox: tight\n"
     )
     program = (
         "import sys; from bltjax.parallel import host; host.import_matplotlib();"

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from bltjax.report import paper, paper_section, plot, plot_paper, plot_runs, points
+from bltjax.report import paper, paper_section, plot, plot_paper, plot_runs, plot_scores, points
 from bltjax.report.run_table import budget_key, family_order
 from bltjax.report.runs import finite
 from bltjax.report.sweeps import lexicons
@@ -30,8 +30,8 @@ class Picture:
     caption: str
     svg: str
     png: bytes
-    data: str
-    marks: tuple
+    data: str = ""
+    marks: tuple = ()
 
 
 def draw(result: dict, runs: list) -> dict:
@@ -55,9 +55,23 @@ def figures(result: dict, runs: list):
     )
     intervals = f"Points: means over seeds. Bars: 95% intervals {over}; drawn side by side. Lines: "
     fits = intervals + "power-law fits, drawn over the measured range only."
+    if len(variants) > plot.MANY:
+        intervals = "Points: means over seeds; the tables and hovering have their intervals. Lines: "
+        fits = intervals + "power-law fits, drawn over the measured range only."
     if not result["fits"]:
         fits = intervals + "none fitted, a power law needs three budgets; dotted lines join the points."
-    if chosen:
+    if chosen and len(set(budgets)) == 1:
+        yield (
+            "bpb_vs_flops",
+            f"Test bits per byte at {short_flops(budgets[0])} FLOPs, a line a series",
+            f"Points: means over seeds. Bars: 95% intervals {over}.",
+            plot_scores.scores(
+                lines_of(chosen, "realized_flops"),
+                f"test bits per byte at {short_flops(budgets[0])} training FLOPs",
+            ),
+            points.curve_data(chosen, "realized_flops"),
+        )
+    elif chosen:
         yield (
             "bpb_vs_flops",
             "Test bits per byte against training FLOPs, a curve per series",
@@ -65,7 +79,7 @@ def figures(result: dict, runs: list):
             plot.curves(lines_of(chosen, "realized_flops"), result["fits"], EXACT, budgets),
             points.curve_data(chosen, "realized_flops"),
         )
-    if any(r["entropy_forward_flops"] for r in chosen):
+    if len(set(budgets)) > 1 and any(r["entropy_forward_flops"] for r in chosen):
         yield (
             "bpb_vs_flops_with_entropy_model",
             (
@@ -261,6 +275,8 @@ def training_curves(chosen: list, every: list, runs: list) -> list:
     run."""
     logged = {str(run.path): run.metrics for run in runs}
     own = {r["run_dir"]: r for r in every}
+    # every panel has every curve: of many runs fewer points each, or the page would be of megabytes
+    most = min(300, max(40, 6000 // max(1, sum(len(r["run_dirs"]) for r in chosen))))
     out = []
     for r in chosen:
         for run_dir in r["run_dirs"]:
@@ -270,7 +286,7 @@ def training_curves(chosen: list, every: list, runs: list) -> list:
                 if finite(m.get("useful_flops")) and finite(m.get("bpb")) and m["useful_flops"] > 0
             ]
             if len(logs) > 1:
-                x, y = plot_runs.smooth(*zip(*logs))
+                x, y = plot_runs.smooth(*zip(*logs), most)
                 out.append(dict(family=r["family"], row=own[run_dir], x=x, y=y))
     return out
 

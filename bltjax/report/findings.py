@@ -6,6 +6,7 @@ from bltjax.report.run_table import REFERENCE, budget_key
 from bltjax.report.series import order
 from bltjax.report.tables import short_flops
 
+MANY_SERIES = 8  # in one sentence
 MANY_EPOCHS = 4  # beyond, repeated text is worth less than new text (Muennighoff et al. 2023)
 
 
@@ -54,7 +55,20 @@ def winners(chosen: list, pairs: list) -> list:
 
 
 def scores(rows: list) -> str:
-    return ", ".join(f"{r['series']} {r['bpb']:.3f}" for r in rows)
+    """Series with their bits per byte; of many the range of each family's."""
+    if len(rows) <= MANY_SERIES:
+        return ", ".join(f"{r['series']} {r['bpb']:.3f}" for r in rows)
+    families: dict[str, list] = {}
+    for r in rows:
+        families.setdefault(r["family"], []).append(r)
+    return ", ".join(
+        scores(mine) if len(mine) == 1 else ranged_score(name, mine) for name, mine in families.items()
+    )
+
+
+def ranged_score(family: str, rows: list) -> str:
+    low, high = (pick(r["bpb"] for r in rows) for pick in (min, max))
+    return f"{family} {low:.3f} to {high:.3f} ({len(rows)} series)"
 
 
 def headline(chosen: list, pairs: list) -> str:
@@ -204,8 +218,9 @@ def crossings(crossovers: list) -> list:
             )
     apart = [c["series"] for c in crossovers if not c["measured"]]
     if apart:
+        which = listed(apart) if len(apart) <= MANY_SERIES else f"{len(apart)} series"
         lines.append(
-            f"No crossing with {crossovers[0]['against']} in the measured range: {listed(apart)}."
+            f"No crossing with {crossovers[0]['against']} in the measured range: {which}."
             " Nothing is said beyond that range."
         )
     return lines

@@ -47,7 +47,7 @@ summary:focus-visible,.scroll:focus-visible{outline:2px solid var(--faint);outli
 pre{overflow-x:auto;font-size:.78rem;line-height:1.4}
 @media (max-width:34rem){body{padding:1.1rem .8rem 3rem}.lead{font-size:1.15rem}h2{margin-top:2.4rem}
  figure svg{width:calc(100% + .8rem);margin:0 -.4rem}
- th:first-child,td:first-child{max-width:40vw;min-width:4.5em;white-space:normal;
+ th:first-child,td:first-child{max-width:40vw;min-width:8.5em;white-space:normal;
  overflow-wrap:break-word;padding-right:.8rem}}
 @media print{details>*{display:block}.scroll{overflow:visible}}
 """

@@ -191,5 +191,9 @@ def entropy_models(runs: list, chosen: list) -> list:
             points.append(
                 dict(family=row["family"], whose=whose, row=row, parameters=size, context=int(context))
             )
+    if any(
+        point["family"] != families.ENTROPY_MODEL for point in points
+    ):  # the figure is of those that read one
+        points = [point for point in points if point["family"] != families.ENTROPY_MODEL]
     points.sort(key=lambda p: (family_order(p["family"]), p["whose"], p["context"], p["parameters"]))
     return points

@@ -48,6 +48,7 @@ RC = {
 }
 WIDTH, HEIGHT = 5.1, 4.0  # inches: text keeps its size when a phone shrinks the figure to its width
 LINE = 13.0  # points between two labels
+MANY = 6  # series; the intervals of more are left to hovering and the tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,10 +118,10 @@ def text_width(figure, text: str, size: float) -> float:
 
 
 def place(figure, labels=(), size: float = 10.0, bottom: float = 0.62, top: float = 0.42, left: float = 0.62):
-    """Axes with room to their right for direct labels, half of the figure at most. Margins in inches."""
+    """Axes with room to their right for direct labels, 55% of the figure at most. Margins in inches."""
     width, height = figure.get_size_inches()
     right = (max((text_width(figure, label, size) for label in labels), default=0) + 20) / 72
-    right = min(right, width / 2)
+    right = min(right, 0.55 * width)
     return figure.add_axes(
         (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
     )
@@ -250,16 +251,26 @@ def bars(axes, line: dict, transform, **line_style) -> None:
             )
 
 
+def tall(series: list, least: float) -> float:
+    """Height in inches of a figure with a label a series."""
+    return max(least, (LINE * (len(series) + 1)) / 72 + 1.04)
+
+
+def ends_of_bars(series: list) -> tuple:
+    """The keys of intervals that curves have; none where so many series would hide one another."""
+    return () if len(series) > MANY else ("low", "high")
+
+
 def curves(series: list, fits: dict, label: str, ticks=()) -> Drawing:
     """Test bits per byte against training FLOPs. series: [{"series", "family", "variant", "x", "y", "low",
     "high", "notes"}], low and high with None if unknown; fits: by series."""
-    figure, found = canvas(), []
+    figure, found = canvas(WIDTH, tall(series, HEIGHT)), []
     axes = place(figure, [s["series"] for s in series])
     xs = [x for s in series for x in s["x"]]
     flops_axis(axes, min(xs), max(xs), label, ticks)
     bits_axis(
         axes,
-        [v for s in series for key in ("y", "low", "high") for v in s[key] if v is not None],
+        [v for s in series for key in ("y", *ends_of_bars(series)) for v in s[key] if v is not None],
         "test bits per byte",
     )
     ends = []
@@ -273,7 +284,8 @@ def curves(series: list, fits: dict, label: str, ticks=()) -> Drawing:
             axes.plot(dense, predict(fit, dense), color=colour, linewidth=1.6, linestyle=dashes)
         else:
             axes.plot(x, y, color=colour, linewidth=1, linestyle=(0, (2, 2)))
-        bars(axes, s, apart(figure, axes, index, len(series), 4), linewidth=1.2, alpha=0.4)
+        if ends_of_bars(series):
+            bars(axes, s, apart(figure, axes, index, len(series), 4), linewidth=1.2, alpha=0.4)
         axes.plot(x, y, markersize=6, markeredgewidth=0.7, **variant(s))
         found += marks(figure, axes.transData, s)
         ends.append((x[-1], float(predict(fit, x[-1])) if fit else y[-1], s["series"], colour))
@@ -284,7 +296,7 @@ def curves(series: list, fits: dict, label: str, ticks=()) -> Drawing:
 def differences(series: list, label: str, ticks=(), reference: str = "bpe") -> Drawing:
     """Differences to the reference with their intervals. series: [{"series", "family", "variant", "x", "y",
     "low", "high", "notes"}] of differences."""
-    figure, found = canvas(WIDTH, 3.5), []
+    figure, found = canvas(WIDTH, tall(series, 3.5)), []
     axes = place(figure, [s["series"] for s in series] + [reference])
     xs = [x for s in series for x in s["x"]]
     flops_axis(axes, min(xs), max(xs), label, ticks)

@@ -55,6 +55,8 @@ def report(experiment_dir, out_dir=None, only=(), export=None) -> dict:
     directory, table = pathlib.Path(experiment_dir), export and pathlib.Path(export)
     if table:
         exporting.check(table)
+        if shut := closed(table.absolute().parent):
+            raise UserError(f"--export {table}: its folder {shut}")
     every = reading.read_experiment(directory)
     runs = sorted(
         (run for run in every if not only or any(text in run.name for text in only)),
@@ -94,7 +96,7 @@ def report(experiment_dir, out_dir=None, only=(), export=None) -> dict:
     }
     for figure in drawn.values():
         files.update({f"{figure.name}.{kind}": getattr(figure, kind) for kind in ("svg", "png")})
-        files[f"{figure.name}.csv"] = figure.data
+        files.update({f"{figure.name}.csv": figure.data} if figure.data else {})
     for name, content in files.items():
         (out / name).write_bytes(
             content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")

@@ -239,7 +239,7 @@ def write(result: dict, out) -> list:
     }
     for figure in drawn:
         files.update({f"{figure.name}.{kind}": getattr(figure, kind) for kind in ("svg", "png")})
-        files[f"{figure.name}.csv"] = figure.data
+        files.update({f"{figure.name}.csv": figure.data} if figure.data else {})
     for name, content in files.items():
         data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
         (out / name).write_bytes(data)
