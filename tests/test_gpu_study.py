@@ -15,8 +15,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu import study
-from bltjax import config as cfg
-from bltjax.data import prepare
 
 
 def command(*arguments):
@@ -30,21 +28,22 @@ def command(*arguments):
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """Some of the standard library as prepared data."""
+def text(tmp_path_factory):
+    """Some of the standard library as JSON lines."""
     folder = tmp_path_factory.mktemp("text")
-    names = sorted(path for path in pathlib.Path(os.__file__).parent.glob("[a-l]*.py"))
-    settings = cfg.replace(cfg.data(), source="files", globs=tuple(map(str, names)), test=0.1, validation=0.1)
-    prepare.prepare(settings, folder / "prepared", shard_count=2)
-    return folder / "prepared"
+    names = sorted(pathlib.Path(os.__file__).parent.glob("[a-l]*.py"))
+    lines = [json.dumps({"text": name.read_text(), "language": "python"}) + "\n" for name in names]
+    (folder / "one.jsonl").write_text("".join(lines[:20]))
+    (folder / "two.jsonl").write_text("".join(lines[20:]))
+    return folder
 
 
 @pytest.mark.slow
-def test_the_small_study_is_done_kept_and_not_done_twice(prepared, tmp_path):
+def test_the_small_study_is_done_kept_and_not_done_twice(text, tmp_path):
     out, work = tmp_path / "out", tmp_path / "work"
-    packed = command("pack", prepared, tmp_path / "text.tar.xz")
+    packed = command("pack", text, tmp_path / "text.jsonl.xz")
     assert packed.returncode == 0, packed.stderr
-    run = ("run", "--small", "--text", tmp_path / "text.tar.xz", "--work", work, "--workers", 2)
+    run = ("run", "--small", "--text", tmp_path / "text.jsonl.xz", "--work", work, "--workers", 2)
     done = command(*run, "--out", out)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((out / "study.json").read_text())
@@ -67,13 +66,12 @@ def test_the_small_study_is_done_kept_and_not_done_twice(prepared, tmp_path):
     assert (tmp_path / "again" / "results.tar.gz").exists()
 
 
-def test_what_is_wrong_is_one_line(prepared, tmp_path):
-    damaged = tmp_path / "text"
-    damaged.write_bytes(b"no archive")
+def test_what_is_wrong_is_one_line(tmp_path):
     for arguments in (
-        ("pack", tmp_path, tmp_path / "x"),
-        ("run", "--text", damaged, "--out", tmp_path / "o"),  # no GPU
-        ("run", "--small", "--text", damaged, "--out", tmp_path / "o"),
+        ("pack", tmp_path, tmp_path / "x"),  # no JSON lines
+        ("run", "--text", tmp_path / "none", "--out", tmp_path / "o"),  # no GPU
+        ("run", "--small", "--text", tmp_path / "none", "--out", tmp_path / "o"),
+        ("run", "--small", "--workers", 0, "--text", tmp_path / "none", "--out", tmp_path / "o"),
     ):
         done = command(*arguments)
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
@@ -81,7 +79,9 @@ def test_what_is_wrong_is_one_line(prepared, tmp_path):
 
 def task(name, flops, directory, state="waiting", experiment=True):
     job = types.SimpleNamespace(flops=flops, experiment=experiment, needs=(), kind="run", name=name)
-    return types.SimpleNamespace(job=job, name=name, state=state, directory=directory, process=None, slot=None)
+    return types.SimpleNamespace(
+        job=job, name=name, state=state, directory=directory, process=None, slot=None
+    )
 
 
 def test_small_budgets_first_and_within_one_the_middle_of_every_family(tmp_path):
@@ -104,7 +104,11 @@ def test_a_run_that_would_not_end_in_time_is_not_begun(tmp_path):
     assert study.expected(10.0, [(1.0, 20.0)]) == 200.0  # nothing says how much of it every run has
     assert study.expected(10.0, [(1.0, 20.0), (3.0, 30.0)]) == pytest.approx(65.0)
     assert study.expected(10.0, [(1.0, 30.0), (3.0, 20.0)]) == pytest.approx(25.0)
-    tasks = [task("done", 1e14, tmp_path, "done"), task("small", 1e14, tmp_path), task("large", 1e15, tmp_path)]
+    tasks = [
+        task("done", 1e14, tmp_path, "done"),
+        task("small", 1e14, tmp_path),
+        task("large", 1e15, tmp_path),
+    ]
     clock = study.Study(tmp_path, tmp_path, "x", tasks, 0.0, 100.0, 2)
     clock.spent, clock.walls = lambda: 40.0, {"done": 20.0}
     clock.leave_out()
