@@ -300,10 +300,12 @@ def _cross_width(model) -> int:
 def _projections(model) -> tuple[int, int]:
     """Weights between byte and patch widths: (pooled bytes to the latent's input, latent to what bytes read).
 
-    Without cross-attention a patch is one vector of the local width, not k of them."""
+    Without cross-attention a patch is one vector of the local width, not k of them; learned queries pool
+    nothing."""
     d, g, k = model.local.width, model.latent.width, model.cross.k
     read = k if model.cross.decoder != "none" else 1
     made, pool = (k, d * k * d) if model.cross.encoder != "none" else (1, 0)
+    pool = 0 if model.cross.pool == "learned" else pool
     return pool + (made * d * g if made * d != g else 0), g * read * d
 
 
@@ -315,9 +317,11 @@ def _blt_params(model) -> dict:
     local, latent, d = model.local, model.latent, model.local.width
     into, out_of = _projections(model)
     cross = 4 * d * _cross_width(model) + 2 * d
+    learned = model.cross.encoder != "none" and model.cross.pool == "learned"
+    queries = model.cross.k * d if learned else 0
     return dict(
         encoder=local.encoder_layers * _layer_params(d, local.ffn),
-        cross_encoder=_cross_layers(model.cross.encoder, local.encoder_layers) * cross + into,
+        cross_encoder=_cross_layers(model.cross.encoder, local.encoder_layers) * cross + into + queries,
         latent=latent.layers * _layer_params(latent.width, latent.ffn),
         cross_decoder=_cross_layers(model.cross.decoder, local.decoder_layers) * cross + out_of,
         decoder=local.decoder_layers * _layer_params(d, local.ffn) + d,

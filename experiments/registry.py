@@ -7,7 +7,8 @@ An experiment is a Python file with `get_config(arg=None)`, which returns a lock
     runs     a tuple of run configs (`bltjax.config.run`), with different names
     swept    optional: keys such as "train.lr" over which a report takes the best on validation text; whatever
              else differs between runs of a family at one budget makes another curve (default: `config.SWEPT`)
-    seeds    optional: how many seeds every run has unless --seeds says otherwise (default: 1)
+    seeds    optional: how many seeds every run has unless --seeds says otherwise (default: 1); or a tuple of
+             such numbers, one for each run
 
 The file's name is the experiment's, and with it the directory of its runs. `NAME:arg` passes arg on, and is a
 directory of its own, `NAME-arg`; every file answers to `runlocal`, its small version for a laptop."""
@@ -81,7 +82,7 @@ def load(
     name = path.stem if arg is None else f"{path.stem}-{re.sub('[^A-Za-z0-9._+-]+', '-', arg)}"
     once = _labelled(path, declared)
     known = {key for run in once for key in cfg.flat(run)}.union(cfg.SWEPT)
-    declared_runs = with_seeds(once, _seeds(path, declared, seeds))
+    declared_runs = with_seeds(once, _seeds(path, declared, seeds, len(once)))
     texts = [only] if isinstance(only, str) else list(only) or [""]
     for text in texts:
         if not any(text in run.name for run in declared_runs):
@@ -104,23 +105,26 @@ def load(
     return Experiment(name, str(declared.get("claim", "")), str(declared.get("figure", "")), runs, path)
 
 
-def with_seeds(runs, seeds: int) -> tuple[ConfigDict, ...]:
-    """Every run `seeds` times: as it is, and with the seeds after its own, named NAME-seedS. So more seeds of
-    an experiment are more runs beside those that it has.
+def with_seeds(runs, seeds: int | Sequence[int]) -> tuple[ConfigDict, ...]:
+    """Every run `seeds` times, or each as often as its own number says: as it is, and with the seeds after
+    its own, named NAME-seedS. So more seeds of an experiment are more runs beside those that it has.
 
     `seed` draws the weights and nothing else, so that the copies share documents and their order (data.seed),
     tokenizer and entropy model, whose config stays what it is."""
     return tuple(
         cfg.replace(run, name=f"{run.name}-seed{seed}", seed=seed) if seed > run.seed else run
-        for run in runs
-        for seed in range(run.seed, run.seed + seeds)
+        for run, times in zip(runs, [seeds] * len(runs) if isinstance(seeds, int) else seeds, strict=True)
+        for seed in range(run.seed, run.seed + times)
     )
 
 
-def _seeds(path: pathlib.Path, declared: ConfigDict, asked: int | None) -> int:
+def _seeds(path: pathlib.Path, declared: ConfigDict, asked: int | None, runs: int) -> int | tuple[int, ...]:
     where, seeds = ("--seeds", asked) if asked is not None else (f"{path}: seeds", declared.get("seeds", 1))
-    if not isinstance(seeds, int) or isinstance(seeds, bool) or not 1 <= seeds <= MOST_SEEDS:
-        raise UserError(f"{where} is {seeds!r}; it must be a whole number, 1 to {MOST_SEEDS}")
+    if isinstance(seeds, tuple) and len(seeds) != runs:
+        raise UserError(f"{where} has {len(seeds)} numbers for {runs} runs")
+    for number in seeds if isinstance(seeds, tuple) else (seeds,):
+        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= MOST_SEEDS:
+            raise UserError(f"{where} is {seeds!r}; it must be a whole number, 1 to {MOST_SEEDS}")
     return seeds
 
 

@@ -183,6 +183,12 @@ HEAVY = {
     "token": (cfg.transformer("token", vocab=300, width=32, layers=2, heads=2), 1, 300, 0),
     "byte": (cfg.transformer("byte", vocab=260, width=32, layers=2, heads=2, window=40), 1, 530, 0),
     "blt": (small_blt(), 1, 300, 280),
+    "blt all, learned queries": (
+        cfg.replace(small_blt(encoder_layers=2, k=3), **{"cross.encoder": "all", "cross.pool": "learned"}),
+        2,
+        120,
+        40,
+    ),
     "blt all, k 3": (cfg.replace(small_blt(encoder_layers=2, k=3), **{"cross.encoder": "all"}), 2, 120, 40),
     "spacebyte": (cfg.replace(small_blt(), **NONE), 2, 120, 60),
 }

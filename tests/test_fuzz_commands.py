@@ -15,7 +15,7 @@ from bltjax.experiments import registry
 
 from bltjax import config as cfg
 from bltjax.cli import main
-from bltjax.sweep import plan as planning
+from bltjax.sweep import speed
 
 pytestmark = pytest.mark.slow
 SEED, SECONDS = 13, 60
@@ -134,7 +134,7 @@ def config_case(number):
 
 @pytest.mark.parametrize("number", range(100), ids=lambda number: f"config-{number}")
 def test_absurd_values_are_planned_or_refused(monkeypatch, number):
-    monkeypatch.setattr(planning, "machine_flops", lambda: 1e9)
+    monkeypatch.setattr(speed, "measuring", lambda: contextlib.nullcontext(lambda: 1e9))
     name, key, value = config_case(number)
     said = wrong(*planned(name, key, value))
     assert not said, f"seed {SEED}, case {number}: plan {name} --set {key}={value[:99]!r}: {said}"
@@ -242,7 +242,7 @@ def trained(folder, name, *more):
 
 @pytest.mark.parametrize("number", range(5))
 def test_what_is_planned_is_run(folder, monkeypatch, number):
-    monkeypatch.setattr(planning, "machine_flops", lambda: 1e9)
+    monkeypatch.setattr(speed, "measuring", lambda: contextlib.nullcontext(lambda: 1e9))
     rng, status = np.random.default_rng([SEED, number]), 2
     keys = [
         key for key in keys_of("blt-space-S") if key.startswith(("data.", "train.", "patching.", "eval."))
@@ -273,7 +273,7 @@ CASES = [name for name in RIGHT for _ in range(COUNTS.get(name, 12))]
 @pytest.mark.parametrize("number", range(len(CASES)), ids=lambda number: f"{CASES[number]}-{number}")
 def test_command_lines_in_any_order(folder, tmp_path, monkeypatch, number):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(planning, "machine_flops", lambda: 1e9)
+    monkeypatch.setattr(speed, "measuring", lambda: contextlib.nullcontext(lambda: 1e9))
     expected = printed(CASES[number], folder)
     verb, others, options = split(RIGHT[CASES[number]], folder)
     rng = np.random.default_rng([SEED, number])

@@ -124,6 +124,7 @@ MODELS = {
     "encoder, every layer": blt(encoder_layers=2, **{"cross.encoder": "all"}),
     "paper, every layer": blt("paper", encoder_layers=3, **{"cross.encoder": "all"}),
     "decoder, first layer": blt(**{"cross.decoder": "first"}),
+    "learned queries": blt("paper", encoder_layers=2, **{"cross.encoder": "all", "cross.pool": "learned"}),
     "no cross-attention": blt("paper", **{"cross.encoder": "none", "cross.decoder": "none"}),
     "neither n-grams nor cross-attention": blt(
         "paper", ngram_sizes=(), **{"cross.encoder": "none", "cross.decoder": "none"}

@@ -136,6 +136,13 @@ def chosen(args, refused: list | None = None):
 
 def plan(args) -> int:
     """Runs that cannot be planned get a line each and do not hide the others; the exit status is then 2."""
+    from bltjax.sweep import speed
+
+    with speed.measuring() as machine_flops:  # before anything that takes long to import
+        return _plan(args, machine_flops)
+
+
+def _plan(args, machine_flops) -> int:
     from bltjax.compile import chips
     from bltjax.sweep import plan as planning
 
@@ -146,7 +153,7 @@ def plan(args) -> int:
     if not plans:
         rest = f" (and {len(refused) - 1} other runs cannot be planned)" if len(refused) > 1 else ""
         raise UserError(refused[0]["why"] + rest)
-    rate = planning.machine_flops()
+    rate = machine_flops()
     for p in plans:
         p["seconds_here"] = planning.seconds(p, rate)
     if topology:

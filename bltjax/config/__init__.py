@@ -27,7 +27,7 @@ from bltjax.config.schema import (
     training,
 )
 from bltjax.config.sizes import SIZES, Size, sized_blt
-from bltjax.config.stored import completed, fingerprint, from_dict, recorded, to_dict
+from bltjax.config.stored import completed, fingerprint, from_dict, identified, recorded, to_dict
 
 __all__ = [
     "Family",
@@ -48,6 +48,7 @@ __all__ = [
     "fingerprint",
     "flat",
     "from_dict",
+    "identified",
     "lr_scales",
     "parse_set",
     "patching",

@@ -79,6 +79,8 @@ def blt_model(
                 rope_scaling=(),
             ),
             # encoder: which layers are followed by cross-attention; "none" pools only (SpaceByte, MegaByte).
+            # pool: what the first queries are made of: the bytes' embeddings, or their states, pooled; or
+            # "learned": they are the same k vectors for every patch (Table 7 without pooling).
             cross=dict(
                 k=k,
                 heads=cross_heads or local_heads,

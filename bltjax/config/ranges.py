@@ -76,7 +76,7 @@ WORDS = {
     "model.cross.encoder": ("last", "all", "none"),
     "model.cross.decoder": ("all", "first", "none"),
     "model.cross.encoder_kv": ("input", "output"),
-    "model.cross.pool": ("embeddings", "states"),
+    "model.cross.pool": ("embeddings", "states", "learned"),
     "model.reset": ("", "newline"),
     "model.ngrams.digits": ("paper", "released"),
     "model.ngrams.short": ("omit", "pad"),

@@ -29,7 +29,9 @@ RENAMED = {
 # What a family is tuned in unless an experiment says otherwise: of runs at one budget that differ in these
 # alone, a report shows the best on validation text. What else differs is another curve (report/series.py).
 SWEPT = ("train.lr", "tokenizer.vocab", "model.ngrams.rows")
-LABELS = {"series": "", "swept": SWEPT}  # keys of a run that change what is said of it, not what it computes
+# Keys of a run that change what is said of it, not what it computes. paper: the figure or table of the paper
+# that the run is for ("Table 7"), and the key of the row, cell or point of it that the run answers.
+LABELS = {"series": "", "swept": SWEPT, "paper": {"figure": "", "row": ""}}
 
 SCHEMES = ranges.WORDS["patching.scheme"]
 
@@ -197,11 +199,13 @@ def run(
     seed: int = 0,
     series: str = "",
     swept: tuple = SWEPT,
+    figure: str = "",
+    row: str = "",
 ) -> ConfigDict:
     """One whole run. entropy_model: the run that trains the entropy model (family `entropy-model`), for
     schemes that need entropies. seed: draws the weights. series: the curve of a report that the run belongs
     to, within its family; "": a report finds out. swept: keys over which a report takes the best on
-    validation text."""
+    validation text. figure, row: `paper` of LABELS."""
     config = ConfigDict(
         dict(
             schema_version=SCHEMA_VERSION,
@@ -211,6 +215,7 @@ def run(
             seed=seed,
             series=series,
             swept=tuple(swept),
+            paper=dict(figure=figure, row=row),
             # `exact` useful training FLOPs, entropy model left out; 0: train.steps decides
             budget_flops=float(budget_flops),
             model=model,

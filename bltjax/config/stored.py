@@ -23,6 +23,12 @@ def to_dict(config: ConfigDict) -> dict:
     return plain(config.to_dict())
 
 
+def identified(config: ConfigDict) -> dict:
+    """to_dict as directories are named after it: without the label `paper`, which came later and changes
+    nothing that is computed."""
+    return {key: value for key, value in to_dict(config).items() if key != "paper"}
+
+
 def from_dict(values: dict) -> ConfigDict:
     """Inverse of to_dict: lists become tuples, nulls nan."""
 
@@ -85,6 +91,8 @@ def completed(config: ConfigDict) -> ConfigDict:
         {name: section.to_dict() for name, section in sections.items() if isinstance(values.get(name), dict)},
     )
     values = {**LABELS, **values}
+    if isinstance(values["paper"], dict):
+        values["paper"] = {**LABELS["paper"], **values["paper"]}
     if values.get("entropy_model"):
         values["entropy_model"] = completed(config.entropy_model).to_dict()
     return ConfigDict(values).lock()

@@ -9,7 +9,6 @@ import os
 import threading
 from collections.abc import Callable
 
-import grain
 import numpy as np
 
 from bltjax.data import packing
@@ -127,6 +126,8 @@ class Rows:
     def iterator(self, start: int, stop: int, these=None, threads: int = THREADS):
         """Batches of steps start to stop - 1 in order, filled ahead of time by grain in so many threads.
         these: as in `batch`."""
+        import grain  # here: it takes as long to import as a plan takes
+
         steps = grain.MapDataset.range(start, stop).map(lambda step: self.batch(step, these))
         return iter(
             steps.to_iter_dataset(

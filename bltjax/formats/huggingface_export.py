@@ -84,11 +84,12 @@ def inexpressible(config: ConfigDict) -> tuple[list[str], list[str]]:
         if m.cross.encoder == "last" or m.local.encoder_layers == 1
         else ["encoder cross-attention in every layer, each refining the last"]
     )
+    fatal += ["learned queries of the encoder's cross-attention"] if m.cross.pool == "learned" else []
     lacking = [
         f"{what} (preset `{m.preset}`)"
         for what, differs in (
             ("encoder keys and values from the block's input", m.cross.encoder_kv != "output"),
-            ("pooled embeddings", m.cross.pool != "states"),
+            ("pooled embeddings", m.cross.pool == "embeddings"),
             ("a single residual around cross-attention", not m.cross.doubled_residual),
             ("newest-first n-gram digits", m.ngrams.digits != "released"),
             ("raw bytes in n-grams", m.ngrams.raw_bytes),

@@ -95,7 +95,10 @@ class BLT:
             found["project"] = kv_cache.matrix(g["project"]["kernel"], dtype)
         if c.cross.encoder != "none":
             crosses = e["cross"]["attention"]
-            found["pool"] = kv_cache.matrix(e["pool"]["kernel"], dtype)
+            if c.cross.pool == "learned":
+                found["queries"] = e["queries"].astype(dtype)
+            else:
+                found["pool"] = kv_cache.matrix(e["pool"]["kernel"], dtype)
             found["patch_cross"] = [
                 cross_attention.weights_of(crosses, i, dtype) for i in range(crosses["q"]["kernel"].shape[0])
             ]
@@ -110,7 +113,9 @@ class BLT:
         """Bytes of weights that a pass of each module reads; look-up tables are read a few rows at a time."""
         found = {
             "encoder": kv_cache.nbytes(params, "encoder"),
-            "global": kv_cache.nbytes(params, "pool", "patch_cross", "project", "latent", "latents"),
+            "global": kv_cache.nbytes(
+                params, "pool", "queries", "patch_cross", "project", "latent", "latents"
+            ),
             "decoder": kv_cache.nbytes(params, "decoder", "byte_cross", "head"),
         }
         if self.lm:
@@ -303,11 +308,14 @@ class BLT:
     def _pool(self, params, state: State, spans: cross_attention.Spans):
         """Patch vectors [B,Q,*] of the bytes of spans: pooled, and with cross-attention to their bytes."""
         c = self.config
-        pooled_BxQxD = cross_attention.max_pool(state.pooled_BxTxD, spans)
-        if c.cross.encoder == "none":
-            return pooled_BxQxD
-        B, Q, D = pooled_BxQxD.shape
-        patches = (pooled_BxQxD @ params["pool"]).reshape(B, Q, c.cross.k, D)
+        if "queries" in params:
+            patches = jnp.broadcast_to(params["queries"], (*spans.real_BxQ.shape, *params["queries"].shape))
+        else:
+            pooled_BxQxD = cross_attention.max_pool(state.pooled_BxTxD, spans)
+            if c.cross.encoder == "none":
+                return pooled_BxQxD
+            patches = (pooled_BxQxD @ params["pool"]).reshape(*pooled_BxQxD.shape[:2], c.cross.k, -1)
+        B, Q = patches.shape[:2]
         for weights, kv in zip(params["patch_cross"], state.keys, strict=True):
             patches = cross_attention.patches_from_bytes(c, weights, patches, kv, spans)
         return patches.reshape(B, Q, -1)

@@ -82,7 +82,7 @@ class Encoder(nn.Module):
         if c.cross.encoder == "none":
             return states, segment_max(states, patch_ids_BxT, P)
         every = c.cross.encoder == "all"
-        pooled = embedded
+        pooled = None if c.cross.pool == "learned" else embedded
         if c.cross.pool == "states":  # after the block that the first cross-attention follows
             after_LxBxTxD = (
                 sources_LxBxTxD
@@ -90,7 +90,11 @@ class Encoder(nn.Module):
                 else jnp.append(sources_LxBxTxD[1:], states[None], axis=0)
             )
             pooled = after_LxBxTxD[0 if every else -1]
-        patches = Linear((k, D), c.dtype, name="pool")(segment_max(pooled, patch_ids_BxT, P))
+        if pooled is None:
+            queries_kxD = self.param("queries", normal(D**-0.5), (k, D))
+            patches = sharding.rows(jnp.broadcast_to(queries_kxD.astype(c.dtype), (B, P, k, D)))
+        else:
+            patches = Linear((k, D), c.dtype, name="pool")(segment_max(pooled, patch_ids_BxT, P))
         layers = stack(EncoderCross, c.local.encoder_layers if every else 1, c, in_axes=(0, nn.broadcast))
         patches, _ = layers(c, name="cross")(
             patches, sources_LxBxTxD if every else sources_LxBxTxD[-1:], patch_ids_BxT

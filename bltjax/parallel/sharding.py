@@ -136,6 +136,7 @@ TABLE = (
     (r"(attention|cross)/out/kernel", ("model", "data")),
     (r"head/kernel", ("data", "model?")),
     (r"(pool|project|latents)/kernel", ("data", ...)),  # whatever follows stays whole
+    (r"encoder/queries", (None, None)),  # a few vectors
 )
 
 

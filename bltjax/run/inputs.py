@@ -18,8 +18,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from bltjax import api, flops, models
 from bltjax import config as cfg
+from bltjax import flops, models
 from bltjax.data import sources, splits
 from bltjax.data.corpus import Selection
 from bltjax.entropy import store
@@ -27,7 +27,6 @@ from bltjax.errors import UserError
 from bltjax.run import budget
 from bltjax.storage import rundir
 from bltjax.tokenizers import bpe
-from bltjax.training import checkpoint
 
 NAME = "inputs.json"
 
@@ -178,6 +177,8 @@ def entropy_model(config: ConfigDict, folder: pathlib.Path) -> EntropyModel:
         return _given(config, folder)
     if rundir.state(folder) != "done":
         raise UserError(f"the entropy model {folder} is not trained yet")
+    from bltjax.training import checkpoint  # here and below, late: a plan needs neither
+
     planned, scored = rundir.read_json(folder / "planned.json"), rundir.read_json(folder / "eval.json")
     facts = {
         "fingerprint": folder.name.removeprefix("entropy-model-"),
@@ -193,6 +194,8 @@ def entropy_model(config: ConfigDict, folder: pathlib.Path) -> EntropyModel:
 
 def _given(config: ConfigDict, folder: pathlib.Path) -> EntropyModel:
     """The entropy model that came with the checkpoint `train.init_from`."""
+    from bltjax import api
+
     lm = api.load(folder).entropy_model
     params = lm.raw_params()
     few = lambda leaf: np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)[:: max(1, leaf.nbytes >> 16)]
@@ -215,6 +218,8 @@ READ = ("llama3", "file", "given")  # kinds of tokenizers that are not trained h
 @functools.lru_cache(maxsize=4)
 def read_tokenizer(kind: str, path: str) -> bpe.Tokenizer:
     """The tokenizer of a file (kind `file`), or that came with a checkpoint (`given`), or Llama 3's."""
-    if kind == "llama3":
-        return bpe.llama3()
-    return bpe.read(path) if kind == "file" else api.load(path).tokenizer
+    if kind == "given":
+        from bltjax import api
+
+        return api.load(path).tokenizer
+    return bpe.llama3() if kind == "llama3" else bpe.read(path)

@@ -133,7 +133,8 @@ def create(run_dir: pathlib.Path, config: ConfigDict, experiment: str) -> None:
     differing = [
         k for k in {**old_flat, **new_flat} if json.dumps(old_flat.get(k)) != json.dumps(new_flat.get(k))
     ]
-    if differing and set(differing) <= set(cfg.LABELS):  # the same run, with other words for reports
+    # the same run, with other words for reports
+    if differing and {k.split(".")[0] for k in differing} <= set(cfg.LABELS):
         labels = {k: new[k] for k in cfg.LABELS}
         write_json(run_dir / "config.json", {**record, "config": {**record["config"], **labels}})
         return

@@ -1,9 +1,11 @@
 """How often runs will read their training text, as far as that is known before they begin, and what is to be
 said of it."""
 
+import json
 import math
 import pathlib
 
+from bltjax import config as cfg
 from bltjax.data import corpus, file_signs, files, sources, splits
 from bltjax.errors import UserError
 
@@ -12,11 +14,17 @@ APART = 1.2  # times as many
 LOOKED_INTO = 1000  # files at most, for what they hold
 
 
-def of(data_config, train_bytes: float) -> float | None:
+def of(data_config, train_bytes: float, texts: dict | None = None) -> float | None:
     """How often a run of so many bytes reads its text; of a mixture, the source it reads most often. None
     where nothing is known of how much there is. Exact for prepared data; of plain files here it is the least:
-    what nearly repeats other splits' text is left out when they are prepared."""
-    sizes = sources_of(data_config) or [(1.0, math.inf)]
+    what nearly repeats other splits' text is left out when they are prepared.
+
+    texts: keeps what was found of each text, for runs that are planned together and share theirs."""
+    texts = {} if texts is None else texts
+    key = json.dumps([data_config[name] for name in (*cfg.TEXT_KEYS, "longest")])
+    if key not in texts:
+        texts[key] = sources_of(data_config)
+    sizes = texts[key] or [(1.0, math.inf)]
     most = data_config.max_train_bytes or math.inf
     found = max(share * train_bytes / min(size, share * most) for share, size in sizes)
     return found or None

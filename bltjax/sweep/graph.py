@@ -158,7 +158,7 @@ class _Graph:
                 self.weights[model] = inputs.entropy_model(lm, model).facts["fingerprint"]
             weights = {"weights": self.weights[model]}
         else:
-            made_of = {"config": cfg.to_dict(lm), "text": identity, "version": jobs.VERSIONS["run"]}
+            made_of = {"config": cfg.identified(lm), "text": identity, "version": jobs.VERSIONS["run"]}
             model = self.run(lm, self.shared / f"entropy-model-{cfg.fingerprint(made_of)}", rundir.SHARED)
             needs = [*needs, model]
         read = {

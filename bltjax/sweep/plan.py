@@ -1,22 +1,14 @@
 """Budgets become runs: what every run of an experiment is, reads and costs. From configs alone: no data is
 read, nothing is run."""
 
-import os
-import statistics
-import subprocess
-import sys
-import time
-
 from ml_collections import ConfigDict
 
 from bltjax import flops
 from bltjax.data import batches
-from bltjax.errors import RunFailed, UserError
-from bltjax.parallel import environment
+from bltjax.errors import UserError
 from bltjax.run import budget, inputs
 from bltjax.sweep import epochs
 
-NO_DEVICE = 3  # exit status of what measures, where there is nothing to measure on
 STATE_BYTES = 16  # a parameter, its gradient and AdamW's two moments, float32
 
 
@@ -34,17 +26,18 @@ def plan(experiment, document_lengths=None) -> list[dict]:
     often the training text is read, as epochs.of has it), entropy_model {paper, exact: forward FLOPs per
     byte; params; train_flops; epochs}. Bytes are byte
     slots: the few of them that hold BOS and EOS are counted exactly when the data is read."""
-    return [_plan(run, document_lengths) for run in getattr(experiment, "runs", experiment)]
+    texts = {}
+    return [_plan(run, texts, document_lengths) for run in getattr(experiment, "runs", experiment)]
 
 
 def plan_each(runs, refused: list, said: list) -> tuple[list[dict], list]:
     """(plans, their runs) of those that can be planned, and that `bltjax run` would not refuse for what they
     name; {"name", "why"} of the others are added to refused, and lines about text that is not here to said.
     """
-    plans, kept = [], []
+    plans, kept, texts = [], [], {}
     for run in runs:
         try:
-            planned, missing = _plan(run), inputs.check_named(run)
+            planned, missing = _plan(run, texts), inputs.check_named(run)
             said += [line for line in missing if line not in said]
             plans.append(planned)
             kept.append(run)
@@ -53,13 +46,14 @@ def plan_each(runs, refused: list, said: list) -> tuple[list[dict], list]:
     return plans, kept
 
 
-def _plan(run: ConfigDict, document_lengths=None) -> dict:
+def _plan(run: ConfigDict, texts: dict, document_lengths=None) -> dict:
+    """texts: what epochs.of keeps of the texts of one plan."""
     counted = flops.count(run, document_lengths=document_lengths)
     batch_bytes = run.data.rows * run.data.context
     per_step = flops.TRAIN * counted["exact"]["total"] * batch_bytes
     steps = budget.steps_of(run, per_step)
     trained = (
-        _plan(run.entropy_model, document_lengths)
+        _plan(run.entropy_model, texts, document_lengths)
         if budget.trained(run.entropy_model)
         else {"train_flops": 0.0, "epochs": None}
     )
@@ -82,7 +76,7 @@ def _plan(run: ConfigDict, document_lengths=None) -> dict:
         batch_bytes=batch_bytes,
         context=run.data.context,
         train_bytes=steps * batch_bytes,
-        epochs=epochs.of(run.data, steps * batch_bytes),
+        epochs=epochs.of(run.data, steps * batch_bytes, texts),
         train_flops=steps * per_step,
         budget_flops=run.budget_flops or None,
         executed_flops=steps * flops.executed_step(run, run.data.rows, *batches.row_shape(run)),
@@ -92,87 +86,9 @@ def _plan(run: ConfigDict, document_lengths=None) -> dict:
 
 
 def seconds(planned: dict, flops_per_second: float) -> float:
-    """Rough training time of one plan on one process: what it executes, at `machine_flops()` or a measured
-    rate. Compilation, evaluation and the entropy model come on top."""
+    """Rough training time of one plan on one process: what it executes, at this machine's rate
+    (sweep/speed.py) or a measured one. Compilation, evaluation and the entropy model come on top."""
     return planned["executed_flops"] / flops_per_second
-
-
-def machine_flops() -> float:
-    """FLOPs per second of one worker here: one core of a CPU, one accelerator. A rough estimate, made in 2 to
-    3 s and kept nowhere.
-
-    Measured in a process of its own: pinned to one core as a run would be, and this process never holds a
-    device. Good to a factor of two or so for models as narrow as the quickstart's; wide ones reach more."""
-
-    def pin():
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-
-    program = (  # as runs do
-        "from bltjax.parallel import host; host.keep_memory(); from bltjax.sweep import plan;"
-        " plan.print_measured()"
-    )
-    measured = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        preexec_fn=pin,
-    )
-    try:
-        return float(measured.stdout.split()[-1])
-    except (IndexError, ValueError):
-        pass
-    last = (measured.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    if measured.returncode == NO_DEVICE:
-        raise UserError(last)
-    raise RunFailed(f"this machine's speed could not be measured: {last}")
-
-
-def print_measured() -> None:
-    """What `measure` finds; an error as the last line of stderr, with a status."""
-    try:
-        print(measure())
-    except Exception as error:
-        said = environment.no_device(error)
-        print(said or f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(NO_DEVICE if said else 1)
-
-
-def measure(rows: int = 4, positions: int = 256, width: int = 64, heads: int = 2) -> float:
-    """FLOPs per second of this process: the median gradient of one narrow layer, whose products and softmax
-    are those of training."""
-    import jax
-    import jax.numpy as jnp
-
-    weights = [
-        jax.random.normal(jax.random.key(i), (width, n * width)) * 0.1
-        for i, n in enumerate((1, 1, 1, 1, 4, 4))
-    ]
-    x = jnp.ones((rows, positions, width))
-    future = jnp.arange(positions)[:, None] < jnp.arange(positions)[None]
-
-    def loss(weights, x):
-        q, k, v = ((x @ w).reshape(rows, positions, heads, width // heads) for w in weights[:3])
-        p = jax.nn.softmax(jnp.where(future[None, None], -1e30, jnp.einsum("bqhd,bshd->bhqs", q, k)), -1)
-        x = x + jnp.einsum("bhqs,bshd->bqhd", p, v).reshape(x.shape) @ weights[3]
-        return jnp.sum((x + jax.nn.silu(x @ weights[4]) @ weights[5].T) ** 2)
-
-    step = jax.jit(jax.grad(loss, (0, 1)))
-    jax.block_until_ready(step(weights, x))
-    times = []
-    while len(times) < 5 or sum(times) < 0.4:
-        start = time.perf_counter()
-        jax.block_until_ready(step(weights, x))
-        times.append(time.perf_counter() - start)
-    return (
-        flops.TRAIN
-        * 2
-        * rows
-        * positions
-        * (12 * width**2 + 2 * width * positions)
-        / statistics.median(times)
-    )
 
 
 COLUMNS = (  # title, of a plan

@@ -1,0 +1,115 @@
+"""Claim: how many bytes a patch or a token should hold depends on the budget, and one law of size, data and
+compression, L(N, D, T), says how.
+
+Figure     Laws I and II of Compute Optimal Tokenization (arXiv 2605.01188): mean patch size x size x budget.
+           That study has 988 BLTs and 320 token models, no joint law, and one seed of each; its cells are not
+           printed, these are fewer.
+Hardware   paper's scale: 100M to 8B, 5e18 to 2e21 FLOPs, patches of 1 to 12 bytes; a pod.
+           compression:gpu: one GPU, 3e14 to 1e16 FLOPs. The first 24 runs are 2.4e16 FLOPs: a quarter of an
+           hour of one H100 if several such small models side by side reach 4e13 FLOPs/s on it, 4% of its peak
+           (not measured). The last two, of 1e16 each, are nearly as much again.
+           --runlocal: two CPU cores, 1e11 to 1.5e12 FLOPs, 90 runs in about an hour.
+Expect     parameters scale with bytes, not tokens, and the best compression falls with compute (the authors:
+           3.7 bytes at 1e20 FLOPs, 3.3 at 2e21)
+Command    bltjax run compression --runlocal && bltjax report compression --runlocal
+
+Cells beside the centre of a budget take the runs of a family off any one line of size and data, so that its
+law is identified. Strided patches have a whole number of bytes: 4 stands for 4.5."""
+
+from ml_collections import ConfigDict
+
+from bltjax.config import families
+from bltjax.sweep import ladder, modes, rules, scales
+
+ALL, MIDDLE, NONE = (-1, 0, 1), (0,), ()  # places from a budget's centre (modes.isoflop)
+# scale: sizes, budgets, and for each family {bytes of a patch, or entries: places for each budget}
+GRIDS = {
+    "": (
+        ("100M", "210M", "400M", "1B", "2B", "4B", "8B"),
+        (5e18, 2.2e19, 1e20, 4.5e20, 2e21),
+        {
+            "blt-entropy": dict.fromkeys((2, 4, 6, 8, 12), (ALL,) * 5),
+            "blt-strided": dict.fromkeys((1, 2, 4, 6, 8, 12), (MIDDLE, MIDDLE, ALL, MIDDLE, MIDDLE)),
+            "bpe": dict.fromkeys((8192, 32_000, 128_256), (MIDDLE, ALL, MIDDLE, ALL, MIDDLE)),
+        },
+    ),
+    "gpu": (
+        ("400k", "1M", "3M", "6M", "11M", "25M"),
+        (3e14, 1e15, 3e15, 1e16),
+        {
+            "blt-entropy": {
+                3: (ALL, (0, 1), MIDDLE, NONE),
+                4.5: (ALL, (0, 1), MIDDLE, MIDDLE),
+                8: (ALL, (0, 1), MIDDLE, NONE),
+            },
+            "bpe": {8192: (ALL, (0, 1), MIDDLE, MIDDLE)},
+        },
+    ),
+    "runlocal": (
+        ("XXXS", "XXS", "XS", "S", "M"),
+        (1e11, 4e11, 1.5e12),
+        {
+            "blt-entropy": {
+                **dict.fromkeys((2, 4.5, 8), (ALL, ALL, ALL)),
+                **dict.fromkeys((3, 6), (MIDDLE, ALL, MIDDLE)),
+            },
+            "blt-strided": {
+                **dict.fromkeys((2, 4, 8), (MIDDLE, ALL, MIDDLE)),
+                **dict.fromkeys((3, 6), (MIDDLE, MIDDLE, MIDDLE)),
+            },
+            "bpe": {
+                **dict.fromkeys((1024, 4096, 16_384), (MIDDLE, ALL, MIDDLE)),
+                **dict.fromkeys((512, 2048, 8192), (MIDDLE, MIDDLE, MIDDLE)),
+            },
+        },
+    ),
+}
+SEEDS = 3  # of a laptop's cells that are named here, the noise of the others
+SEEDED = (
+    ("blt-entropy", 4.5, "XXS", 1e11),
+    ("blt-entropy", 4.5, "XS", 4e11),
+    ("blt-strided", 4, "XS", 4e11),
+    ("bpe", 4096, "XS", 4e11),
+)
+
+
+def cells(scale: ladder.Scale) -> list[tuple]:
+    """(family, bytes of a patch or entries, size, budget), the cheapest first."""
+    sizes, budgets, units = GRIDS[scale.name]
+    found = [
+        (family, unit, size, budget)
+        for family, of_units in units.items()
+        for unit, places in of_units.items()
+        for size, budget in modes.isoflop(sizes, budgets, places)
+    ]
+    return sorted(found, key=lambda cell: cell[-1])
+
+
+def one(scale: ladder.Scale, family: str, unit: float, size: str, budget: float) -> ConfigDict:
+    tokens = families.family(family).kind == "token"
+    name = f"{family}-{'v' * tokens}{unit:g}-{size}-{ladder.short(budget)}"
+    return ladder.run(
+        scale,
+        name,
+        family,
+        size,
+        budget=budget,
+        series=f"{unit:,} entries, {size}" if tokens else f"{unit:g} bytes, {size}",
+        figure="Laws I and II of arXiv 2605.01188",
+        changes={"train.warmup": rules.SHORT_WARMUP},
+        **({"vocab": unit} if tokens else {"patch": unit}),
+    )
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    scale = scales.of("compression", arg)
+    chosen = cells(scale)
+    return ConfigDict(
+        dict(
+            claim="one law of size, data and bytes per patch or token, with the best compression at a budget",
+            figure="Laws I and II of arXiv 2605.01188",
+            swept=("train.lr",),
+            seeds=tuple(SEEDS if cell in SEEDED else 1 for cell in chosen),
+            runs=tuple(one(scale, *cell) for cell in chosen),
+        )
+    ).lock()

@@ -1,0 +1,34 @@
+"""Claim: how much of a difference between two runs is the draw of their weights.
+
+Figure     none; neither the paper nor its follow-up repeats a run
+Hardware   paper's scale: a few accelerators, 5e18 FLOPs a run. seeds:gpu: one GPU. --runlocal: two CPU cores.
+Expect     standard deviations of a hundredth of a bit per byte on a laptop, and less where runs are longer
+Command    bltjax run seeds --runlocal && bltjax report seeds --runlocal
+
+Five seeds of one cell of each family. A difference that is smaller than its noise is none."""
+
+from ml_collections import ConfigDict
+
+from bltjax.sweep import ladder, rules, scales
+
+CELLS = (("bpe", 0), ("blt-entropy", 4.5), ("blt-space", 0), ("blt-strided", 4))  # family, patch size
+AT = {"": ("210M", 5e18), "gpu": ("3M", 1e15), "runlocal": ("S", 2e11)}  # size, budget
+SEEDS = 5
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    scale = scales.of("seeds", arg)
+    size, budget = AT[scale.name]
+    runs = tuple(
+        ladder.run(
+            scale,
+            f"{family}-{size}",
+            family,
+            size,
+            patch=patch,
+            budget=budget,
+            changes={"train.warmup": rules.SHORT_WARMUP},
+        )
+        for family, patch in CELLS
+    )
+    return ConfigDict(dict(claim="the noise of a cell", figure="", seeds=SEEDS, runs=runs)).lock()
