@@ -108,6 +108,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         dict(
             claim="one law of size, data and bytes per patch or token, with the best compression at a budget",
             figure="Laws I and II of arXiv 2605.01188",
+            law="L(N, D, T)",
             swept=("train.lr",),
             seeds=tuple(SEEDS if cell in SEEDED else 1 for cell in chosen),
             runs=tuple(one(scale, *cell) for cell in chosen),

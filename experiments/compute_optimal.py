@@ -6,7 +6,7 @@ Figure     6 of arXiv 2412.09871: bits per byte against training FLOPs. Left, sp
            Llama 3 tokenizer. (The paper's axis starts at 1B; 400M is its smallest shape.)
 Hardware   A pod: a run of 8B is 7.1e21 FLOPs, 10,800 hours of one v5p chip at 40% utilization; a run of 400M
            70 hours; all 45 runs 9.8e22 FLOPs. compute_optimal:gpu: one GPU, 6e15 to 5e17 FLOPs a run.
-           --runlocal: two CPU cores, the quickstart's budgets, 27 runs in less than an hour.
+           --runlocal: two CPU cores, 2e11 to 2.1e12 FLOPs, 27 runs in less than an hour.
 Expect     The paper prints no points. It says: entropy patches match or beat BPE; patches of 8 are clearly
            worse at 1B and better than Llama 2's BPE near 7B; SpaceByte beats MegaByte, and both stay far
            behind BPE.

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from bltjax import config as cfg
 from bltjax.config import families
 from bltjax.errors import UserError
+from bltjax.sweep import rules, scales
 
 FAMILIES = ("bpe", "blt-entropy", "blt-space", "blt-strided")
 
@@ -60,7 +61,7 @@ NOTHING_CROSSES = {"ngrams.reset": True, "mask_encoder_documents": True}
 # Chosen on validation text at the middle budget by the experiment quickstart_lr, and carried to the other
 # sizes as it is: the paper's rule (section 4.8: one learning rate for all sizes), checked at the largest by
 # quickstart_lr_check. docs/results/ has both.
-LR = {"bpe": 4e-3, "blt-entropy": 3.2e-2, "blt-space": 1.6e-2, "blt-strided": 3.2e-2}
+LR = rules.LAPTOP_LR
 # Vocabulary and hash tables cost next to no FLOPs and decide much (the experiment lexicon). The vocabulary
 # is the best on validation text at each budget, and lies inside its grid. Rows have no best up to half a
 # million, the paper's number: BLT gains from each doubling, at a price in memory and time alone. Here BLT
@@ -68,18 +69,7 @@ LR = {"bpe": 4e-3, "blt-entropy": 3.2e-2, "blt-space": 1.6e-2, "blt-strided": 3.
 # Half a million rows would be about 0.1 bits per byte better.
 VOCAB = 8192
 HASH_ROWS = 8192  # of each of the six tables
-# Of these vocabularies on this text; realized ones are in each run.
-BYTES_PER_TOKEN = {
-    1024: 2.6,
-    2048: 3.2,
-    4096: 3.7,
-    8192: 4.1,
-    10240: 4.2,
-    16384: 4.5,
-    24576: 4.8,
-    32768: 4.9,
-    65536: 5.3,
-}
+BYTES_PER_TOKEN = scales.LAPTOP_TOKENS  # of vocabularies on this text; realized ones are in each run
 
 
 def data(rows: int) -> ConfigDict:

@@ -10,6 +10,9 @@ An experiment is a Python file with `get_config(arg=None)`, which returns a lock
     seeds    optional: how many seeds every run has unless --seeds says otherwise (default: 1); or a tuple of
              such numbers, one for each run
 
+    law      optional: the law that its fit is to give, such as "L(N, D)"; a test holds such runs to be off
+    any one          line of size and data
+
 The file's name is the experiment's, and with it the directory of its runs. `NAME:arg` passes arg on, and is a
 directory of its own, `NAME-arg`; every file answers to `runlocal`, its small version for a laptop."""
 
@@ -41,13 +44,14 @@ MOST_SEEDS = 100  # of one run
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What a file declares. name: of the directory of its runs; path: the file."""
+    """What a file declares. name: of the directory of its runs; path: the file; law: that its fit gives."""
 
     name: str
     claim: str
     figure: str
     runs: tuple[ConfigDict, ...]
     path: pathlib.Path
+    law: str = ""
 
 
 def names() -> list[str]:
@@ -102,7 +106,8 @@ def load(
                 raise
             refused.append({"name": run.name, "why": str(error)})
     runs = tuple(runs)
-    return Experiment(name, str(declared.get("claim", "")), str(declared.get("figure", "")), runs, path)
+    words = {key: str(declared.get(key, "")) for key in ("claim", "figure", "law")}
+    return Experiment(name=name, runs=runs, path=path, **words)
 
 
 def with_seeds(runs, seeds: int | Sequence[int]) -> tuple[ConfigDict, ...]:

@@ -147,9 +147,9 @@ def _plan(args, machine_flops) -> int:
     from bltjax.sweep import plan as planning
 
     topology = chips.topology(args.topology) if args.topology else None
-    refused, said = [], []
+    refused, said, asked = [], [], {item.partition("=")[0].strip() for item in args.set}
     experiment, runs = chosen(args, refused)
-    plans, runs = planning.plan_each(runs, refused, said)
+    plans, runs = planning.plan_each(runs, refused, said, asked)
     if not plans:
         rest = f" (and {len(refused) - 1} other runs cannot be planned)" if len(refused) > 1 else ""
         raise UserError(refused[0]["why"] + rest)

@@ -23,6 +23,7 @@ from bltjax.config.schema import (
     patching,
     replace,
     run,
+    sibling,
     tokenizer,
     training,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "recorded",
     "replace",
     "run",
+    "sibling",
     "sized_blt",
     "to_dict",
     "tokenizer",

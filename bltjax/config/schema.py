@@ -33,6 +33,7 @@ SWEPT = ("train.lr", "tokenizer.vocab", "model.ngrams.rows")
 # that the run is for ("Table 7"), and the key of the row, cell or point of it that the run answers.
 LABELS = {"series": "", "swept": SWEPT, "paper": {"figure": "", "row": ""}}
 
+SIBLING = "run:"  # in train.init_from
 SCHEMES = ranges.WORDS["patching.scheme"]
 
 
@@ -60,7 +61,7 @@ def training() -> ConfigDict:
             keep=2,
             log_every=1,
             # a run, an imported checkpoint or a Hugging Face directory whose parameters this run starts from
-            # (run/warm_start.py)
+            # (run/warm_start.py); "run:NAME": another run of its experiment
             init_from="",
             branch_from="",  # wsd: a run directory whose stable phase this run continues
         )
@@ -79,6 +80,11 @@ def lr_scales(train) -> dict[str, float]:
         if not sign or not path.strip("/ ") or not 0 <= found[path.strip("/ ")] < float("inf"):
             raise UserError(f"train.lr_scale: {item!r} must be PATH=FACTOR, such as latent/blocks=0.1")
     return found
+
+
+def sibling(run: ConfigDict) -> str:
+    """The run of the same experiment that a run starts from (train.init_from is "run:NAME"); "": none."""
+    return run.train.init_from.removeprefix(SIBLING) if run.train.init_from.startswith(SIBLING) else ""
 
 
 # The keys of `data` that decide which text is in which split: runs that share them hold out the same

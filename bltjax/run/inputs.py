@@ -89,9 +89,10 @@ def load(run_dir: pathlib.Path, config: ConfigDict) -> Inputs:
     )
 
 
-def check_named(config: ConfigDict) -> list[str]:
+def check_named(config: ConfigDict, asked=()) -> list[str]:
     """What can be told of a run's inputs before any of them is made: UserError for what `load`, and the jobs
-    before it, would refuse. Text that is not on this machine is no error yet; a line in the answer says so.
+    before it, would refuse. Text that is not on this machine is no error yet, and neither is a model that the
+    experiment names; a line in the answer says so. asked: keys that the user set, which must be right.
 
     No text is read, no weights are, and no network is asked."""
     said = _check_text(config.data)
@@ -104,11 +105,14 @@ def check_named(config: ConfigDict) -> list[str]:
         path = config.train[key]
         place, sign, step = path.rpartition("@")
         whole = place if sign and step.isdecimal() else path
-        if path and not os.path.isdir(whole):
+        if not path or os.path.isdir(whole) or key == "init_from" and cfg.sibling(config):
+            continue
+        if key != "init_from" or "train.init_from" in asked:
             raise UserError(f"run {config.name}: train.{key}: no directory {whole!r}")
+        said.append(f"no directory {whole!r}, from which {config.name} starts")
     _check_lr_scale(config)
     if len(config.entropy_model):
-        said += check_named(config.entropy_model)
+        said += check_named(config.entropy_model, asked)
     return list(dict.fromkeys(said))
 
 

@@ -45,8 +45,10 @@ def of_runs(root: pathlib.Path, experiment: str, configs: list[ConfigDict]) -> l
     UserError for runs that cannot be, before anything is made: another run's directory, a source that is not
     there."""
     graph = _Graph(pathlib.Path(root) / rundir.SHARED)
+    folder = pathlib.Path(root) / experiment
+    graph.siblings = {folder / config.name: config for config in configs}
     for config in configs:
-        graph.run(config, pathlib.Path(root) / experiment / config.name, experiment, own=True)
+        graph.run(config, folder / config.name, experiment, own=True)
     return list(graph.jobs.values())
 
 
@@ -63,6 +65,8 @@ class _Graph:
     def __init__(self, shared: pathlib.Path):
         self.shared = pathlib.Path(os.path.realpath(shared))
         self.jobs: dict[pathlib.Path, Job] = {}
+        self.siblings: dict[pathlib.Path, ConfigDict] = {}  # the experiment's runs
+        self.waiting: list[pathlib.Path] = []  # of them, those that start from one which is being added
         self.weights: dict[pathlib.Path, str] = {}  # fingerprints of entropy models that are there already
 
     def add(self, job: Job) -> pathlib.Path:
@@ -82,7 +86,9 @@ class _Graph:
         """A run, with everything that it needs. own: it is the experiment's, not an entropy model."""
         if run_dir in self.jobs:
             return run_dir
+        config, before = self.begun_from(config, run_dir, experiment)
         folders, identity, needs = self.data(config.data)
+        needs = [*before, *needs]
         found = {"data": folders, "tokenizer": None, "entropy_model": None, "annotation": None}
         if reads_tokens(config):
             tokenizer = self.tokenizer(config, folders, identity, needs)
@@ -93,6 +99,27 @@ class _Graph:
         rundir.create(run_dir, config, experiment)
         self.write_inputs(run_dir, found)
         return self.add(Job(run_dir.name, "run", run_dir, tuple(needs), config.budget_flops, own))
+
+    def begun_from(self, config: ConfigDict, run_dir: pathlib.Path, experiment: str) -> tuple:
+        """(the run with the directory of the run of its experiment that train.init_from names, [that, if it
+        is a job of this graph]). UserError where there is none."""
+        name = cfg.sibling(config)
+        if not name:
+            return config, []
+        other = run_dir.parent / name
+        if other in (run_dir, *self.waiting):
+            raise UserError(f"run {config.name} starts from {name}, which starts from it")
+        if other in self.siblings:
+            self.waiting.append(run_dir)
+            needs = [self.run(self.siblings[other], other, experiment, own=True)]
+            self.waiting.remove(run_dir)
+        elif rundir.state(other) == "done":
+            needs = []
+        else:
+            raise UserError(
+                f"run {config.name} starts from {name}, which is not trained and not among these runs"
+            )
+        return cfg.replace(config, **{"train.init_from": os.path.abspath(other)}), needs
 
     def data(self, data_config: ConfigDict) -> tuple[dict, str, list]:
         """({directory: weight}, what identifies the text, the jobs that make it)."""

@@ -6,6 +6,7 @@ which rules of sweep/rules.py a budget becomes a batch and a learning rate. An e
 cells and names what differs, so that it reads the same at every scale."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
@@ -25,7 +26,7 @@ class Scale:
     (family, parameters without embeddings, tokens). vocab: of the BPE baseline. tokenizers: {vocab: (kind,
     mean bytes per token)}. space: mean bytes of the space rule's patches on this text. entropy_model: the run
     that trains it. changes: keys of every model that differ from its preset. ffn: what feed-forward widths
-    are multiples of."""
+    are multiples of. microbatch: bytes that go through the model at once (0: the batch)."""
 
     name: str
     sizes: dict
@@ -44,6 +45,7 @@ class Scale:
     blt_changes: dict
     changes: dict
     ffn: int = 256
+    microbatch: int = 0
 
 
 def token_model(scale: Scale, size: str, vocab: int) -> ConfigDict:
@@ -149,17 +151,25 @@ def run(
     context = context or scale.text.context
     cost = flops.TRAIN * flops.count(made.model, unit, context=context)["exact"]["total"]
     like = like or budget or data_bytes * flops.TRAIN * flops_per_byte(scale, "bpe", size)
-    rows = max(1, round(scale.batch(like) / context))
+    rows, parts = _rows(scale, like, context)
     read = data_bytes or budget / cost
     fixed = {"train.steps": max(1, round(data_bytes / (rows * context)))} if data_bytes else {}
     rates = {"train.lr": _rounded(scale.lr(family, without_embeddings(made.model), read / unit))}
-    return cfg.replace(made, **{"data.rows": rows, "train.warmup": scale.warmup, **fixed, **rates, **changes})
+    batch = {"data.context": context, "data.rows": rows, "train.accumulate": parts}
+    return cfg.replace(made, **{**batch, "train.warmup": scale.warmup, **fixed, **rates, **changes})
 
 
 def without_embeddings(model: ConfigDict) -> int:
     """Parameters without embeddings, hash tables and head: the N of the step law."""
     counted = flops.params(model)
     return counted["total"] - counted["embeddings"] - counted["hash"] - counted["head"]
+
+
+def _rows(scale: Scale, budget: float, context: int) -> tuple[int, int]:
+    """(rows of a batch at a budget, microbatches that they are cut into)."""
+    rows = max(1, round(scale.batch(budget) / context))
+    parts = math.ceil(rows * context / scale.microbatch) if scale.microbatch else 1
+    return parts * round(rows / parts), parts
 
 
 def short(amount: float) -> str:

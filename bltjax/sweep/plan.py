@@ -30,14 +30,15 @@ def plan(experiment, document_lengths=None) -> list[dict]:
     return [_plan(run, texts, document_lengths) for run in getattr(experiment, "runs", experiment)]
 
 
-def plan_each(runs, refused: list, said: list) -> tuple[list[dict], list]:
+def plan_each(runs, refused: list, said: list, asked=()) -> tuple[list[dict], list]:
     """(plans, their runs) of those that can be planned, and that `bltjax run` would not refuse for what they
     name; {"name", "why"} of the others are added to refused, and lines about text that is not here to said.
+    asked: keys that the user set.
     """
     plans, kept, texts = [], [], {}
     for run in runs:
         try:
-            planned, missing = _plan(run, texts), inputs.check_named(run)
+            planned, missing = _plan(run, texts), inputs.check_named(run, asked)
             said += [line for line in missing if line not in said]
             plans.append(planned)
             kept.append(run)

@@ -26,10 +26,8 @@ SHORT_WARMUP = -1  # min(2000, a tenth of the steps)
 STEP_LR = (1.797, -0.7129, 0.3075)
 STEP_BATCH = (0.5807, 0.5709)
 
-# Chosen on validation text at the middle budget of the quickstart by the experiment quickstart_lr, and
-# carried to other sizes as they are: the paper's rule, one learning rate for all sizes (section 4.8), checked
-# at the largest by quickstart_lr_check. docs/results/ has both. Families that were not tuned have the rate of
-# the one that they share their patches with.
+# The quickstart's, which says how they were chosen. Families that were not tuned have the rate of the one
+# that they share their patches with.
 LAPTOP_LR = {"bpe": 4e-3, "blt-entropy": 3.2e-2, "blt-space": 1.6e-2, "blt-strided": 3.2e-2}
 LIKE = {
     "blt-space-no-cross": "blt-space",
