@@ -15,6 +15,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu import study
+from bltjax.data import prepare
+from bltjax.experiments import registry
+from bltjax.launch import local
 
 
 def command(*arguments):
@@ -66,15 +69,30 @@ def test_the_small_study_is_done_kept_and_not_done_twice(text, tmp_path):
     assert (tmp_path / "again" / "results.tar.gz").exists()
 
 
-def test_what_is_wrong_is_one_line(tmp_path):
-    for arguments in (
-        ("pack", tmp_path, tmp_path / "x"),  # no JSON lines
-        ("run", "--text", tmp_path / "none", "--out", tmp_path / "o"),  # no GPU
-        ("run", "--small", "--text", tmp_path / "none", "--out", tmp_path / "o"),
-        ("run", "--small", "--workers", 0, "--text", tmp_path / "none", "--out", tmp_path / "o"),
+def test_what_is_wrong_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study, "surround", lambda *_: None)  # this process keeps its environment
+    monkeypatch.setattr(local, "platform", lambda: "cpu")
+    none, out = str(tmp_path / "none"), str(tmp_path / "out")
+    for arguments, said in (
+        (["pack", str(tmp_path), none], "no .jsonl files"),
+        (["run", "--text", none, "--out", out], "no GPU"),
+        (["run", "--small", "--text", none, "--out", out], "none"),
+        (["run", "--small", "--workers", "0", "--text", none, "--out", out], "--workers"),
     ):
-        done = command(*arguments)
-        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        assert study.main(arguments) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and said in lines[0]
+
+
+def test_the_text_is_prepared_once_for_runs_and_their_entropy_model(tmp_path):
+    runs = registry.load(study.EXPERIMENT, study.read_from(tmp_path / "text.jsonl.xz")).runs
+    assert len(runs) >= 24
+    assert all(3e14 <= run.budget_flops <= 1e16 for run in runs)
+    with_models = [run for run in runs if len(run.entropy_model)]
+    assert with_models and all(
+        run.data[key] == run.entropy_model.data[key] for run in with_models for key in prepare.KEYS
+    )
+    assert {tuple(run.data.globs) for run in runs} == {(str(tmp_path / "text.jsonl.xz"),)}
 
 
 def task(name, flops, directory, state="waiting", experiment=True):
