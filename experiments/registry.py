@@ -28,18 +28,20 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from ml_collections import ConfigDict
-
 from bltjax import config as cfg
 from bltjax.data import sources
 from bltjax.errors import UserError
 from bltjax.run import validate
+from ml_collections import ConfigDict
 
 FOLDER = pathlib.Path(__file__).parent
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 LONGEST_NAME = 150  # characters: a directory's name has 255, and files beside it are named after it
 RESERVED = ("report", "compiled")  # what stands beside an experiment's runs
 MOST_SEEDS = 100  # of one run
+# Keys that move no document to another split; but where a run and its entropy model differ in them, their
+# text is prepared twice.
+ALSO_PREPARED = ("group_field", "longest")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,7 +277,7 @@ def _overridden(run: ConfigDict, overrides) -> ConfigDict:
     assignments = list(overrides)
     # an entropy model must never read what its run holds out: an override of the run's documents is its too
     if len(run.entropy_model):
-        shared = tuple(f"data.{key}=" for key in cfg.TEXT_KEYS)
+        shared = tuple(f"data.{key}=" for key in (*cfg.TEXT_KEYS, *ALSO_PREPARED))
         assignments = [f"entropy_model.{a}" for a in assignments if a.startswith(shared)] + assignments
     if any(a.partition("=")[0].strip() == "name" for a in overrides):
         raise UserError("--set name: a run's name is its directory and comes from the experiment file")

@@ -15,8 +15,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu import study
-from bltjax import config as cfg
 from bltjax.data import prepare
+from bltjax.experiments import registry
+from bltjax.launch import local
 
 
 def command(*arguments):
@@ -30,21 +31,22 @@ def command(*arguments):
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """Some of the standard library as prepared data."""
+def text(tmp_path_factory):
+    """Some of the standard library as JSON lines."""
     folder = tmp_path_factory.mktemp("text")
-    names = sorted(path for path in pathlib.Path(os.__file__).parent.glob("[a-l]*.py"))
-    settings = cfg.replace(cfg.data(), source="files", globs=tuple(map(str, names)), test=0.1, validation=0.1)
-    prepare.prepare(settings, folder / "prepared", shard_count=2)
-    return folder / "prepared"
+    names = sorted(pathlib.Path(os.__file__).parent.glob("[a-l]*.py"))
+    lines = [json.dumps({"text": name.read_text(), "language": "python"}) + "\n" for name in names]
+    (folder / "one.jsonl").write_text("".join(lines[:20]))
+    (folder / "two.jsonl").write_text("".join(lines[20:]))
+    return folder
 
 
 @pytest.mark.slow
-def test_the_small_study_is_done_kept_and_not_done_twice(prepared, tmp_path):
+def test_the_small_study_is_done_kept_and_not_done_twice(text, tmp_path):
     out, work = tmp_path / "out", tmp_path / "work"
-    packed = command("pack", prepared, tmp_path / "text.tar.xz")
+    packed = command("pack", text, tmp_path / "text.jsonl.xz")
     assert packed.returncode == 0, packed.stderr
-    run = ("run", "--small", "--text", tmp_path / "text.tar.xz", "--work", work, "--workers", 2)
+    run = ("run", "--small", "--text", tmp_path / "text.jsonl.xz", "--work", work, "--workers", 2)
     done = command(*run, "--out", out)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((out / "study.json").read_text())
@@ -67,21 +69,37 @@ def test_the_small_study_is_done_kept_and_not_done_twice(prepared, tmp_path):
     assert (tmp_path / "again" / "results.tar.gz").exists()
 
 
-def test_what_is_wrong_is_one_line(prepared, tmp_path):
-    damaged = tmp_path / "text"
-    damaged.write_bytes(b"no archive")
-    for arguments in (
-        ("pack", tmp_path, tmp_path / "x"),
-        ("run", "--text", damaged, "--out", tmp_path / "o"),  # no GPU
-        ("run", "--small", "--text", damaged, "--out", tmp_path / "o"),
+def test_what_is_wrong_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study, "surround", lambda *_: None)  # this process keeps its environment
+    monkeypatch.setattr(local, "platform", lambda: "cpu")
+    none, out = str(tmp_path / "none"), str(tmp_path / "out")
+    for arguments, said in (
+        (["pack", str(tmp_path), none], "no .jsonl files"),
+        (["run", "--text", none, "--out", out], "no GPU"),
+        (["run", "--small", "--text", none, "--out", out], "none"),
+        (["run", "--small", "--workers", "0", "--text", none, "--out", out], "--workers"),
     ):
-        done = command(*arguments)
-        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        assert study.main(arguments) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and said in lines[0]
+
+
+def test_the_text_is_prepared_once_for_runs_and_their_entropy_model(tmp_path):
+    runs = registry.load(study.EXPERIMENT, study.read_from(tmp_path / "text.jsonl.xz")).runs
+    assert len(runs) >= 24
+    assert all(3e14 <= run.budget_flops <= 1e16 for run in runs)
+    with_models = [run for run in runs if len(run.entropy_model)]
+    assert with_models and all(
+        run.data[key] == run.entropy_model.data[key] for run in with_models for key in prepare.KEYS
+    )
+    assert {tuple(run.data.globs) for run in runs} == {(str(tmp_path / "text.jsonl.xz"),)}
 
 
 def task(name, flops, directory, state="waiting", experiment=True):
     job = types.SimpleNamespace(flops=flops, experiment=experiment, needs=(), kind="run", name=name)
-    return types.SimpleNamespace(job=job, name=name, state=state, directory=directory, process=None, slot=None)
+    return types.SimpleNamespace(
+        job=job, name=name, state=state, directory=directory, process=None, slot=None
+    )
 
 
 def test_small_budgets_first_and_within_one_the_middle_of_every_family(tmp_path):
@@ -104,7 +122,11 @@ def test_a_run_that_would_not_end_in_time_is_not_begun(tmp_path):
     assert study.expected(10.0, [(1.0, 20.0)]) == 200.0  # nothing says how much of it every run has
     assert study.expected(10.0, [(1.0, 20.0), (3.0, 30.0)]) == pytest.approx(65.0)
     assert study.expected(10.0, [(1.0, 30.0), (3.0, 20.0)]) == pytest.approx(25.0)
-    tasks = [task("done", 1e14, tmp_path, "done"), task("small", 1e14, tmp_path), task("large", 1e15, tmp_path)]
+    tasks = [
+        task("done", 1e14, tmp_path, "done"),
+        task("small", 1e14, tmp_path),
+        task("large", 1e15, tmp_path),
+    ]
     clock = study.Study(tmp_path, tmp_path, "x", tasks, 0.0, 100.0, 2)
     clock.spent, clock.walls = lambda: 40.0, {"done": 20.0}
     clock.leave_out()

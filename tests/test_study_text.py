@@ -59,9 +59,9 @@ def test_pages_that_say_nothing_or_speak_mdoc_are_empty():
 
 def test_html_loses_menus_and_keeps_what_is_preformatted():
     page = (
-        "<html><head><title>no</title></head><body><div class='navheader'><div>no</div>no</div><h1>A &amp; B</h1>"
-        "<p>one\n  <b>two</b><br/>three</p><pre>x = 1\n  y</pre><nav>no</nav><table><tr><td>l</td><td>r</td></tr>"
-        "</table><footer>no</footer></body></html>"
+        "<html><head><title>no</title></head><body><div class='navheader'><div>no</div>no</div>"
+        "<h1>A &amp; B</h1><p>one\n  <b>two</b><br/>three</p><pre>x = 1\n  y</pre><nav>no</nav>"
+        "<table><tr><td>l</td><td>r</td></tr></table><footer>no</footer></body></html>"
     )
     assert plain.convert(page.encode(), "html") == "A & B\n\none two three\n\nx = 1\n  y\n\nl r\n"
 

@@ -1,9 +1,9 @@
 """`python -m benchmarks.study_text --out DIR`: the study's text, from Debian packages, as JSON lines with the
 fields text, language, kind, package and path.
 
-Needs apt-get and dpkg-deb (Debian, Ubuntu and what is made from them); nothing is installed. DIR/debs keeps the
-packages, DIR/packages what was taken from each, DIR/licences the copyright file of each, DIR/LANGUAGE.jsonl the
-text, DIR/manifest.json versions and sizes. Run again, it goes on where it was."""
+Needs apt-get and dpkg-deb (Debian, Ubuntu and what is made from them); nothing is installed. DIR/debs keeps
+the packages, DIR/packages what was taken from each, DIR/licences the copyright file of each,
+DIR/LANGUAGE.jsonl the text, DIR/manifest.json versions and sizes. Run again, it goes on where it was."""
 
 import argparse
 import collections
