@@ -40,8 +40,8 @@ def report(experiment_dir, out_dir=None, only=(), export=None) -> dict:
     run, "unfinished", "fits" and "fits_with_entropy_model" (by series), "pairs" (differences to bpe at each
     budget; "unlike": what else the two differ in), "crossovers", "sweeps", "scaling_law" (of `fit.analyse`;
     None where the runs tell no law in size and data, and a caveat says why), "scaling_figures", "paper" (ours
-    beside the paper's numbers: `paper.of`), "files"}. Rows: `run_table.row` and `conditions.of`; those of "runs"
-    have beside it "series", "seeds", "bpb_seed_sd" (None with one seed), "interval_covers", "compared"
+    beside the paper's numbers: `paper.of`), "files"}. Rows: `run_table.row` and `conditions.of`; those of
+    "runs" have beside it "series", "seeds", "bpb_seed_sd" (None with one seed), "interval_covers", "compared"
     (whether it was scored on the text that the most were: others are in no comparison, curve or fit), "tried"
     (how many configurations it is the best of), "run_dirs"; their run_dir is the first seed's. Nothing
     finished: UserError; a run with a damaged file, with files that contradict one another, or one that may
