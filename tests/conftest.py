@@ -3,7 +3,7 @@
 Two thirds of the suite's time is XLA's compilation of programs that run for milliseconds. Here, and in the
 commands that tests start, they are compiled without most optimizations, and by the older of the CPU backend's
 two code generators where it has both, in a third of that time: what is computed is the same up to rounding.
-test_quickstart.py alone compiles as users do. What one process of a session has compiled, all others find:
+test_quickstart.py compiles as users do. What one process of a session has compiled, all others find:
 pytest's workers, and commands."""
 
 import atexit
