@@ -335,8 +335,8 @@ def summary(record: dict) -> str:
     return "\n".join(
         [
             *rows,
-            f"{done} of {len(record['runs'])} runs done; {record['seconds']:.0f} s, {record['workers']} at once"
-            f" on {record['device'] or 'an unknown device'}: {record['flops_per_second']:.3g} FLOPs a second",
+            f"{done} of {len(record['runs'])} runs done; {record['seconds']:.0f} s,"
+            f" {record['workers']} at once on {record['device'] or 'an unknown device'}: {record['flops_per_second']:.3g} FLOPs a second",
         ]
     )
 
