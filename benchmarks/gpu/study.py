@@ -336,7 +336,8 @@ def summary(record: dict) -> str:
         [
             *rows,
             f"{done} of {len(record['runs'])} runs done; {record['seconds']:.0f} s,"
-            f" {record['workers']} at once on {record['device'] or 'an unknown device'}: {record['flops_per_second']:.3g} FLOPs a second",
+            f" {record['workers']} at once on {record['device'] or 'an unknown device'}:"
+            f" {record['flops_per_second']:.3g} FLOPs a second",
         ]
     )
 
