@@ -2,8 +2,9 @@
 
 import browser
 import pytest
-from bltjax.report import report as reporting
 from test_report import BUDGETS, add_run, experiment
+
+from bltjax.report import report as reporting
 
 pytestmark = [
     pytest.mark.slow,

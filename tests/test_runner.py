@@ -11,8 +11,9 @@ import sys
 import time
 
 import pytest
-from bltjax.errors import UserError
 from test_dictionary import undocumented
+
+from bltjax.errors import UserError
 
 pytestmark = pytest.mark.slow  # minutes of processes that start and compile
 HERE = pathlib.Path(__file__).parent
@@ -167,8 +168,9 @@ def test_patch_and_calibrate_with_the_run(finished, texts):
 
 
 def test_load_from_python(finished):
-    import bltjax
     import numpy as np
+
+    import bltjax
     from bltjax.patching import vocab
 
     root, _ = finished

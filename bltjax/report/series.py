@@ -21,8 +21,16 @@ ALWAYS = ("patching.scheme", "patching.size", "model.preset")
 SWEPT = ("train.lr", "tokenizer.vocab", "model.ngrams.rows")  # of run directories that do not say
 # a larger vocabulary means longer tokens, and patches of them
 IMPLIED = {("tokenizer.vocab", "patching.size")}
-# of what a configuration is
-NO_PART = ("name", "seed", "series", "swept", "paper.figure", "paper.row", "schema_version", "budget_flops")
+NO_PART = (  # of what a configuration is
+    "name",
+    "seed",
+    "series",
+    "swept",
+    "paper.figure",
+    "paper.row",
+    "schema_version",
+    "budget_flops",
+)
 FORMS = {
     "patching.scheme": "{}",
     "patching.size": "{:g} bytes",
