@@ -59,7 +59,7 @@ def analyse(source: Source, settings: Settings, at=(), reference: str = "", atte
         comparisons = fit_families.compared(curves, spans, against)
     findings = [*_findings(fits, optimum), *findings, *fit_families.sentences(comparisons)]
     reasons = collections.Counter(why for _, why in source.runs.dropped)
-    return dict(
+    result = dict(
         name=source.name,
         n=len(source.runs),
         units=dict(source.runs.units),
@@ -72,8 +72,20 @@ def analyse(source: Source, settings: Settings, at=(), reference: str = "", atte
         optimum=optimum,
         comparisons=comparisons,
         joint=joint,
-        found=found_by,
     )
+    return dict(finite(result), found=found_by)
+
+
+def finite(value):
+    """The same of what JSON has no word for: None for what is infinite or no number, plain numbers for
+    numpy's."""
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(one) for one in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def identified(result: dict) -> bool:

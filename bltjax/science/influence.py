@@ -14,6 +14,7 @@ from bltjax.science.parametric import Fit
 LEAST = 1e-3  # relative move of a parameter: a smaller one is nobody's concern
 INFLUENTIAL = 1.0  # standard deviations, as all other runs give them
 TOGETHER = 0.02  # share of the runs, those of the highest losses, that are left out together
+CHUNK = 500_000  # numbers in one array at a time
 SHIFT = 1.0  # standard deviations, by which those move it
 
 
@@ -50,13 +51,17 @@ class Influence:
 def leave_one_out(fit: Fit) -> Influence:
     """The fits without each of the runs, all from the fit of all."""
     count = len(fit.runs)
-    logs = fit.runs.logs(fit.centres)
-    start = np.tile(fit.at_centre_Q, (count, 1))
-    weights_NxN = 1 - np.eye(count)
-    found, _ = polish.descend(
-        fit.formula, logs, fit.runs.loss_N, weights_NxN, start, fit.objective, tight=polish.LOOSE
-    )
-    parameters = fit.formula.in_units(found, fit.centres)
+    logs, loss_N = fit.runs.logs(fit.centres), fit.runs.loss_N
+    found, chunk = [], max(1, CHUNK // (count * len(fit.at_centre_Q)))
+    for first in range(0, count, chunk):
+        out = np.arange(first, min(first + chunk, count))
+        weights = np.ones((len(out), count))
+        weights[np.arange(len(out)), out] = 0
+        start = np.tile(fit.at_centre_Q, (len(out), 1))
+        found.append(
+            polish.descend(fit.formula, logs, loss_N, weights, start, fit.objective, tight=polish.LOOSE)[0]
+        )
+    parameters = fit.formula.in_units(np.concatenate(found), fit.centres)
     spread = np.sqrt((count - 1) / count * np.square(parameters - parameters.mean(0)).sum(0))
     return Influence(fit, parameters, np.maximum(spread, 1e-300))
 
