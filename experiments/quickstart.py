@@ -51,9 +51,8 @@ CONTEXT = 512  # bytes
 WINDOW = 128  # of the local models, bytes
 PATCH = 4.5  # mean bytes per patch (Table 1: of the entropy model's run)
 SPACE_PATCH = 7.9  # what the space rule gives on this text
-# The models compute what the released ones do: read to the letter, the paper divides each byte's embedding by
-# the number of its n-grams plus one, which costs about half a bit per byte here
-# (docs/results/quickstart_presets). But no document sees another.
+# The models compute what the released ones do, but no document sees another. The preset `paper` would do as
+# well (docs/results/ngram_normalisation).
 NOTHING_CROSSES = {"ngrams.reset": True, "mask_encoder_documents": True}
 
 # Chosen on validation text at the middle budget by the experiment quickstart_lr, and carried to the other

@@ -15,7 +15,6 @@ from bltjax.experiments import registry
 
 from bltjax import config as cfg
 from bltjax.cli import main
-from bltjax.experiments import registry
 from bltjax.sweep import speed
 
 pytestmark = pytest.mark.slow
