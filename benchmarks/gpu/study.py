@@ -63,7 +63,7 @@ def main(argv=None) -> int:
     sub.add_argument("--experiment", default=EXPERIMENT, help=f"default: {EXPERIMENT}")
     sub.add_argument("--only", action="append", default=[], help="only runs whose name contains this")
     sub.add_argument("--seconds", type=float, default=SECONDS, help=f"for everything (default: {SECONDS})")
-    sub.add_argument("--workers", type=int, default=6, help="runs at once (default: 6)")
+    sub.add_argument("--workers", type=int, default=4, help="runs at once (default: 4)")
     sub.add_argument("--small", action="store_true", help="three tiny runs, to try it on any machine")
     args = parser.parse_args(argv)
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
