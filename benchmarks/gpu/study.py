@@ -131,7 +131,8 @@ def run(args) -> int:
     tasks = runner.tasks_of(work / "runs", experiment.name, list(experiment.runs))
     tasks = in_order(tasks, {config.name: config for config in experiment.runs})
     study = Study(args.out, work, experiment.name, tasks, began, args.seconds, args.workers)
-    return study.do(local)
+    slots = [None] * args.workers if where == "gpu" else local.slots(args.workers)
+    return study.do(local, slots)
 
 
 def surround(work: pathlib.Path, workers: int, small: bool) -> None:
@@ -195,11 +196,10 @@ class Study:
         """Seconds for work: what is kept for stopping is not among them."""
         return self.seconds - self.spent() - STOP_SECONDS
 
-    def do(self, machine) -> int:
-        """machine: what starts processes (launch/local.py)."""
+    def do(self, machine, free: list) -> int:
+        """machine: what starts processes (launch/local.py). free: a slot for each that may run at once."""
         from bltjax.sweep import runner
 
-        free = machine.slots(self.workers)[: self.workers]
         display = Lines(self)
         self.keep()
         while any(task.state in ("waiting", "running", "elsewhere") for task in self.tasks):
