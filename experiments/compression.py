@@ -21,7 +21,8 @@ from ml_collections import ConfigDict
 from bltjax.config import families
 from bltjax.sweep import ladder, modes, rules, scales
 
-ALL, MIDDLE, NONE = (-1, 0, 1), (0,), ()  # places from a budget's centre (modes.isoflop)
+# places from a budget's centre (modes.isoflop)
+ALL, WIDE, MIDDLE, NONE = (-1, 0, 1), (-2, 0, 2), (0,), ()
 # scale: sizes, budgets, and for each family {bytes of a patch, or entries: places for each budget}
 GRIDS = {
     "": (
@@ -46,19 +47,19 @@ GRIDS = {
         },
     ),
     "runlocal": (
-        ("XXXS", "XXS", "XS", "S", "M"),
+        ("6k", "25k", "49k", "98k", "S"),
         (1e11, 4e11, 1.5e12),
         {
             "blt-entropy": {
-                **dict.fromkeys((2, 4.5, 8), (ALL, ALL, ALL)),
-                **dict.fromkeys((3, 6), (MIDDLE, ALL, MIDDLE)),
+                **dict.fromkeys((2, 4.5, 8), ((-1, 0, 2), WIDE, ALL)),
+                **dict.fromkeys((3, 6), (MIDDLE, WIDE, MIDDLE)),
             },
             "blt-strided": {
-                **dict.fromkeys((2, 4, 8), (MIDDLE, ALL, MIDDLE)),
+                **dict.fromkeys((2, 4, 8), (MIDDLE, WIDE, MIDDLE)),
                 **dict.fromkeys((3, 6), (MIDDLE, MIDDLE, MIDDLE)),
             },
             "bpe": {
-                **dict.fromkeys((1024, 4096, 16_384), (MIDDLE, ALL, MIDDLE)),
+                **dict.fromkeys((1024, 4096, 16_384), (MIDDLE, WIDE, MIDDLE)),
                 **dict.fromkeys((512, 2048, 8192), (MIDDLE, MIDDLE, MIDDLE)),
             },
         },
@@ -66,10 +67,10 @@ GRIDS = {
 }
 SEEDS = 3  # of a laptop's cells that are named here, the noise of the others
 SEEDED = (
-    ("blt-entropy", 4.5, "XXS", 1e11),
-    ("blt-entropy", 4.5, "XS", 4e11),
-    ("blt-strided", 4, "XS", 4e11),
-    ("bpe", 4096, "XS", 4e11),
+    ("blt-entropy", 4.5, "25k", 1e11),
+    ("blt-entropy", 4.5, "49k", 4e11),
+    ("blt-strided", 4, "49k", 4e11),
+    ("bpe", 4096, "49k", 4e11),
 )
 
 

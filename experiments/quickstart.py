@@ -11,8 +11,8 @@ Command    make quickstart
 
 At one budget every family spends the same FLOPs, in batches of the same number of bytes, on the same
 documents in the same order; BPE's transformer has the shape of BLT's latent one. A byte does not cost every
-family the same, so they read different numbers of bytes: at S from 190 kB (bpe, whose output head takes much
-of it) to 385 kB (blt-space, whose patches are long), at L 467 to 724 kB."""
+family the same, so they read different numbers of bytes: at S from 132 kB (bpe, whose output head takes much
+of it) to 385 kB (blt-space, whose patches are long), at L 248 to 424 kB."""
 
 import dataclasses
 
@@ -42,11 +42,9 @@ class Shape:
 
 SHAPES = {
     "S": Shape(2e11, local=32, decoder_layers=1, latent=96, latent_layers=2, bpe=96, bpe_layers=2, rows=2),
-    "M": Shape(
-        6.5e11, local=64, decoder_layers=1, latent=128, latent_layers=3, bpe=128, bpe_layers=3, rows=3
-    ),
+    "M": Shape(5e11, local=64, decoder_layers=1, latent=128, latent_layers=3, bpe=128, bpe_layers=3, rows=3),
     "L": Shape(
-        2.1e12, local=64, decoder_layers=2, latent=192, latent_layers=4, bpe=192, bpe_layers=4, rows=4
+        1.25e12, local=64, decoder_layers=2, latent=192, latent_layers=4, bpe=192, bpe_layers=4, rows=4
     ),
 }
 CONTEXT = 512  # bytes

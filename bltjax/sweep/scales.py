@@ -35,11 +35,12 @@ GPU_SIZES = {
     "151M": cfg.Size(1, 8, 512, 12, 16, 1024, 5, 8, 2),
     "302M": cfg.Size(1, 8, 512, 16, 20, 1280, 6, 8, 3),
 }
-# Heads of 32. S, M and L are the quickstart's.
+# Heads of 32, and of 16 in the smallest. S (221k), M and L are the quickstart's.
 LAPTOP_SIZES = {
-    "XXXS": cfg.Size(1, 1, 32, 1, 1, 32, 1, 1, 1),
-    "XXS": cfg.Size(1, 1, 32, 2, 1, 32, 1, 1, 1),
-    "XS": cfg.Size(1, 1, 32, 2, 2, 64, 1, 1, 2),
+    "6k": cfg.Size(1, 1, 16, 2, 1, 16, 1, 1, 1),
+    "25k": cfg.Size(1, 1, 16, 2, 1, 32, 1, 1, 2),
+    "49k": cfg.Size(1, 1, 32, 1, 2, 64, 1, 1, 2),
+    "98k": cfg.Size(1, 1, 32, 2, 2, 64, 1, 1, 2),
     "S": cfg.Size(1, 1, 32, 2, 3, 96, 1, 1, 3),
     "M": cfg.Size(1, 2, 64, 3, 4, 128, 1, 2, 2),
     "L": cfg.Size(1, 2, 64, 4, 6, 192, 2, 2, 3),
@@ -153,7 +154,7 @@ def laptop() -> Scale:
         # 512 kB of text wait: rows are full of bytes and of patches at once
         packing_buffer=1024,
         patch_slack=1.0,  # widened until rows hold the bytes that they should
-        max_train_bytes=4_000_000,  # no run of 1.5e12 FLOPs reads more
+        max_train_bytes=6_000_000,  # of `compression`, no run reads more
         validation=0.02,
         test=0.03,
     )
