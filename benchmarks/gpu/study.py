@@ -63,7 +63,7 @@ def main(argv=None) -> int:
     sub.add_argument("--experiment", default=EXPERIMENT, help=f"default: {EXPERIMENT}")
     sub.add_argument("--only", action="append", default=[], help="only runs whose name contains this")
     sub.add_argument("--seconds", type=float, default=SECONDS, help=f"for everything (default: {SECONDS})")
-    sub.add_argument("--workers", type=int, default=6, help="runs at once (default: 6)")
+    sub.add_argument("--workers", type=int, default=4, help="runs at once (default: 4)")
     sub.add_argument("--small", action="store_true", help="three tiny runs, to try it on any machine")
     args = parser.parse_args(argv)
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
@@ -131,7 +131,8 @@ def run(args) -> int:
     tasks = runner.tasks_of(work / "runs", experiment.name, list(experiment.runs))
     tasks = in_order(tasks, {config.name: config for config in experiment.runs})
     study = Study(args.out, work, experiment.name, tasks, began, args.seconds, args.workers)
-    return study.do(local)
+    slots = [None] * args.workers if where == "gpu" else local.slots(args.workers)
+    return study.do(local, slots)
 
 
 def surround(work: pathlib.Path, workers: int, small: bool) -> None:
@@ -195,11 +196,10 @@ class Study:
         """Seconds for work: what is kept for stopping is not among them."""
         return self.seconds - self.spent() - STOP_SECONDS
 
-    def do(self, machine) -> int:
-        """machine: what starts processes (launch/local.py)."""
+    def do(self, machine, free: list) -> int:
+        """machine: what starts processes (launch/local.py). free: a slot for each that may run at once."""
         from bltjax.sweep import runner
 
-        free = machine.slots(self.workers)[: self.workers]
         display = Lines(self)
         self.keep()
         while any(task.state in ("waiting", "running", "elsewhere") for task in self.tasks):

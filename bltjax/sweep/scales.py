@@ -2,9 +2,8 @@
 a laptop (`NAME:runlocal`, or --runlocal).
 
 The paper's has the paper's sizes, text form, context, learning rate and preset. The other two are small, have
-the same kinds of models, and compute what the released models do: read to the letter, the paper divides a
-byte's embedding by its number of n-grams plus one, which costs small models about half a bit per byte
-(docs/results/quickstart_presets). But no document sees another."""
+the same kinds of models, and compute what the released models do, but that no document sees another. (The
+paper's preset is the same model otherwise parametrised: docs/results/ngram_normalisation.)"""
 
 import functools
 
