@@ -3,6 +3,7 @@ one JSON-ready dict; drawing and writing it are `fit_figures` and `fit_text`."""
 
 import collections
 import dataclasses
+import re
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def analyse(source: Source, settings: Settings, at=(), reference: str = "", atte
         units=dict(source.runs.units),
         objective=settings.says,
         fits=fits,
-        warnings=list(dict.fromkeys(warnings)),
+        warnings=[_named(source, line) for line in dict.fromkeys(warnings)],
         notes=list(dict.fromkeys(notes)),
         findings=findings,
         dropped=dict(reasons),
@@ -74,6 +75,13 @@ def analyse(source: Source, settings: Settings, at=(), reference: str = "", atte
         joint=joint,
     )
     return dict(finite(result), found=found_by)
+
+
+def _named(source: Source, line: str) -> str:
+    """A sentence about "run 3" with that run's name, where runs have names."""
+    if source.names is None:
+        return line
+    return re.sub(r"\brun (\d+) is", lambda found: f"run {source.names[int(found[1])]} is", line)
 
 
 def finite(value):
@@ -138,12 +146,11 @@ def methods(source: Source, runs: Runs, settings: Settings, attempts) -> tuple[l
     out, notes = [found], []
     if {"N", "D"} <= set(runs.values) and not several:
         flops_N = None if source.flops is None else source.of(source.flops, runs)
-        if source.budgets is not None:
-            out.append(fit_methods.by_isoflop(runs, source.of(source.budgets, runs), settings))
-        elif flops_N is not None:
-            tried = fit_methods.by_isoflop(runs, flops_N, settings)
-            if tried.refused:
-                notes.append(f"no approach 2 without --budget: {tried.refused}")
+        budgets_N = flops_N if source.budgets is None else source.of(source.budgets, runs)
+        if budgets_N is not None:
+            tried = fit_methods.by_isoflop(runs, budgets_N, settings)
+            if tried.refused and (source.budgets is None or source.families is not None):
+                notes.append(f"no approach 2 (isoflop): {tried.refused}")
             else:
                 out.append(tried)
         if flops_N is None:

@@ -62,6 +62,7 @@ def of_rows(name: str, done: list, rows: list, params="latent", group="", where=
     return dataclasses.replace(
         found,
         flops_from="realized, exact",
+        names=np.array(table.column("name")),
         families=np.array(table.column("family")) if not group else None,
         notes=(*notes, *found.notes),
     )

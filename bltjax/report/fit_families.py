@@ -77,5 +77,5 @@ def sentences(comparisons: list) -> list:
         value = "out of the other's reach" if last["gain"] is None else f"{last['gain']:.3g} times"
         ends = " to ".join("open" if end is None else f"{end:.3g}" for end in (last["low"], last["high"]))
         said.append(f"{pair}: at {last['flops']:.3g} FLOPs its effective compute is {value} (95%: {ends})")
-        said.append(f"{pair}: their curves cross at {one['crossing']['says']}")
+        said.append(f"{pair}: crossing of their curves: {one['crossing']['says']}")
     return said

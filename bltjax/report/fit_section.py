@@ -2,7 +2,6 @@
 what `bltjax fit` does. Where the runs tell no such law, one line says why."""
 
 import dataclasses
-import json
 
 from bltjax.errors import UserError
 from bltjax.report import fit, fit_experiment, fit_figures, fit_text
@@ -43,9 +42,8 @@ def of(name: str, runs: list, rows: list) -> Scaling:
     if "" not in refused:
         reasons = sorted(refused)[:MOST_REASONS]
         return Scaling(None, why=f"no law L(N, D) from these runs: {'; '.join(reasons)}")
-    told = {e["group"] for e in result["fits"] if e["method"] == "parametric" and not e.get("refused")}
+    told = [e["group"] for e in result["fits"] if e["method"] == "parametric" and not e.get("refused")]
     result["fits"] = [entry for entry in result["fits"] if entry["group"] in told]
-    json.dumps(result, allow_nan=False)
     return Scaling(result, {group: found[group] for group in told}, source)
 
 

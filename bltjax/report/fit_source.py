@@ -33,8 +33,8 @@ BITS = {"true": "1", "false": "0", "yes": "1", "no": "0"}
 class Source:
     """runs: of the law's variables. flops, budgets, groups: of every row of the table (runs.rows_N says which
     row a run is), None where the table has none. families: the same, of which each has a joint law over its
-    groups' patch sizes. flops_from: in words. notes: what was done to the table, in
-    sentences; warnings: what its reader should mend."""
+    groups' patch sizes. names: of every row's run, for sentences about one. flops_from: in words. notes: what
+    was done to the table, in sentences; warnings: what its reader should mend."""
 
     name: str
     runs: Runs
@@ -43,6 +43,7 @@ class Source:
     budgets: np.ndarray | None = None
     groups: np.ndarray | None = None
     families: np.ndarray | None = None
+    names: np.ndarray | None = None
     notes: tuple = ()
     warnings: tuple = ()
 
@@ -172,7 +173,9 @@ def source(
     groups = None
     if group:
         groups = np.array(["" if value is None else str(value) for value in table.column(group)])
-    return Source(table.name, found, flops, flops_from, budgets, groups, None, tuple(notes), tuple(warnings))
+    return Source(
+        table.name, found, flops, flops_from, budgets, groups, None, None, tuple(notes), tuple(warnings)
+    )
 
 
 def _scaled(table: Table, column: str) -> tuple[str, float]:

@@ -94,8 +94,14 @@ def fit(flops_N, x_N, loss_N, variable: str, unit: str, outside: float = 1.0) ->
     )
     kept = [found for found in minima if not found.why]
     if len(kept) < 2:
-        reasons = "; ".join(found.why for found in minima if found.why)
-        raise NotIdentified(f"{len(kept)} budgets have a lowest point of loss in {variable}: {reasons}")
+        few = [found for found in minima if found.runs < FEWEST]
+        reasons = [found.why for found in minima if found.why and found not in few]
+        if few:
+            reasons.insert(0, f"{len(few)} have fewer than {FEWEST} runs")
+        raise NotIdentified(
+            f"{len(kept)} of {len(minima)} budgets have a lowest point of loss in {variable}:"
+            f" {'; '.join(reasons)}"
+        )
     log_flops = np.log10([found.flops for found in kept])
     centre = log_flops.mean()
     exponent, level = np.polyfit(log_flops - centre, np.log10([found.x for found in kept]), 1)
