@@ -8,7 +8,8 @@ Hardware   paper's scale: 100M to 8B, 5e18 to 2e21 FLOPs, patches of 1 to 12 byt
            compression:gpu: one GPU, 3e14 to 1e16 FLOPs. The first 24 runs are 2.4e16 FLOPs: a quarter of an
            hour of one H100 if several such small models side by side reach 4e13 FLOPs/s on it, 4% of its peak
            (not measured). The last two, of 1e16 each, are nearly as much again.
-           --runlocal: two CPU cores, 1e11 to 1.5e12 FLOPs, 90 runs in about an hour.
+           --runlocal: two CPU cores, 3k to 221k latent parameters, 1e11 to 1.5e12 FLOPs, 90 runs in about an
+           hour; the middle sizes read 50 to 100 bytes for each latent parameter.
 Expect     parameters scale with bytes, not tokens, and the best compression falls with compute (the authors:
            3.7 bytes at 1e20 FLOPs, 3.3 at 2e21)
 Command    bltjax run compression --runlocal && bltjax report compression --runlocal
@@ -47,11 +48,11 @@ GRIDS = {
         },
     ),
     "runlocal": (
-        ("6k", "25k", "49k", "98k", "S"),
+        ("3k", "6k", "12k", "25k", "49k", "98k", "S"),
         (1e11, 4e11, 1.5e12),
         {
             "blt-entropy": {
-                **dict.fromkeys((2, 4.5, 8), ((-1, 0, 2), WIDE, ALL)),
+                **dict.fromkeys((2, 4.5, 8), (WIDE, WIDE, (-1, 0, 2))),
                 **dict.fromkeys((3, 6), (MIDDLE, WIDE, MIDDLE)),
             },
             "blt-strided": {
@@ -65,12 +66,13 @@ GRIDS = {
         },
     ),
 }
+FIRST = {"": 1, "gpu": 1, "runlocal": 2}  # which size is the centre of the first budget
 SEEDS = 3  # of a laptop's cells that are named here, the noise of the others
 SEEDED = (
-    ("blt-entropy", 4.5, "25k", 1e11),
-    ("blt-entropy", 4.5, "49k", 4e11),
-    ("blt-strided", 4, "49k", 4e11),
-    ("bpe", 4096, "49k", 4e11),
+    ("blt-entropy", 4.5, "12k", 1e11),
+    ("blt-entropy", 4.5, "25k", 4e11),
+    ("blt-strided", 4, "25k", 4e11),
+    ("bpe", 4096, "25k", 4e11),
 )
 
 
@@ -81,7 +83,7 @@ def cells(scale: ladder.Scale) -> list[tuple]:
         (family, unit, size, budget)
         for family, of_units in units.items()
         for unit, places in of_units.items()
-        for size, budget in modes.isoflop(sizes, budgets, places)
+        for size, budget in modes.isoflop(sizes, budgets, places, FIRST[scale.name])
     ]
     return sorted(found, key=lambda cell: cell[-1])
 

@@ -203,7 +203,7 @@ def test_a_run_of_the_ladder():
 
 
 def test_labels_change_nothing_that_is_named_after_a_config(tmp_path):
-    run = registry.load("compression", runlocal=True, only="blt-entropy-2-25k-1e11").runs[0]
+    run = registry.load("compression", runlocal=True, only="blt-entropy-2-12k-1e11").runs[0]
     lm = run.entropy_model
     assert "paper" not in cfg.identified(lm) and cfg.fingerprint(cfg.identified(lm)) == cfg.fingerprint(
         cfg.identified(cfg.replace(lm, **{"paper.figure": "Figure 8"}))

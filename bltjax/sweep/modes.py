@@ -1,6 +1,7 @@
 """The planner's modes: which cells of size and budget, or of size and data, an experiment trains.
 
-Budgets are FLOPs, data bytes. What a cell becomes is up to sweep/ladder.py."""
+Budgets are FLOPs, data bytes. What a cell becomes is up to sweep/ladder.py, whose `data_bytes` is the fourth
+mode: fixed data, the same bytes for all, whatever they cost."""
 
 from bltjax import config as cfg
 from bltjax import flops
@@ -30,11 +31,6 @@ def compute_optimal(scale: ladder.Scale, sizes) -> list[tuple[str, float]]:
     """(size, budget), matched in the latent: every family has the latent transformer of the size, and the
     budget for which Llama 3's law makes the BPE baseline of that size optimal (paper section 5.1)."""
     return [(size, ladder.optimal_budget(scale, size)) for size in sizes]
-
-
-def fixed_data(sizes, amounts) -> list[tuple[str, float]]:
-    """(size, bytes): every family reads the same bytes, whatever they cost."""
-    return [(size, amount) for size in sizes for amount in amounts]
 
 
 def fixed_inference(

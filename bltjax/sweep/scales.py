@@ -36,7 +36,9 @@ GPU_SIZES = {
 }
 # Heads of 32, and of 16 in the smallest. S (221k), M and L are the quickstart's.
 LAPTOP_SIZES = {
+    "3k": cfg.Size(1, 1, 16, 1, 1, 16, 1, 1, 1),
     "6k": cfg.Size(1, 1, 16, 2, 1, 16, 1, 1, 1),
+    "12k": cfg.Size(1, 1, 16, 1, 1, 32, 1, 1, 2),
     "25k": cfg.Size(1, 1, 16, 2, 1, 32, 1, 1, 2),
     "49k": cfg.Size(1, 1, 32, 1, 2, 64, 1, 1, 2),
     "98k": cfg.Size(1, 1, 32, 2, 2, 64, 1, 1, 2),
@@ -153,7 +155,7 @@ def laptop() -> Scale:
         # 512 kB of text wait: rows are full of bytes and of patches at once
         packing_buffer=1024,
         patch_slack=1.0,  # widened until rows hold the bytes that they should
-        max_train_bytes=6_000_000,  # of `compression`, no run reads more
+        max_train_bytes=10_000_000,  # of `compression`, no run reads more
         validation=0.02,
         test=0.03,
     )
