@@ -261,7 +261,10 @@ seen, wired = set(), set()
 for name in sys.argv[1].split(","):
     for run in registry.load(name).runs:
         run = cfg.replace(run, **{"data.rows": 4, "train.accumulate": 1})
-        if (key := cfg.fingerprint(run.model)) in seen:
+        # layers are stacked: more of them are the same leaves, longer
+        depth = ("layers", "encoder_layers", "decoder_layers", "dtype", "remat")
+        widths = {k: v for k, v in cfg.flat(run.model).items() if k.split(".")[-1] not in depth}
+        if (key := cfg.fingerprint(widths)) in seen:
             continue
         seen.add(key)
         models.check_mesh(run, (1, 4, 1))  # the layout of every parameter
@@ -289,4 +292,4 @@ def test_every_registered_run_traces_on_a_mesh():
     )
     assert done.returncode == 0, done.stderr[-2000:]
     seen, wired = map(int, done.stdout.split())
-    assert seen > 100 and wired > 10
+    assert seen > 50 and wired > 5
