@@ -24,11 +24,10 @@ from bltjax.errors import UserError
 VOCABS = {"S": (2048, 4096, 8192, 10240), "M": (2048, 4096, 8192, 16384), "L": (4096, 8192, 16384)}
 ROWS = (4096, 16384, 32768, 65536, 131072, 262144, 524288)
 FAMILY = "blt-space"
-BUDGETS = {"S": 2e11, "M": 6.5e11, "L": 2.1e12}  # FLOPs; wider than the quickstart's, whose lie among them
 
 
 def of_size(size: str) -> list[ConfigDict]:
-    shape, lrs = dataclasses.replace(quickstart.SHAPES[size], budget=BUDGETS[size]), quickstart.LR
+    shape, lrs = dataclasses.replace(quickstart.SHAPES[size], budget=quickstart.FAR[size]), quickstart.LR
     runs = [(quickstart.bpe(size, shape, lrs["bpe"], vocab), f"v{vocab}") for vocab in VOCABS[size]]
     runs += [(quickstart.blt(FAMILY, size, shape, lrs[FAMILY], None, rows), f"r{rows}") for rows in ROWS]
     return [cfg.replace(run, name=f"{run.name}-{value}") for run, value in runs]

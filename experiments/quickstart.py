@@ -47,6 +47,9 @@ SHAPES = {
         1.25e12, local=64, decoder_layers=2, latent=192, latent_layers=4, bpe=192, bpe_layers=4, rows=4
     ),
 }
+# FLOPs for each size of experiments that need not end in minutes: lexicon, quickstart_seeds. They lie farther
+# apart, and the quickstart's among them.
+FAR = {"S": 2e11, "M": 6.5e11, "L": 2.1e12}
 CONTEXT = 512  # bytes
 WINDOW = 128  # of the local models, bytes
 PATCH = 4.5  # mean bytes per patch (Table 1: of the entropy model's run)
