@@ -239,7 +239,7 @@ def test_run_directories_of_an_experiment(fit, tmp_path, monkeypatch):
                         planned=dict(params=params),
                     )
                     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-                    lines[-1]["bytes"] = int(d)
+                    lines[-1].update(bytes=int(d), useful_flops=flops)
                     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
                     (run / "done.json").write_text(json.dumps(dict(realized_flops=flops, wall_s=1.0)))
     add_run(root, "bpe", 1e11, finished=False, changes={"series": "all"})

@@ -4,6 +4,7 @@ tests/golden/hlo holds programs that XLA:TPU made (make.py there says of what); 
 from the sources' shapes."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -59,7 +60,11 @@ def seen(text, **options):
 
 @pytest.fixture(scope="module")
 def cpu():
-    done = subprocess.run([sys.executable, "-c", CPU_PROGRAMS], capture_output=True, text=True, check=True)
+    left_out = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")  # compiled as users do
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
+    done = subprocess.run(
+        [sys.executable, "-c", CPU_PROGRAMS], capture_output=True, text=True, check=True, env=environment
+    )
     return json.loads(done.stdout)
 
 
