@@ -12,8 +12,6 @@ Chosen by bits per byte of validation text. The values that the quickstart uses,
 against the size of the lexicon for both, are kept in docs/results/lexicon/.
 """
 
-import dataclasses
-
 from bltjax.experiments import quickstart
 from ml_collections import ConfigDict
 
@@ -27,7 +25,7 @@ FAMILY = "blt-space"
 
 
 def of_size(size: str) -> list[ConfigDict]:
-    shape, lrs = dataclasses.replace(quickstart.SHAPES[size], budget=quickstart.FAR[size]), quickstart.LR
+    shape, lrs = quickstart.SHAPES[size], quickstart.LR
     runs = [(quickstart.bpe(size, shape, lrs["bpe"], vocab), f"v{vocab}") for vocab in VOCABS[size]]
     runs += [(quickstart.blt(FAMILY, size, shape, lrs[FAMILY], None, rows), f"r{rows}") for rows in ROWS]
     return [cfg.replace(run, name=f"{run.name}-{value}") for run, value in runs]

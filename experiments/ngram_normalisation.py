@@ -33,6 +33,7 @@ from bltjax import config as cfg
 from bltjax.errors import UserError
 
 FAMILY = "blt-space"
+BUDGETS = {"S": 2e11, "M": 5e11, "L": 1.25e12}  # FLOPs on a laptop: 63 runs, so less each than the quickstart's
 PARTS = 7  # six sizes of n-grams, and the byte
 RATE = {"train.lr_scale": (f"encoder/embed/ngrams={PARTS}",)}
 SCALE = {"model.ngrams.init_scale": float(PARTS)}
@@ -106,7 +107,10 @@ def runs_of(arg: str | None) -> list[ConfigDict]:
     local = {"runlocal": "runlocal", "short": "short"}
     if arg not in local:
         raise UserError(f"ngram_normalisation:{arg}: allowed are runlocal, short and gpu")
-    return [run for run in quickstart.runs_of(local[arg]) if run.family == FAMILY]
+    runs = [run for run in quickstart.runs_of(local[arg]) if run.family == FAMILY]
+    if arg == "short":
+        return runs
+    return [cfg.replace(run, budget_flops=BUDGETS[run.size]) for run in runs]
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

@@ -7,28 +7,23 @@ Expect     intervals that cover documents and seeds together; a family is called
            exclude 0.
 Command    bltjax run quickstart_seeds && bltjax report quickstart_seeds
 
-Two of the quickstart's four families, three seeds each, at budgets that lie farther apart; results in
-docs/results/quickstart_seeds/.
+Two of the quickstart's four families, three seeds each; results in docs/results/quickstart_seeds/.
 """
 
 from bltjax.experiments import quickstart
 from ml_collections import ConfigDict
-
-from bltjax import config as cfg
 
 FAMILIES = ("bpe", "blt-space")
 SEEDS = 3
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    runs = [run for run in quickstart.runs_of(arg) if run.family in FAMILIES]
-    if arg != "short":
-        runs = [cfg.replace(run, budget_flops=quickstart.FAR[run.size]) for run in runs]
+    runs = tuple(run for run in quickstart.runs_of(arg) if run.family in FAMILIES)
     return ConfigDict(
         dict(
             claim="BPE and BLT with space patches at the same training FLOPs, three seeds each",
             figure="Figure 6, in miniature",
             seeds=SEEDS,
-            runs=tuple(runs),
+            runs=runs,
         )
     ).lock()

@@ -145,19 +145,23 @@ def run(
 
 
 def advance(tasks: list[Task], free: list, machine: Machine, display: Display) -> None:
-    """Takes note of what has ended, and starts what can be started."""
-    unmade = {task.directory for task in tasks if task.state != "done"}
-    lost = {task.directory: task.name for task in tasks if task.state == "failed"}
+    """Takes note of what has ended, then starts what can be started, in order: a job that waited for one that
+    ended goes before those behind it."""
     for task in tasks:
         if task.state == "running" and task.process.poll() is not None:
             free.append(task.slot)
             finish(task, display)
         elif task.state == "elsewhere" and not locks.is_held(task.directory / ".lock"):
             task.state = "done" if jobs.state(task.directory, task.job.kind) == "done" else "waiting"
-        elif task.state == "waiting" and (gone := [lost[need] for need in task.job.needs if need in lost]):
+    unmade = {task.directory for task in tasks if task.state != "done"}
+    lost = {task.directory: task.name for task in tasks if task.state == "failed"}
+    for task in tasks:
+        if task.state != "waiting":
+            continue
+        if gone := [lost[need] for need in task.job.needs if need in lost]:
             task.state = "failed"
             display.line(f"not run  {task.name}: {gone[0]} failed")
-        elif task.state == "waiting" and free and not unmade & set(task.job.needs):
+        elif free and not unmade & set(task.job.needs):
             task.slot = free.pop(0)
             (task.directory / "failed.json").unlink(missing_ok=True)
             task.noted = len(rundir.notes(task.directory))
