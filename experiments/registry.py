@@ -9,9 +9,8 @@ An experiment is a Python file with `get_config(arg=None)`, which returns a lock
              else differs between runs of a family at one budget makes another curve (default: `config.SWEPT`)
     seeds    optional: how many seeds every run has unless --seeds says otherwise (default: 1); or a tuple of
              such numbers, one for each run
-
-    law      optional: the law that its fit is to give, such as "L(N, D)"; a test holds such runs to be off
-    any one          line of size and data
+    law      optional: the law that its fit is to give, such as "L(N, D)"; a test holds that such runs do not
+             all lie on one line of size and data
 
 The file's name is the experiment's, and with it the directory of its runs. `NAME:arg` passes arg on, and is a
 directory of its own, `NAME-arg`; every file answers to `runlocal`, its small version for a laptop."""

@@ -146,6 +146,44 @@ def test_rows_that_cannot_count_are_left_out_and_counted(fit, tmp_path):
     assert sum(result["dropped"].values()) == 41 - 32
 
 
+@pytest.mark.parametrize("scale", (1e-150, 1e150))
+def test_losses_that_floats_cannot_square_are_refused(fit, tmp_path, scale):
+    columns = isoflops()
+    table = write(tmp_path / "runs.csv", dict(columns, loss=columns["loss"] * scale))
+    status, said, error = fit(table, "--columns", ND)
+    assert status == 2 and "scale them" in error and said["fits"][0]["refused"]
+
+
+def test_options_that_do_not_fit_together_are_refused(fit, tmp_path):
+    table = write(tmp_path / "runs.csv", isoflops())
+    for arguments, reason in (
+        ((table, "--columns", "N=params,D=loss,L=loss"), "D and L are the same column"),
+        ((table, "--columns", "N=params,D=params,L=loss"), "N and D are the same column"),
+        ((table, "--columns", ND, "--reference", "blt"), "--reference takes --group"),
+        ((table, "--columns", ND, "--runlocal"), "of an experiment"),
+        ((table, "--columns", ND, "--set", "train.lr=1"), "of an experiment"),
+        (("quickstart", "--columns", ND), "quickstart is an experiment"),
+        ((tmp_path / "none.csv",), "No such file"),
+    ):
+        status, said, error = fit(*arguments)
+        assert status == 2 and said is None and reason in error and len(error.splitlines()) == 1
+
+
+def test_what_is_no_number_and_no_json_is_said_with_its_line(fit, tmp_path):
+    import datetime
+
+    import pyarrow
+    import pyarrow.parquet
+
+    when = pyarrow.table(dict(params=[datetime.datetime(2024, 1, 1)] * 9, tokens=[1.0] * 9, loss=[1.0] * 9))
+    pyarrow.parquet.write_table(when, tmp_path / "dates.parquet")
+    status, _, error = fit(tmp_path / "dates.parquet", "--columns", ND)
+    assert status == 2 and "'params' holds text ('2024-01-01" in error
+    (tmp_path / "bad.jsonl").write_text('{"params": 1}\n{bad}\n')
+    status, _, error = fit(tmp_path / "bad.jsonl", "--columns", ND)
+    assert status == 2 and "line 2 is not a JSON object" in error
+
+
 def test_data_from_flops_scaled_columns_and_slipped_units(fit, tmp_path):
     columns = isoflops(noise=0.002)
     columns["model size"] = columns["params"] / 1e6
@@ -212,7 +250,7 @@ def test_a_third_variable_stands_beside_separate_laws(fit, tmp_path):
     assert set(errors) == {"joint, powers", "joint, log square", "separate"}
     assert errors["joint, powers"] < errors["separate"] and len(joint["separate"]) == 5
     assert joint["best"][-1]["T_interval"][0] and joint["law_one"]
-    assert any("6 FLOPs per parameter and latent" in said for said in result["notes"])
+    assert any("6 FLOPs per parameter and patch (D/T)" in said for said in result["notes"])
 
 
 def test_run_directories_of_an_experiment(fit, tmp_path, monkeypatch):

@@ -647,3 +647,14 @@ def test_markdown_has_the_same_sections_as_the_data(reported):
         "Entropy model",
         "Not finished",
     } <= {p["title"] for p in parts}
+
+
+def test_a_crossing_that_hardly_any_resample_has_gets_no_interval():
+    from bltjax.report import sections
+
+    crossover = dict(
+        series="blt", against="bpe", text="none in range", low=2e11, high=6e11, covers="", fits=[]
+    )
+    rows = lambda share: sections.crossing_table(dict(crossovers=[dict(crossover, share=share)]))["rows"][0]
+    assert rows(0.004)[2:4] == ["<1%", "–"]
+    assert rows(0.5)[2] == "50%" and " to " in rows(0.5)[3]

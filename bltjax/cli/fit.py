@@ -124,14 +124,18 @@ def fit(args) -> int:
 
 
 def is_table(args) -> bool:
-    """Whether a file of runs was named, and no experiment."""
+    """Whether a file of runs was named, there or not, and no experiment."""
     path = pathlib.Path(args.what)
-    return bool(args.columns) or path.is_file() and path.suffix != ".py"
+    named = path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+    return bool(args.columns) or named or path.is_file() and path.suffix != ".py"
 
 
 def from_table(args):
+    from bltjax.experiments import registry
     from bltjax.report import fit_source, fit_table
 
+    if args.what in registry.names() and not pathlib.Path(args.what).exists():
+        raise UserError(f"--columns is of a table, and {args.what} is an experiment: leave it out")
     table = fit_table.read(args.what)
     if not args.columns:
         raise UserError(
@@ -140,6 +144,10 @@ def from_table(args):
         )
     if args.params:
         raise UserError("--params is of an experiment; a table's sizes are those of its column")
+    if args.set or args.runlocal:
+        raise UserError(f"--set and --runlocal are of an experiment; {args.what} is taken for a table")
+    if args.reference and not args.group:
+        raise UserError("--reference takes --group, the column whose values are compared")
     columns = fit_source.parse_columns(args.columns)
     units = fit_source.parse_units(args.units, columns)
     source = fit_source.source(table, columns, units, args.budget, args.group, args.where, args.drop_highest)

@@ -16,8 +16,8 @@ SLIPPED = 100.0  # one run's differ from the others' by more
 
 def per_pair(source: Source, runs: Runs, patches: bool = False) -> tuple[float, str, list]:
     """(FLOPs per parameter and unit of data, where that is from, warnings): what a budget buys. 6 where no
-    column has FLOPs. patches: per parameter and latent instead, of which a byte is one in T."""
-    unit = "latent" if patches else "unit of data"
+    column has FLOPs. patches: per parameter and patch instead, of which there are D/T."""
+    unit = "patch (D/T)" if patches else "unit of data"
     if not {"N", "D"} <= set(runs.values):
         return DENSE, "", []
     flops_N = np.full(len(runs), np.nan) if source.flops is None else source.of(source.flops, runs)

@@ -63,6 +63,10 @@ def parse_columns(text: str) -> dict:
         if variable in found:
             raise UserError(f"--columns names {variable} twice")
         found[variable] = column
+    for variable, column in found.items():
+        other = next(name for name in found if found[name] == column)
+        if other != variable:
+            raise UserError(f"--columns: {other} and {variable} are the same column, {column!r}")
     if LOSS not in found:
         raise UserError(f"--columns names no loss: L=COLUMN (it has {', '.join(found)})")
     variables = [name for name in found if name != LOSS]

@@ -58,9 +58,10 @@ def number(value) -> float:
     if isinstance(value, str):
         value = value.strip()
         return math.nan if value.lower() in MISSING else float(value)
-    if isinstance(value, (list, dict)):
-        raise ValueError
-    return float(value)
+    try:
+        return float(value)
+    except TypeError:  # a list, an object, a date
+        raise ValueError from None
 
 
 def read(path) -> Table:
@@ -105,7 +106,10 @@ def _json(path, text: str) -> dict:
         if text.lstrip().startswith("["):
             rows = list(enumerate(json.loads(text), 1))
         else:
-            rows = [(n, json.loads(line)) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+            rows = []
+            for n, line in enumerate(text.split("\n"), 1):
+                if line.strip():
+                    rows.append((n, _object(path, n, line)))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON lines ({error})") from None
     columns = {}
@@ -116,6 +120,17 @@ def _json(path, text: str) -> dict:
     for row in rows:
         columns.update(dict.fromkeys(row))
     return {name: [row.get(name) for row in rows] for name in columns}
+
+
+def _object(path, n: int, line: str):
+    """A line of JSON lines."""
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise UserError(
+            f"{path}: line {n} is not a JSON object of its own ({getattr(error, 'msg', error)}); what is taken"
+            " is JSON lines, an object a row, or one list of objects"
+        ) from None
 
 
 def _csv(path, text: str) -> dict:

@@ -33,6 +33,8 @@ POINT = (  # columns of the table of points
     "hash_rows",
 )
 
+FEWEST = 0.01  # of resamples that meet: an interval of fewer is not shown
+
 
 def of(result: dict, runs: list, figures: dict) -> list:
     """[{"title", "lines": [...], "figures": [names], "tables": [{"columns", "rows"}]}], empty sections left
@@ -213,8 +215,8 @@ def crossing_table(result: dict) -> dict:
         [
             c["series"],
             c["text"],
-            f"{c['share']:.0%}" if c["share"] is not None else "–",
-            f"{flops(c['low'], 2)} to {flops(c['high'], 2)}" if c["low"] is not None else "–",
+            _share(c["share"]),
+            f"{flops(c['low'], 2)} to {flops(c['high'], 2)}" if _enough(c) else "–",
             c["covers"] or "–",
             ", ".join(flops(f, 2) for f in c["fits"]) or "none in range",
         ]
@@ -230,6 +232,15 @@ def crossing_table(result: dict) -> dict:
         "fits meet at",
     ]
     return dict(columns=columns, rows=rows)
+
+
+def _share(share) -> str:
+    return "–" if share is None else "<1%" if 0 < share < FEWEST else f"{share:.0%}"
+
+
+def _enough(crossover: dict) -> bool:
+    """Whether so many resamples meet that their interval means anything."""
+    return crossover["low"] is not None and (crossover["share"] is None or crossover["share"] >= FEWEST)
 
 
 def value_text(value) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from bltjax.science.formula import Formula
 from bltjax.science.runs import Runs
 
+TINY, HUGE = 1e-100, 1e100  # losses beyond leave the range of float64 when they are squared
 OFF_LINE = 0.05  # runs this close (standard deviation of logs) to a line are on it
 VALUES = 3  # that a variable must have: one for its coefficient, one for its exponent, one for E
 ZERO = 1e-3  # of the smallest loss: below, a coefficient's part at the centre is nothing
@@ -28,13 +29,19 @@ def refuse(formula: Formula, runs: Runs):
     cells = len(np.unique(np.stack([runs.values[name] for name in formula.variables], 1), axis=0))
     if cells <= parameters:
         raise NotIdentified(
-            f"{cells} different runs cannot tell the {parameters} parameters of {formula} and leave a"
+            f"{cells} different {'runs' if cells > 1 else 'run'} cannot tell the {parameters} parameters of {formula} and leave a"
             f" residual: it takes {parameters + 1}"
         )
     for name in formula.variables:
         different = len(np.unique(runs.values[name]))
         if different < VALUES:
-            raise NotIdentified(f"{name} has {different} values in these runs; an exponent takes {VALUES}")
+            many = "values" if different > 1 else "value"
+            raise NotIdentified(f"{name} has {different} {many} in these runs; an exponent takes {VALUES}")
+    low, high = runs.loss_N.min(), runs.loss_N.max()
+    if low < TINY or high > HUGE:
+        raise NotIdentified(
+            f"losses are from {low:.3g} to {high:.3g}, which cannot be worked with; scale them"
+        )
     line = on_a_line(formula, runs)
     if line:
         raise NotIdentified(line)
