@@ -33,7 +33,11 @@ from bltjax import config as cfg
 from bltjax.errors import UserError
 
 FAMILY = "blt-space"
-BUDGETS = {"S": 2e11, "M": 5e11, "L": 1.25e12}  # FLOPs on a laptop: 63 runs, so less each than the quickstart's
+BUDGETS = {
+    "S": 2e11,
+    "M": 5e11,
+    "L": 1.25e12,
+}  # FLOPs on a laptop: 63 runs, so less each than the quickstart's
 PARTS = 7  # six sizes of n-grams, and the byte
 RATE = {"train.lr_scale": (f"encoder/embed/ngrams={PARTS}",)}
 SCALE = {"model.ngrams.init_scale": float(PARTS)}

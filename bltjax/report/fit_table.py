@@ -128,8 +128,8 @@ def _object(path, n: int, line: str):
         return json.loads(line)
     except ValueError as error:
         raise UserError(
-            f"{path}: line {n} is not a JSON object of its own ({getattr(error, 'msg', error)}); what is taken"
-            " is JSON lines, an object a row, or one list of objects"
+            f"{path}: line {n} is not a JSON object of its own ({getattr(error, 'msg', error)}); what is"
+            " taken is JSON lines, an object a row, or one list of objects"
         ) from None
 
 

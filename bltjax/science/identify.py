@@ -29,8 +29,8 @@ def refuse(formula: Formula, runs: Runs):
     cells = len(np.unique(np.stack([runs.values[name] for name in formula.variables], 1), axis=0))
     if cells <= parameters:
         raise NotIdentified(
-            f"{cells} different {'runs' if cells > 1 else 'run'} cannot tell the {parameters} parameters of {formula} and leave a"
-            f" residual: it takes {parameters + 1}"
+            f"{cells} different {'runs' if cells > 1 else 'run'} cannot tell the {parameters} parameters of"
+            f" {formula} and leave a residual: it takes {parameters + 1}"
         )
     for name in formula.variables:
         different = len(np.unique(runs.values[name]))
