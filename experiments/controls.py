@@ -3,7 +3,7 @@
 Figure     none; the paper has no such control
 Hardware   paper's scale: 64 accelerators. controls:gpu: one GPU. --runlocal: two CPU cores.
 Expect     if boundaries matter, patches by entropy are better than patches of random and of equal length with
-the            same mean; if compute per patch is what matters, all three are alike
+           the same mean; if compute per patch is what matters, all three are alike
 Command    bltjax run controls --runlocal && bltjax report controls --runlocal
 
 Means are whole numbers, so that patches of equal length have exactly as many patches as the others. Random

@@ -2,10 +2,10 @@
 pooled from the patch's bytes.
 
 Figure     Table 7 of arXiv 2412.09871: 1B, 100B bytes; cross-attention in the decoder and in the encoder, in
-the            first, last or all layers, with and without pooled queries.
+           the first, last or all layers, with and without pooled queries.
 Hardware   paper's scale: 64 accelerators. cross_attention:gpu: one GPU. --runlocal: two CPU cores.
 Expect     bits per byte on the training distribution fall down the table, from 0.891 to 0.844 (its row labels
-are            not certain)
+           are not certain)
 Command    bltjax run cross_attention --runlocal && bltjax report cross_attention --runlocal
 
 Where the paper is silent: the encoder has three layers here, since in one the last layer is all of them;

@@ -2,10 +2,10 @@
 parameters and 512 bytes.
 
 Figure     8 of arXiv 2412.09871: bits per byte of BLTs of 400M and 1B against their entropy models (1M to
-100M            parameters, windows of 64 to 512 bytes); `lm-100M-w512` is the paper's own (section 4.2: 14
-layers            of 768, window 512)
+           100M parameters, windows of 64 to 512 bytes); `lm-100M-w512` is the paper's own (section 4.2: 14
+           layers of 768, window 512)
 Hardware   the entropy models: a few accelerators, the paper's is 6.6e18 FLOPs, ten hours of one v5p chip at
-40%            utilization; the BLTs: a pod. entropy_model:gpu: one GPU. --runlocal: two CPU cores.
+           40% utilization; the BLTs: a pod. entropy_model:gpu: one GPU. --runlocal: two CPU cores.
 Expect     test bits per byte of the entropy models and of the BLTs fall with size and with window
 Command    bltjax run entropy_model --set 'data.globs=["/where/your/text/is/*.jsonl"]'
            bltjax run entropy_model --runlocal

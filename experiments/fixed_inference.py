@@ -2,9 +2,9 @@
 is compute optimal for BPE.
 
 Figure     1 and Table 2 of arXiv 2412.09871: Llama 2's and Llama 3's tokenizers and entropy patches of 6 and
-8            bytes, in two classes of FLOPs per byte (3.1e8 and 2.1e9), over a range of data.
-Hardware   paper's scale: a pod; 44 runs of 25B to 2T bytes. fixed_inference:gpu: one GPU, hours.
-           --runlocal: two CPU cores, an hour.
+           8 bytes, in two classes of FLOPs per byte (3.1e8 and 2.1e9), over a range of data.
+Hardware   paper's scale: a pod; 44 runs of 25B to 2T bytes. fixed_inference:gpu: one GPU, hours. --runlocal:
+           two CPU cores, an hour.
 Expect     BPE is better where it is compute optimal (50B and 400B bytes); patches of 8 cross it at 150B bytes
            in the small class (3x) and 1T in the large one (2.5x). The paper prints no points.
 Command    bltjax run fixed_inference --runlocal && bltjax report fixed_inference --runlocal

@@ -2,7 +2,7 @@
 scratch.
 
 Figure     Table 5 of arXiv 2412.09871: 8B on Llama 2's data, 220B tokens; BPE and BLT from scratch, and BLT
-from            Llama 3.1 8B, whose own scores stand beside.
+           from Llama 3.1 8B, whose own scores stand beside.
 Hardware   paper's scale: a pod, 9.5e21 FLOPs a run, and Llama 3.1 8B (--set train.init_from=DIR with --only
            blt-from-llama3.1). llama_init:gpu and --runlocal: a BPE model trained ten times as long stands for
            it.

@@ -1,7 +1,8 @@
 """Claim: with hash n-grams a single encoder layer is enough, and layers serve better in the decoder.
 
 Figure     Table 9 of arXiv 2412.09871: 1B, 100B bytes; layers of encoder and decoder, with and without
-n-grams. Hardware   paper's scale: 64 accelerators. local_layers:gpu: one GPU. --runlocal: two CPU cores.
+           n-grams.
+Hardware   paper's scale: 64 accelerators. local_layers:gpu: one GPU. --runlocal: two CPU cores.
 Expect     on the training distribution 0.850, 0.843 without n-grams, 0.844, 0.824, 0.822 with
 Command    bltjax run local_layers --runlocal && bltjax report local_layers --runlocal
 

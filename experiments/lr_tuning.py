@@ -4,7 +4,8 @@ Figure     none; the paper searched 1e-3 to 1e-4 at 400M and 1B and found one op
            (section 4.8)
 Hardware   paper's scale: 64 accelerators. lr_tuning:gpu: one GPU. --runlocal: two CPU cores.
 Expect     the best learning rate is not at an edge; at small batches a larger beta2 helps (Porian et al.
-2024) Command    bltjax run lr_tuning --runlocal && bltjax report lr_tuning --runlocal
+           2024)
+Command    bltjax run lr_tuning --runlocal && bltjax report lr_tuning --runlocal
 
 One thing is changed at a time, from what the scale's rules give: the learning rate by factors of two, then
 batch and beta2. The best is chosen on validation text."""

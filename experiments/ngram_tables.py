@@ -2,8 +2,9 @@
 larger tables more.
 
 Figure     Table 8 of arXiv 2412.09871: 1B, 100B bytes; n-grams of 3 to 8 bytes in tables of 100k to 400k rows
-each. Hardware   paper's scale: 64 accelerators. ngram_tables:gpu: one GPU. --runlocal: two CPU cores; their
-tables are            smaller, in the same proportions.
+           each.
+Hardware   paper's scale: 64 accelerators. ngram_tables:gpu: one GPU. --runlocal: two CPU cores; their tables
+           are smaller, in the same proportions.
 Expect     on the training distribution from 0.850 without n-grams to 0.826 with all sizes in 400k rows
 Command    bltjax run ngram_tables --runlocal && bltjax report ngram_tables --runlocal
 

@@ -1,8 +1,9 @@
 """Claim: at 8B, dynamic patches (by entropy, by spaces) serve as well as BPE tokens at the same FLOPs.
 
 Figure     Table 6 of arXiv 2412.09871: BPE, space and entropy patches on Llama 2's data, each for its optimal
-steps Hardware   paper's scale: a pod, 7.1e21 FLOPs a run. patching_schemes:gpu: one GPU. --runlocal: two CPU
-cores. Expect     entropy patches lead, space patches are a close second
+           steps
+Hardware   paper's scale: a pod, 7.1e21 FLOPs a run. patching_schemes:gpu: one GPU. --runlocal: two CPU cores.
+Expect     entropy patches lead, space patches are a close second
 Command    bltjax run patching_schemes --runlocal && bltjax report patching_schemes --runlocal
 
 The paper's space patches come from an earlier run without cross-attention; these have it."""

@@ -1,9 +1,9 @@
 """Claim: at 8B and equal FLOPs, BLT with entropy patches matches or beats BPE on tasks, with more bytes read.
 
 Figure     Tables 1, 3 and 4 of arXiv 2412.09871: tasks, robustness and characters, translation; three models
-on            BLT-1T, which is not public.
+           on BLT-1T, which is not public.
 Hardware   paper's scale: a pod, 4.5e22 FLOPs a run. tasks_8b:gpu and --runlocal: the same three in small,
-where            bits per byte are what there is to see.
+           where bits per byte are what there is to see.
 Expect     averages of Table 1: 60.0 (Llama 3's tokenizer), 58.0 (space), 61.1 (entropy)
 Command    bltjax plan tasks_8b
 
