@@ -39,7 +39,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             context=context,
             changes=changes,
             series=row,
-            figure="Table 1",
+            figure="Tables 1, 3, 4",
             row=row,
         )
 

@@ -158,7 +158,9 @@ def _short(n: float) -> str:
 
 
 def _duration(s: float) -> str:
-    for unit, sign in ((365.25 * 86400, "years"), (86400, "days"), (3600, "h"), (60, "min")):
+    if s > 365 * 86400:
+        return "over a year"
+    for unit, sign in ((86400, "days"), (3600, "h"), (60, "min")):
         if s >= unit:
             return f"{s / unit:.2g} {sign}" if s / unit < 100 else f"{s / unit:,.0f} {sign}"
     return f"{s:.0f} s"
