@@ -13,9 +13,8 @@ batch and beta2. The best is chosen on validation text."""
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
-from bltjax.sweep import ladder, rules, scales
+from bltjax.sweep import ladder, scales
 
-FAMILIES = (("bpe", 0), ("blt-entropy", 4.5), ("blt-space", 0), ("blt-strided", 4))  # family, patch size
 CELLS = {  # size, budget
     "": (("400M", 2e19), ("1B", 1e20)),
     "gpu": (("3M", 1e15), ("11M", 1e16)),
@@ -39,17 +38,7 @@ def variants(run: ConfigDict) -> list[ConfigDict]:
 def get_config(arg: str | None = None) -> ConfigDict:
     scale = scales.of("lr_tuning", arg)
     centres = [
-        ladder.run(
-            scale,
-            f"{family}-{size}",
-            family,
-            size,
-            patch=patch,
-            budget=budget,
-            changes={"train.warmup": rules.SHORT_WARMUP},
-        )
-        for size, budget in CELLS[scale.name]
-        for family, patch in FAMILIES
+        run for size, budget in CELLS[scale.name] for run in ladder.of_every_family(scale, size, budget)
     ]
     return ConfigDict(
         dict(

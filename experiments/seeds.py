@@ -9,9 +9,8 @@ Five seeds of one cell of each family. A difference that is smaller than its noi
 
 from ml_collections import ConfigDict
 
-from bltjax.sweep import ladder, rules, scales
+from bltjax.sweep import ladder, scales
 
-CELLS = (("bpe", 0), ("blt-entropy", 4.5), ("blt-space", 0), ("blt-strided", 4))  # family, patch size
 AT = {"": ("210M", 5e18), "gpu": ("3M", 1e15), "runlocal": ("S", 2e11)}  # size, budget
 SEEDS = 5
 
@@ -19,16 +18,5 @@ SEEDS = 5
 def get_config(arg: str | None = None) -> ConfigDict:
     scale = scales.of("seeds", arg)
     size, budget = AT[scale.name]
-    runs = tuple(
-        ladder.run(
-            scale,
-            f"{family}-{size}",
-            family,
-            size,
-            patch=patch,
-            budget=budget,
-            changes={"train.warmup": rules.SHORT_WARMUP},
-        )
-        for family, patch in CELLS
-    )
+    runs = tuple(ladder.of_every_family(scale, size, budget))
     return ConfigDict(dict(claim="the noise of a cell", figure="", seeds=SEEDS, runs=runs)).lock()

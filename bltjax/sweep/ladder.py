@@ -16,6 +16,9 @@ from bltjax import flops
 from bltjax.config import families
 from bltjax.sweep import rules
 
+# Those that are tuned and repeated, and their mean bytes per patch (0: the space rule's; none of tokens).
+FAMILIES = (("bpe", 0), ("blt-entropy", 4.5), ("blt-space", 0), ("blt-strided", 4))
+
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
@@ -157,6 +160,15 @@ def run(
     rates = {"train.lr": _rounded(scale.lr(family, without_embeddings(made.model), read / unit))}
     batch = {"data.context": context, "data.rows": rows, "train.accumulate": parts}
     return cfg.replace(made, **{**batch, "train.warmup": scale.warmup, **fixed, **rates, **changes})
+
+
+def of_every_family(scale: Scale, size: str, budget: float) -> list[ConfigDict]:
+    """One cell in each family of FAMILIES, with the warm-up of short runs."""
+    short = {"train.warmup": rules.SHORT_WARMUP}
+    return [
+        run(scale, f"{family}-{size}", family, size, patch=patch, budget=budget, changes=short)
+        for family, patch in FAMILIES
+    ]
 
 
 def without_embeddings(model: ConfigDict) -> int:
