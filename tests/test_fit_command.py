@@ -87,6 +87,11 @@ def test_a_planted_law_by_three_names_of_file_and_two_methods(fit, tmp_path):
     planes = of(result, "isoflop")
     assert planes["a"] == pytest.approx(found["a"], abs=0.03) and planes["E"] is None
     assert planes["intervals"]["a"][0] < planes["a"] < planes["intervals"]["a"][1]
+    for at in planes["N_minima"]:
+        assert at["interval"][0] < at["best"] < at["interval"][1]
+    [far] = [o for o in result["optimum"] if o["method"] == "isoflop" and o["flops"] == 1e24]
+    for name in ("N", "D", "data_per_parameter"):
+        assert far[f"{name}_interval"][0] < far[name] < far[f"{name}_interval"][1]
     [far] = [o for o in result["optimum"] if o["method"] == "parametric" and o["flops"] == 1e24]
     assert far["D_interval"][0] < 4.0358e12 < far["D_interval"][1]
     assert any("extrapolation by parametric at 1e+24" in said for said in result["warnings"])

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 import pytest
 
-from bltjax.science import allocation, crossing, joint, parametric, profile, resample, runs
+from bltjax.science import allocation, crossing, isoflop, joint, parametric, profile, resample, runs
 from bltjax.science.formula import CHINCHILLA, COMPUTE
 from bltjax.science.objectives import Objective
 
@@ -52,16 +52,51 @@ def right(shares: dict):
     assert all(0.90 <= share <= 0.99 for share in shares.values()), shares
 
 
-def test_approach_3():
-    law = np.array([1.69, 406.4, 410.7, 0.34, 0.28])
+LAW = np.array([1.69, 406.4, 410.7, 0.34, 0.28])
+
+
+def isoflops(budgets, factors, seeds: int) -> dict:
+    """Sizes about 20 tokens a parameter at each budget, every run `seeds` times."""
+    budget, factor, _ = np.meshgrid(budgets, factors, range(seeds), indexing="ij")
+    n = np.sqrt(budget / 120) * factor
+    return dict(N=n.ravel(), D=(budget / 6 / n).ravel())
+
+
+@pytest.mark.parametrize("design", ["grid", "IsoFLOPs of three seeds"])
+def test_approach_3(design):
     quantities = {name: parameter(CHINCHILLA, name) for name in CHINCHILLA.names}
     quantities |= {
         "a": lambda p: allocation.exponents(CHINCHILLA, p)[0],
         "tokens per parameter": lambda p: allocation.ratio(CHINCHILLA, p, 1e21),
         "prediction": lambda p: parametric.predict(CHINCHILLA, p, dict(N=3e9, D=6e10)),
     }
-    values = grid(N=np.geomspace(1e7, 1e9, 5), D=np.geomspace(2e8, 2e10, 5))
-    right(held(CHINCHILLA, law, values, quantities, objective=Objective()))
+    if design == "grid":
+        values = grid(N=np.geomspace(1e7, 1e9, 5), D=np.geomspace(2e8, 2e10, 5))
+    else:
+        values = isoflops(np.geomspace(1e17, 1e20, 4), 2.0 ** np.arange(-2, 3), 3)
+    right(held(CHINCHILLA, LAW, values, quantities, objective=Objective()))
+
+
+def test_approach_2():
+    """The truth is what approach 2 finds without noise: its bias is of another kind, and known."""
+    budgets = np.geomspace(1e17, 1e20, 4)
+    values = isoflops(budgets, 2.0 ** np.arange(-2, 3), 3)
+    flops, loss = np.repeat(budgets, 15), parametric.predict(CHINCHILLA, LAW, values)
+    fit = functools.partial(isoflop.fit, flops, values["N"], variable="N", unit="parameters", outside=np.inf)
+    truth, rng = fit(loss), np.random.default_rng(0)
+    count = dict.fromkeys(["exponent", "best size at 1e22", *(f"best size at {c:g}" for c in budgets)], 0)
+    for draw in range(DRAWS):
+        noisy = loss * np.exp(rng.normal(0, NOISE, loss.shape))
+        found = fit(noisy)
+        coefficient_R, exponent_R, lowest_RxB = isoflop.draws(
+            found, flops, values["N"], noisy, RESAMPLES, seed=draw
+        )
+        count["exponent"] += resample.interval(exponent_R).holds(truth.exponent)
+        far_R = coefficient_R * 1e22**exponent_R
+        count["best size at 1e22"] += resample.interval(far_R).holds(truth.at(1e22))
+        for minimum, lowest_R in zip(truth.minima, lowest_RxB.T):
+            count[f"best size at {minimum.flops:g}"] += resample.interval(lowest_R).holds(minimum.x)
+    right({name: number / DRAWS for name, number in count.items()})
 
 
 def test_the_joint_law():

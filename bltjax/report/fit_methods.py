@@ -53,8 +53,8 @@ class Settings:
 @dataclasses.dataclass
 class Found:
     """One method's entry and what it was made of. law: the Fit (parametric), the pair of Allocations
-    (isoflop) or the Envelope; None where the runs do not tell it. draws: of the law, None where there are
-    none."""
+    (isoflop) or the Envelope; None where the runs do not tell it. draws: of the law (isoflop: {variable:
+    (coefficients, exponents)}), None where there are none."""
 
     entry: dict
     law: object = None
@@ -194,7 +194,7 @@ def lacks(fit: parametric.Fit) -> tuple[dict, list]:
         return entry, []
     return entry, [
         f"lack of fit: the law leaves {test.ratio:.3g} times the variance that runs of one cell have among"
-        f" themselves (p {test.p:.2g}); its form is not right within the noise"
+        f" themselves; under a law of the right form that happens in {100 * test.p:.2g}% of cases"
     ]
 
 
@@ -224,7 +224,7 @@ def by_isoflop(runs: Runs, budgets_N, settings: Settings) -> Found:
     if why:
         return refusal("isoflop", settings, runs, why)
     entry = blank("isoflop", dataclasses.replace(settings, objective="squares"), runs, ())
-    found, warnings = {}, []
+    found, drawn, warnings = {}, {}, []
     for variable, name in (("N", "a"), ("D", "b")):
         x_N, unit = runs.values[variable], runs.units[variable]
         make = lambda outside: isoflop.fit(budget_N, x_N, runs.loss_N, variable, unit, outside)
@@ -234,13 +234,15 @@ def by_isoflop(runs: Runs, budgets_N, settings: Settings) -> Found:
             warnings.append(f"isoflop: {error}")
             continue
         found[variable] = one
-        coefficients, exponents = isoflop.draws(
+        # of one seed, so that size and data at a budget are drawn together
+        coefficients, exponents, lowest_RxB = isoflop.draws(
             one, budget_N, x_N, runs.loss_N, settings.draws, settings.seed
         )
         interval = resample.interval(exponents)
         entry[name], entry["identified"][name] = one.exponent, True
         if interval.share:
             entry["intervals"][name] = [interval.low, interval.high]
+            drawn[variable] = coefficients, exponents
         entry[f"{variable}_star"] = dict(coefficient=one.coefficient, exponent=one.exponent)
         warnings += [f"isoflop in {variable}: {said}" for said in left_out(one)]
         outside = [m for m in one.minima if not m.why and not _within(m, x_N[budget_N == m.flops])]
@@ -255,14 +257,29 @@ def by_isoflop(runs: Runs, budgets_N, settings: Settings) -> Found:
                 f"isoflop in {variable}: at {at} FLOPs the lowest point is at the edge of what was run,"
                 f" outside it by less than {NEAR_EDGE}; {without}"
             )
+        ends = iter(_ends(lowest_RxB))
         entry[f"{variable}_minima"] = [
-            dict(flops=m.flops, best=None if m.why else m.x, loss=None if m.why else m.loss, refused=m.why)
+            dict(
+                flops=m.flops,
+                best=None if m.why else m.x,
+                interval=None if m.why else next(ends),
+                loss=None if m.why else m.loss,
+                refused=m.why,
+            )
             for m in one.minima
         ]
     if not found:
         entry["refused"] = warnings[0].removeprefix("isoflop: ")
         return Found(entry, warnings=warnings)
-    return Found(entry, found, None, warnings)
+    return Found(entry, found, drawn or None, warnings)
+
+
+def _ends(values_RxB):
+    """[low, high] of each column of draws; None where they do not bound it. A drawn parabola that opens
+    downwards has no lowest point: where more than one in forty does, neither end is known."""
+    for values_R in values_RxB.T:
+        found = resample.interval(values_R)
+        yield [found.low, found.high] if found.share > 1 - (1 - found.level) / 2 else None
 
 
 def left_out(allocation: isoflop.Allocation) -> list:

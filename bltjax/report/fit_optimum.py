@@ -70,11 +70,20 @@ def optima(found: Found, budgets, pair: float, runs: Runs) -> list:
     out = []
     for flops in budgets:
         one = dict(method=method, flops=flops, N_interval=None, D_interval=None, loss=None)
+        drawn = {}
         for variable in ("N", "D"):
             star = found.entry.get(f"{variable}_star")
             one[variable] = star and star["coefficient"] * flops ** star["exponent"]
+            if star and variable in (found.draws or {}):
+                coefficients, exponents = found.draws[variable]
+                drawn[variable] = coefficients * flops**exponents
         known = one["N"] and one["D"]
         one["data_per_parameter"] = one["D"] / one["N"] if known else None
+        if set(drawn) == {"N", "D"}:
+            drawn["data_per_parameter"] = drawn["D"] / drawn["N"]
+        for name, values in drawn.items():
+            interval = resample.interval(values)
+            one[f"{name}_interval"] = [interval.low, interval.high]
         one["outside"] = "; ".join(
             filter(None, [_outside(runs, v, one[v]) for v in ("N", "D") if one[v] is not None])
         )

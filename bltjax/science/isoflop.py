@@ -110,9 +110,10 @@ def fit(flops_N, x_N, loss_N, variable: str, unit: str, outside: float = 1.0) ->
 
 
 def draws(allocation: Allocation, flops_N, x_N, loss_N, count: int, seed: int = 0):
-    """(coefficients [R], exponents [R]) of losses that might have been: each budget's parabola plus noise of
-    the size that is left about all of them, whose own uncertainty (chi-squared) the draws have too. nan where
-    a drawn parabola opens downwards; all are where no run is left over to tell noise."""
+    """(coefficients [R], exponents [R], lowest points [R, B] of the budgets that have one, in the variable's
+    unit) of losses that might have been: each budget's parabola plus noise, in percent of the loss, of the
+    size that is left about all of them, whose own uncertainty (chi-squared) the draws have too. nan where a
+    drawn parabola opens downwards; all are where no run is left over to tell noise."""
     flops_N, x_N, loss_N = (np.asarray(values, np.float64) for values in (flops_N, x_N, loss_N))
     kept = [found for found in allocation.minima if not found.why]
     logs = [np.log10(x_N[flops_N == found.flops]) for found in kept]
@@ -121,13 +122,13 @@ def draws(allocation: Allocation, flops_N, x_N, loss_N, count: int, seed: int = 
     curves = [np.polyval(poly, x - x.mean()) for poly, x in zip(fits, logs)]
     freedom = sum(len(x) - 3 for x in logs)
     if freedom < 1:
-        return np.full((2, count), np.nan)
-    left = sum(float(np.square(y - curve).sum()) for y, curve in zip(losses, curves))
+        return (*np.full((2, count), np.nan), np.full((count, len(kept)), np.nan))
+    left = sum(float(np.square(y / curve - 1).sum()) for y, curve in zip(losses, curves))
     rng = np.random.default_rng(seed)
     wide_R = np.sqrt(left / rng.chisquare(freedom, count))
     at_RxB = np.empty((count, len(kept)))
     for b, (x, curve) in enumerate(zip(logs, curves)):
-        noisy = curve[:, None] + rng.normal(size=(len(x), count)) * wide_R
+        noisy = curve[:, None] * (1 + rng.normal(size=(len(x), count)) * wide_R)
         square, slope, _ = np.polyfit(x - x.mean(), noisy, 2)
         with np.errstate(divide="ignore", invalid="ignore"):
             at_RxB[:, b] = np.where(square > 0, x.mean() - slope / (2 * square), np.nan)
@@ -135,7 +136,7 @@ def draws(allocation: Allocation, flops_N, x_N, loss_N, count: int, seed: int = 
     off = log_flops - log_flops.mean()
     exponent_R = at_RxB @ off / (off @ off)
     with np.errstate(over="ignore"):
-        return 10 ** (at_RxB.mean(1) - exponent_R * log_flops.mean()), exponent_R
+        return 10 ** (at_RxB.mean(1) - exponent_R * log_flops.mean()), exponent_R, 10**at_RxB
 
 
 def warnings(minima, variable: str):
