@@ -5,8 +5,10 @@ A row has room for T bytes and P patches. Filled in order, it ends when either r
 differ by a fifth in patches per byte, some of the other is left. Here documents wait in two queues, those
 with more patches a byte than a row has room for and those with fewer, each in the order in which they came. A
 row takes whole documents while it has much room, from the queue of which it has too little; what closes it is
-a piece of one document, or of one from each queue, cut where both resources run out together. Nothing is
-dropped, and as many documents wait as fill so many rows: none goes far from its place."""
+a piece of one document, or of one from each queue, cut where both resources run out together. Where every
+next patch is longer than what a row has left (text that an entropy model foresees has patches of thousands of
+bytes), one is cut, as one longer than a row has to be. Nothing is dropped, and as many documents wait as fill
+so many rows: none goes far from its place."""
 
 import bisect
 import dataclasses
@@ -19,6 +21,7 @@ LEAST = 0.7  # of a row's patches a slot: no whole document leaves fewer, since 
 # What an end of a row costs, in slots that stay empty, as a share of a row:
 IDLE_PATCHES = 0.05  # a share of patches that stays empty, against the same share of slots
 SPLIT = 0.004  # a document that is cut, for its context and the BOS of what is left
+WASTE = 0.01  # of a row's slots: where nothing fits, a patch is cut to fill more than these
 GOOD = 0.0005  # an end that costs no more, but for its cuts, is taken without a look at others
 NEVER = 9.0
 
@@ -33,21 +36,28 @@ class Piece:
     at: int = 0
     since: int = 0  # the row before which it came to wait
 
+    def __post_init__(self):
+        self.marks = self.cuts.tolist()  # the same: single ones of a list are found ten times as fast
+
     def patches(self) -> int:
-        return len(self.cuts) - 1 - self.at
+        return len(self.marks) - 1 - self.at
 
     def size(self) -> int:
-        return int(self.cuts[-1] - self.cuts[self.at])
+        return self.marks[-1] - self.marks[self.at]
+
+    def fitting(self, slots: int, patches: int) -> int:
+        """How many of the next patches, at most so many, fit into so many slots."""
+        end = min(len(self.marks), self.at + patches + 1)
+        return bisect.bisect_right(self.marks, self.marks[self.at] + slots, self.at, end) - 1 - self.at
 
     def is_dense(self, capacity: int, patch_capacity: int) -> bool:
         """Whether its next row's worth of slots has more patches than a row has room for."""
-        count = int(np.searchsorted(self.cuts, self.cuts[self.at] + capacity, side="right")) - 1 - self.at
-        count = max(1, count)
-        return count * capacity > patch_capacity * int(self.cuts[self.at + count] - self.cuts[self.at])
+        count = max(1, self.fitting(capacity, self.patches()))
+        return count * capacity > patch_capacity * (self.marks[self.at + count] - self.marks[self.at])
 
     def leaves_eos(self, count: int) -> bool:
         """Whether after so many patches a last one is left that is EOS and no more."""
-        return 0 < count == self.patches() - 1 and self.cuts[-1] - self.cuts[-2] == 1
+        return 0 < count == self.patches() - 1 and self.marks[-1] - self.marks[-2] == 1
 
 
 class Waiting:
@@ -85,7 +95,7 @@ class Waiting:
                 continue
             piece = queue[number]
             del queue[number]
-            begin, end = int(piece.cuts[piece.at]), int(piece.cuts[piece.at + count])
+            begin, end = piece.marks[piece.at], piece.marks[piece.at + count]
             segments.append((begin - 1, end - begin + 1, count + 1))
             self._size -= end - begin
             piece.at += count
@@ -132,6 +142,8 @@ def rows(ends, starts, order, capacity: int, patch_capacity: int, buffer: int):
             row.add(waiting.take(found))
         while row.slots >= 3 and row.patches >= 2 and (found := _whole(row, waiting) or _end(row, waiting)):
             row.add(waiting.take(found))
+        while row.slots > max(3, WASTE * capacity) and row.patches >= 2 and waiting.refill(number):
+            row.add(_cut_patch(row, waiting))
         if not row.segments:
             row.add(_cut_patch(row, waiting))
         yield row.segments
@@ -197,12 +209,11 @@ def _of_one(side: int, number: int, count: int):
 
 def _alone(piece: Piece, row: Row) -> tuple[float, int]:
     """(cost, patches) of the longest beginning of a document that fits."""
-    cuts = piece.cuts[piece.at : piece.at + row.patches]
-    count = int(np.searchsorted(cuts, cuts[0] + row.slots - 1, side="right")) - 1
+    count = piece.fitting(row.slots - 1, row.patches - 1)
     count -= piece.leaves_eos(count)
     if not count:
         return NEVER, 0
-    slots = (row.slots - 1 - int(cuts[count] - cuts[0])) / row.capacity
+    slots = (row.slots - 1 - (piece.marks[piece.at + count] - piece.marks[piece.at])) / row.capacity
     patches = (row.patches - 1 - count) / row.patch_capacity
     # What is left of both may be filled yet; what is left of one more than of the other stays empty.
     idle = max(slots - patches, IDLE_PATCHES * (patches - slots))
@@ -219,30 +230,35 @@ def _crossing(one: Piece, other: Piece, row: Row) -> tuple[float, tuple[int, int
     low, high = max(1, both - other.patches()), min(one.patches(), both - 1)
     if low > high:
         return NEVER, (0, 0)
-    share = np.arange(low, high + 1)  # patches of one
-    used = (
-        one.cuts[one.at + share]
-        - one.cuts[one.at]
-        + other.cuts[other.at + both - share]
-        - other.cuts[other.at]
+    # What is left of the row's slots, for every number of patches of one from low to high.
+    idle = row.slots - 2 + one.marks[one.at] + other.marks[other.at]
+    idle = idle - one.cuts[one.at + low : one.at + high + 1]
+    idle -= other.cuts[other.at + both - high : other.at + both - low + 1][::-1]
+    ends = {}  # where one of the two goes in whole, which spares a cut
+    for count, piece in ((one.patches(), one), (both - other.patches(), other)):
+        if low <= count <= high and idle[count - low] >= 0:
+            ends[count] = ends.get(count, 0) + 1
+        without_eos = count - 1 if piece is one else count + 1
+        if low <= without_eos <= high and piece.leaves_eos(piece.patches() - 1):
+            idle[without_eos - low] = -1
+            ends.pop(without_eos, None)
+    best = low + int(idle.view(np.uint64).argmin())  # as which those below 0 are the largest
+    if idle[best - low] < 0:
+        return NEVER, (0, 0)
+    cost, best = min(
+        (int(idle[count - low]) / row.capacity + SPLIT * (2 - ends.get(count, 0)), count)
+        for count in (best, *ends)
     )
-    idle = row.slots - 2 - used
-    whole = (share == one.patches()).astype(int) + (both - share == other.patches())
-    cost = idle / row.capacity + SPLIT * (2 - whole)
-    cost[idle < 0] = NEVER
-    for piece, count in ((one, share), (other, both - share)):
-        if piece.leaves_eos(piece.patches() - 1):
-            cost[count == piece.patches() - 1] = NEVER
-    best = int(np.argmin(cost))
-    return float(cost[best]), (low + best, both - low - best)
+    return cost, (best, both - best)
 
 
 def _cut_patch(row: Row, waiting: Waiting) -> list[tuple[int, int, int]]:
-    """A segment of a patch longer than a row, which fits nowhere: it is cut at the row's end all the same."""
-    side = 0 if waiting.queues[0] else 1
+    """A segment of a patch that fits nowhere, of the document that has waited longest: it is cut at the row's
+    end all the same."""
+    _, side = min((queue[0].number, side) for side, queue in enumerate(waiting.queues) if queue)
     piece = waiting.queues[side][0]
-    begin = int(piece.cuts[piece.at])
-    cut = begin + row.capacity - 1
-    cut -= cut == piece.cuts[-1] - 1
+    cut = piece.marks[piece.at] + row.slots - 1
+    cut -= cut == piece.marks[-1] - 1
     piece.cuts = np.insert(piece.cuts, piece.at + 1, cut)
+    piece.marks.insert(piece.at + 1, cut)
     return waiting.take(_of_one(side, 0, 1))

@@ -57,8 +57,8 @@ class Rows:
     def __init__(
         self, chunks, row_length: int, row_patches: int | None, rows: int, ahead: Callable | None = None
     ):
-        """chunks: yields Chunks. ahead: is called with how many of them are about to be wanted, where others
-        may help to plan them."""
+        """chunks: yields Chunks. ahead: is called with how many times the first one's rows are about to be
+        wanted, where others may help to plan them."""
         if rows < 1:
             raise UserError(f"data.rows={rows}: a batch has at least one row")
         self.row_length, self.row_patches, self.rows = row_length, row_patches, rows
@@ -114,7 +114,7 @@ class Rows:
     def _of_rows(self, steps: int, values) -> dict:
         """{name: [steps * B]} of values(chunk), {name: one a row}."""
         if self._ahead and steps * self.rows > self._ends[-1]:
-            self._ahead(-(-steps * self.rows // self.epoch_rows()))
+            self._ahead(steps * self.rows / self.epoch_rows())
         self._upto(steps * self.rows - 1)
         found = [values(chunk) for chunk in self.chunks]
         return {name: np.concatenate([one[name] for one in found])[: steps * self.rows] for name in found[0]}

@@ -21,7 +21,7 @@ from bltjax.data import balanced_packing
 from bltjax.errors import UserError
 from bltjax.patching import vocab
 
-VERSION = 3  # of what plans and counts are made by: those that an older one kept are never read
+VERSION = 4  # of what plans and counts are made by: those that an older one kept are never read
 COUNTS = ("bytes", *flops.UNITS)
 STRATA = 32  # of rows of tokens by their bytes, that come in turns
 

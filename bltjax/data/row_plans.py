@@ -19,7 +19,8 @@ from bltjax.data import filling, packing
 from bltjax.errors import UserError
 from bltjax.storage import atomic
 
-BLOCK = 1 << 25  # units of documents that are planned together: what is in memory while they are
+FIRST = 1 << 20  # units of documents in the first block, so that a short run plans little that it never reads
+BLOCK = 1 << 25  # and at most: what is in memory while they are planned
 PLANS = 16  # blocks whose plans are in memory, where they are kept in files
 
 
@@ -79,11 +80,15 @@ class Blocks:
                 functools.partial(self._fill, block),
             )
 
-    def ahead(self, count: int, part: int, parts: int) -> None:
-        """Plans the first `count` blocks, but for those that are there already: each of `parts` that do so
-        begins at a place of its own, and goes round."""
+    def ahead(self, share: float, part: int, parts: int) -> None:
+        """Plans the first blocks, so many that they hold `share` times what the first does, but for those
+        that are there already: each of `parts` that do so begins at a place of its own, and goes round."""
         if self._plans is None or parts == 1:
             return
+        lengths, held, count = self._units.documents.lengths, [], 0
+        while not held or sum(held) < share * held[0]:
+            held.append(int(lengths[self._block(count)[1]].sum()) + 1)
+            count += 1
         begin = count * part // parts
         for block in itertools.chain(range(begin, count), range(begin)):
             if not self._path(block).exists():
@@ -142,17 +147,28 @@ class Planned:
     within: np.ndarray
 
 
+def sizes():
+    """Units of one block after the other: each as large as all before it, up to BLOCK."""
+    held = 0
+    while True:
+        size = min(BLOCK, held or FIRST)
+        yield size
+        held += size
+
+
 def one_by_one(choice, seed: int):
-    """((epoch, first), numbers) of blocks of documents, about BLOCK units each: epoch after epoch, each in
-    its own order. UserError where there are none."""
+    """((epoch, first), numbers) of blocks of documents, of about so many units as `sizes` says: epoch after
+    epoch, each in its own order. UserError where there are none."""
     if not len(choice):
         raise UserError("there are no training documents; nothing to train on")
+    size = sizes()
     for epoch in itertools.count():
         order = order_of(seed, epoch, len(choice))
         ends = np.cumsum(choice.lengths[order] + 2)
         first = 0
         while first < len(order):
-            last = max(first + 1, int(np.searchsorted(ends, (ends[first - 1] if first else 0) + BLOCK)))
+            stop = (ends[first - 1] if first else 0) + next(size)
+            last = max(first + 1, int(np.searchsorted(ends, stop)))
             yield (epoch, first), order[first:last]
             first = last
 
@@ -160,17 +176,15 @@ def one_by_one(choice, seed: int):
 def mixed(choice, seed: int):
     """((block,), numbers) of blocks in which every source has its share of bytes; each source goes through
     epochs of its own."""
-    size = min(BLOCK, int(choice.lengths.sum()))
+    whole = int(choice.lengths.sum())
+    ends = itertools.accumulate(min(size, whole) for size in sizes())
     sources = [
         _Endless(choice.lengths, first, last, seed + 7919 * number)
         for number, (first, last, _) in enumerate(choice.parts)
     ]
-    for block in itertools.count():
+    for block, end in enumerate(ends):
         numbers = np.concatenate(
-            [
-                source.upto(weight * (block + 1) * size)
-                for source, (_, _, weight) in zip(sources, choice.parts)
-            ]
+            [source.upto(weight * end) for source, (_, _, weight) in zip(sources, choice.parts)]
         )
         yield (block,), numbers[np.random.default_rng((seed, block)).permutation(len(numbers))]
 

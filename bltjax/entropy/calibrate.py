@@ -15,13 +15,27 @@ CLOSE = 0.0025  # of it: near enough to look no further
 MOST_TRIES = 10
 
 
-def approach(target: float, threshold_for: Callable, realized: Callable) -> tuple[float, float]:
+def approach(
+    target: float, threshold_for: Callable, realized: Callable, of_few: Callable | None = None
+) -> tuple[float, float]:
     """(threshold, what it gives) nearest to the target.
 
     threshold_for(size) -> nats, UserError where no threshold has that size; realized(threshold) -> mean patch
-    size. UserError where even the nearest is off by more than 2%."""
-    target = asked = wanted(target)
-    seen, refused, below, above = {}, None, None, None
+    size; of_few: the same of a part that is quickly measured, to begin from what is right there. UserError
+    where even the nearest is off by more than 2%."""
+    asked = target = wanted(target)
+    if of_few:
+        asked = _search(target, target, threshold_for, of_few)[1]
+    seen, _ = _search(target, asked, threshold_for, realized)
+    best = min(seen, key=lambda threshold: abs(seen[threshold] - target))
+    check(seen[best], target, min(seen.values()), max(seen.values()))
+    return best, seen[best]
+
+
+def _search(target: float, asked: float, threshold_for: Callable, realized: Callable):
+    """({threshold: what it gives} of those that were tried, the size whose threshold gave most nearly the
+    target)."""
+    seen, sizes, refused, below, above = {}, {}, None, None, None
     for _ in range(MOST_TRIES):
         try:
             threshold = threshold_for(asked)
@@ -31,6 +45,7 @@ def approach(target: float, threshold_for: Callable, realized: Callable) -> tupl
         if threshold in seen:
             break
         gives = seen[threshold] = float(realized(threshold))
+        sizes[asked] = abs(gives - target)
         if abs(gives / target - 1) < CLOSE:
             break
         if gives < target:
@@ -40,9 +55,7 @@ def approach(target: float, threshold_for: Callable, realized: Callable) -> tupl
         asked = _between(target, below, above) if below and above else max(1.0, asked * target / gives)
     if not seen:
         raise refused
-    best = min(seen, key=lambda threshold: abs(seen[threshold] - target))
-    check(seen[best], target, min(seen.values()), max(seen.values()))
-    return best, seen[best]
+    return seen, min(sizes, key=sizes.get)
 
 
 def _between(target: float, below, above) -> float:

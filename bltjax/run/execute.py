@@ -52,11 +52,18 @@ def ready(run_dir: pathlib.Path, place: tuple[int, int] = (0, 1)) -> Ready:
         shape that the first was given."""
         nonlocal shape
         shape = shape or row_shape.chosen(config, units(config))
-        return planned.mean_size(
-            config, budget.steps_ahead(config, run_rows.rows(config, units(config), shape=shape))[2]
-        )
+        tried = run_rows.rows(config, units(config), shape=shape)
+        return planned.mean_size(config, budget.steps_ahead(config, tried)[2])
 
-    config = thresholds.found(config, reads.documents, entropies, realized)
+    def of_few(config):
+        """The same of the first of them."""
+        nonlocal shape
+        shape = shape or row_shape.chosen(config, units(config))
+        tried = run_rows.rows(config, units(config), shape=shape)
+        return planned.mean_size(config, tried.counts(row_shape.few_steps(config)))
+
+    few_first = of_few if row_shape.is_long(config) else None
+    config = thresholds.found(config, reads.documents, entropies, realized, few_first)
     rows = run_rows.rows(config, units(config), rundir.shared(run_dir), place)
     steps, useful, counts = budget.steps_ahead(config, rows)
     bytes_off = row_shape.check_bytes(config, rows, reads.documents, steps)

@@ -5,7 +5,7 @@ The measure is what rows of bytes hold that have two slots less than `data.conte
 about as much to a second BOS and to a patch that no longer fits. A token row has the N for which it holds
 most nearly as many bytes; a row of patches has at least `data.patch_slack` times the patches that it needs on
 average, and as many more as make it hold the measure's bytes within WITHIN. Both are counted ahead, on the
-run's own first rows."""
+run's own first rows: patches on few of them, and then on all."""
 
 import functools
 
@@ -24,6 +24,7 @@ TOLERANCE = 0.005  # of the measure's bytes: rows that are further off are not c
 # Shorter rows (in bytes of context), fewer of them, or text of fewer, cannot be matched so well: not refused.
 SHORTEST, FEWEST = 512, 100
 SAMPLE = 1 << 24  # bytes of rows on which a shape is chosen
+FEW = int(0.9 * row_plans.FIRST)  # and of those on which a patch capacity is looked for first
 
 
 def chosen(config: ConfigDict, units: UnitCache) -> row_plans.Shape:
@@ -34,14 +35,16 @@ def chosen(config: ConfigDict, units: UnitCache) -> row_plans.Shape:
         return shape(config, slots, None)
     measure, once = _measure(config, units.documents), Once(units)
 
-    def share(slots, patches):
+    def share(slots, patches, few=False):
         """Of the measure's bytes, that batches of such rows hold."""
         blocks = row_plans.Blocks(once, shape(config, slots, patches), config.data.seed)
         made = batches.Rows(blocks, slots, patches, config.data.rows)
-        return 1 + _off(made, measure, _compared_steps(config, made))
+        return 1 + _off(made, measure, few_steps(config) if few else _compared_steps(config, made))
 
     if not kind.PATCHES:
         return shape(config, _nearest_length(slots, lambda slots: share(slots, None)), None)
+    if is_long(config):
+        patches = _widened(patches, slots, lambda patches: share(slots, patches, few=True))
     return shape(config, slots, _widened(patches, slots, lambda patches: share(slots, patches)))
 
 
@@ -75,6 +78,16 @@ def _is_compared(config: ConfigDict) -> bool:
     return kind.UNIT == "token" or bool(kind.PATCHES)
 
 
+def is_long(config: ConfigDict) -> bool:
+    """Whether a run has so many steps that it is worth the while to look at few of them first."""
+    return budget.steps_of_full_rows(config, *batches.row_shape(config)) > 2 * few_steps(config)
+
+
+def few_steps(config: ConfigDict) -> int:
+    """Steps that are quickly planned, and hold enough to show what more of them will."""
+    return max(1, FEW // (config.data.rows * config.data.context))
+
+
 def _most_steps(config: ConfigDict) -> int:
     """Steps on which a shape is chosen, at most."""
     return max(1, SAMPLE // (config.data.rows * config.data.context))
@@ -100,15 +113,25 @@ def _nearest_length(first: int, share) -> int:
 
 def _widened(first: int, most: int, share) -> int:
     """The fewest patches a row, from `first` on in steps of a 32nd and multiples of 8 (4 of few), with which
-    rows hold the measure's bytes within WITHIN; where none does, the fewest that hold as much as any."""
-    held, patches = {}, first
-    while True:
+    rows hold the measure's bytes within WITHIN: by steps of an eighth upwards, and back by halves. Where none
+    does, the fewest that hold as much as any."""
+    held, low, high = {}, None, first
+
+    def enough(patches):
         held[patches] = share(patches)
-        if held[patches] >= 1 - WITHIN:
-            return patches
-        if patches >= most or patches > 2 * first:
+        return held[patches] >= 1 - WITHIN
+
+    while not enough(high):
+        if high >= most:
             return min(held, key=lambda patches: (held[patches] < max(held.values()) - WITHIN / 10, patches))
-        patches = min(most, patches + batches.patch_step(patches) * max(1, patches // 256))
+        low, high = high, min(most, high + max(1, high // 8 // _step(high)) * _step(high))
+    while low and (middle := low + (high - low) // 2 // _step(low) * _step(low)) > low:
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def _step(patches: int) -> int:
+    return batches.patch_step(patches) * max(1, patches // 256)
 
 
 def _measure(config: ConfigDict, documents) -> batches.Rows:

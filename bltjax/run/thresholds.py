@@ -22,11 +22,12 @@ COUNTED = 1 << 31
 LARGE = 1 << 24
 
 
-def found(config: ConfigDict, documents, entropies, realized: Callable) -> ConfigDict:
+def found(config: ConfigDict, documents, entropies, realized: Callable, of_few=None) -> ConfigDict:
     """The run's config with a number where its threshold (monotonic: its delta) was open, and with the
     rounding that entropies beside prepared data have.
 
-    realized(config) -> mean patch size of the rows that the run would train on. An entropy model that came
+    realized(config) -> mean patch size of the rows that the run would train on; of_few: of the first of them
+    (None: they are few). An entropy model that came
     with a checkpoint brings its threshold along: the patch size is then what that gives. UserError where no
     threshold gives a size within 2% of patching.size."""
     key = CALIBRATED.get(config.patching.scheme)
@@ -42,7 +43,9 @@ def found(config: ConfigDict, documents, entropies, realized: Callable) -> Confi
     if documents.lengths.sum() > LARGE and not config.patching.max_length:
         return at(scores.threshold(config.patching.size))
     # Rows hold some of the documents only, and BOS again where one is cut.
-    return at(calibrate.approach(config.patching.size, scores.threshold, lambda t: realized(at(t)))[0])
+    of_rows = lambda t: realized(at(t))
+    of_few_rows = of_few and (lambda t: of_few(at(t)))
+    return at(calibrate.approach(config.patching.size, scores.threshold, of_rows, of_few_rows)[0])
 
 
 def counted(config: ConfigDict, documents, entropies) -> histogram.Histogram:
