@@ -14,6 +14,9 @@ Expect     parameters scale with bytes, not tokens, and the best compression fal
            3.7 bytes at 1e20 FLOPs, 3.3 at 2e21)
 Command    bltjax run compression --runlocal && bltjax report compression --runlocal
 
+At laptop scale every family has one learning rate, LR: the best on validation text at the middle size and
+budget, on the study's text (docs/results/study; lr_tuning).
+
 Cells beside the centre of a budget take the runs of a family off any one line of size and data, so that its
 law is identified. Strided patches have a whole number of bytes: 4 stands for 4.5."""
 
@@ -67,6 +70,7 @@ GRIDS = {
     ),
 }
 FIRST = {"": 1, "gpu": 1, "runlocal": 2}  # which size is the centre of the first budget
+LR = 1.6e-2
 SEEDS = 3  # of a laptop's cells that are named here, the noise of the others
 SEEDED = (
     ("blt-entropy", 4.5, "12k", 1e11),
@@ -99,7 +103,10 @@ def one(scale: ladder.Scale, family: str, unit: float, size: str, budget: float)
         budget=budget,
         series=f"{unit:,} entries, {size}" if tokens else f"{unit:g} bytes, {size}",
         figure="Laws I and II of arXiv 2605.01188",
-        changes={"train.warmup": rules.SHORT_WARMUP},
+        changes={
+            "train.warmup": rules.SHORT_WARMUP,
+            **({"train.lr": LR} if scale.name == "runlocal" else {}),
+        },
         **({"vocab": unit} if tokens else {"patch": unit}),
     )
 
