@@ -1,12 +1,12 @@
 """One table of families: a new one of existing kinds is one entry, and runs are held to what they say."""
 
 import pytest
-
 from bltjax import config as cfg
 from bltjax import models
 from bltjax.config import families
 from bltjax.errors import UserError
-from bltjax.report import page, plot, series
+from bltjax.report import page, plot
+from bltjax.results import series
 from bltjax.run import validate
 from bltjax.sweep import plan as planning
 

@@ -15,6 +15,7 @@ FLOORS = (
     ("experiments", "launch"),
     ("inspection",),
     ("report",),
+    ("results",),
     ("science",),
     ("sweep",),
     ("run",),

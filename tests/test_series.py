@@ -5,11 +5,10 @@ import math
 
 import numpy as np
 import pytest
-from test_report import BUDGETS, add_run, analysed, experiment, law, write
-
-from bltjax.report import compare, figures, plot, sweeps, tables
+from bltjax.report import compare, figures, plot, sweeps
 from bltjax.report import report as reporting
-from bltjax.report import runs as reading
+from bltjax.results import run_directories, tables
+from test_report import BUDGETS, add_run, analysed, experiment, law, write
 
 
 def seeds_of(root, family, budget, bits, validations=None, **more):
@@ -181,7 +180,7 @@ def test_lexicons_of_both_kinds_stand_on_one_axis(tmp_path):
     found = {s["series"]: s for s in sweeps.lexicons(result["sweeps"])}
     assert [v["value"] for v in found["bpe"]["values"]] == [128 * n for n in (512, 1024, 2048)]
     assert found["blt-space"]["chosen"] == 6 * 32 * 8 * 2048 and found["blt-space"]["edge"]
-    drawn = figures.draw(result, reading.read_experiment(tmp_path))
+    drawn = figures.draw(result, run_directories.read_experiment(tmp_path))
     assert {"lexicon_sweep", "vocabulary_sweep", "hash_rows_sweep"} <= set(drawn)
 
 
@@ -190,7 +189,7 @@ def test_a_matplotlibrc_that_needs_tex_ends_no_report(tmp_path, monkeypatch):
 
     add_run(tmp_path, "bpe", 1e11)
     with matplotlib.rc_context({"text.usetex": True, "svg.fonttype": "none", "font.family": "no such font"}):
-        drawn = figures.draw(analysed(tmp_path), reading.read_experiment(tmp_path))
+        drawn = figures.draw(analysed(tmp_path), run_directories.read_experiment(tmp_path))
         assert matplotlib.rcParams["text.usetex"]  # what the user set is there again
     assert drawn["bpb_vs_flops"].png[:4] == b"\x89PNG"
 

@@ -303,7 +303,7 @@ def in_roots(folders: list) -> list:
 
 def say(text: str) -> None:
     """Prints text also where the terminal's encoding has not all of its signs."""
-    from bltjax.report import tables
+    from bltjax.results import tables
 
     try:
         text.encode(sys.stdout.encoding or "ascii")

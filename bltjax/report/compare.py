@@ -5,13 +5,12 @@ import collections
 
 import numpy as np
 
-from bltjax.report import power_laws, tables
-from bltjax.report.run_table import REFERENCE, budget_key
+from bltjax.report import power_laws
+from bltjax.results import tables
+from bltjax.results.run_table import DIFFER, REFERENCE, budget_key, why_apart
 from bltjax.science import bootstrap, crossing
 from bltjax.science.noise import Noise, between_seeds
 
-NO_DIGEST = "no documents_digest in eval.json shows that both were scored on the same text"
-DIFFER = "test documents differ"
 TOO_FEW = "fewer than two test documents"
 ONE_DOCUMENT = "one test document has most of the bytes"
 ONE_SEED = "of these documents only, since a run of one seed is in it"
@@ -58,12 +57,6 @@ def main_text(chosen: list) -> str | None:
     counts = collections.Counter(r["test_text"] for r in chosen)
     mine = {r["test_text"] for r in chosen if r["series"] == against}
     return min(counts, key=lambda text: (-counts[text], text not in mine, text is None, str(text)))
-
-
-def why_apart(rows: list) -> str:
-    """Why rows cannot be resampled together, "" if they can: their documents must be the same text."""
-    seen = {row["test_text"] for row in rows}
-    return DIFFER if len(seen - {None}) > 1 else NO_DIGEST if None in seen else ""
 
 
 def why_few(rows: list) -> str:

@@ -3,9 +3,9 @@ difference between families is theirs only where all else is equal (docs/contrac
 
 import hashlib
 
-from bltjax.report.run_table import budget_key
-from bltjax.report.runs import Run, finite, lookup, scored_documents
-from bltjax.report.tables import short_flops
+from bltjax.results.run_directories import Run, finite, lookup, scored_documents
+from bltjax.results.run_table import budget_key
+from bltjax.results.tables import short_flops
 
 SETTINGS = (  # of the recipe; the learning rate is each family's own, and what an experiment sweeps is chosen
     "data.seed",

@@ -1,9 +1,8 @@
 """Conditions that should be equal in one sweep and are not (docs/contracts.md), a line each."""
 
-from bltjax.report.findings import listed
-from bltjax.report.run_table import budget_key
-from bltjax.report.runs import lookup
-from bltjax.report.tables import short_flops
+from bltjax.results.run_directories import lookup
+from bltjax.results.run_table import budget_key
+from bltjax.results.tables import listed, short_flops
 
 # column of a row: (what it is, tolerance between runs at one budget)
 WITHIN = {

@@ -3,10 +3,10 @@
 import dataclasses
 
 from bltjax.report import paper, paper_section, plot, plot_paper, plot_runs, plot_scores, points
-from bltjax.report.run_table import budget_key, family_order
-from bltjax.report.runs import finite
 from bltjax.report.sweeps import lexicons
-from bltjax.report.tables import short_flops
+from bltjax.results.run_directories import finite
+from bltjax.results.run_table import budget_key, family_order
+from bltjax.results.tables import short_flops
 
 SHORT = {"train.lr": "lr", "tokenizer.vocab": "vocab", "model.ngrams.rows": "rows", "patching.size": "patch"}
 SWEEPS = {  # swept key -> name of its figure

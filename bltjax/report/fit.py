@@ -7,11 +7,11 @@ import re
 
 import numpy as np
 
+from bltjax.config.families import REFERENCE
 from bltjax.errors import UserError
 from bltjax.report import fit_families, fit_joint, fit_methods, fit_optimum
 from bltjax.report.fit_methods import Settings
 from bltjax.report.fit_source import Source
-from bltjax.report.run_table import REFERENCE
 from bltjax.science.runs import Runs
 
 

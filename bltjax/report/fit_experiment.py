@@ -11,10 +11,10 @@ import math
 import numpy as np
 
 from bltjax.errors import UserError
-from bltjax.report import fit_source, run_table, series
-from bltjax.report import runs as reading
+from bltjax.report import fit_source
 from bltjax.report.fit_source import Source
 from bltjax.report.fit_table import Table
+from bltjax.results import run_directories, run_table, series
 
 PARAMS = {
     "latent": "latent parameters (12·l·h²)",
@@ -34,7 +34,7 @@ MEANS = ("train_bytes", "patch_size", "realized_flops")  # of a configuration's 
 
 def source(directory, params: str = "latent", group: str = "", where=(), drop_highest: int = 0) -> Source:
     """Of the runs below a directory. UserError where none has finished."""
-    runs = reading.read_experiment(directory)
+    runs = run_directories.read_experiment(directory)
     done = [run for run in runs if run.state == "done"]
     rows = [run_table.row(run) for run in done]
     series.name_series(done, rows)
@@ -69,7 +69,7 @@ def of_rows(name: str, done: list, rows: list, params="latent", group="", where=
 
 
 def _latent(run) -> float | None:
-    return run_table.number(reading.lookup(run.planned, "params.latent_12lh2"))
+    return run_table.number(run_directories.lookup(run.planned, "params.latent_12lh2"))
 
 
 def _of_one_text(rows: list, notes: list) -> list:
@@ -89,7 +89,7 @@ def _best(run_of: dict, rows: list, notes: list) -> list:
     for row in rows:
         run = run_of[id(row)]
         swept = series.swept_keys(run)
-        flat = {k: v for k, v in reading.flat(run.config).items() if k not in series.NO_PART}
+        flat = {k: v for k, v in run_directories.flat(run.config).items() if k not in series.NO_PART}
         budget = run_table.budget_key(row)
         cell = repr((budget, sorted((k, str(v)) for k, v in flat.items() if k not in swept)))
         config = repr([flat.get(key) for key in swept])

@@ -11,7 +11,7 @@ import pathlib
 import numpy as np
 
 from bltjax.errors import UserError
-from bltjax.report.runs import flat
+from bltjax.results.run_directories import flat
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "-"}
 DELIMITERS = ",;\t|"

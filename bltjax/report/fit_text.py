@@ -3,7 +3,7 @@
 import csv
 import io
 
-from bltjax.report import tables
+from bltjax.results import tables
 
 METHODS = dict(parametric="3, parametric", isoflop="2, IsoFLOP", envelope="1, envelope")
 SHOWN = ("E", "A", "B", "F", "G", "alpha", "beta", "gamma", "delta", "a", "b")

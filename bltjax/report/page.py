@@ -7,8 +7,8 @@ import re
 
 from bltjax.config import families
 from bltjax.report import hover, plot
-from bltjax.report.runs import flat
-from bltjax.report.tables import numeric_text
+from bltjax.results.run_directories import flat
+from bltjax.results.tables import numeric_text
 
 # light colour in the figures -> (name of the variable, colour in dark mode)
 PAGE = {

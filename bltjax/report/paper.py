@@ -5,9 +5,9 @@ A run says by its labels `paper.figure` and `paper.row` what it stands for. Wher
 than the paper's, only the differences between rows compare, and that is said."""
 
 from bltjax.config import families
-from bltjax.report import compare, published
-from bltjax.report.run_table import budget_key, family_order, number
-from bltjax.report.runs import Run, lookup
+from bltjax.report import published
+from bltjax.results.run_directories import Run, lookup
+from bltjax.results.run_table import budget_key, family_order, number, why_apart
 from bltjax.science import bootstrap, crossing
 
 NEAR = 1.5  # a scale within this factor is the paper's
@@ -106,7 +106,7 @@ def cell(table, column, key: str, own, base, reference: str, same: bool, scored:
     ours = number(own.get(column.ours)) if own and column.ours else None
     against = number(base.get(column.ours)) if base and column.ours else None
     low, high = None, None
-    if column.ours == "bpb" and own and base and own is not base and not compare.why_apart([own, base]):
+    if column.ours == "bpb" and own and base and own is not base and not why_apart([own, base]):
         a, b = (scored.get((r["series"], budget_key(r))) for r in (own, base))
         if a is not None and b is not None and a.documents == b.documents:
             low, high = bootstrap.difference_interval(a, b)
@@ -158,7 +158,7 @@ def with_crossovers(table: published.Table, rows: list) -> list:
         if same_class:
             base = curves[max(same_class, key=lambda other: (other.startswith("llama3"), other))]
             x, y = ([[r[k] for r in line] for line in (mine, base)] for k in ("train_bytes", "bpb"))
-            if not compare.why_apart(mine + base) and crossing.overlap(*x):
+            if not why_apart(mine + base) and crossing.overlap(*x):
                 met = crossing.measured(x[0], y[0], x[1], y[1], None, None)["flops"]
                 meet[key] = met[-1] if met else None
     return [{**row, "crossover_bytes": meet.get(row["paper_row"])} for row in rows]

@@ -1,9 +1,8 @@
 """The section of a report that sets our runs beside the paper's numbers, in the paper's layout. A number is
 marked as ours or the paper's in its column, never by its place alone."""
 
-from bltjax.report.findings import listed, signed, span
 from bltjax.report.published import ARXIV, MARKS
-from bltjax.report.tables import short_flops
+from bltjax.results.tables import listed, short_flops, signed, span
 
 CLASSES = {"small": "_small", "large": "_large"}  # of Figure 1: ends of its drawings' names
 DIGITS = {"%": 1, "bit/byte": 3, "byte": 2, "BLEU": 1}

@@ -1,8 +1,8 @@
 """What stands behind a figure's points: what hovering over one shows, and the figure's data file."""
 
-from bltjax.report.columns import TITLES
-from bltjax.report.run_table import budget_key
-from bltjax.report.tables import csv_text, short_flops
+from bltjax.results.columns import TITLES
+from bltjax.results.run_table import budget_key
+from bltjax.results.tables import csv_text, short_flops
 
 DIFFERENCE = "difference [bit/byte]"
 

@@ -8,24 +8,11 @@ import pathlib
 import tempfile
 
 from bltjax.errors import UserError
-from bltjax.report import (
-    compare,
-    conditions,
-    fairness,
-    figures,
-    findings,
-    fit_section,
-    page,
-    paper,
-    run_table,
-    sections,
-    series,
-    tables,
-)
-from bltjax.report import export as exporting
-from bltjax.report import runs as reading
+from bltjax.report import compare, conditions, fairness, figures, findings, fit_section, page, paper, sections
 from bltjax.report import sweeps as sweeping
-from bltjax.report.run_table import budget_key
+from bltjax.results import export as exporting
+from bltjax.results import run_directories, run_table, series, tables
+from bltjax.results.run_table import budget_key
 from bltjax.science import bootstrap
 
 SCHEMA_VERSION = 2  # 1: a row per family and budget, one run each
@@ -57,7 +44,7 @@ def report(experiment_dir, out_dir=None, only=(), export=None) -> dict:
         exporting.check(table)
         if shut := closed(table.absolute().parent):
             raise UserError(f"--export {table}: its folder {shut}")
-    every = reading.read_experiment(directory)
+    every = run_directories.read_experiment(directory)
     runs = sorted(
         (run for run in every if not only or any(text in run.name for text in only)),
         key=lambda run: (

@@ -6,11 +6,10 @@ import json
 from bltjax.report import fit_section, paper_section
 from bltjax.report.compare import by_series
 from bltjax.report.figures import LEXICONS, SWEEPS
-from bltjax.report.findings import signed, span
-from bltjax.report.run_table import REFERENCE, budget_key
-from bltjax.report.runs import finite
-from bltjax.report.series import order
-from bltjax.report.tables import flops, short_flops, table, to_markdown
+from bltjax.results.run_directories import finite
+from bltjax.results.run_table import REFERENCE, budget_key
+from bltjax.results.series import order
+from bltjax.results.tables import flops, short_flops, signed, span, table, to_markdown
 
 POINT = (  # columns of the table of points
     "name",

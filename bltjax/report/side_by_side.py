@@ -8,11 +8,11 @@ import json
 import pathlib
 
 from bltjax.errors import UserError
-from bltjax.report import compare, figures, findings, page, tables
+from bltjax.report import compare, figures, page
 from bltjax.report import report as reporting
-from bltjax.report import runs as reading
-from bltjax.report.run_table import budget_key, documents, family_order, scored_text
-from bltjax.report.runs import flat
+from bltjax.results import run_directories, tables
+from bltjax.results.run_directories import flat
+from bltjax.results.run_table import DIFFER, budget_key, documents, family_order, scored_text, why_apart
 from bltjax.science import bootstrap
 
 LABELS = (
@@ -57,7 +57,7 @@ def compared(a, b) -> dict:
 
 def side(directory: pathlib.Path) -> dict:
     """{"chosen": the points of a report, "scored", "runs" {run_dir: Run}, "says"}."""
-    runs = reading.read_experiment(directory)
+    runs = run_directories.read_experiment(directory)
     result = reporting.analyse(directory, runs)
     done = [run for run in runs if run.state == "done"]
     found = {str(run.path): documents(run) for run in done}
@@ -96,10 +96,10 @@ def matched(a: list, b: list) -> tuple:
 
 def cell(mine: dict, other: dict, scored: dict, others: dict) -> dict:
     a, b = (s.get((r["series"], budget_key(r))) for s, r in ((scored, mine), (others, other)))
-    note = compare.why_apart([mine, other]) or (
+    note = why_apart([mine, other]) or (
         compare.why_few([mine, other])
         if a is None or b is None
-        else compare.DIFFER if a.documents != b.documents else ""
+        else DIFFER if a.documents != b.documents else ""
     )
     low, high = (None, None) if note else bootstrap.difference_interval(b, a)
     return dict(
@@ -109,7 +109,7 @@ def cell(mine: dict, other: dict, scored: dict, others: dict) -> dict:
         budget_flops=budget_key(mine),
         a=told(mine),
         b=told(other),
-        difference=None if note == compare.DIFFER else other["bpb"] - mine["bpb"],
+        difference=None if note == DIFFER else other["bpb"] - mine["bpb"],
         low=low,
         high=high,
         covers="" if note else compare.covers([a, b]),
@@ -160,8 +160,8 @@ def cell_table(result: dict) -> dict:
     rows = []
     for one in result["cells"]:
         name = one["series"] if one["series"] == one["series_b"] else f"{one['series']} | {one['series_b']}"
-        difference = "–" if one["difference"] is None else findings.signed(one["difference"], 4)
-        interval = findings.span(one["low"], one["high"], 4) if one["low"] is not None else one["note"]
+        difference = "–" if one["difference"] is None else tables.signed(one["difference"], 4)
+        interval = tables.span(one["low"], one["high"], 4) if one["low"] is not None else one["note"]
         seeds = " and ".join(str(one[s]["seeds"]) for s in ("a", "b"))
         scores = [("≤ " if one[s]["upper_bound"] else "") + f"{one[s]['bpb']:.4f}" for s in ("a", "b")]
         budget = tables.short_flops(one["budget_flops"])
@@ -202,12 +202,12 @@ def lines(result: dict) -> list:
     said = []
     for name in ("a", "b"):
         s = result[name]
-        rest = f", not done: {findings.listed(s['unfinished'])}" if s["unfinished"] else ""
+        rest = f", not done: {tables.listed(s['unfinished'])}" if s["unfinished"] else ""
         said.append(f"{name.upper()}: {s['experiment']} in {s['directory']}, {s['runs']} runs done{rest}")
     for key, name in (("only_a", "A"), ("only_b", "B")):
         if result[key]:
             cells = (f"{r['series']} at {tables.short_flops(budget_key(r))}" for r in result[key])
-            said.append(f"in {name} alone: {findings.listed(cells)} FLOPs")
+            said.append(f"in {name} alone: {tables.listed(cells)} FLOPs")
     if not result["cells"]:
         said.append("no cell is in both: no series of one name, and no family alone, at a budget of both")
     if not result["differs"] and result["cells"]:

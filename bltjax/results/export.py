@@ -7,9 +7,9 @@ import json
 import pathlib
 
 from bltjax.errors import UserError
-from bltjax.report import run_table, tables
-from bltjax.report.columns import COLUMNS, EXPORTED
-from bltjax.report.runs import Run, lookup
+from bltjax.results import run_table, tables
+from bltjax.results.columns import COLUMNS, EXPORTED
+from bltjax.results.run_directories import Run, lookup
 
 KINDS = (".csv", ".jsonl", ".parquet")
 ONE_RUN = ("seeds", "bpb_seed_sd")  # columns that say something of several runs alone

@@ -1,11 +1,13 @@
-"""One row of numbers per run."""
+"""The table of runs: one row of numbers per run, from its directory."""
 
 from bltjax.config import families
-from bltjax.report.runs import Run, finite, lookup, scored_documents
+from bltjax.results.run_directories import Run, finite, lookup, scored_documents
 from bltjax.science import bootstrap
 
 REFERENCE, family_order = families.REFERENCE, families.order
 LATENT = ("latent", "total")  # every other component of a BLT's count is a local module or the output head
+NO_DIGEST = "no documents_digest in eval.json shows that both were scored on the same text"
+DIFFER = "test documents differ"
 COMPONENTS = ("flops_per_byte_exact", "flops_components", "flops_by_component", "components", "flops.exact")
 
 
@@ -23,6 +25,12 @@ def local_share(planned: dict):
             total = sum(value for name, value in parts.items() if name != "total" and finite(value))
             return 1 - parts["latent"] / total if total else None
     return None
+
+
+def why_apart(rows: list) -> str:
+    """Why rows cannot be resampled together, "" if they can: their documents must be the same text."""
+    seen = {row["test_text"] for row in rows}
+    return DIFFER if len(seen - {None}) > 1 else NO_DIGEST if None in seen else ""
 
 
 def documents(run: Run) -> list:

@@ -14,8 +14,8 @@ only in seed and name are one *configuration*, of which the mean counts."""
 import json
 import math
 
-from bltjax.report.run_table import budget_key, family_order
-from bltjax.report.runs import Run, flat
+from bltjax.results.run_directories import Run, flat
+from bltjax.results.run_table import budget_key, family_order
 
 ALWAYS = ("patching.scheme", "patching.size", "model.preset")
 SWEPT = ("train.lr", "tokenizer.vocab", "model.ngrams.rows")  # of run directories that do not say

@@ -1,10 +1,11 @@
-"""Numbers as text, CSV and Markdown. A table is (columns, rows of strings); CSV keeps every digit."""
+"""Numbers and tables as text, CSV and Markdown. A table is (columns, rows of strings); CSV keeps every
+digit."""
 
 import csv
 import io
 import re
 
-from bltjax.report.columns import COLUMNS
+from bltjax.results.columns import COLUMNS
 
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -25,6 +26,19 @@ def short_flops(value) -> str:
         next((d for d in (1, 2, 3) if abs(float(f"{value:.{d - 1}e}") / value - 1) < 1e-3), 3) if value else 1
     )
     return flops(value, digits).removeprefix("1×")
+
+
+def signed(value: float, digits: int = 3) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def span(low: float, high: float, digits: int = 3) -> str:
+    return f"{signed(low, digits)} to {signed(high, digits)}"
+
+
+def listed(words) -> str:
+    words = list(words)
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
 
 
 def cell(value, form: str) -> str:
