@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 import pytest
-from bltjax.report import compare, figures, plot, sweeps
+from bltjax.plots import drawing
+from bltjax.report import compare_series, figures, sweeps
 from bltjax.report import report as reporting
 from bltjax.results import run_directories, tables
 from test_report import BUDGETS, add_run, analysed, experiment, law, write
@@ -65,7 +66,7 @@ def test_figure_6_has_a_curve_per_patch_size(tmp_path):
     assert {(p["series"], p["against"]) for p in result["pairs"]} == {(name, "bpe") for name in names}
     assert {c["series"] for c in result["crossovers"]} == set(names)
     drawn = figures.lines_of(result["runs"], "realized_flops")
-    looks = [(plot.style(s["family"]), s["variant"]) for s in drawn]
+    looks = [(drawing.style(s["family"]), s["variant"]) for s in drawn]
     assert [s["series"] for s in drawn] == ["bpe", *names] and len(set(looks)) == 4
 
 
@@ -104,7 +105,9 @@ def test_intervals_cover_seeds_where_there_are_several(tmp_path):
     for family, bits in (("bpe", (2.00, 2.04, 2.02)), ("blt-space", (2.05, 2.01, 2.06))):
         seeds_of(tmp_path, family, 1e11, bits, noise_seed=3)
     several = analysed(tmp_path)["pairs"][0]
-    assert several["covers_seeds"] and several["covers"] == compare.BOTH and not several["excludes_zero"]
+    assert (
+        several["covers_seeds"] and several["covers"] == compare_series.BOTH and not several["excludes_zero"]
+    )
     one = tmp_path / "one"
     add_run(one, "bpe", 1e11, bpb=2.02, noise_seed=3)
     add_run(one, "blt-space", 1e11, bpb=2.04, noise_seed=3)

@@ -1,7 +1,7 @@
 """What the numbers say, in plain words, and what they do not. Every sentence follows from the rows; none goes
 beyond them."""
 
-from bltjax.report.compare import by_series, reference_of
+from bltjax.report.compare_series import by_series, reference_of
 from bltjax.results.run_table import REFERENCE, budget_key
 from bltjax.results.series import order
 from bltjax.results.tables import listed, short_flops, signed, span

@@ -3,8 +3,9 @@ figures."""
 
 import json
 
-from bltjax.report import fit_section, paper_section
-from bltjax.report.compare import by_series
+from bltjax.fits import scaling_law_section
+from bltjax.paper import paper_section
+from bltjax.report.compare_series import by_series
 from bltjax.report.figures import LEXICONS, SWEEPS
 from bltjax.results.run_directories import finite
 from bltjax.results.run_table import REFERENCE, budget_key
@@ -56,7 +57,7 @@ def of(result: dict, runs: list, figures: dict) -> list:
         ),
         *paper_section.sections(result),
         section("Power laws", tables=[fit_table(result), crossing_table(result)], lines=fit_lines(result)),
-        fit_section.section(result.get("scaling_law"), result.get("scaling_figures", [])),
+        scaling_law_section.section(result.get("scaling_law"), result.get("scaling_figures", [])),
         sweep_section(result),
         section("Training curves", figures=["training_curves"]),
         section(

@@ -1,4 +1,4 @@
-"""What was tried at several values, and what was chosen on validation text."""
+"""Swept settings: what was tried at several values, and what was chosen on validation text."""
 
 from bltjax.results.run_directories import lookup
 from bltjax.results.series import by_budget, implied, swept_keys

@@ -1,1 +1,1 @@
-"""Results of an experiment: its run directories as rows of numbers, rows as series and tables."""
+"""The results of an experiment: its run directories as rows of numbers, rows as series and tables."""

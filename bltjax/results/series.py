@@ -1,4 +1,4 @@
-"""Which runs make one curve, and which configuration stands for it at each budget.
+"""Series: which runs make one curve, and which configuration stands for it at each budget.
 
 A *series* is a family and what distinguishes its runs. The rule: an experiment says it (the key `series` of a
 run); where it does not, runs of one family are told apart by

@@ -80,7 +80,7 @@ def csv_text(columns: list, rows: list) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(
-        ["" if v is None else repr(v) if isinstance(v, float) else v for v in row] for row in rows
+        ["" if v is None else repr(float(v)) if isinstance(v, float) else v for v in row] for row in rows
     )
     return out.getvalue()
 

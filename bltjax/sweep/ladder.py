@@ -1,5 +1,5 @@
-"""Size -> shape, and (family, patches, size, budget or data) -> a run: what the experiments of one scale
-share.
+"""The model ladder: size -> shape, and (family, patches, size, budget or data) -> a run: what the experiments
+of one scale share.
 
 A `Scale` (sweep/scales.py has the three: the paper's, one GPU, a laptop) says how large things are and by
 which rules of sweep/rules.py a budget becomes a batch and a learning rate. An experiment asks `run` for its
