@@ -150,7 +150,8 @@ def run(
         row=row,
     )
     changes = changes or {}
-    made = cfg.replace(made, **{key: value for key, value in changes.items() if key.startswith("model.")})
+    if of_model := {key: value for key, value in changes.items() if key.startswith("model.")}:
+        made = cfg.replace(made, **of_model)  # they change what the run costs
     context = context or scale.text.context
     cost = flops.TRAIN * flops.count(made.model, unit, context=context)["exact"]["total"]
     like = like or budget or data_bytes * flops.TRAIN * flops_per_byte(scale, "bpe", size)
