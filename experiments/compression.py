@@ -20,10 +20,9 @@ budget, on the study's text (docs/results/study; lr_tuning).
 Cells beside the centre of a budget take the runs of a family off any one line of size and data, so that its
 law is identified. Strided patches have a whole number of bytes: 4 stands for 4.5."""
 
-from ml_collections import ConfigDict
-
 from bltjax.config import families
-from bltjax.sweep import ladder, modes, rules, scales
+from bltjax.sweep import designs, ladder, rules, scales
+from ml_collections import ConfigDict
 
 # places from a budget's centre (modes.isoflop)
 ALL, WIDE, MIDDLE, NONE = (-1, 0, 1), (-2, 0, 2), (0,), ()
@@ -88,7 +87,7 @@ def cells(scale: ladder.Scale) -> list[tuple]:
         (family, unit, size, budget)
         for family, of_units in units.items()
         for unit, places in of_units.items()
-        for size, budget in modes.isoflop(sizes, budgets, places, FIRST[scale.name])
+        for size, budget in designs.isoflop(sizes, budgets, places, FIRST[scale.name])
     ]
     return sorted(found, key=lambda cell: cell[-1])
 

@@ -16,10 +16,9 @@ Command    bltjax plan compute_optimal
 
 At one size all families have one budget, one batch in bytes and one context in bytes."""
 
-from ml_collections import ConfigDict
-
 from bltjax.config import families
-from bltjax.sweep import ladder, modes, scales
+from bltjax.sweep import designs, ladder, scales
+from ml_collections import ConfigDict
 
 PATCHED = (  # family, patch size
     ("blt-entropy", 4.5),
@@ -53,7 +52,7 @@ def one(scale: ladder.Scale, family: str, patch: float, size: str, budget: float
 
 def get_config(arg: str | None = None) -> ConfigDict:
     scale = scales.of("compute_optimal", arg)
-    cells = LAPTOP if arg == "runlocal" else modes.compute_optimal(scale, SIZES[scale.name])
+    cells = LAPTOP if arg == "runlocal" else designs.compute_optimal(scale, SIZES[scale.name])
     return ConfigDict(
         dict(
             claim="at the same training FLOPs, byte patches match BPE tokens from 400M to 8B parameters",

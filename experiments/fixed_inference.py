@@ -15,10 +15,9 @@ has 5.2B and 6.6B, the small one fewer, as its legend in Figure 1 has (550M)."""
 
 import math
 
-from ml_collections import ConfigDict
-
 from bltjax import flops
-from bltjax.sweep import ladder, modes, scales
+from bltjax.sweep import designs, ladder, scales
+from ml_collections import ConfigDict
 
 ENCODER_LAYERS = {8: 3}  # section 5.3
 # scale: vocabularies of the two tokenizers, {class: (size of the BPE and of the BLT, bytes that are read)}
@@ -71,7 +70,7 @@ def of_class(scale: ladder.Scale, name: str) -> list[ConfigDict]:
         target, layers = TARGETS[name], LAYERS
     runs = []
     for row, (family, size, unit) in zip(ROWS[name], units, strict=True):
-        changes = modes.fixed_inference(scale, family, size, target, layers.get(row, 0), **unit)
+        changes = designs.fixed_inference(scale, family, size, target, layers.get(row, 0), **unit)
         for amount in amounts:
             runs.append(
                 ladder.run(

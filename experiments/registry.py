@@ -146,7 +146,8 @@ def _labelled(path: pathlib.Path, declared: ConfigDict) -> tuple[ConfigDict, ...
             raise UserError(
                 f'{path}: swept is {swept!r}; it must be a tuple of keys of the runs, as ("train.lr",)'
             )
-    return tuple(cfg.replace(run, swept=tuple(swept)) for run in runs)
+    swept = tuple(swept)
+    return tuple(run if run.swept == swept else cfg.replace(run, swept=swept) for run in runs)
 
 
 def _check_swept(run: ConfigDict, known: set) -> None:

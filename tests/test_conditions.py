@@ -56,7 +56,7 @@ UNEQUAL = {  # what differs: (file, changes to blt-space's runs, what is said)
     "context": (
         "eval.json",
         dict(test__mean_context_bytes=3000.0),
-        "bytes of left context: 3,000 for blt-space and 360 for bpe",
+        "mean left context in bytes: 3,000 for blt-space and 360 for bpe",
     ),
 }
 

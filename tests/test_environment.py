@@ -15,12 +15,11 @@ import sys
 
 import jax
 import pytest
-
 from bltjax import config as cfg
 from bltjax.cli import main
 from bltjax.parallel import environment, host
 from bltjax.report import report as reporting
-from bltjax.report import runs as reading
+from bltjax.results import run_directories
 from bltjax.run import execute
 from bltjax.storage import rundir
 from bltjax.sweep import status
@@ -337,7 +336,7 @@ def test_report_of_runs_that_may_be_read_in_part(colleague, closed, capsys, tmp_
     closed(runs / "bpe", 0)
     closed(runs, 0o555)
     with an_ordinary_user():
-        found = {run.name: run for run in reading.read_experiment(runs)}
+        found = {run.name: run for run in run_directories.read_experiment(runs)}
         assert {name: run.state for name, run in found.items()} == {
             "bpe": "unfinished",
             "entropy": "done",

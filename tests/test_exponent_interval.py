@@ -5,8 +5,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from bltjax.report import compare, power_laws, sections
-from bltjax.science import bootstrap, parametric, profile, runs
+from bltjax.report import compare_series, sections
+from bltjax.science import bootstrap, fit_runs, parametric, power_law, profile_interval
 from bltjax.science.formula import COMPUTE
 from bltjax.science.noise import Noise, between_seeds
 from bltjax.science.objectives import Objective
@@ -35,14 +35,14 @@ def fitted(rng, law, budgets, seeds, run_sd, slope_sd=0.0, own_sd=0.0, documents
     bpb = bootstrap.bpb(nats, sizes)
     rows = [dict(seed_bpb=list(scores)) for scores in bpb]
     scores = [bootstrap.score(b, s, DOCUMENTS) for b, s in zip(bpb, drawn)]
-    formula = COMPUTE if budgets >= power_laws.FLOOR_FROM else power_laws.LINE
+    formula = COMPUTE if budgets >= power_law.FLOOR_FROM else power_law.LINE
     of = lambda score: parametric.fit(
-        formula, runs.of(dict(C=flops), score, power_laws.UNITS), Objective("log_least_squares")
+        formula, fit_runs.of(dict(C=flops), score, power_law.UNITS), Objective("log_least_squares")
     )
     if documents_alone:
         samples = drawn.mean(1).T[:20]
         return bootstrap.interval([of(score).parameters["alpha"] for score in samples])
-    found = profile.interval(of(bpb.mean(1)), "alpha", noise=compare.noise(rows, scores))
+    found = profile_interval.interval(of(bpb.mean(1)), "alpha", noise=compare_series.noise(rows, scores))
     return found.low, found.high
 
 
@@ -88,7 +88,7 @@ def test_a_line_has_the_usual_t_interval():
     slope = x @ y / (x @ x)
     error = np.sqrt(np.square(y - y.mean() - slope * x).sum() / 2 / (x @ x))
     none = Noise(np.ones(4), 0.0, 0, np.zeros((4, 4)), 60)
-    found = power_laws.fit(flops, bpb, none)
+    found = power_law.fit(flops, bpb, none)
     assert found["freedom"] == 2 and found["alpha_if"] == "E is 0"
     assert (found["alpha_low"], found["alpha_high"]) == pytest.approx(
         (-slope - 4.30265 * error, -slope + 4.30265 * error), rel=1e-4
@@ -97,18 +97,18 @@ def test_a_line_has_the_usual_t_interval():
 
 def test_no_freedom_no_interval():
     flops, bpb, none = [1e11, 1e12, 1e13], [2.0, 1.7, 1.5], np.zeros((3, 3))
-    line = parametric.fit(power_laws.LINE, runs.of(dict(C=flops), bpb, power_laws.UNITS))
+    line = parametric.fit(power_law.LINE, fit_runs.of(dict(C=flops), bpb, power_law.UNITS))
     two = dataclasses.replace(line, runs=line.runs.only([1, 1, 0], "few"))
-    assert profile.interval(two, "alpha", noise=Noise(np.ones(2), 0.0, 0, none[:2, :2], 60)) is None
+    assert profile_interval.interval(two, "alpha", noise=Noise(np.ones(2), 0.0, 0, none[:2, :2], 60)) is None
     seeded = Noise(np.full(3, 3.0), 1e-4, 6, none, 60)
-    assert power_laws.fit(flops, bpb, seeded)["freedom"] == 7
+    assert power_law.fit(flops, bpb, seeded)["freedom"] == 7
 
 
 def test_an_end_that_the_points_do_not_bound_is_none_and_said():
     """Noisy points that fall at once and stay: any steep law will do."""
     flops = np.geomspace(1e11, 1e12, 5)
     noise = Noise(np.ones(5), 0.0, 0, np.zeros((5, 5)), 60)
-    found = power_laws.fit(flops, [2.2, 2.0, 2.01, 1.99, 2.0], noise)
+    found = power_law.fit(flops, [2.2, 2.0, 2.01, 1.99, 2.0], noise)
     assert found["alpha_high"] is None and found["alpha_low"] > 0
     assert sections.alpha_interval(found).endswith("no upper end")
 
@@ -118,7 +118,7 @@ def test_an_outlier_widens_the_interval_which_still_reaches_to_the_fit():
     bpb = 0.7 + 300 * flops**-0.21
     noise = Noise(np.ones(12), 0.0, 0, np.zeros((12, 12)), 60)
     bpb[5] *= 1.2
-    found = power_laws.fit(flops, bpb, noise)
+    found = power_law.fit(flops, bpb, noise)
     assert found["alpha_low"] <= found["alpha"] <= found["alpha_high"]
 
 

@@ -1,12 +1,13 @@
 """One table of families: a new one of existing kinds is one entry, and runs are held to what they say."""
 
 import pytest
-
 from bltjax import config as cfg
 from bltjax import models
 from bltjax.config import families
 from bltjax.errors import UserError
-from bltjax.report import page, plot, series
+from bltjax.plots import curves, drawing
+from bltjax.report import page
+from bltjax.results import series
 from bltjax.run import validate
 from bltjax.sweep import plan as planning
 
@@ -66,7 +67,7 @@ def test_a_new_family_is_one_entry(monkeypatch):
     reported = [dict(family=name, series=name, budget_flops=1e12, name=name) for name in names]
     assert [name for name, _ in series.by_budget(reported)] == ["first", "bpe", "unheard-of"]
     line = dict(family="first", series="first", x=[1e12, 2e12], y=[2.0, 1.9], low=[None] * 2, high=[None] * 2)
-    assert "#123456" in plot.svg(plot.curves([line], {}, "FLOPs").figure, "new")
+    assert "#123456" in drawing.svg(curves.curves([line], {}, "FLOPs").figure, "new")
     assert page.themed()["#123456"][1] == "#abcdef" and "#abcdef" in page.colours()
 
 

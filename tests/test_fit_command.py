@@ -10,9 +10,9 @@ import pathlib
 import numpy as np
 import pytest
 from bltjax.cli import main
-from bltjax.report import fit_source
+from bltjax.fits import source
 from bltjax.report import report as reporting
-from bltjax.science import allocation, gain
+from bltjax.science import allocation, effective_compute
 from bltjax.science.formula import CHINCHILLA
 from bltjax.science.parametric import predict
 from test_report import add_run
@@ -220,7 +220,7 @@ def test_families_gain_and_cross_with_intervals_and_files(fit, tmp_path):
     curves = [
         allocation.frontier(CHINCHILLA, np.array([law[n] for n in CHINCHILLA.names])) for law in (BETTER, LAW)
     ]
-    assert one["gain"][-1]["low"] < gain.of(*curves, flops) < one["gain"][-1]["high"]
+    assert one["gain"][-1]["low"] < effective_compute.of(*curves, flops) < one["gain"][-1]["high"]
     assert one["crossing"]["says"]
     assert {e["group"] for e in result["fits"]} == {"bpe", "blt"}
     names = {path.name for path in out.iterdir()}
@@ -335,7 +335,7 @@ def get_config(arg=None):
 )
 def test_conditions(text, holds):
     columns = dict(x=["True", "0", True, None], y=["1", "2", 3, "4"], z=["A b", "c", "", None])
-    found = fit_source.condition(fit_source.Table("t", columns), text)
+    found = source.condition(source.Table("t", columns), text)
     assert list(np.flatnonzero(found)) == holds
 
 

@@ -6,7 +6,16 @@ import functools
 import numpy as np
 import pytest
 
-from bltjax.science import allocation, crossing, isoflop, joint, parametric, profile, resample, runs
+from bltjax.science import (
+    allocation,
+    crossing,
+    fit_bootstrap,
+    fit_runs,
+    isoflop,
+    joint,
+    parametric,
+    profile_interval,
+)
 from bltjax.science.formula import CHINCHILLA, COMPUTE
 from bltjax.science.objectives import Objective
 
@@ -23,7 +32,7 @@ def grid(**axes) -> dict:
 def fitted(formula, law, values, rng, objective=LOGS):
     loss = parametric.predict(formula, law, values)
     noisy = loss * np.exp(rng.normal(0, NOISE, loss.shape))
-    return parametric.fit(formula, runs.of(values, noisy, UNITS), objective)
+    return parametric.fit(formula, fit_runs.of(values, noisy, UNITS), objective)
 
 
 def held(formula, law, values, quantities: dict, profiles=(), objective=LOGS) -> dict:
@@ -33,13 +42,13 @@ def held(formula, law, values, quantities: dict, profiles=(), objective=LOGS) ->
     count = dict.fromkeys([*quantities, *(f"profile of {name}" for name in profiles)], 0)
     for draw in range(DRAWS):
         fit = fitted(formula, law, values, rng, objective)
-        drawn = resample.draws(fit, RESAMPLES, seed=draw)
+        drawn = fit_bootstrap.draws(fit, RESAMPLES, seed=draw)
         assert drawn.way == "noise"
         for name, quantity in quantities.items():
-            count[name] += resample.interval(quantity(drawn.parameters_RxQ)).holds(quantity(law))
+            count[name] += fit_bootstrap.interval(quantity(drawn.parameters_RxQ)).holds(quantity(law))
         for name in profiles:
             truth = law[formula.names.index(name)]
-            count[f"profile of {name}"] += profile.interval(fit, name).holds(truth)
+            count[f"profile of {name}"] += profile_interval.interval(fit, name).holds(truth)
     return {name: number / DRAWS for name, number in count.items()}
 
 
@@ -91,11 +100,11 @@ def test_approach_2():
         coefficient_R, exponent_R, lowest_RxB = isoflop.draws(
             found, flops, values["N"], noisy, RESAMPLES, seed=draw
         )
-        count["exponent"] += resample.interval(exponent_R).holds(truth.exponent)
+        count["exponent"] += fit_bootstrap.interval(exponent_R).holds(truth.exponent)
         far_R = coefficient_R * 1e22**exponent_R
-        count["best size at 1e22"] += resample.interval(far_R).holds(truth.at(1e22))
+        count["best size at 1e22"] += fit_bootstrap.interval(far_R).holds(truth.at(1e22))
         for minimum, lowest_R in zip(truth.minima, lowest_RxB.T):
-            count[f"best size at {minimum.flops:g}"] += resample.interval(lowest_R).holds(minimum.x)
+            count[f"best size at {minimum.flops:g}"] += fit_bootstrap.interval(lowest_R).holds(minimum.x)
     right({name: number / DRAWS for name, number in count.items()})
 
 
@@ -125,7 +134,8 @@ def test_the_crossing_point():
     for draw in range(DRAWS):
         fits = [fitted(COMPUTE, law, values, rng) for law in (family, baseline)]
         drawn = [
-            resample.draws(fit, RESAMPLES, seed=2 * draw + k).parameters_RxQ for k, fit in enumerate(fits)
+            fit_bootstrap.draws(fit, RESAMPLES, seed=2 * draw + k).parameters_RxQ
+            for k, fit in enumerate(fits)
         ]
         count += apart(*(fit.parameters_Q for fit in fits), *drawn).holds(truth)
     right({"crossing": count / DRAWS})

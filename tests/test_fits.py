@@ -7,27 +7,26 @@ import sys
 
 import numpy as np
 import pytest
-from scipy import optimize, stats
-
 from bltjax.science import (
     allocation,
     crossing,
+    effective_compute,
     envelope,
-    gain,
+    fit_bootstrap,
+    fit_runs,
     influence,
     isoflop,
     joint,
     lack_of_fit,
     logsumexp,
     parametric,
-    profile,
-    projection,
-    resample,
-    runs,
+    profile_interval,
+    variable_projection,
 )
 from bltjax.science.formula import CHINCHILLA, COMPUTE, Formula, Power, sum_of_powers
-from bltjax.science.identify import NotIdentified
+from bltjax.science.identifiability import NotIdentified
 from bltjax.science.objectives import NAMES, Objective
+from scipy import optimize, stats
 
 CHINCHILLA_LAW = np.array([1.69, 406.4, 410.7, 0.34, 0.28])  # E, A, B, alpha, beta: Hoffmann et al. 2022
 LOGS = Objective("log_least_squares")
@@ -42,11 +41,11 @@ SIZES_AND_DATA = grid(N=np.geomspace(1e7, 1e9, 5), D=np.geomspace(2e8, 2e10, 5))
 UNITS = dict(N="parameters", D="tokens", C="FLOPs", T="bytes per patch", loss="nats per token")
 
 
-def planted(formula, law, values, noise=0.0, seed=0) -> runs.Runs:
+def planted(formula, law, values, noise=0.0, seed=0) -> fit_runs.Runs:
     rng = np.random.default_rng(seed)
     loss = parametric.predict(formula, np.asarray(law, np.float64), values)
     loss = loss * np.exp(rng.normal(0, noise, loss.shape) if noise else 0.0)
-    return runs.of(values, loss, {name: UNITS.get(name, "ones") for name in (*values, "loss")})
+    return fit_runs.of(values, loss, {name: UNITS.get(name, "ones") for name in (*values, "loss")})
 
 
 FOUR = sum_of_powers("NDWV")
@@ -110,7 +109,7 @@ def test_the_unit_of_a_variable_moves_its_coefficient_alone():
     noisy = planted(CHINCHILLA, CHINCHILLA_LAW, SIZES_AND_DATA, noise=0.005)
     fit = parametric.fit(CHINCHILLA, noisy)
     thousands = dict(noisy.values, D=noisy.values["D"] / 1e3)
-    other = parametric.fit(CHINCHILLA, runs.of(thousands, noisy.loss_N, UNITS | {"D": "thousand tokens"}))
+    other = parametric.fit(CHINCHILLA, fit_runs.of(thousands, noisy.loss_N, UNITS | {"D": "thousand tokens"}))
     for name in ("E", "A", "alpha", "beta"):
         assert other.parameters[name] == pytest.approx(fit.parameters[name], rel=1e-6)
     assert other.parameters["B"] * 1e3 ** fit.parameters["beta"] == pytest.approx(
@@ -140,7 +139,7 @@ def test_coefficients_that_may_not_be_negative():
     zeros = 0
     for _ in range(60):
         columns, data = rng.uniform(size=(12, 4)), rng.normal(size=12)
-        found, taken = projection.non_negative(columns.T @ columns, columns.T @ data)
+        found, taken = variable_projection.non_negative(columns.T @ columns, columns.T @ data)
         right, left = optimize.nnls(columns, data)
         assert found == pytest.approx(right, abs=1e-7)
         assert data @ data - taken == pytest.approx(left**2, abs=1e-7)
@@ -188,7 +187,7 @@ def test_too_few_runs_or_values_are_refused():
 def test_an_e_that_is_driven_to_zero_is_said_and_not_printed():
     law = CHINCHILLA_LAW * [0, 1, 1, 1, 1]
     shifted = planted(CHINCHILLA, law, SIZES_AND_DATA)
-    below = runs.of(SIZES_AND_DATA, shifted.loss_N - 0.02, UNITS)  # as if E were -0.02
+    below = fit_runs.of(SIZES_AND_DATA, shifted.loss_N - 0.02, UNITS)  # as if E were -0.02
     fit = parametric.fit(CHINCHILLA, below)
     assert fit.parameters["E"] is None
     assert fit.not_identified["E"].startswith("E is not identified by these runs")
@@ -198,12 +197,12 @@ def test_an_e_that_is_driven_to_zero_is_said_and_not_printed():
 
 def test_runs_say_what_was_dropped_and_units_must_be_named():
     loss = np.array([3.0, np.nan, 2.0, 9.0, -1.0])
-    found = runs.of(dict(C=np.array([1.0, 2, 3, 4, 5])), loss, UNITS)
+    found = fit_runs.of(dict(C=np.array([1.0, 2, 3, 4, 5])), loss, UNITS)
     assert list(found.rows_N) == [0, 2, 3] and [row for row, _ in found.dropped] == [1, 4]
     less = found.without_highest(1)
     assert list(less.rows_N) == [0, 2] and less.dropped[-1] == (3, "among the 1 highest losses")
     with pytest.raises(ValueError, match="no unit given for C"):
-        runs.of(dict(C=loss), loss, dict(loss="nats"))
+        fit_runs.of(dict(C=loss), loss, dict(loss="nats"))
 
 
 def test_influential_runs_are_named():
@@ -215,7 +214,7 @@ def test_influential_runs_are_named():
     ]
     loss = clean.loss_N.copy()
     loss[20] *= 1.05  # the largest size, the least data
-    fit = parametric.fit(CHINCHILLA, runs.of(clean.values, loss, UNITS), LOGS)
+    fit = parametric.fit(CHINCHILLA, fit_runs.of(clean.values, loss, UNITS), LOGS)
     assert influence.leave_one_out(fit).warnings()[0].startswith("run 20 is influential: without it")
 
 
@@ -345,33 +344,33 @@ def test_a_profile_of_a_line_is_the_t_interval():
     fit = parametric.fit(line, noisy, LOGS)
     right = stats.linregress(np.log(noisy.values["C"]), np.log(noisy.loss_N))
     half = stats.t.ppf(0.975, 5) * right.stderr
-    found = profile.interval(fit, "alpha")
+    found = profile_interval.interval(fit, "alpha")
     assert fit.parameters["alpha"] == pytest.approx(-right.slope, rel=1e-6)
     assert (found.low, found.high) == pytest.approx(
         (-right.slope - half, -right.slope + half), abs=0.02 * half
     )
-    drawn = resample.draws(fit, 4000, "noise").of("alpha")
+    drawn = fit_bootstrap.draws(fit, 4000, "noise").of("alpha")
     assert (drawn.low, drawn.high) == pytest.approx((found.low, found.high), abs=0.1 * half)
 
 
 def test_draws_are_equal_for_equal_seeds_and_hold_what_was_asked():
     fit = parametric.fit(CHINCHILLA, planted(CHINCHILLA, CHINCHILLA_LAW, SIZES_AND_DATA, noise=0.005))
-    for way in resample.WAYS:
-        one, two, other = (resample.draws(fit, 50, way, seed) for seed in (3, 3, 4))
+    for way in fit_bootstrap.WAYS:
+        one, two, other = (fit_bootstrap.draws(fit, 50, way, seed) for seed in (3, 3, 4))
         assert (one.parameters_RxQ == two.parameters_RxQ).all()
         assert (one.parameters_RxQ != other.parameters_RxQ).any()
         assert one["alpha"].std() > 0 and one.predictions(N=np.array([1e8, 1e9]), D=1e10).shape == (50, 2)
-    assert resample.usual(fit) == "noise"
+    assert fit_bootstrap.usual(fit) == "noise"
     documents = fit.runs.loss_N * np.exp(np.random.default_rng(0).normal(0, 0.05, (50, 1)))
-    wider = resample.draws(fit, 50, "noise", 3, documents_RxN=documents)
-    alone = resample.draws(fit, 50, "noise", 3)
+    wider = fit_bootstrap.draws(fit, 50, "noise", 3, documents_RxN=documents)
+    alone = fit_bootstrap.draws(fit, 50, "noise", 3)
     at = dict(N=1e8, D=1e9)
     assert wider.predictions(**at).std() > 3 * alone.predictions(**at).std()
 
 
 def test_cells_are_drawn_and_seeds_within_them():
     cells = np.array([0, 0, 0, 1, 2, 2])
-    drawn = resample.weights(cells, 4000, np.random.default_rng(0))
+    drawn = fit_bootstrap.weights(cells, 4000, np.random.default_rng(0))
     of_cells = np.stack([drawn[:, cells == k].sum(1) / (cells == k).sum() for k in range(3)], 1)
     assert (of_cells == of_cells.round()).all() and (of_cells.sum(1) == 3).all()
     assert drawn.mean(0) == pytest.approx(np.ones(6), abs=0.06)
@@ -379,10 +378,12 @@ def test_cells_are_drawn_and_seeds_within_them():
 
 
 def test_ends_that_draws_do_not_bound_are_open():
-    found = resample.interval(np.concatenate([np.arange(90.0), np.full(10, np.inf), np.full(100, np.nan)]))
+    found = fit_bootstrap.interval(
+        np.concatenate([np.arange(90.0), np.full(10, np.inf), np.full(100, np.nan)])
+    )
     assert found.low == 2.0 and found.high is None and found.share == 0.5
     assert found.holds(1e9) and not found.holds(1.0)
-    assert resample.interval(np.full(3, np.nan)).share == 0
+    assert fit_bootstrap.interval(np.full(3, np.nan)).share == 0
 
 
 FAMILY, BASELINE = np.array([1.5, 2.4e3, 0.17]), np.array([1.6, 1.1e3, 0.155])
@@ -420,10 +421,10 @@ def test_gain_is_how_many_times_the_flops_the_baseline_needs():
     a, alpha = BASELINE[1:]
     threefold = np.array([BASELINE[0], a * 3**-alpha, alpha])
     for flops in (1e18, 1e21):
-        assert gain.of(threefold, BASELINE, flops) == pytest.approx(3.0)
-        assert gain.of(BASELINE, threefold, flops) == pytest.approx(1 / 3)
-    assert gain.of(FAMILY - [0.5, 0, 0], BASELINE, 1e24) == np.inf
-    found = gain.with_interval(scattered(threefold, 0.01, 0), scattered(BASELINE, 0.01, 1), 1e19)
+        assert effective_compute.of(threefold, BASELINE, flops) == pytest.approx(3.0)
+        assert effective_compute.of(BASELINE, threefold, flops) == pytest.approx(1 / 3)
+    assert effective_compute.of(FAMILY - [0.5, 0, 0], BASELINE, 1e24) == np.inf
+    found = effective_compute.with_interval(scattered(threefold, 0.01, 0), scattered(BASELINE, 0.01, 1), 1e19)
     assert 1.5 < found.low < 3 < found.high < 6
 
 
@@ -440,7 +441,7 @@ def test_lack_of_fit_shows_where_cells_repeat():
     ]
     assert stats.kstest(chance, "uniform").pvalue > 0.01
     wave = 1 + 0.01 * np.sin(2 * np.log(values["N"]) + np.log(values["D"]))
-    wrong = parametric.fit(CHINCHILLA, runs.of(values, right.loss_N * wave, UNITS), LOGS)
+    wrong = parametric.fit(CHINCHILLA, fit_runs.of(values, right.loss_N * wave, UNITS), LOGS)
     assert lack_of_fit.test(wrong).lacks
     single = parametric.fit(CHINCHILLA, planted(CHINCHILLA, CHINCHILLA_LAW, SIZES_AND_DATA, 0.005), LOGS)
     assert lack_of_fit.test(single).p is None and "several seeds" in lack_of_fit.test(single).why
@@ -484,5 +485,5 @@ def test_held_out_budgets_choose_between_the_joint_and_the_separate_laws():
 
 
 def test_fits_need_no_jax():
-    code = "import sys; from bltjax.science import joint, influence, gain; assert 'jax' not in sys.modules"
+    code = "import sys; from bltjax.science import effective_compute, joint; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from test_report import BUDGETS, add_run, analysed, experiment, fabricated_scores, law
-
-from bltjax.report import figures, report, runs, sections
+from bltjax.report import figures, report, sections
+from bltjax.results import run_directories
 from bltjax.science import bootstrap
+from test_report import BUDGETS, add_run, analysed, experiment, fabricated_scores, law
 
 
 def other_text(tmp_path, seeds=1):
@@ -41,7 +41,11 @@ def test_scores_of_other_text_are_in_no_comparison(tmp_path, seeds):
     assert len(result["runs"]) == 6 and sum(r["compared"] for r in result["runs"]) == 5
     table = sections.score_table(result)
     assert not any("0.50" in cell for row in table["rows"] for cell in row)
-    sections.of(result, runs.read_experiment(tmp_path), figures.draw(result, runs.read_experiment(tmp_path)))
+    sections.of(
+        result,
+        run_directories.read_experiment(tmp_path),
+        figures.draw(result, run_directories.read_experiment(tmp_path)),
+    )
     json.dumps(result, allow_nan=False)
 
 

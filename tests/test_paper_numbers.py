@@ -5,10 +5,9 @@ import csv
 import io
 
 import pytest
-from test_report import add_run, analysed
-
-from bltjax.report import paper_section, published
+from bltjax.paper import paper_section, printed_tables
 from bltjax.report import report as reporting
+from test_report import add_run, analysed
 
 BUDGET = 1e12
 TABLE_9 = {"no|1|9": 2.40, "no|5|5": 2.38, "yes|5|5": 2.37, "yes|1|9": 2.30}
@@ -39,15 +38,15 @@ def table_9(tmp_path_factory):
 
 
 def test_every_printed_number_has_a_place_and_a_source():
-    for table in published.TABLES:
-        assert table.mark in published.MARKS and set(table.marks.values()) <= set(published.MARKS)
+    for table in printed_tables.TABLES:
+        assert table.mark in printed_tables.MARKS and set(table.marks.values()) <= set(printed_tables.MARKS)
         assert not table.reference or table.reference in table.rows
         for key, (_, values) in table.rows.items():
             assert len(values) == len(table.columns), (table.name, key)
         assert table.rows or table.says
-    assert published.named("Table 7")[0].value("all|all|yes", "Train dist") == 0.844
-    assert published.named("Table 8")[0].mark_of("none", "Train dist") == "S"
-    assert published.named("Table 4")[0].value("blt-entropy", "Thai from") == 7.7
+    assert printed_tables.named("Table 7")[0].value("all|all|yes", "Train dist") == 0.844
+    assert printed_tables.named("Table 8")[0].mark_of("none", "Train dist") == "S"
+    assert printed_tables.named("Table 4")[0].value("blt-entropy", "Thai from") == 7.7
 
 
 @pytest.mark.parametrize(
@@ -62,7 +61,7 @@ def test_every_printed_number_has_a_place_and_a_source():
     ],
 )
 def test_labels_name_tables(label, names):
-    assert [table.name for table in published.named(label)] == names
+    assert [table.name for table in printed_tables.named(label)] == names
 
 
 def test_rows_find_their_runs_and_differences_their_reference(table_9):
@@ -70,7 +69,7 @@ def test_rows_find_their_runs_and_differences_their_reference(table_9):
     (entry,) = result["paper"]
     (at,) = entry["at"]
     rows = {row["row"]: row for row in at["rows"]}
-    assert list(rows) == list(published.named("Table 9")[0].rows) and at["reference"] == "no|1|9"
+    assert list(rows) == list(printed_tables.named("Table 9")[0].rows) and at["reference"] == "no|1|9"
     cell = rows["yes|1|9"]["cells"]["Train dist"]
     assert cell["ours"] == pytest.approx(2.3005) and cell["paper"] == 0.822 and cell["mark"] == "S"
     assert cell["ours_minus_reference"] == pytest.approx(-0.1)

@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
-from bltjax.report import power_laws
-from bltjax.science import crossing
+from bltjax.science import crossing, power_law
 from bltjax.science.noise import Noise
 from test_report import BUDGETS, law
 
 
 def test_two_parameter_fit_recovers_the_exponent_and_says_what_it_is():
-    found = power_laws.fit(BUDGETS, [law("bpe", c) for c in BUDGETS])
+    found = power_law.fit(BUDGETS, [law("bpe", c) for c in BUDGETS])
     assert found["alpha"] == pytest.approx(0.132, rel=1e-9) and found["A"] == pytest.approx(60, rel=1e-6)
     assert found["E"] == 0 and "E fixed at 0" in found["note"] and found["largest_residual"] < 1e-12
 
@@ -18,7 +17,7 @@ def test_two_parameter_fit_recovers_the_exponent_and_says_what_it_is():
 def test_three_parameter_fit_recovers_floor_and_exponent(truth):
     e, a, alpha = truth
     flops = np.geomspace(1e10, 1e16, 9)
-    found = power_laws.fit(flops, e + a * flops**-alpha)
+    found = power_law.fit(flops, e + a * flops**-alpha)
     assert (found["E"], found["A"], found["alpha"]) == pytest.approx(truth, rel=2e-3)
     assert not found["note"]
 
@@ -28,12 +27,12 @@ def test_three_parameter_fit_shrugs_off_one_outlier():
     bpb = 0.7 + 300 * flops**-0.21
     bpb[5] *= 1.2
     # least squares would be off by far more
-    assert power_laws.fit(flops, bpb)["alpha"] == pytest.approx(0.21, rel=0.01)
+    assert power_law.fit(flops, bpb)["alpha"] == pytest.approx(0.21, rel=0.01)
 
 
 def test_no_fit_below_three_budgets():
-    assert power_laws.fit([1e11, 1e12], [2.0, 1.8]) is None
-    assert power_laws.fit([1e11, 1e11, 1e12], [2.0, 2.1, 1.8]) is None
+    assert power_law.fit([1e11, 1e12], [2.0, 1.8]) is None
+    assert power_law.fit([1e11, 1e11, 1e12], [2.0, 2.1, 1.8]) is None
 
 
 @pytest.mark.parametrize("points", [3, 6])
@@ -42,7 +41,7 @@ def test_interval_of_the_exponent_holds_the_truth_and_narrows_with_noise(points)
     truth = 50 * flops**-0.13
     none = np.zeros((points, points))
     wide, narrow = (
-        power_laws.fit(flops, truth, Noise(np.full(points, 3.0), s**2, 6, none, 60)) for s in (1e-2, 1e-3)
+        power_law.fit(flops, truth, Noise(np.full(points, 3.0), s**2, 6, none, 60)) for s in (1e-2, 1e-3)
     )
     for found in (wide, narrow):
         assert found["alpha_low"] < 0.13 + 1e-6 and found["alpha_high"] > 0.13 - 1e-6
@@ -54,7 +53,7 @@ def test_crossover_is_where_the_laws_meet_and_only_in_range():
     a, b = ([law(f, c) for c in BUDGETS] for f in ("blt-entropy", "bpe"))
     found = crossing.measured(BUDGETS, a, BUDGETS, b)
     assert found["flops"] == pytest.approx([meet], rel=1e-6)
-    curves = [power_laws.curve(power_laws.fit(BUDGETS, bpb)) for bpb in (a, b)]
+    curves = [power_law.curve(power_law.fit(BUDGETS, bpb)) for bpb in (a, b)]
     assert crossing.of_curves(*curves, (BUDGETS[0], BUDGETS[-1])) == pytest.approx([meet], rel=1e-3)
     assert crossing.of_curves(*curves, None) == []
     below = [1e10, 2e10, 4e10]

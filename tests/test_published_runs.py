@@ -8,10 +8,9 @@ import pathlib
 
 import numpy as np
 import pytest
-
-from bltjax.science import allocation, influence, isoflop, logsumexp, parametric, resample, runs
+from bltjax.science import allocation, fit_bootstrap, fit_runs, influence, isoflop, logsumexp, parametric
 from bltjax.science.formula import CHINCHILLA, sum_of_powers
-from bltjax.science.identify import NotIdentified
+from bltjax.science.identifiability import NotIdentified
 from bltjax.science.objectives import Objective
 
 FOLDER = pathlib.Path(os.environ.get("BLTJAX_PUBLISHED_RUNS", "no-such-folder"))
@@ -40,10 +39,10 @@ def table(name: str) -> dict:
     return found
 
 
-def chinchilla(drop: int = 5) -> runs.Runs:
+def chinchilla(drop: int = 5) -> fit_runs.Runs:
     columns = table("chinchilla_points.csv")
     n = columns["Model Size"]
-    found = runs.of(dict(N=n, D=columns["Training FLOP"] / 6 / n), columns["loss"], UNITS)
+    found = fit_runs.of(dict(N=n, D=columns["Training FLOP"] / 6 / n), columns["loss"], UNITS)
     return found.without_highest(drop) if drop else found
 
 
@@ -87,8 +86,8 @@ def test_chinchilla_points_with_all_runs_warn_of_the_influential_ones():
 
 def test_chinchilla_intervals():
     fit = parametric.fit(CHINCHILLA, chinchilla())
-    assert resample.usual(fit) == "runs"
-    drawn = resample.draws(fit, 1000)
+    assert fit_bootstrap.usual(fit) == "runs"
+    drawn = fit_bootstrap.draws(fit, 1000)
     published = dict(
         A=(285, 744), B=(1042, 5810), E=(1.769, 1.871), alpha=(0.317, 0.373), beta=(0.331, 0.415)
     )
@@ -101,7 +100,7 @@ def test_chinchilla_intervals():
 
 def test_standard_errors_of_the_likelihood():
     fit = parametric.fit(CHINCHILLA, chinchilla(), Objective("scaled_huber"))
-    drawn = resample.draws(fit, 200)
+    drawn = fit_bootstrap.draws(fit, 200)
     for name, error in dict(A=124.52, B=1293.28, E=0.02566, alpha=0.01540, beta=0.02060).items():
         assert drawn[name].std() == pytest.approx(error, rel=0.3), name
     a, _ = allocation.exponents(CHINCHILLA, drawn.parameters_RxQ)
@@ -121,7 +120,7 @@ def test_isoflop_tables_by_both_methods(name):
     (alpha, beta, e, a_, b_), surface, approach_2 = ISOFLOP[name]
     columns = table(f"isoflop_{name}.csv")
     n, d, flops, loss = (columns[key] for key in ("params", "tokens", "budget", "loss"))
-    fit = parametric.fit(CHINCHILLA, runs.of(dict(N=n, D=d), loss, UNITS), Objective("least_squares"))
+    fit = parametric.fit(CHINCHILLA, fit_runs.of(dict(N=n, D=d), loss, UNITS), Objective("least_squares"))
     found = fit.parameters
     assert [found["alpha"], found["beta"], found["E"]] == pytest.approx([alpha, beta, e], abs=5.1e-5)
     assert found["A"] == pytest.approx(a_, rel=1e-3) and found["B"] == pytest.approx(b_, rel=1e-3)
@@ -150,7 +149,7 @@ def test_gemstones_in_two_variables(name):
     value, answer = GEMSTONES[name]
     columns = table(f"gemstones_{name}.jsonl")
     values = dict(N=columns["params_active_precise"], D=columns["tokens"])
-    fit = parametric.fit(CHINCHILLA, runs.of(values, columns["final_loss"], UNITS))
+    fit = parametric.fit(CHINCHILLA, fit_runs.of(values, columns["final_loss"], UNITS))
     assert fit.value <= value + 1e-10
     found = fit.parameters
     mine = [found["alpha"], found["beta"], *np.log([found["A"], found["B"], found["E"]])]
@@ -166,7 +165,7 @@ def test_gemstones_in_three_variables(delta, value, exponents):
     values = dict(W=columns["width"], H=columns["depth"], D=columns["tokens"])
     units = dict(W="features", H="layers", D="tokens", loss="nats per token")
     fit = parametric.fit(
-        sum_of_powers("WHD"), runs.of(values, columns["final_loss"], units), Objective("huber", delta)
+        sum_of_powers("WHD"), fit_runs.of(values, columns["final_loss"], units), Objective("huber", delta)
     )
     assert fit.value <= value + 1e-10
     # the published fit stopped a little above this one, and its exponents are as far from the lowest point
@@ -183,4 +182,4 @@ def test_the_line_of_the_best_runs_alone_is_refused():
     best = [np.flatnonzero(flops == budget)[loss[flops == budget].argmin()] for budget in np.unique(flops)]
     line = d[best].mean() / n[best].mean() * n[best]  # as if all had been run at one ratio
     with pytest.raises(NotIdentified, match="one line"):
-        parametric.fit(CHINCHILLA, runs.of(dict(N=n[best], D=line), loss[best], UNITS))
+        parametric.fit(CHINCHILLA, fit_runs.of(dict(N=n[best], D=line), loss[best], UNITS))

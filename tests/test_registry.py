@@ -9,15 +9,14 @@ import time
 
 import numpy as np
 import pytest
-from bltjax.experiments import registry
-
 from bltjax import config as cfg
 from bltjax import flops
 from bltjax.errors import UserError
-from bltjax.science import formula, identify, joint
-from bltjax.science.runs import of as runs_of
+from bltjax.experiments import registry
+from bltjax.science import formula, identifiability, joint
+from bltjax.science.fit_runs import of as runs_of
 from bltjax.storage import rundir
-from bltjax.sweep import graph, ladder, modes, rules, scales
+from bltjax.sweep import designs, graph, ladder, rules, scales
 from bltjax.sweep import plan as planning
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -126,7 +125,7 @@ def test_fixed_inference_costs_the_same_per_byte(scale):
 
 def test_fixed_inference_says_what_cannot_be():
     with pytest.raises(UserError, match="no blt-entropy of size M costs 1e\\+05"):
-        modes.fixed_inference(scales.laptop(), "blt-entropy", "M", 1e5, patch=4.5)
+        designs.fixed_inference(scales.laptop(), "blt-entropy", "M", 1e5, patch=4.5)
 
 
 def test_runs_for_a_law_are_off_any_one_line():
@@ -141,15 +140,15 @@ def test_runs_for_a_law_are_off_any_one_line():
         for family, cells in found.items():
             values = dict(zip("NDT", np.array(cells, float).T))
             loss = np.ones(len(cells))
-            identify.refuse(formula.CHINCHILLA, runs_of({k: values[k] for k in "ND"}, loss, UNITS))
-            if len(set(values["T"])) >= identify.VALUES:
-                identify.refuse(joint.POWERS, runs_of(values, loss, UNITS))
+            identifiability.refuse(formula.CHINCHILLA, runs_of({k: values[k] for k in "ND"}, loss, UNITS))
+            if len(set(values["T"])) >= identifiability.VALUES:
+                identifiability.refuse(joint.POWERS, runs_of(values, loss, UNITS))
     # compute_optimal's are on one line, and would be refused
     plans = planning.plan(registry.load("compute_optimal", only="bpe"))
     line = [(p["params_latent"], p["train_bytes"]) for p in plans]
     values = dict(zip("ND", np.array(line + line, float).T))
-    with pytest.raises(identify.NotIdentified):
-        identify.refuse(formula.CHINCHILLA, runs_of(values, np.ones(2 * len(line)), UNITS))
+    with pytest.raises(identifiability.NotIdentified):
+        identifiability.refuse(formula.CHINCHILLA, runs_of(values, np.ones(2 * len(line)), UNITS))
 
 
 def test_the_study_is_as_large_as_it_should_be():

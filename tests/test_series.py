@@ -5,11 +5,11 @@ import math
 
 import numpy as np
 import pytest
-from test_report import BUDGETS, add_run, analysed, experiment, law, write
-
-from bltjax.report import compare, figures, plot, sweeps, tables
+from bltjax.plots import drawing
+from bltjax.report import compare_series, figures, sweeps
 from bltjax.report import report as reporting
-from bltjax.report import runs as reading
+from bltjax.results import run_directories, tables
+from test_report import BUDGETS, add_run, analysed, experiment, law, write
 
 
 def seeds_of(root, family, budget, bits, validations=None, **more):
@@ -66,7 +66,7 @@ def test_figure_6_has_a_curve_per_patch_size(tmp_path):
     assert {(p["series"], p["against"]) for p in result["pairs"]} == {(name, "bpe") for name in names}
     assert {c["series"] for c in result["crossovers"]} == set(names)
     drawn = figures.lines_of(result["runs"], "realized_flops")
-    looks = [(plot.style(s["family"]), s["variant"]) for s in drawn]
+    looks = [(drawing.style(s["family"]), s["variant"]) for s in drawn]
     assert [s["series"] for s in drawn] == ["bpe", *names] and len(set(looks)) == 4
 
 
@@ -105,7 +105,9 @@ def test_intervals_cover_seeds_where_there_are_several(tmp_path):
     for family, bits in (("bpe", (2.00, 2.04, 2.02)), ("blt-space", (2.05, 2.01, 2.06))):
         seeds_of(tmp_path, family, 1e11, bits, noise_seed=3)
     several = analysed(tmp_path)["pairs"][0]
-    assert several["covers_seeds"] and several["covers"] == compare.BOTH and not several["excludes_zero"]
+    assert (
+        several["covers_seeds"] and several["covers"] == compare_series.BOTH and not several["excludes_zero"]
+    )
     one = tmp_path / "one"
     add_run(one, "bpe", 1e11, bpb=2.02, noise_seed=3)
     add_run(one, "blt-space", 1e11, bpb=2.04, noise_seed=3)
@@ -181,7 +183,7 @@ def test_lexicons_of_both_kinds_stand_on_one_axis(tmp_path):
     found = {s["series"]: s for s in sweeps.lexicons(result["sweeps"])}
     assert [v["value"] for v in found["bpe"]["values"]] == [128 * n for n in (512, 1024, 2048)]
     assert found["blt-space"]["chosen"] == 6 * 32 * 8 * 2048 and found["blt-space"]["edge"]
-    drawn = figures.draw(result, reading.read_experiment(tmp_path))
+    drawn = figures.draw(result, run_directories.read_experiment(tmp_path))
     assert {"lexicon_sweep", "vocabulary_sweep", "hash_rows_sweep"} <= set(drawn)
 
 
@@ -190,7 +192,7 @@ def test_a_matplotlibrc_that_needs_tex_ends_no_report(tmp_path, monkeypatch):
 
     add_run(tmp_path, "bpe", 1e11)
     with matplotlib.rc_context({"text.usetex": True, "svg.fonttype": "none", "font.family": "no such font"}):
-        drawn = figures.draw(analysed(tmp_path), reading.read_experiment(tmp_path))
+        drawn = figures.draw(analysed(tmp_path), run_directories.read_experiment(tmp_path))
         assert matplotlib.rcParams["text.usetex"]  # what the user set is there again
     assert drawn["bpb_vs_flops"].png[:4] == b"\x89PNG"
 

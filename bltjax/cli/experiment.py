@@ -254,14 +254,16 @@ def report(args) -> int:
 
 
 def compare(args) -> int:
-    from bltjax.report import side_by_side
+    from bltjax.report import compare_experiments
 
     if args.export:
         raise UserError("--export is of one experiment, and cannot stand beside --compare")
-    result = side_by_side.compared(*in_roots([compared_directory(args, text) for text in args.compare]))
+    result = compare_experiments.compared(
+        *in_roots([compared_directory(args, text) for text in args.compare])
+    )
     if args.out:
-        result["files"] = side_by_side.write(result, args.out)
-    say(json.dumps(result, allow_nan=False) if args.json else side_by_side.text(result))
+        result["files"] = compare_experiments.write(result, args.out)
+    say(json.dumps(result, allow_nan=False) if args.json else compare_experiments.text(result))
     return 0
 
 
@@ -303,7 +305,7 @@ def in_roots(folders: list) -> list:
 
 def say(text: str) -> None:
     """Prints text also where the terminal's encoding has not all of its signs."""
-    from bltjax.report import tables
+    from bltjax.results import tables
 
     try:
         text.encode(sys.stdout.encoding or "ascii")

@@ -91,9 +91,8 @@ def add(verbs) -> None:
 
 
 def fit(args) -> int:
-    from bltjax.report import fit as fitting
-    from bltjax.report import fit_text
-    from bltjax.report.fit_methods import Settings
+    from bltjax.fits import analysis, text
+    from bltjax.fits.approaches import Settings
 
     if not args.delta > 0 or not math.isfinite(args.delta):
         raise UserError(f"--delta is {args.delta}; it must be above 0")
@@ -103,22 +102,22 @@ def fit(args) -> int:
         raise UserError(f"--at {args.at}: a budget is a number of FLOPs above 0")
     source, attempts = from_table(args) if is_table(args) else from_experiment(args)
     settings = Settings(args.objective, args.delta, args.draws)
-    result = fitting.analyse(source, settings, args.at, args.reference, attempts)
+    result = analysis.analyse(source, settings, args.at, args.reference, attempts)
     if args.out:
         from bltjax.parallel import host
 
         host.import_matplotlib()
-        from bltjax.report import fit_figures
+        from bltjax.fits import figures
 
-        result["files"] = fit_figures.write(result, source, args.out)
+        result["files"] = figures.write(result, source, args.out)
     result.pop("found")
     if args.json:
         print(json.dumps(result, allow_nan=False))
     else:
         from bltjax.cli.experiment import say
 
-        say(fit_text.terminal(result))
-    if not fitting.identified(result):
+        say(text.terminal(result))
+    if not analysis.identified(result):
         raise UserError(f"{source.name}: these runs tell no law: {'; '.join(result['warnings'])}")
     return 0
 
@@ -132,11 +131,12 @@ def is_table(args) -> bool:
 
 def from_table(args):
     from bltjax.experiments import registry
-    from bltjax.report import fit_source, fit_table
+    from bltjax.fits.source import of_table, parse_columns, parse_units
+    from bltjax.fits.table import read
 
     if args.what in registry.names() and not pathlib.Path(args.what).exists():
         raise UserError(f"--columns is of a table, and {args.what} is an experiment: leave it out")
-    table = fit_table.read(args.what)
+    table = read(args.what)
     if not args.columns:
         raise UserError(
             f"--columns says which column is what, such as N=params,D=tokens,L=loss; {args.what} has"
@@ -148,17 +148,17 @@ def from_table(args):
         raise UserError(f"--set and --runlocal are of an experiment; {args.what} is taken for a table")
     if args.reference and not args.group:
         raise UserError("--reference takes --group, the column whose values are compared")
-    columns = fit_source.parse_columns(args.columns)
-    units = fit_source.parse_units(args.units, columns)
-    source = fit_source.source(table, columns, units, args.budget, args.group, args.where, args.drop_highest)
+    columns = parse_columns(args.columns)
+    units = parse_units(args.units, columns)
+    source = of_table(table, columns, units, args.budget, args.group, args.where, args.drop_highest)
     return source, ()
 
 
 def from_experiment(args):
     from bltjax.experiments import registry
-    from bltjax.report import fit_experiment
+    from bltjax.fits.experiment import ATTEMPTS, of_directory
 
     experiment = registry.load(args.what, args.set, runlocal=args.runlocal)
     folder, params = args.root / experiment.name, args.params or "latent"
-    source = fit_experiment.source(folder, params, args.group, args.where, args.drop_highest)
-    return source, fit_experiment.ATTEMPTS
+    source = of_directory(folder, params, args.group, args.where, args.drop_highest)
+    return source, ATTEMPTS

@@ -1,0 +1,1 @@
+"""Documents, splits, rows and batches: from any source to arrays on devices."""

@@ -1,0 +1,1 @@
+"""Bits per byte of whole documents, in windows that overlap."""

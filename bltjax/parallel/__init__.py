@@ -1,0 +1,1 @@
+"""Meshes, the layout of every parameter, processes and the machine that they run on."""

@@ -1,12 +1,12 @@
-"""Which figures a report has, drawn from its numbers: each a name, a caption, SVG, PNG and data."""
+"""The figures of a report, drawn from its numbers: each a name, a caption, SVG, PNG and data."""
 
-import dataclasses
-
-from bltjax.report import paper, paper_section, plot, plot_paper, plot_runs, plot_scores, points
-from bltjax.report.run_table import budget_key, family_order
-from bltjax.report.runs import finite
+from bltjax.paper import comparison, paper_section, redrawn
+from bltjax.plots import curves, points, scores, swept_values, training_curves
+from bltjax.plots.drawing import look, picture
 from bltjax.report.sweeps import lexicons
-from bltjax.report.tables import short_flops
+from bltjax.results.run_directories import finite
+from bltjax.results.run_table import budget_key, family_order
+from bltjax.results.tables import short_flops
 
 SHORT = {"train.lr": "lr", "tokenizer.vocab": "vocab", "model.ngrams.rows": "rows", "patching.size": "patch"}
 SWEEPS = {  # swept key -> name of its figure
@@ -20,27 +20,12 @@ OURS_ALONE = "Our runs alone: the paper prints no points. Bars: 95% intervals; d
 EXACT = "training FLOPs (exact, useful)"
 
 
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """name: of its files; alt: one line for those who cannot see it; caption: how to read it; data: CSV of
-    what is drawn; marks: what hovering shows (plot.Drawing)."""
-
-    name: str
-    alt: str
-    caption: str
-    svg: str
-    png: bytes
-    data: str = ""
-    marks: tuple = ()
-
-
 def draw(result: dict, runs: list) -> dict:
     """{name: Picture} of those that the runs have numbers for."""
-    with plot.look():
+    with look():
         drawn = {}
         for name, alt, caption, drawing, data in (*figures(result, runs), *of_paper(result, runs)):
-            svg, png = plot.svg(drawing.figure, name), plot.png(drawing.figure)
-            drawn[name] = Picture(name, alt, caption, svg, png, data, drawing.marks)
+            drawn[name] = picture(name, alt, caption, drawing, data)
     return drawn
 
 
@@ -55,7 +40,7 @@ def figures(result: dict, runs: list):
     )
     intervals = f"Points: means over seeds. Bars: 95% intervals {over}; drawn side by side. Lines: "
     fits = intervals + "power-law fits, drawn over the measured range only."
-    if len(variants) > plot.MANY:
+    if len(variants) > curves.MANY:
         intervals = "Points: means over seeds; the tables and hovering have their intervals. Lines: "
         fits = intervals + "power-law fits, drawn over the measured range only."
     if not result["fits"]:
@@ -65,7 +50,7 @@ def figures(result: dict, runs: list):
             "bpb_vs_flops",
             f"Test bits per byte at {short_flops(budgets[0])} FLOPs, a line a series",
             f"Points: means over seeds. Bars: 95% intervals {over}.",
-            plot_scores.scores(
+            scores.scores(
                 lines_of(chosen, "realized_flops"),
                 f"test bits per byte at {short_flops(budgets[0])} training FLOPs",
             ),
@@ -76,7 +61,7 @@ def figures(result: dict, runs: list):
             "bpb_vs_flops",
             "Test bits per byte against training FLOPs, a curve per series",
             fits,
-            plot.curves(lines_of(chosen, "realized_flops"), result["fits"], EXACT, budgets),
+            curves.curves(lines_of(chosen, "realized_flops"), result["fits"], EXACT, budgets),
             points.curve_data(chosen, "realized_flops"),
         )
     if len(set(budgets)) > 1 and any(r["entropy_forward_flops"] for r in chosen):
@@ -90,7 +75,7 @@ def figures(result: dict, runs: list):
                 "The same, with the entropy model's forward FLOPs over the training bytes added to the runs"
                 " that use it; its own training is in a table of its own."
             ),
-            plot.curves(
+            curves.curves(
                 lines_of(chosen, "flops_with_entropy_model"),
                 result["fits_with_entropy_model"],
                 "training FLOPs + entropy model's forward FLOPs",
@@ -127,7 +112,7 @@ def figures(result: dict, runs: list):
                     else "Of these documents only: seeds are missing."
                 )
             ),
-            plot.differences(
+            curves.differences(
                 [lines[s] for s in variants if s in lines],
                 "budget, training FLOPs (exact, useful)",
                 budgets,
@@ -135,8 +120,8 @@ def figures(result: dict, runs: list):
             ),
             points.pair_data(pairs),
         )
-    curves = training_curves(chosen, result["all_runs"], runs)
-    if curves:
+    logged = logged_curves(chosen, result["all_runs"], runs)
+    if logged:
         yield (
             "training_curves",
             "Training bits per byte against training FLOPs, a panel per family",
@@ -144,8 +129,8 @@ def figures(result: dict, runs: list):
                 "Each panel: one family's chosen runs in colour over all others in grey. Running mean over 2%"
                 " of the steps, on training rows."
             ),
-            plot_runs.training(curves, EXACT),
-            points.training_data(curves),
+            training_curves.training(logged, EXACT),
+            points.training_data(logged),
         )
     rows = {r["name"]: r for r in result["all_runs"]}
 
@@ -165,7 +150,7 @@ def figures(result: dict, runs: list):
                 name,
                 f"Validation bits per byte against {label}",
                 "On validation text; test text plays no part in the choice. Filled: the chosen value.",
-                plot_runs.swept(found, label + unit, namer(found), note),
+                swept_values.swept(found, label + unit, namer(found), note),
                 points.sweep_data(found),
             )
     found = lexicons(result["sweeps"])
@@ -177,7 +162,7 @@ def figures(result: dict, runs: list):
                 "A lexicon is the hash tables of a BLT, or the embeddings and the output head of a BPE"
                 " vocabulary. On validation text. Filled: the chosen value."
             ),
-            plot_runs.swept(found, "lexicon (parameters)", namer(found), note),
+            swept_values.swept(found, "lexicon (parameters)", namer(found), note),
             points.sweep_data(found),
         )
 
@@ -197,36 +182,36 @@ def of_paper(result: dict, runs: list):
                 f"{what}: differences in bits per byte between its rows, ours and the paper's",
                 (
                     f"Filled: our runs, with 95% intervals where the documents allow one. Open diamonds: the"
-                    f" paper's numbers{scale}. Each against its own row “{plot_paper.words(at)}”.{where}"
+                    f" paper's numbers{scale}. Each against its own row “{redrawn.words(at)}”.{where}"
                 ),
-                plot_paper.dots(entry, at, bits),
+                redrawn.dots(entry, at, bits),
                 points.paper_data(entry, at, bits),
             )
         if entry["name"] == "Table 2":
             rows = [r for r in result["runs"] if r["train_bytes"] and r["compared"]]
-            for size, mine in paper.classes(rows).items():
+            for size, mine in comparison.classes(rows).items():
                 yield (
                     name + paper_section.CLASSES[size],
                     f"{what}, {size} class: test bits per byte against training bytes, a curve per series",
                     OURS_ALONE,
-                    plot_paper.over_data(lines_of(mine, "train_bytes")),
+                    redrawn.over_data(lines_of(mine, "train_bytes")),
                     points.curve_data(mine, "train_bytes"),
                 )
         if entry["name"] == "Figure 8":
-            models = paper.entropy_models(runs, [r for r in result["runs"] if r["compared"]])
+            models = comparison.entropy_models(runs, [r for r in result["runs"] if r["compared"]])
             if models:
                 yield (
                     name,
                     f"{what}: test bits per byte against the size of the entropy model, a line a context",
                     OURS_ALONE,
-                    plot_paper.over_entropy_models(models),
+                    redrawn.over_entropy_models(models),
                     points.entropy_model_data(models),
                 )
 
 
 def of_two(result: dict) -> list:
-    """[Picture] of two experiments side by side (`side_by_side.compared`): differences over the budgets,
-    where there are any."""
+    """[Picture] of two experiments side by side (`compare_experiments.compared`): differences over the
+    budgets, where there are any."""
     cells = [one for one in result["cells"] if one["difference"] is not None and one["budget_flops"]]
     if not cells:
         return []
@@ -240,12 +225,11 @@ def of_two(result: dict) -> list:
     budgets = [one["budget_flops"] for one in cells]
     name, alt = "compare", "Difference in test bits per byte, B minus A, at each budget, a line a series"
     caption = "Bars: 95% intervals of B minus A on the same test documents, drawn side by side."
-    with plot.look():
-        drawing = plot.differences(
+    with look():
+        drawing = curves.differences(
             list(lines.values()), "budget, training FLOPs (exact, useful)", budgets, "A"
         )
-        svg, png = plot.svg(drawing.figure, name), plot.png(drawing.figure)
-    return [Picture(name, alt, caption, svg, png, points.cell_data(cells), drawing.marks)]
+        return [picture(name, alt, caption, drawing, points.cell_data(cells))]
 
 
 def variants_of(chosen: list) -> dict:
@@ -270,7 +254,7 @@ def lines_of(chosen: list, x: str) -> list:
     return list(out.values())
 
 
-def training_curves(chosen: list, every: list, runs: list) -> list:
+def logged_curves(chosen: list, every: list, runs: list) -> list:
     """[{"family", "row", "x", "y"}] of the chosen runs that logged at least two steps, smoothed. row: of the
     run."""
     logged = {str(run.path): run.metrics for run in runs}
@@ -286,7 +270,7 @@ def training_curves(chosen: list, every: list, runs: list) -> list:
                 if finite(m.get("useful_flops")) and finite(m.get("bpb")) and m["useful_flops"] > 0
             ]
             if len(logs) > 1:
-                x, y = plot_runs.smooth(*zip(*logs), most)
+                x, y = training_curves.smooth(*zip(*logs), most)
                 out.append(dict(family=r["family"], row=own[run_dir], x=x, y=y))
     return out
 

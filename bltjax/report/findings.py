@@ -1,26 +1,13 @@
 """What the numbers say, in plain words, and what they do not. Every sentence follows from the rows; none goes
 beyond them."""
 
-from bltjax.report.compare import by_series, reference_of
-from bltjax.report.run_table import REFERENCE, budget_key
-from bltjax.report.series import order
-from bltjax.report.tables import short_flops
+from bltjax.report.compare_series import by_series, reference_of
+from bltjax.results.run_table import REFERENCE, budget_key
+from bltjax.results.series import order
+from bltjax.results.tables import listed, short_flops, signed, span
 
 MANY_SERIES = 8  # in one sentence
 MANY_EPOCHS = 4  # beyond, repeated text is worth less than new text (Muennighoff et al. 2023)
-
-
-def signed(value: float, digits: int = 3) -> str:
-    return f"{value:+.{digits}f}".replace("-", "−")
-
-
-def span(low: float, high: float, digits: int = 3) -> str:
-    return f"{signed(low, digits)} to {signed(high, digits)}"
-
-
-def listed(words) -> str:
-    words = list(words)
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
 
 
 def winners(chosen: list, pairs: list) -> list:

@@ -105,7 +105,8 @@ SCRIPT = """
 
 
 def targets(marks: tuple) -> str:
-    """SVG to be laid over a figure: an invisible circle a mark, with its text. marks: of a plot.Drawing."""
+    """SVG to be laid over a figure: an invisible circle a mark, with its text. marks: of a
+    drawing.Drawing."""
     return "".join(
         f'<g class="pt" role="img"{tab}><circle cx="{x:g}" cy="{y:g}" r="7"/>'
         f"<title>{html.escape(text)}</title></g>"

@@ -6,17 +6,18 @@ import json
 import re
 
 from bltjax.config import families
-from bltjax.report import hover, plot
-from bltjax.report.runs import flat
-from bltjax.report.tables import numeric_text
+from bltjax.plots import drawing
+from bltjax.report import hover
+from bltjax.results.run_directories import flat
+from bltjax.results.tables import numeric_text
 
 # light colour in the figures -> (name of the variable, colour in dark mode)
 PAGE = {
-    plot.INK: ("ink", "#ecebe7"),
-    plot.MUTED: ("muted", "#a3a29c"),
-    plot.FAINT: ("faint", "#56554f"),
-    plot.GRID: ("grid", "#393834"),
-    plot.PAPER: ("paper", "#1c1c1a"),
+    drawing.INK: ("ink", "#ecebe7"),
+    drawing.MUTED: ("muted", "#a3a29c"),
+    drawing.FAINT: ("faint", "#56554f"),
+    drawing.GRID: ("grid", "#393834"),
+    drawing.PAPER: ("paper", "#1c1c1a"),
 }
 
 STYLE = """

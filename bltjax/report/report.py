@@ -8,24 +8,13 @@ import pathlib
 import tempfile
 
 from bltjax.errors import UserError
-from bltjax.report import (
-    compare,
-    conditions,
-    fairness,
-    figures,
-    findings,
-    fit_section,
-    page,
-    paper,
-    run_table,
-    sections,
-    series,
-    tables,
-)
-from bltjax.report import export as exporting
-from bltjax.report import runs as reading
+from bltjax.fits import scaling_law_section
+from bltjax.paper import comparison
+from bltjax.report import compare_series, conditions, figures, findings, page, sections
 from bltjax.report import sweeps as sweeping
-from bltjax.report.run_table import budget_key
+from bltjax.results import export as exporting
+from bltjax.results import run_directories, run_table, series, tables
+from bltjax.results.run_table import budget_key
 from bltjax.science import bootstrap
 
 SCHEMA_VERSION = 2  # 1: a row per family and budget, one run each
@@ -38,14 +27,14 @@ def report(experiment_dir, out_dir=None, only=(), export=None) -> dict:
     {"experiment", "schema_version", "headline", "findings", "caveats", "runs": one row per series and budget
     (the mean over seeds of the configuration that is best on validation text), "all_runs": every finished
     run, "unfinished", "fits" and "fits_with_entropy_model" (by series), "pairs" (differences to bpe at each
-    budget; "unlike": what else the two differ in), "crossovers", "sweeps", "scaling_law" (of `fit.analyse`;
-    None where the runs tell no law in size and data, and a caveat says why), "scaling_figures", "paper" (ours
-    beside the paper's numbers: `paper.of`), "files"}. Rows: `run_table.row` and `conditions.of`; those of
-    "runs" have beside it "series", "seeds", "bpb_seed_sd" (None with one seed), "interval_covers", "compared"
-    (whether it was scored on the text that the most were: others are in no comparison, curve or fit), "tried"
-    (how many configurations it is the best of), "run_dirs"; their run_dir is the first seed's. Nothing
-    finished: UserError; a run with a damaged file, with files that contradict one another, or one that may
-    not be read, is listed as unfinished.
+    budget; "unlike": what else the two differ in), "crossovers", "sweeps", "scaling_law" (of
+    `fits.analysis.analyse`; None where the runs tell no law in size and data, and a caveat says why),
+    "scaling_figures", "paper" (ours beside the paper's numbers: `paper.comparison.of`), "files"}. Rows:
+    `run_table.row` and `conditions.of`; those of "runs" have beside it "series", "seeds", "bpb_seed_sd" (None
+    with one seed), "interval_covers", "compared" (whether it was scored on the text that the most were:
+    others are in no comparison, curve or fit), "tried" (how many configurations it is the best of),
+    "run_dirs"; their run_dir is the first seed's. Nothing finished: UserError; a run with a damaged file,
+    with files that contradict one another, or one that may not be read, is listed as unfinished.
 
     Of somebody else's runs the subfolder cannot be made: without an out_dir nothing is written then, "files"
     is empty, and "unwritten" says why. An out_dir that cannot be written to: UserError, before any work.
@@ -57,7 +46,7 @@ def report(experiment_dir, out_dir=None, only=(), export=None) -> dict:
         exporting.check(table)
         if shut := closed(table.absolute().parent):
             raise UserError(f"--export {table}: its folder {shut}")
-    every = reading.read_experiment(directory)
+    every = run_directories.read_experiment(directory)
     runs = sorted(
         (run for run in every if not only or any(text in run.name for text in only)),
         key=lambda run: (
@@ -78,7 +67,7 @@ def report(experiment_dir, out_dir=None, only=(), export=None) -> dict:
         result["warnings"].insert(0, f"This report is of {shown}; nothing is said of the others.")
     if table:
         table.write_bytes(exporting.content(table, exporting.rows(runs, result["all_runs"])))
-    scaling = fit_section.of(result["experiment"], runs, result["all_runs"])
+    scaling = scaling_law_section.of(result["experiment"], runs, result["all_runs"])
     result["scaling_law"] = scaling.result
     result["caveats"] += [f"{scaling.why[0].upper()}{scaling.why[1:]}."] if scaling.why else []
     if shut:
@@ -128,21 +117,21 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
     every = [series.averaged(group) for group in series.configurations(done, rows)]
     candidates = series.of_one_text(every)
     chosen = series.choose(candidates)
-    scored = compare.scores(chosen, samples, documents)
-    text = compare.main_text(chosen)
+    scored = compare_series.scores(chosen, samples, documents)
+    text = compare_series.main_text(chosen)
     for row in chosen:
         row["compared"] = row["test_text"] == text
         score = scored.get((row["series"], budget_key(row)))
         row["bpb_low"], row["bpb_high"] = bootstrap.score_interval(score) if score else (None, None)
-        row["interval_covers"] = compare.covers([score]) if score else ""
+        row["interval_covers"] = compare_series.covers([score]) if score else ""
     picked = {run_dir for row in chosen for run_dir in row["run_dirs"]}
     rows.sort(key=series.order)
     for row in rows:
         row["chosen"] = row["run_dir"] in picked
     compared = [row for row in chosen if row["compared"]]
-    pairs = conditions.with_unlike(compare.pairs(chosen, scored), chosen)
-    fits = compare.fits(compared, scored, "realized_flops")
-    crossovers = compare.crossings(compared, scored, fits)
+    pairs = conditions.with_unlike(compare_series.pairs(chosen, scored), chosen)
+    fits = compare_series.fits(compared, scored, "realized_flops")
+    crossovers = compare_series.crossings(compared, scored, fits)
     configs, swept = {str(run.path): run.config for run in done}, sweeping.all_swept(done)
     found = [
         *findings.at_each_budget(compared, pairs),
@@ -166,8 +155,8 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
         findings=found,
         caveats=findings.caveats(compared, pairs),
         warnings=[
-            *fairness.apart(chosen, [row for row in every if row not in candidates]),
-            *fairness.unequal(done, rows),
+            *conditions.scored_apart(chosen, [row for row in every if row not in candidates]),
+            *conditions.unequal(done, rows),
             *sweeping.unseen(candidates),
             *conditions.copies(rows),
             *conditions.within(chosen, rows),
@@ -177,11 +166,11 @@ def analyse(directory: pathlib.Path, runs: list) -> dict:
         all_runs=rows,
         unfinished=unfinished,
         fits=fits,
-        fits_with_entropy_model=compare.fits(compared, scored, "flops_with_entropy_model"),
+        fits_with_entropy_model=compare_series.fits(compared, scored, "flops_with_entropy_model"),
         pairs=pairs,
         crossovers=crossovers,
         sweeps=sweeping.sweeps(configs, candidates, swept),
-        paper=paper.of(runs, compared, scored),
+        paper=comparison.of(runs, compared, scored),
     )
 
 

@@ -3,14 +3,14 @@ figures."""
 
 import json
 
-from bltjax.report import fit_section, paper_section
-from bltjax.report.compare import by_series
+from bltjax.fits import scaling_law_section
+from bltjax.paper import paper_section
+from bltjax.report.compare_series import by_series
 from bltjax.report.figures import LEXICONS, SWEEPS
-from bltjax.report.findings import signed, span
-from bltjax.report.run_table import REFERENCE, budget_key
-from bltjax.report.runs import finite
-from bltjax.report.series import order
-from bltjax.report.tables import flops, short_flops, table, to_markdown
+from bltjax.results.run_directories import finite
+from bltjax.results.run_table import REFERENCE, budget_key
+from bltjax.results.series import order
+from bltjax.results.tables import flops, short_flops, signed, span, table, to_markdown
 
 POINT = (  # columns of the table of points
     "name",
@@ -57,7 +57,7 @@ def of(result: dict, runs: list, figures: dict) -> list:
         ),
         *paper_section.sections(result),
         section("Power laws", tables=[fit_table(result), crossing_table(result)], lines=fit_lines(result)),
-        fit_section.section(result.get("scaling_law"), result.get("scaling_figures", [])),
+        scaling_law_section.section(result.get("scaling_law"), result.get("scaling_figures", [])),
         sweep_section(result),
         section("Training curves", figures=["training_curves"]),
         section(

@@ -1,8 +1,8 @@
-"""What was tried at several values, and what was chosen on validation text."""
+"""Swept settings: what was tried at several values, and what was chosen on validation text."""
 
-from bltjax.report.runs import lookup
-from bltjax.report.series import by_budget, implied, swept_keys
-from bltjax.report.tables import short_flops
+from bltjax.results.run_directories import lookup
+from bltjax.results.series import by_budget, implied, swept_keys
+from bltjax.results.tables import short_flops
 
 LABELS = {
     "train.lr": "learning rate",

@@ -1,0 +1,1 @@
+"""Statistics of scaling laws: arrays in, numbers out. Imports nothing of bltjax."""

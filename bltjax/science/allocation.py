@@ -1,4 +1,5 @@
-"""The best split of a budget between size and data, of L = E + A/N^alpha + B/D^beta + whatever else.
+"""Compute-optimal allocation: the best split of a budget between size and data, of a law
+L = E + A/N^alpha + B/D^beta + whatever else.
 
 Training of N parameters on D units of data costs per_pair · N · D FLOPs (6 for dense tokens; 6/T where D
 counts bytes and a latent sees T of them). Then N* and D* are power laws in FLOPs (Hoffmann et al. 2022,

@@ -1,4 +1,4 @@
-"""Intervals of bits per byte that cover test documents and training seeds together.
+"""Bootstrap of scores: intervals of bits per byte that cover test documents and training seeds together.
 
 Two things were sampled: the documents that are scored, and the seeds that drew the weights. Documents, not
 bytes: bytes of one document are not independent. Runs scored on the same documents are resampled together, so

@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from bltjax.science.identify import NotIdentified
+from bltjax.science.identifiability import NotIdentified
 
 POINTS = 1500
 FEWEST = 3  # sizes on the envelope, without the smallest and the largest

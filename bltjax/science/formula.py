@@ -14,7 +14,7 @@ import numpy as np
 STEEPEST = 3.0  # exponents that are looked at
 FLATTEST = 0.01
 CELLS = 6_000  # of a grid over all exponents of a law, at most
-DENSE = 80  # exponents of one parameter: neighbours differ by 7%, and a polish follows
+DENSE = 80  # exponents of one parameter: neighbours differ by 7%, and a descent follows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a reader of a fit should be warned of: a few runs that make it what it is.
+"""Influence of single runs on a fit, which its reader should be warned of: a few that make it what it is.
 
 Each run is left out in turn, and the runs of the highest losses together (the five that Besiroglu et al. 2024
 drop from the Chinchilla points move beta by .086). A run counts as influential where it alone moves a
@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from bltjax.science import identify, parametric, polish
+from bltjax.science import identifiability, levenberg_marquardt, parametric
 from bltjax.science.parametric import Fit
 
 LEAST = 1e-3  # relative move of a parameter: a smaller one is nobody's concern
@@ -59,7 +59,9 @@ def leave_one_out(fit: Fit) -> Influence:
         weights[np.arange(len(out)), out] = 0
         start = np.tile(fit.at_centre_Q, (len(out), 1))
         found.append(
-            polish.descend(fit.formula, logs, loss_N, weights, start, fit.objective, tight=polish.LOOSE)[0]
+            levenberg_marquardt.descend(
+                fit.formula, logs, loss_N, weights, start, fit.objective, tight=levenberg_marquardt.LOOSE
+            )[0]
         )
     parameters = fit.formula.in_units(np.concatenate(found), fit.centres)
     spread = np.sqrt((count - 1) / count * np.square(parameters - parameters.mean(0)).sum(0))
@@ -72,7 +74,7 @@ def highest_losses(fit: Fit) -> list:
     count = max(1, round(TOGETHER * len(fit.runs)))
     try:
         less = parametric.fit(fit.formula, fit.runs.without_highest(count), fit.objective)
-    except identify.NotIdentified:
+    except identifiability.NotIdentified:
         return [f"without the {count} highest losses the runs identify nothing"]
     spread = leave_one_out(less).spread_Q
     said = []

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from bltjax.science.identify import NotIdentified
+from bltjax.science.identifiability import NotIdentified
 
 FEWEST = 4  # runs of a budget: three make any parabola
 OFF_CENTRE = 1.5  # factor between the middle of a grid and the lowest point

@@ -12,10 +12,10 @@ import dataclasses
 import numpy as np
 
 from bltjax.science import allocation, parametric
+from bltjax.science.fit_runs import Runs
 from bltjax.science.formula import Formula, LogSquare, Power
-from bltjax.science.identify import NotIdentified
+from bltjax.science.identifiability import NotIdentified
 from bltjax.science.objectives import Objective
-from bltjax.science.runs import Runs
 
 _SIZE, _DATA = Power("A", (("N", "alpha"),)), Power("B", (("D", "beta"),))
 POWERS = Formula((_SIZE, _DATA, Power("F", (("T", "gamma"),), grows=True)))

@@ -8,10 +8,10 @@ import itertools
 import numpy as np
 from scipy.optimize import minimize
 
+from bltjax.science.fit_runs import Runs
 from bltjax.science.formula import Formula, Power
 from bltjax.science.objectives import Objective
 from bltjax.science.parametric import Fit, predict
-from bltjax.science.runs import Runs
 
 DISAGREE = 0.01
 STARTS = 60

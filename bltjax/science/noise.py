@@ -1,4 +1,4 @@
-"""What is known of the noise of scores beside what a fit leaves of them: how seeds differ, and how test
+"""Noise of scores, as far as it is known beside what a fit leaves of them: how seeds differ, and how test
 documents move all runs together."""
 
 import dataclasses

@@ -1,16 +1,16 @@
 """Chinchilla's approach 3, for any sum of power laws: all parameters at once, from all runs.
 
-The grid of variable projection gives the starts, the objective that was asked for is polished from the best
+The grid of variable projection gives the starts, the objective that was asked for is minimized from the best
 of them, and the result says what it was made of. Second opinion: `logsumexp`."""
 
 import dataclasses
 
 import numpy as np
 
-from bltjax.science import identify, polish, projection
+from bltjax.science import identifiability, levenberg_marquardt, variable_projection
+from bltjax.science.fit_runs import Runs
 from bltjax.science.formula import Formula, named
 from bltjax.science.objectives import Objective
-from bltjax.science.runs import Runs
 
 STARTS = 4
 
@@ -92,12 +92,12 @@ def fit(formula: Formula, runs: Runs, objective: Objective = Objective(), weight
     """The law of these runs. Raises NotIdentified where they cannot tell it.
 
     weights_N: how often each run counts (1)."""
-    identify.refuse(formula, runs)
+    identifiability.refuse(formula, runs)
     weights_N = np.ones(len(runs)) if weights_N is None else np.asarray(weights_N, np.float64)
     centres = runs.centres
     logs = runs.logs(centres)
-    begun = projection.starts(formula, logs, runs.loss_N, weights_N, objective.of_logs, STARTS)
-    found, value = polish.descend(formula, logs, runs.loss_N, weights_N, begun, objective)
+    begun = variable_projection.starts(formula, logs, runs.loss_N, weights_N, objective.of_logs, STARTS)
+    found, value = levenberg_marquardt.descend(formula, logs, runs.loss_N, weights_N, begun, objective)
     best = int(np.nanargmin(value))
     return Fit(
         formula,
@@ -106,5 +106,5 @@ def fit(formula: Formula, runs: Runs, objective: Objective = Objective(), weight
         {name: centres[name] for name in formula.variables},
         float(value[best]),
         runs,
-        identify.lost(formula, found[best], float(runs.loss_N.min())),
+        identifiability.lost(formula, found[best], float(runs.loss_N.min())),
     )

@@ -1,0 +1,1 @@
+"""An experiment as a whole: sizes and budgets become runs, planned, run as jobs, and watched."""

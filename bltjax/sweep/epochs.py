@@ -1,5 +1,5 @@
-"""How often runs will read their training text, as far as that is known before they begin, and what is to be
-said of it."""
+"""Epochs of planned runs: how often they will read their training text, as far as that is known before they
+begin, and what is to be said of it."""
 
 import json
 import math

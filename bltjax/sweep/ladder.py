@@ -1,5 +1,5 @@
-"""Size -> shape, and (family, patches, size, budget or data) -> a run: what the experiments of one scale
-share.
+"""The model ladder: size -> shape, and (family, patches, size, budget or data) -> a run: what the experiments
+of one scale share.
 
 A `Scale` (sweep/scales.py has the three: the paper's, one GPU, a laptop) says how large things are and by
 which rules of sweep/rules.py a budget becomes a batch and a learning rate. An experiment asks `run` for its
@@ -150,7 +150,8 @@ def run(
         row=row,
     )
     changes = changes or {}
-    made = cfg.replace(made, **{key: value for key, value in changes.items() if key.startswith("model.")})
+    if of_model := {key: value for key, value in changes.items() if key.startswith("model.")}:
+        made = cfg.replace(made, **of_model)  # they change what the run costs
     context = context or scale.text.context
     cost = flops.TRAIN * flops.count(made.model, unit, context=context)["exact"]["total"]
     like = like or budget or data_bytes * flops.TRAIN * flops_per_byte(scale, "bpe", size)

@@ -1,0 +1,1 @@
+"""BPE tokenizers: trained here, or read from files of other projects."""

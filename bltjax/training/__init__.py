@@ -1,0 +1,1 @@
+"""The train step, its optimizer, the loop around it, checkpoints and metrics."""

@@ -1,0 +1,1 @@
+"""`bltjax fit`: scaling laws of an experiment, or of anyone's table of runs, with intervals."""

@@ -1,0 +1,154 @@
+"""Anyone's table of runs as columns of text and numbers: CSV, JSON lines, a JSON list, or Parquet. What a
+file is, its content says."""
+
+import csv
+import difflib
+import io
+import json
+import math
+import pathlib
+
+import numpy as np
+
+from bltjax.errors import UserError
+from bltjax.results.run_directories import flat
+
+MISSING = {"", "na", "n/a", "nan", "null", "none", "-"}
+DELIMITERS = ",;\t|"
+
+
+class Table:
+    """name; columns: {heading: a list of one value a row, as the file has it (None: nothing there)}."""
+
+    def __init__(self, name: str, columns: dict):
+        self.name, self.columns = name, columns
+        self.rows = len(next(iter(columns.values()), []))
+
+    def column(self, name: str) -> list:
+        """UserError for a name that the table does not have, with those that it has."""
+        if name in self.columns:
+            return self.columns[name]
+        near = difflib.get_close_matches(name, self.columns, 1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UserError(f"{self.name} has no column {name!r}{meant}; it has {', '.join(self.columns)}")
+
+    def numbers(self, name: str) -> tuple[np.ndarray, dict]:
+        """(float64 [rows], nan where there is no number; {row: text} of what is neither a number nor
+        missing). UserError where a column holds no number at all."""
+        values = self.column(name)
+        found, text = np.full(len(values), np.nan), {}
+        for row, value in enumerate(values):
+            try:
+                found[row] = number(value)
+            except ValueError:
+                text[row] = str(value)
+        if len(text) and np.isnan(found).all():
+            raise UserError(
+                f"{self.name}: column {name!r} holds text ({next(iter(text.values()))[:40]!r}), not numbers"
+            )
+        return found, text
+
+
+def number(value) -> float:
+    """nan where a value is missing. ValueError for text, and for yes and no."""
+    if value is None:
+        return math.nan
+    if isinstance(value, bool):
+        raise ValueError
+    if isinstance(value, str):
+        value = value.strip()
+        return math.nan if value.lower() in MISSING else float(value)
+    try:
+        return float(value)
+    except TypeError:  # a list, an object, a date
+        raise ValueError from None
+
+
+def read(path) -> Table:
+    """The table in a file. UserError where there is none."""
+    path = pathlib.Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    if content[:4] == b"PAR1":
+        columns = _parquet(path, content)
+    else:
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise UserError(f"{path} is neither Parquet nor text in UTF-8") from None
+        first = text.lstrip()[:1]
+        columns = _json(path, text) if first in ("{", "[") else _csv(path, text)
+    table = Table(path.name, columns)
+    if not table.rows:
+        raise UserError(f"{path} holds no rows")
+    return table
+
+
+def _parquet(path, content: bytes) -> dict:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError(
+            f"{path} is Parquet, which takes pyarrow (pip install pyarrow); CSV does not"
+        ) from None
+    try:
+        return pyarrow.parquet.read_table(io.BytesIO(content)).to_pydict()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: damaged Parquet ({str(error).splitlines()[0]})") from None
+
+
+def _json(path, text: str) -> dict:
+    """Of objects, one a line or in a list; what is nested has dotted names."""
+    try:
+        if text.lstrip().startswith("["):
+            rows = list(enumerate(json.loads(text), 1))
+        else:
+            rows = []
+            for n, line in enumerate(text.split("\n"), 1):
+                if line.strip():
+                    rows.append((n, _object(path, n, line)))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON lines ({error})") from None
+    columns = {}
+    for n, row in rows:
+        if not isinstance(row, dict):
+            raise UserError(f"{path}: row {n} is no JSON object")
+    rows = [flat(row) for _, row in rows]
+    for row in rows:
+        columns.update(dict.fromkeys(row))
+    return {name: [row.get(name) for row in rows] for name in columns}
+
+
+def _object(path, n: int, line: str):
+    """A line of JSON lines."""
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise UserError(
+            f"{path}: line {n} is not a JSON object of its own ({getattr(error, 'msg', error)}); what is"
+            " taken is JSON lines, an object a row, or one list of objects"
+        ) from None
+
+
+def _csv(path, text: str) -> dict:
+    first = text.split("\n", 1)[0]
+    delimiter = max(DELIMITERS, key=first.count)
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path}: not CSV ({error})") from None
+    lines = [(n, line) for n, line in enumerate(lines, 1) if any(cell.strip() for cell in line)]
+    if not lines:
+        raise UserError(f"{path} is empty")
+    names = [name.strip() for name in lines[0][1]]
+    twice = {name for name in names if names.count(name) > 1 and name}
+    if twice:
+        raise UserError(f"{path}: more than one column is called {sorted(twice)[0]!r}")
+    for n, line in lines[1:]:
+        if len(line) > len(names):
+            raise UserError(f"{path}: line {n} has {len(line)} fields, its header {len(names)}")
+    rows = [line + [None] * (len(names) - len(line)) for _, line in lines[1:]]
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}

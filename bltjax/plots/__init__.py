@@ -1,0 +1,1 @@
+"""Figures of runs, drawn with matplotlib: curves, scores, and what hovering over a point shows."""
