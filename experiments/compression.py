@@ -20,9 +20,10 @@ budget, on the study's text (docs/results/study; lr_tuning).
 Cells beside the centre of a budget take the runs of a family off any one line of size and data, so that its
 law is identified. Strided patches have a whole number of bytes: 4 stands for 4.5."""
 
+from ml_collections import ConfigDict
+
 from bltjax.config import families
 from bltjax.sweep import designs, ladder, rules, scales
-from ml_collections import ConfigDict
 
 # places from a budget's centre (modes.isoflop)
 ALL, WIDE, MIDDLE, NONE = (-1, 0, 1), (-2, 0, 2), (0,), ()

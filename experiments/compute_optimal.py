@@ -16,9 +16,10 @@ Command    bltjax plan compute_optimal
 
 At one size all families have one budget, one batch in bytes and one context in bytes."""
 
+from ml_collections import ConfigDict
+
 from bltjax.config import families
 from bltjax.sweep import designs, ladder, scales
-from ml_collections import ConfigDict
 
 PATCHED = (  # family, patch size
     ("blt-entropy", 4.5),

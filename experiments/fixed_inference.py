@@ -15,9 +15,10 @@ has 5.2B and 6.6B, the small one fewer, as its legend in Figure 1 has (550M)."""
 
 import math
 
+from ml_collections import ConfigDict
+
 from bltjax import flops
 from bltjax.sweep import designs, ladder, scales
-from ml_collections import ConfigDict
 
 ENCODER_LAYERS = {8: 3}  # section 5.3
 # scale: vocabularies of the two tokenizers, {class: (size of the BPE and of the BLT, bytes that are read)}

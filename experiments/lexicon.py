@@ -12,11 +12,11 @@ Chosen by bits per byte of validation text. The values that the quickstart uses,
 against the size of the lexicon for both, are kept in docs/results/lexicon/.
 """
 
-from bltjax.experiments import quickstart
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax.errors import UserError
+from bltjax.experiments import quickstart
 
 # At most as large as leaves a budget its 100 steps: the head of a larger vocabulary takes too much of it.
 VOCABS = {"S": (2048, 4096, 8192, 10240), "M": (2048, 4096, 8192, 16384), "L": (4096, 8192, 16384)}

@@ -26,11 +26,11 @@ Space patches only: how bytes become patches has no part in it. Results: docs/re
 
 import dataclasses
 
-from bltjax.experiments import quickstart
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax.errors import UserError
+from bltjax.experiments import quickstart
 
 FAMILY = "blt-space"
 BUDGETS = {

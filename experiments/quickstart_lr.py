@@ -11,10 +11,10 @@ Command    bltjax run quickstart_lr && bltjax report quickstart_lr
 The results that the quickstart uses are kept in docs/results/quickstart_lr/.
 """
 
-from bltjax.experiments import quickstart
 from ml_collections import ConfigDict
 
 from bltjax import config as cfg
+from bltjax.experiments import quickstart
 
 LRS = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)
 SIZE = "M"

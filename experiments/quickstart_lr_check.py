@@ -8,8 +8,9 @@ Command    bltjax run quickstart_lr_check && bltjax report quickstart_lr_check
 Results: docs/results/quickstart_lr_check/.
 """
 
-from bltjax.experiments import quickstart, quickstart_lr
 from ml_collections import ConfigDict
+
+from bltjax.experiments import quickstart, quickstart_lr
 
 FACTORS = (0.5, 1.0, 2.0)
 SIZE = "L"

@@ -10,8 +10,9 @@ Command    bltjax run quickstart_seeds && bltjax report quickstart_seeds
 Two of the quickstart's four families, three seeds each; results in docs/results/quickstart_seeds/.
 """
 
-from bltjax.experiments import quickstart
 from ml_collections import ConfigDict
+
+from bltjax.experiments import quickstart
 
 FAMILIES = ("bpe", "blt-space")
 SEEDS = 3

@@ -27,11 +27,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from ml_collections import ConfigDict
+
 from bltjax import config as cfg
 from bltjax.data import sources
 from bltjax.errors import UserError
 from bltjax.run import validate
-from ml_collections import ConfigDict
 
 FOLDER = pathlib.Path(__file__).parent
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from bltjax.models import cross_attention
 from bltjax.models.kernels import attention
 from bltjax.models.kernels.segments import segment_broadcast, segment_max, segment_sum

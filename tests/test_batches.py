@@ -14,11 +14,12 @@ import hash_batches
 import jax
 import numpy as np
 import pytest
+from test_distributed import free_port
+
 from bltjax import config as cfg
 from bltjax import models
 from bltjax.data import prepare
 from bltjax.entropy import store
-from test_distributed import free_port
 
 HERE = pathlib.Path(__file__).parent
 STEPS = 500

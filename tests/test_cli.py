@@ -332,7 +332,6 @@ def test_json_lines_that_are_none(capsys, tmp_path):
 
 def test_another_config_in_the_run_directory(capsys, tmp_path, texts):
     from bltjax.experiments import registry
-
     from bltjax.storage import rundir
 
     globs = f'data.globs=["{texts}/*.txt"]'

@@ -4,10 +4,11 @@ directories whose files contradict one another: nothing of it passes for a diffe
 import json
 
 import pytest
+from test_report import add_run, analysed
+
 from bltjax.cli import main
 from bltjax.errors import UserError
 from bltjax.report import report, sections
-from test_report import add_run, analysed
 
 
 def edit(path, name, **changes):

@@ -9,13 +9,14 @@ import re
 
 import pytest
 import tiny_experiment
+from pyarrow import parquet
+from test_report import add_run
+
 from bltjax import config as cfg
 from bltjax.cli import main
 from bltjax.errors import UserError
 from bltjax.report import report as reporting
 from bltjax.results import export
-from pyarrow import parquet
-from test_report import add_run
 
 DOC = (pathlib.Path(__file__).parent.parent / "docs" / "run_directory.md").read_text()
 SCORED = "key of `test` and `validation`"  # the table of eval.json's that both splits share

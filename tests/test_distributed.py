@@ -13,6 +13,7 @@ import sys
 import time
 
 import pytest
+
 from bltjax.errors import UserError
 from bltjax.parallel import distributed
 from bltjax.training import checkpoint, metrics

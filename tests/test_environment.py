@@ -15,6 +15,7 @@ import sys
 
 import jax
 import pytest
+
 from bltjax import config as cfg
 from bltjax.cli import main
 from bltjax.parallel import environment, host

@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from bltjax.report import compare_series, sections
 from bltjax.science import bootstrap, fit_runs, parametric, power_law, profile_interval
 from bltjax.science.formula import COMPUTE

@@ -1,6 +1,7 @@
 """One table of families: a new one of existing kinds is one entry, and runs are held to what they say."""
 
 import pytest
+
 from bltjax import config as cfg
 from bltjax import models
 from bltjax.config import families

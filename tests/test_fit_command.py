@@ -9,13 +9,14 @@ import pathlib
 
 import numpy as np
 import pytest
+from test_report import add_run
+
 from bltjax.cli import main
 from bltjax.fits import source
 from bltjax.report import report as reporting
 from bltjax.science import allocation, effective_compute
 from bltjax.science.formula import CHINCHILLA
 from bltjax.science.parametric import predict
-from test_report import add_run
 
 LAW = dict(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)  # Hoffmann et al. 2022
 BETTER = dict(E=1.6, A=500.0, B=410.7, alpha=0.35, beta=0.28)

@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import optimize, stats
+
 from bltjax.science import (
     allocation,
     crossing,
@@ -26,7 +28,6 @@ from bltjax.science import (
 from bltjax.science.formula import CHINCHILLA, COMPUTE, Formula, Power, sum_of_powers
 from bltjax.science.identifiability import NotIdentified
 from bltjax.science.objectives import NAMES, Objective
-from scipy import optimize, stats
 
 CHINCHILLA_LAW = np.array([1.69, 406.4, 410.7, 0.34, 0.28])  # E, A, B, alpha, beta: Hoffmann et al. 2022
 LOGS = Objective("log_least_squares")

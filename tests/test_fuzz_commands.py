@@ -11,10 +11,10 @@ import traceback
 
 import numpy as np
 import pytest
-from bltjax.experiments import registry
 
 from bltjax import config as cfg
 from bltjax.cli import main
+from bltjax.experiments import registry
 from bltjax.sweep import speed
 
 pytestmark = pytest.mark.slow

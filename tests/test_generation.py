@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from bltjax import api, models
 from bltjax import config as cfg
 from bltjax.errors import UserError

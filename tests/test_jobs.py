@@ -8,11 +8,11 @@ import time
 import types
 
 import pytest
-from bltjax.experiments import registry
 
 from bltjax import config as cfg
 from bltjax.data import corpus
 from bltjax.errors import UserError
+from bltjax.experiments import registry
 from bltjax.run import execute, inputs, jobs
 from bltjax.storage import locks, rundir
 from bltjax.sweep import graph, status

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from bltjax.experiments import registry
 
 from bltjax import config as cfg
 from bltjax import flops
 from bltjax.errors import UserError
+from bltjax.experiments import registry
 from bltjax.run import budget as budgets
 from bltjax.sweep import plan as planning
 from bltjax.sweep import speed

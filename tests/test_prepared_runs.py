@@ -8,6 +8,7 @@ import shutil
 import in_memory
 import numpy as np
 import pytest
+
 from bltjax import api, patching
 from bltjax import config as cfg
 from bltjax.cli import main

@@ -8,6 +8,7 @@ import pathlib
 
 import numpy as np
 import pytest
+
 from bltjax.science import allocation, fit_bootstrap, fit_runs, influence, isoflop, logsumexp, parametric
 from bltjax.science.formula import CHINCHILLA, sum_of_powers
 from bltjax.science.identifiability import NotIdentified

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+
 from bltjax import config as cfg
 from bltjax import flops
 from bltjax.errors import UserError

@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from bltjax.config import families
 from bltjax.errors import UserError
 from bltjax.plots import drawing

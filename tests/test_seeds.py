@@ -5,11 +5,11 @@ import json
 import pathlib
 
 import pytest
-from bltjax.experiments import registry
 from test_cli import TINY, call
 
 from bltjax import config as cfg
 from bltjax.errors import UserError
+from bltjax.experiments import registry
 from bltjax.storage import rundir
 from bltjax.sweep import speed
 

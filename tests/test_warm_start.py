@@ -13,6 +13,7 @@ import optax
 import pytest
 import test_formats
 import test_llama
+
 from bltjax import api
 from bltjax import config as cfg
 from bltjax.cli import main
