@@ -21,7 +21,6 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import inputs, kernels, machine, settings, summary, trace, train
 from benchmarks.gpu.record import Record, out_of_memory
-
 from bltjax import config as cfg
 from bltjax.errors import UserError
 from bltjax.models.kernels import attention

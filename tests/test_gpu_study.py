@@ -15,7 +15,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu import study
-
 from bltjax.data import prepare
 from bltjax.experiments import registry
 from bltjax.launch import local

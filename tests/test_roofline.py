@@ -5,7 +5,6 @@ import dataclasses
 import math
 
 import pytest
-from experiments import compute_optimal
 
 from bltjax import config as cfg
 from bltjax import flops
@@ -13,6 +12,7 @@ from bltjax.compile import chips, roofline
 from bltjax.data import batches
 from bltjax.errors import UserError
 from bltjax.models import layers
+from experiments import compute_optimal
 
 RUNS = {run.name: run for run in compute_optimal.get_config().runs}
 BLT, BPE = RUNS["blt-entropy-4.5-8B"], RUNS["bpe-8B"]

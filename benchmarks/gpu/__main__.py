@@ -52,7 +52,6 @@ def unusable(line: str) -> int:
 def measure(parts, out: pathlib.Path, small: bool, argv: list[str]) -> int:
     """Runs the parts and keeps gpu.json up to date after each."""
     from benchmarks.gpu import settings, summary
-
     from bltjax.storage import rundir
 
     out.mkdir(parents=True, exist_ok=True)

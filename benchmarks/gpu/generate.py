@@ -3,9 +3,9 @@
 import pathlib
 
 import jax
+
 from benchmarks.gpu import inputs, machine
 from benchmarks.gpu.record import first_line
-
 from bltjax import api, models
 from bltjax.generation import Options
 from bltjax.tokenizers import bpe

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from benchmarks.gpu.machine import timed
 from benchmarks.gpu.record import first_line
-
 from bltjax.models import cross_attention
 from bltjax.models.kernels import attention
 from bltjax.parallel import sharding

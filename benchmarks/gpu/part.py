@@ -9,7 +9,6 @@ import traceback
 
 from benchmarks.gpu import settings
 from benchmarks.gpu.record import Record, first_line
-
 from bltjax.errors import UserError
 
 

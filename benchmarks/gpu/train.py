@@ -11,9 +11,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
+
 from benchmarks.gpu import inputs, machine, trace
 from benchmarks.gpu.record import first_line, out_of_memory
-
 from bltjax import config as cfg
 from bltjax import flops, models
 from bltjax.models.kernels import attention

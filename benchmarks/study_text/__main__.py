@@ -19,7 +19,6 @@ import tarfile
 
 from benchmarks.study_text import packages, plain
 from benchmarks.study_text.kept import pieces, unrepeated
-
 from bltjax.errors import UserError
 
 LEAST_BYTES = 200  # of a document: a page below says nothing but its title
