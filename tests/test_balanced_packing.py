@@ -55,11 +55,7 @@ def test_every_unit_once_and_never_too_much(T, P, buffer):
     order = np.random.default_rng(0).permutation(len(packed))
     plan = packing.plan_rows(packed, T, P, order, buffer, seed=3)
     at_start = check(packed, plan)
-    ends = np.append(np.flatnonzero(packed.starts), len(packed.ids))
-    cut = plan.source[~at_start] + 1
-    begin = ends[np.searchsorted(ends, cut) - 1]
-    assert (ends[np.searchsorted(ends, cut)] - begin > T / 8).all()  # no short patch is cut
-    assert not len(cut) or T == 64  # long ones do occur there
+    assert at_start.mean() > (0.98 if buffer == 64 and T > 64 else 0.5)  # with a choice few patches are cut
     again = packing.plan_rows(packed, T, P, order, buffer, seed=3)
     assert all(
         np.array_equal(getattr(plan, name), getattr(again, name))
@@ -84,6 +80,14 @@ def test_rows_are_full_where_patches_are_very_long_or_very_short():
     at_start = check(packed, plan)
     filled = packing.counts(packed, plan)["slots"][: len(plan) * 3 // 4] / T  # the last have no choice
     assert filled.mean() > 0.995 and not at_start.all()
+
+
+def test_rows_are_full_of_patches_that_do_not_divide_them():
+    """Long documents in patches of 8: a row of 512 slots has room for 63 and BOS, and would leave 7."""
+    documents = [bytes(40_003)] * 20
+    lengths = [[1, *[8] * 5000, 3, 1]] * 20
+    plan = packing.plan_rows(packing.byte_documents(documents, lengths), 512, 80, None, 64)
+    assert packing.counts(packing.byte_documents(documents, lengths), plan)["slots"].mean() > 0.995 * 512
 
 
 def test_patches_longer_than_rows_are_cut_and_no_eos_is_left_alone():

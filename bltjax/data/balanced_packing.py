@@ -6,8 +6,8 @@ differ by a fifth in patches per byte, some of the other is left. Here documents
 with more patches a byte than a row has room for and those with fewer, each in the order in which they came. A
 row takes whole documents while it has much room, from the queue of which it has too little; what closes it is
 a piece of one document, or of one from each queue, cut where both resources run out together. Where no next
-patch fits into what a row has left, a long one is cut, as one longer than a row has to be: text that an
-entropy model foresees has patches of thousands of bytes. Nothing is dropped, and as many documents wait as
+patch fits and more than a hundredth of a row would be left, one is cut, a long one where there is one: text
+that an entropy model foresees has patches of thousands of bytes. Nothing is dropped, and as many documents wait as
 fill so many rows: none goes far from its place."""
 
 import bisect
@@ -21,8 +21,8 @@ LEAST = 0.7  # of a row's patches a slot: no whole document leaves fewer, since 
 # What an end of a row costs, in slots that stay empty, as a share of a row:
 IDLE_PATCHES = 0.05  # a share of patches that stays empty, against the same share of slots
 SPLIT = 0.004  # a document that is cut, for its context and the BOS of what is left
-WASTE = 0.01  # of a row's slots: where nothing fits, a long patch is cut to fill more than these
-LONG = 1 / 8  # of a row's slots: no patch up to this is cut
+WASTE = 0.01  # of a row's slots: where nothing fits, a patch is cut to fill more than these
+LONG = 1 / 8  # of a row's slots: patches above this are cut before others
 GOOD = 0.0005  # an end that costs no more, but for its cuts, is taken without a look at others
 NEVER = 9.0
 
@@ -144,10 +144,8 @@ def rows(ends, starts, order, capacity: int, patch_capacity: int, buffer: int):
         while row.slots >= 3 and row.patches >= 2 and (found := _whole(row, waiting) or _end(row, waiting)):
             row.add(waiting.take(found))
         wasted = row.slots > max(3, WASTE * capacity) and row.patches >= 2
-        if wasted and (found := _long_patch(row, waiting)):
-            row.add(_cut_patch(row, waiting, *found))
-        if not row.segments:  # all but EOS would fit, which is not left alone
-            row.add(_cut_patch(row, waiting, 0 if waiting.queues[0] else 1, 0))
+        if not row.segments or wasted and waiting.refill(number):
+            row.add(_cut_patch(row, waiting))
         yield row.segments
         number += 1
 
@@ -254,21 +252,15 @@ def _crossing(one: Piece, other: Piece, row: Row) -> tuple[float, tuple[int, int
     return cost, (best, both - best)
 
 
-def _long_patch(row: Row, waiting: Waiting):
-    """(queue, number) of the oldest document, of those that are tried as a row's last, whose next patch is a
-    long one; None where none is."""
-    least = LONG * row.capacity
-    found = [
-        (piece.number, side, number)
+def _cut_patch(row: Row, waiting: Waiting) -> list[tuple[int, int, int]]:
+    """A segment of a document's next patch, which is cut at the row's end: of the oldest document whose next
+    patch is long, of those that are tried as a row's last, or of the oldest of all."""
+    next_patch = lambda piece: piece.marks[piece.at + 1] - piece.marks[piece.at]
+    _, _, side, number = min(
+        (next_patch(piece) <= LONG * row.capacity, piece.number, side, number)
         for side, queue in enumerate(waiting.queues)
         for number, piece in enumerate(queue[:AHEAD])
-        if piece.marks[piece.at + 1] - piece.marks[piece.at] > least
-    ]
-    return min(found)[1:] if found else None
-
-
-def _cut_patch(row: Row, waiting: Waiting, side: int, number: int) -> list[tuple[int, int, int]]:
-    """A segment of a document's next patch, which is cut at the row's end."""
+    )
     piece = waiting.queues[side][number]
     cut = piece.marks[piece.at] + row.slots - 1
     cut -= cut == piece.marks[-1] - 1
