@@ -6,8 +6,6 @@ import re
 import types
 
 import pytest
-from test_report import add_run
-
 from bltjax import config as cfg
 from bltjax.errors import UserError
 from bltjax.report import report as reporting
@@ -15,6 +13,7 @@ from bltjax.run import execute, jobs
 from bltjax.storage import rundir
 from bltjax.sweep import graph, runner, status
 from bltjax.tokenizers import bpe
+from test_report import add_run
 
 GARBLED = [None, b"", b'{"a": ', b"\xff\xfe\x00", b"[1]", b"{}", b"null"]  # None: removed
 TEXT = [b"def first(x):\n    return x + 1\n\n\ndef second(y):\n    return first(y) - 12345\n" * 3]
@@ -68,6 +67,46 @@ def test_a_key_that_others_read_is_missed(run_dir, name, key):
         part[last] = broken
         rundir.write_json(run_dir / name, values)
         assert rundir.state(run_dir) == "started" and f"{name} lacks {key}" in standing(run_dir)["run"]["why"]
+
+
+@pytest.mark.parametrize(
+    "name, old, new, said",
+    [
+        ("eval.json", '"bpb"', '"bpb_as_it_was"', "eval.json lacks test.bpb"),
+        ("planned.json", '"steps": 200', '"steps": 400', "metrics.jsonl ends at step 200 of 400"),
+        ("config.json", '"budget_flops": 1', '"budget_flops": 3', "config.json has a budget of 3e+11 FLOPs"),
+        ("done.json", '"realized_flops": 1', '"realized_flops": 7', "realized FLOPs, metrics.jsonl ends at"),
+        ("metrics.jsonl", None, None, "metrics.jsonl has no step"),
+    ],
+)
+def test_a_run_that_contradicts_itself_is_not_done(run_dir, name, old, new, said):
+    content = (run_dir / name).read_text()
+    if old is None:
+        (run_dir / name).unlink()
+    else:
+        assert old in content
+        (run_dir / name).write_text(content.replace(old, new))
+    rows = standing(run_dir)
+    assert (
+        rows["run"]["state"] == "damaged" and said in rows["run"]["why"] and rows["other"]["state"] == "done"
+    )
+    assert "`bltjax run`" in rows["run"]["why"] and rows["run"]["test_bpb"] is None
+    if "remove done.json" in rows["run"]["why"]:  # and then it is taken up again
+        (run_dir / "done.json").unlink()
+        assert rundir.state(run_dir) == ("started" if (run_dir / "metrics.jsonl").exists() else "new")
+
+
+def test_status_says_what_a_run_differs_in(tmp_path):
+    model = cfg.transformer("token", vocab=270, width=16, layers=1, heads=1)
+    tokenizer = cfg.tokenizer("trained", 270, 2.0)
+    config = cfg.run("r", "bpe", model, tokenizer_=tokenizer, budget_flops=1e9)
+    rundir.create(tmp_path / "x" / "r", config, "x")
+    why = lambda asked: status.of_experiment(tmp_path, "x", ["r"], {"r": asked})[0]["why"]
+    other = cfg.replace(config, **{"train.lr": 0.5, "series": "another word for reports"})
+    assert why(config) is None and why(other) is None  # nothing of it would be lost
+    (tmp_path / "x" / "r" / "metrics.jsonl").write_text("")
+    assert why(config) is None and why(cfg.replace(config, series="another")) is None
+    assert why(other) == f"of another config: train.lr ({config.train.lr} there, 0.5 now)"
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff"])

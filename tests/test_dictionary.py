@@ -140,5 +140,10 @@ def test_the_command_exports(runs, tmp_path, capsys):
     ]
     assert main.main([*arguments, "--export", str(tmp_path / "runs.csv")]) == 0
     assert (tmp_path / "runs.csv").read_text().startswith("name,state,reason,family,")
+    assert not (tmp_path / "out" / "runs.csv").exists()
+    assert (
+        main.main([*arguments[:-1], str(tmp_path / "new"), "--export", str(tmp_path / "new/runs.csv")]) == 0
+    )
+    assert (tmp_path / "new" / "runs.csv").read_text() == (tmp_path / "runs.csv").read_text()
     assert main.main([*arguments, "--export", str(tmp_path / "runs.txt")]) == 2
     assert "--export" in capsys.readouterr().err

@@ -207,6 +207,25 @@ def test_data_from_flops_scaled_columns_and_slipped_units(fit, tmp_path):
     assert any("scale them" in said for said in millions["warnings"])
 
 
+def test_a_heading_may_be_named_without_its_unit(fit, tmp_path):
+    n, d, _, bits = isoflops(noise=0.002).values()
+    columns = {"params_latent [parameter]": n, "train_bytes [byte]": d, "bpb [bit/byte]": bits}
+    file = write(tmp_path / "exported.csv", columns)
+    draws = ("--draws", 20)
+    whole = fit(file, "--columns", ",".join(f"{v}={name}" for v, name in zip("NDL", columns)), *draws)
+    short = fit(file, "--columns", "N=params_latent,D=train_bytes,L=bpb", *draws)
+    assert short == whole and short[0] == 0 and "params_latent [parameter]" in short[1]["units"]["N"]
+    scaled = fit(file, "--columns", "N=params_latent*1e-6,D=train_bytes,L=bpb", *draws)[1]
+    ones, millions = of(short[1], "parametric"), of(scaled, "parametric")
+    assert millions["alpha"] == pytest.approx(ones["alpha"], rel=1e-3)
+    assert millions["A"] == pytest.approx(1e-6 ** ones["alpha"] * ones["A"], rel=1e-2)
+    status, _, said = fit(
+        write(tmp_path / "two.csv", {**columns, "bpb [nat/byte]": bits}),
+        *("--columns", "N=params_latent,D=train_bytes,L=bpb"),
+    )
+    assert status == 2 and "has no column 'bpb'" in said  # which of the two is not guessed
+
+
 def test_families_gain_and_cross_with_intervals_and_files(fit, tmp_path):
     a, b = isoflops(0.002), isoflops(0.002, BETTER, seed=1)
     columns = {name: np.concatenate([a[name], b[name]]) for name in a}

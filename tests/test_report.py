@@ -629,16 +629,18 @@ def test_numbers_as_text():
 
 def test_analysis_stands_apart():
     """A report and what it is made of import nothing of the package but themselves, the science, what
-    families are called, what a process takes of its machine, and the exception; science only itself."""
+    families are called, how files contradict one another, what a process takes of its machine, and the
+    exception; science only itself."""
     mine = "report|paper|fits|plots|results"
+    below = "science|config|storage import contradictions|storage.contradictions|errors|parallel import host"
     for folder, allowed in (
-        *((name, rf"{mine}|science|config|errors|parallel import host") for name in mine.split("|")),
+        *((name, rf"{mine}|{below}") for name in mine.split("|")),
         ("science", "science"),
     ):
         paths = list((pathlib.Path(reporting.__file__).parent.parent / folder).glob("*.py"))
         assert paths, folder
         for path in paths:
-            imported = r"^\s*(?:from|import)\s+(bltjax[\w.]*(?: import host)?)"
+            imported = r"^\s*(?:from|import)\s+(bltjax[\w.]*(?: import (?:host|contradictions))?)"
             for module in re.findall(imported, path.read_text(), re.M):
                 assert re.match(rf"bltjax\.({allowed})\b", module), (path.name, module)
 

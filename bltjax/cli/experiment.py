@@ -227,7 +227,7 @@ def status(args) -> int:
 
     experiment, runs = chosen(args)
     names = [c.name for c in runs]
-    rows = standing.of_experiment(args.root, experiment.name, names)
+    rows = standing.of_experiment(args.root, experiment.name, names, {c.name: c for c in runs})
     shared = standing.of_shared(args.root, experiment.name, names)
     found = {"experiment": experiment.name, "runs": rows, "jobs": shared}
     print(json.dumps(found) if args.json else standing.text_table(rows, shared))

@@ -148,7 +148,7 @@ def from_table(args):
         raise UserError(f"--set and --runlocal are of an experiment; {args.what} is taken for a table")
     if args.reference and not args.group:
         raise UserError("--reference takes --group, the column whose values are compared")
-    columns = parse_columns(args.columns)
+    columns = {variable: table.heading(name) for variable, name in parse_columns(args.columns).items()}
     units = parse_units(args.units, columns)
     source = of_table(table, columns, units, args.budget, args.group, args.where, args.drop_highest)
     return source, ()

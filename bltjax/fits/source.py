@@ -185,7 +185,7 @@ def of_table(
 def _scaled(table: Table, column: str) -> tuple[str, float]:
     """(column, factor) of COLUMN*1e6 where the table has a COLUMN and none of the longer name."""
     name, star, factor = (part.strip() for part in column.rpartition("*"))
-    if star and column not in table.columns and name in table.columns:
+    if star and column not in table.columns and table.heading(name) in table.columns:
         try:
             return name, float(factor)
         except ValueError:

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import pathlib
+import re
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from bltjax.results.run_directories import flat
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "-"}
 DELIMITERS = ",;\t|"
+UNIT = re.compile(r"\s*\[[^\[\]]*\]$")  # at the end of a heading, as the tables that reports export have it
 
 
 class Table:
@@ -24,8 +26,17 @@ class Table:
         self.name, self.columns = name, columns
         self.rows = len(next(iter(columns.values()), []))
 
+    def heading(self, name: str) -> str:
+        """The heading that a name means: the same, or the only one that is the name and its unit, "bpb" for
+        "bpb [bit/byte]"; the name itself where there is none."""
+        if name in self.columns:
+            return name
+        found = [heading for heading in self.columns if UNIT.sub("", heading) == name]
+        return found[0] if len(found) == 1 else name
+
     def column(self, name: str) -> list:
-        """UserError for a name that the table does not have, with those that it has."""
+        """UserError for a name that the table does not have (`heading`), with those that it has."""
+        name = self.heading(name)
         if name in self.columns:
             return self.columns[name]
         near = difflib.get_close_matches(name, self.columns, 1)

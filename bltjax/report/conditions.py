@@ -3,9 +3,10 @@ their series, a line each. A difference between families is theirs only where al
 
 import hashlib
 
-from bltjax.results.run_directories import Run, finite, lookup, scored_documents
+from bltjax.results.run_directories import Run, finite, lookup
 from bltjax.results.run_table import budget_key
 from bltjax.results.tables import listed, short_flops
+from bltjax.storage.contradictions import scored_documents
 
 SETTINGS = (  # of the recipe; the learning rate is each family's own, and what an experiment sweeps is chosen
     "data.seed",

@@ -42,8 +42,9 @@ def report(experiment_dir, out_dir=None, only=(), export=None) -> dict:
     only: texts of which a run's name has to hold one, if there are any; the warnings say that there are other
     runs."""
     directory, table = pathlib.Path(experiment_dir), export and pathlib.Path(export)
+    out = pathlib.Path(out_dir) if out_dir else directory / "report"
     if table:
-        exporting.check(table)
+        exporting.check(table, out)
         if shut := closed(table.absolute().parent):
             raise UserError(f"--export {table}: its folder {shut}")
     every = run_directories.read_experiment(directory)
@@ -55,7 +56,6 @@ def report(experiment_dir, out_dir=None, only=(), export=None) -> dict:
             run.name,
         ),
     )
-    out = pathlib.Path(out_dir) if out_dir else directory / "report"
     shut = closed(out)
     if shut and out_dir:
         raise UserError(f"--out {out}: {shut}")

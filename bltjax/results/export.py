@@ -16,11 +16,13 @@ ONE_RUN = ("seeds", "bpb_seed_sd")  # columns that say something of several runs
 KEYS = tuple(c for c in (COLUMNS[0], *EXPORTED[:2], *COLUMNS[1:], *EXPORTED[2:]) if c.key not in ONE_RUN)
 
 
-def check(path: pathlib.Path) -> None:
-    """UserError where nothing can be written to a path, before any work is done for it."""
+def check(path: pathlib.Path, made: pathlib.Path) -> None:
+    """UserError where nothing can be written to a path, before any work is done for it. made: a folder that
+    is made, if it is not there, before the file is written."""
+    folder, made = path.absolute().parent, made.absolute()
     if path.suffix not in KINDS:
         raise UserError(f"--export {path}: the name must end in {', '.join(KINDS[:-1])} or {KINDS[-1]}")
-    if path.is_dir() or not path.absolute().parent.is_dir():
+    if path.is_dir() or not (folder.is_dir() or folder == made or folder in made.parents):
         raise UserError(
             f"--export {path}: {'is a directory' if path.is_dir() else 'there is no such folder'}"
         )

@@ -9,9 +9,8 @@ import math
 import os
 import pathlib
 
-from bltjax.config import SCHEMA_VERSION
 from bltjax.errors import UserError
-from bltjax.science import bootstrap
+from bltjax.storage import contradictions
 
 TRACES = ("config.json", "planned.json", "metrics.jsonl", "eval.json", "done.json", "failed.json")
 
@@ -129,7 +128,8 @@ def read_run(path: pathlib.Path) -> Run:
     metrics = whole(read_metrics, "metrics.jsonl", [])
     bpb = lookup(evaluation, "test.bpb")
     if not damaged and done and finite(bpb):
-        damaged += contradictions(record, planned, metrics, evaluation, done)
+        last = metrics[-1] if metrics else {}
+        damaged += contradictions.of(record, planned, last, evaluation, done)
     if damaged:
         state, reason = "unfinished", "; ".join(damaged)
     elif done and finite(bpb):
@@ -156,53 +156,6 @@ def read_run(path: pathlib.Path) -> Run:
         )
     name = str(lookup(record, "config.name", path.name))
     return Run(name, path, state, reason, record, planned, metrics, evaluation, done)
-
-
-def contradictions(record: dict, planned: dict, metrics: list, evaluation: dict, done: dict) -> list:
-    """How the files of a finished run contradict one another, or say what cannot be, a line each: no number
-    of such a run is to be believed. What a file does not say contradicts nothing."""
-    lines = []
-    for name, said in (("config.json", record), ("planned.json", planned), ("eval.json", evaluation)):
-        version = said.get("schema_version")
-        if finite(version) and version > SCHEMA_VERSION:
-            lines.append(f"{name} is of format {version:g}; this bltjax reads formats up to {SCHEMA_VERSION}")
-    for split in ("test", "validation"):
-        lines += contradictory_scores(evaluation.get(split), split)
-    asked, counted = lookup(record, "config.budget_flops"), planned.get("budget_flops")
-    if finite(asked) and finite(counted) and asked > 0 and abs(counted - asked) > 1e-6 * asked:
-        lines.append(f"config.json has a budget of {asked:.4g} FLOPs, planned.json one of {counted:.4g}")
-    steps, last = planned.get("steps"), metrics[-1] if metrics else {}
-    if finite(steps) and last and last["step"] != steps:
-        lines.append(f"done.json, but metrics.jsonl ends at step {last['step']:g} of {steps:g}")
-    stated, logged = done.get("realized_flops"), last.get("useful_flops")
-    if finite(stated) and finite(logged) and abs(stated - logged) > 1e-3 * abs(logged):
-        lines.append(f"done.json states {stated:.4g} realized FLOPs, metrics.jsonl ends at {logged:.4g}")
-    return lines
-
-
-def contradictory_scores(scored, split: str, tolerance: float = 1e-4) -> list:
-    """The same of the scores of one split, as eval.json has them."""
-    if not isinstance(scored, dict) or not finite(stated := scored.get("bpb")):
-        return []
-    if stated <= 0:
-        return [f"eval.json states {stated:.4f} {split} bits per byte, which cannot be"]
-    rows = scored_documents(scored)
-    if any(row["nats"] < 0 or row["bytes"] < 0 for row in rows):
-        return [f"eval.json has {split} documents of negative nats or bytes"]
-    summed = float(bootstrap.bpb([r["nats"] for r in rows], [r["bytes"] for r in rows])) if rows else stated
-    if abs(summed - stated) <= tolerance * stated:
-        return []
-    return [f"eval.json states {stated:.4f} {split} bits per byte, its documents sum to {summed:.4f}"]
-
-
-def scored_documents(scored: dict) -> list:
-    """[{"bytes", "nats"}, ...] of one split's documents that hold bytes."""
-    rows = scored.get("documents")
-    return [
-        row
-        for row in (rows if isinstance(rows, list) else [])
-        if isinstance(row, dict) and finite(row.get("bytes")) and row["bytes"] and finite(row.get("nats"))
-    ]
 
 
 def may_look_into(folder: pathlib.Path) -> bool:

@@ -1,8 +1,9 @@
 """The table of runs: one row of numbers per run, from its directory."""
 
 from bltjax.config import families
-from bltjax.results.run_directories import Run, finite, lookup, scored_documents
+from bltjax.results.run_directories import Run, finite, lookup
 from bltjax.science import bootstrap
+from bltjax.storage.contradictions import scored_documents
 
 REFERENCE, family_order = families.REFERENCE, families.order
 LATENT = ("latent", "total")  # every other component of a BLT's count is a local module or the output head

@@ -129,10 +129,7 @@ def create(run_dir: pathlib.Path, config: ConfigDict, experiment: str) -> None:
             },
         )
         return
-    old_flat, new_flat = cfg.flat(_recorded(run_dir, record)), cfg.flat(cfg.completed(cfg.from_dict(new)))
-    differing = [
-        k for k in {**old_flat, **new_flat} if json.dumps(old_flat.get(k)) != json.dumps(new_flat.get(k))
-    ]
+    differing = differences(run_dir, record, config)
     # the same run, with other words for reports
     if differing and {k.split(".")[0] for k in differing} <= set(cfg.LABELS):
         labels = {k: new[k] for k in cfg.LABELS}
@@ -148,11 +145,22 @@ def create(run_dir: pathlib.Path, config: ConfigDict, experiment: str) -> None:
             (run_dir / name).unlink(missing_ok=True)
         return
     if differing:
-        shown = ", ".join(f"{k} ({old_flat.get(k)!r} there, {new_flat.get(k)!r} now)" for k in differing[:4])
         raise UserError(
-            f"{run_dir} holds a run with another config: {shown}; rename the experiment (or --root) or remove"
-            " the directory"
+            f"{run_dir} holds a run with another config: {', '.join(list(differing.values())[:4])}; rename"
+            " the experiment (or --root) or remove the directory"
         )
+
+
+def differences(run_dir: pathlib.Path, record: dict, config: ConfigDict) -> dict[str, str]:
+    """{key: its value in a run's config.json (its content: record) and in a config, in words} where the two
+    differ."""
+    there, now = cfg.flat(_recorded(run_dir, record)), cfg.from_dict(cfg.to_dict(config))
+    now = cfg.flat(cfg.completed(now))
+    return {
+        key: f"{key} ({there.get(key)!r} there, {now.get(key)!r} now)"
+        for key in {**there, **now}
+        if json.dumps(there.get(key)) != json.dumps(now.get(key))
+    }
 
 
 def begun(run_dir: pathlib.Path) -> bool:

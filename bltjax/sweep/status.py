@@ -2,24 +2,37 @@
 
 import pathlib
 
+from ml_collections import ConfigDict
+
+from bltjax import config as cfg
 from bltjax.errors import UserError
 from bltjax.run import inputs, jobs
-from bltjax.storage import locks, rundir
+from bltjax.storage import contradictions, locks, rundir
 
 
 def damaged(run_dir: pathlib.Path) -> str:
-    """Which file of a run is not whole, and what helps, in a line; "" if all are."""
+    """Which file of a run is not whole, or how those of a done one contradict one another, and what helps, in
+    a line; "" where all is well."""
     try:
-        rundir.read_json(run_dir / "config.json")
+        record = rundir.read_json(run_dir / "config.json")
     except UserError as error:
         return str(error)
-    why = rundir.damage(run_dir)
-    return f"{why}; `bltjax run` will redo it" if why else ""
+    if why := rundir.damage(run_dir):
+        return f"{why}; `bltjax run` will redo it"
+    if not (done := rundir.read_json(run_dir / "done.json")):
+        return ""
+    planned, last = rundir.read_json(run_dir / "planned.json"), rundir.last_metrics(run_dir)
+    silent = not last and "metrics.jsonl" not in rundir.unreadable(run_dir)
+    why = ["done.json, but metrics.jsonl has no step"] if silent else []
+    why += contradictions.of(record or {}, planned, last or {}, rundir.read_json(run_dir / "eval.json"), done)
+    redo = "remove done.json, and `bltjax run` goes on from its last checkpoint"
+    return f"{'; '.join(why)}; {redo}" if why else ""
 
 
-def of_run(run_dir: pathlib.Path) -> dict:
+def of_run(run_dir: pathlib.Path, config: ConfigDict | None = None) -> dict:
     """One run: state (done | running | failed | damaged | stopped | waiting | unreadable), step, steps, bits
-    per byte (test if done) and why. unreadable: a file that says it may not be read by this user."""
+    per byte (test if done) and why. unreadable: a file that says it may not be read by this user. config:
+    what the run is to be; of one that is another, why says what differs."""
     denied = rundir.unreadable(run_dir)
     why = f"no permission to read {', '.join(denied)}" if denied else None
     if set(denied) - {".lock", "metrics.jsonl"}:  # without these it can be said, if less of it
@@ -35,6 +48,7 @@ def of_run(run_dir: pathlib.Path) -> dict:
     elif broken := damaged(run_dir):
         state, why = "damaged", broken
     state = {"started": "stopped", "new": "waiting"}.get(state, state)
+    why = why or (another(run_dir, config) if config is not None else None)
     planned = rundir.read_json(run_dir / "planned.json") or {}
     metrics = rundir.last_metrics(run_dir) or {}
     scored = rundir.read_json(run_dir / "eval.json") if state == "done" else None
@@ -50,9 +64,24 @@ def of_run(run_dir: pathlib.Path) -> dict:
     }
 
 
-def of_experiment(root: pathlib.Path, experiment: str, names: list[str]) -> list[dict]:
-    """Every run that the experiment declares."""
-    return [{"name": name, **of_run(root / experiment / name)} for name in names]
+def another(run_dir: pathlib.Path, config: ConfigDict) -> str | None:
+    """What a run that has begun differs in from a config, in a line; None where it is the same."""
+    record = rundir.read_json(run_dir / "config.json")
+    if record is None or not rundir.begun(run_dir):
+        return None
+    found = [
+        said
+        for key, said in rundir.differences(run_dir, record, config).items()
+        if key.split(".")[0] not in cfg.LABELS
+    ]
+    more = f" and {len(found) - 2} more" if len(found) > 2 else ""
+    return f"of another config: {', '.join(found[:2])}{more}" if found else None
+
+
+def of_experiment(root: pathlib.Path, experiment: str, names: list[str], configs: dict | None = None):
+    """[dict] of every run that the experiment declares. configs: {name: its config}, as far as known."""
+    known = configs or {}
+    return [{"name": name, **of_run(root / experiment / name, known.get(name))} for name in names]
 
 
 def of_shared(root: pathlib.Path, experiment: str, names: list[str]) -> list[dict]:
