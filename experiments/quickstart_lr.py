@@ -8,7 +8,7 @@ Expect     for every family the best of four learning rates at the middle budget
            validation text, is not at the edge.
 Command    bltjax run quickstart_lr && bltjax report quickstart_lr
 
-The results that the quickstart uses are kept in docs/results/quickstart_lr/.
+What it has shown so far stands in docs/results/README.md.
 """
 
 from bltjax.experiments import quickstart
