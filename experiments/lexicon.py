@@ -8,8 +8,9 @@ Expect     BPE has a best vocabulary at every budget: a larger one pays for its 
            paper's half a million: more rows cost memory and time, not FLOPs.
 Command    bltjax run lexicon && bltjax report lexicon
 
-Chosen by bits per byte of validation text. The values that the quickstart uses, and the plot of bits per byte
-against the size of the lexicon for both, are kept in docs/results/lexicon/.
+Chosen by bits per byte of validation text, on the ladder of quickstart_seeds. The values that it and the
+quickstart use, and the plot of bits per byte against the size of the lexicon for both, are kept in
+docs/results/lexicon/.
 """
 
 from ml_collections import ConfigDict
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 from bltjax import config as cfg
 from bltjax.errors import UserError
 from bltjax.experiments import quickstart
+from bltjax.experiments.quickstart_seeds import LR, SHAPES
 
 # At most as large as leaves a budget its 100 steps: the head of a larger vocabulary takes too much of it.
 VOCABS = {"S": (2048, 4096, 8192, 10240), "M": (2048, 4096, 8192, 16384), "L": (4096, 8192, 16384)}
@@ -25,20 +27,16 @@ FAMILY = "blt-space"
 
 
 def of_size(size: str) -> list[ConfigDict]:
-    shape, lrs = quickstart.SHAPES[size], quickstart.LR
-    runs = [(quickstart.bpe(size, shape, lrs["bpe"], vocab), f"v{vocab}") for vocab in VOCABS[size]]
-    runs += [(quickstart.blt(FAMILY, size, shape, lrs[FAMILY], None, rows), f"r{rows}") for rows in ROWS]
+    shape = SHAPES[size]
+    runs = [(quickstart.bpe(size, shape, LR["bpe"], vocab), f"v{vocab}") for vocab in VOCABS[size]]
+    runs += [(quickstart.blt(FAMILY, size, shape, LR[FAMILY], None, rows), f"r{rows}") for rows in ROWS]
     return [cfg.replace(run, name=f"{run.name}-{value}") for run, value in runs]
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    chosen = {
-        None: tuple(quickstart.SHAPES),
-        "runlocal": ("S",),
-        **{size: (size,) for size in quickstart.SHAPES},
-    }
+    chosen = {None: tuple(SHAPES), "runlocal": ("S",), **{size: (size,) for size in SHAPES}}
     if arg not in chosen:
-        raise UserError(f"lexicon:{arg}: allowed are runlocal and {', '.join(quickstart.SHAPES)}")
+        raise UserError(f"lexicon:{arg}: allowed are runlocal and {', '.join(SHAPES)}")
     sizes = chosen[arg]
     runs = tuple(run for size in sizes for run in of_size(size))
     return ConfigDict(

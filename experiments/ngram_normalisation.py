@@ -30,14 +30,14 @@ from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax.errors import UserError
-from bltjax.experiments import quickstart
+from bltjax.experiments import quickstart, quickstart_seeds
 
 FAMILY = "blt-space"
 BUDGETS = {
     "S": 2e11,
     "M": 5e11,
     "L": 1.25e12,
-}  # FLOPs on a laptop: 63 runs, so less each than the quickstart's
+}  # FLOPs on a laptop: 63 runs, so less each than quickstart_seeds''
 PARTS = 7  # six sizes of n-grams, and the byte
 RATE = {"train.lr_scale": (f"encoder/embed/ngrams={PARTS}",)}
 SCALE = {"model.ngrams.init_scale": float(PARTS)}
@@ -55,7 +55,13 @@ VARIANTS = {
 }
 
 GPU = dataclasses.replace(
-    quickstart.SHAPES["L"], budget=1e15, local=128, decoder_layers=3, latent=512, latent_layers=8, rows=64
+    quickstart_seeds.SHAPES["L"],
+    budget=1e15,
+    local=128,
+    decoder_layers=3,
+    latent=512,
+    latent_layers=8,
+    rows=64,
 )
 GPU_CHANGES = {"data.max_train_bytes": 0, "model.dtype": "bfloat16"}
 GPU_LR = 4e-3  # not tuned
@@ -108,10 +114,9 @@ def runs_of(arg: str | None) -> list[ConfigDict]:
         return [paper_scale()]
     if arg == "gpu":
         return [cfg.replace(quickstart.blt(FAMILY, "G", GPU, GPU_LR, None), **GPU_CHANGES)]
-    local = {"runlocal": "runlocal", "short": "short"}
-    if arg not in local:
+    if arg not in ("runlocal", "short"):
         raise UserError(f"ngram_normalisation:{arg}: allowed are runlocal, short and gpu")
-    runs = [run for run in quickstart.runs_of(local[arg]) if run.family == FAMILY]
+    runs = [run for run in quickstart_seeds.runs_of("ngram_normalisation", arg) if run.family == FAMILY]
     if arg == "short":
         return runs
     return [cfg.replace(run, budget_flops=BUDGETS[run.size]) for run in runs]

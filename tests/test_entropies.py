@@ -103,9 +103,31 @@ def test_few_shapes_and_nothing_compiled_twice():
     documents = some_documents(*np.random.default_rng(1).integers(0, 3000, 100))
     for _ in range(2):
         annotate.annotate(model, {}, documents, entropies=stub, progress=finished.append)
-    assert len(set(shapes)) == len(shapes) <= 6
+    assert len(set(shapes)) == len(shapes) <= 3
     assert all(rows * length <= annotate.SYMBOLS for rows, length in shapes)
     assert sum(finished) == 2 * sum(len(d) + 2 for d in documents)
+
+
+def test_what_is_left_over_of_a_length_goes_into_longer_rows():
+    """At most one call more than if every length had calls of its own, and never rows longer than needed by
+    the longest."""
+    rng = np.random.default_rng(2)
+    for _ in range(200):
+        devices = int(rng.integers(1, 3))
+        buckets = {
+            64 << int(power): list(range(int(rng.integers(1, 200))))
+            for power in rng.choice(9, rng.integers(1, 7), replace=False)
+        }
+        merged = list(annotate._merged(buckets, devices))
+        lengths = [length for length, _ in merged]
+        assert lengths == sorted(set(lengths)) and lengths[-1] == max(buckets)
+        assert sum(len(pieces) for _, pieces in merged) == sum(map(len, buckets.values()))
+        calls = lambda pairs: sum(-(-len(x) // (devices * annotate._most_rows(n))) for n, x in pairs)
+        assert calls(merged) <= calls(buckets.items()) + 1
+        for length, pieces in merged[:-1]:
+            assert len(pieces) > devices * annotate._most_rows(length) // 2
+    # a short text alone is not made long
+    assert list(annotate._merged({128: [0]}, 1)) == [(128, [0])]
 
 
 def test_a_document_too_long_for_full_attention():

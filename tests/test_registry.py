@@ -170,6 +170,26 @@ def test_the_study_is_as_large_as_it_should_be():
     assert len(on_gpu) >= 24 and sum(run.budget_flops for run in on_gpu[:24]) < 3e16
 
 
+def test_the_quickstart_is_what_it_says():
+    runs = registry.load("quickstart").runs
+    plans = planning.plan(runs)
+    cells = {(p["family"], p["budget_flops"]) for p in plans}
+    assert len(cells) == len(runs) == 12 and len({budget for _, budget in cells}) == 3
+    assert len({(run.data.max_train_bytes, run.eval.test_bytes) for run in runs}) == 1
+    assert max(p["train_bytes"] for p in plans) < 0.9 * runs[0].data.max_train_bytes  # no byte is read twice
+    largest = max(run.budget_flops for run in runs)
+    lexicons = {
+        run.family: (
+            sum(flops.params(run)[part] for part in ("hash", "embeddings", "head"))
+            if run.family == "bpe"
+            else flops.params(run)["hash"]
+        )
+        for run in runs
+        if run.budget_flops == largest
+    }
+    assert max(lexicons.values()) / min(lexicons.values()) < 1.01
+
+
 def test_an_unknown_argument_gets_one_line():
     for name in OF_TABLES:
         with pytest.raises(UserError, match=f"^{name}:big: allowed are gpu and runlocal$"):

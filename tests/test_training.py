@@ -78,6 +78,22 @@ def test_weight_decay_reaches_parameters_without_gradient():
     assert np.allclose(updates["table"], -0.01) and np.allclose(updates["gain"], -0.01)
 
 
+@pytest.mark.parametrize("size", [1e-3, 0.3, 5.0])  # times 3: the norm
+def test_gradients_are_clipped_by_their_norm_over_all_parameters(size):
+    grads = {"a": size * jnp.arange(3, dtype=jnp.float32), "b": {"c": -size * jnp.ones((2, 2))}}
+    own = optimizer.clipped(1.0).update(grads, optax.EmptyState())[0]
+    want = optax.clip_by_global_norm(1.0).update(grads, optax.EmptyState())[0]
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), own, want)
+    assert float(optax.tree.norm(own)) == pytest.approx(min(1, 3 * size), rel=1e-6)
+    if size < 1 / 3:
+        jax.tree.map(np.testing.assert_array_equal, own, grads)  # to the bit
+
+
+def test_clipping_hides_no_gradient_that_is_not_finite():
+    own = optimizer.clipped(1.0).update({"a": jnp.array([1.0, jnp.nan])}, optax.EmptyState())[0]
+    assert not np.isfinite(own["a"]).any()
+
+
 def states(train, accumulate, batches):
     config = tiny_config()
     train = configs.replace(train, accumulate=accumulate)

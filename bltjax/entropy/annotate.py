@@ -45,8 +45,8 @@ def annotate(
     forward, shardings, devices = _compiled(FrozenConfigDict(model_config), entropies), *_devices()
     params = jax.device_put(params, shardings and shardings[1])
     found = [np.empty(n, kept(np.zeros(0, np.float32)).dtype) for n in sizes]
-    for length, pieces in sorted(buckets.items()):
-        rows = devices * min(max(1, SYMBOLS // length), _power_of_two(-(-len(pieces) // devices), 1))
+    for length, pieces in _merged(buckets, devices):
+        rows = devices * min(_most_rows(length), _power_of_two(-(-len(pieces) // devices), 1))
         for at in range(0, len(pieces), rows):
             group = pieces[at : at + rows]
             ids, docs = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.int32)
@@ -61,6 +61,24 @@ def annotate(
             if progress:
                 progress(sum(stop - keep for _, _, stop, keep in group))
     return found
+
+
+def _most_rows(length: int) -> int:
+    """Rows of a length in one call, on one device."""
+    return max(1, SYMBOLS // length)
+
+
+def _merged(buckets: dict[int, list], devices: int):
+    """(row length, pieces), shortest first. Pieces that would not fill half a call go into rows twice as
+    long, where there are any: a call more at most, and a shape less. A shape is compiled in the time of
+    twenty calls, and what is left over of each length would have its own."""
+    waiting, length = [], SHORTEST
+    while length <= max(buckets, default=0):
+        waiting = waiting + buckets.get(length, [])
+        if waiting and (length == max(buckets) or len(waiting) > devices * _most_rows(length) // 2):
+            yield length, waiting
+            waiting = []
+        length *= 2
 
 
 def _devices():

@@ -26,8 +26,8 @@ SHORT_WARMUP = -1  # min(2000, a tenth of the steps)
 STEP_LR = (1.797, -0.7129, 0.3075)
 STEP_BATCH = (0.5807, 0.5709)
 
-# The quickstart's, which says how they were chosen. Families that were not tuned have the rate of the one
-# that they share their patches with.
+# Best of six on validation text at 6.5e11 FLOPs, on the ladder of quickstart_seeds (docs/results/README.md).
+# Families that were not tuned have the rate of the one that they share their patches with.
 LAPTOP_LR = {"bpe": 4e-3, "blt-entropy": 3.2e-2, "blt-space": 1.6e-2, "blt-strided": 3.2e-2}
 LIKE = {
     "blt-space-no-cross": "blt-space",
@@ -74,5 +74,5 @@ def step_law_batch(tokens: float) -> float:
 
 
 def laptop_lr(family: str) -> float:
-    """Rule `laptop`: the learning rate of a family at the quickstart's scale."""
+    """Rule `laptop`: the learning rate of a family at 1e11 to 2e12 FLOPs."""
     return LAPTOP_LR[LIKE.get(family, family)]

@@ -34,7 +34,7 @@ GPU_SIZES = {
     "151M": cfg.Size(1, 8, 512, 12, 16, 1024, 5, 8, 2),
     "302M": cfg.Size(1, 8, 512, 16, 20, 1280, 6, 8, 3),
 }
-# Heads of 32, and of 16 in the smallest. S (221k), M and L are the quickstart's.
+# Heads of 32, and of 16 in the smallest. S (221k), M and L are quickstart_seeds'.
 LAPTOP_SIZES = {
     "3k": cfg.Size(1, 1, 16, 1, 1, 16, 1, 1, 1),
     "6k": cfg.Size(1, 1, 16, 2, 1, 16, 1, 1, 1),
@@ -148,7 +148,7 @@ def gpu() -> Scale:
 
 @functools.cache
 def laptop() -> Scale:
-    """1e11 to 2e12 FLOPs on two cores: the quickstart's shapes, learning rates and text (the standard
+    """1e11 to 2e12 FLOPs on two cores: quickstart_seeds' shapes, learning rates and text (the standard
     library's). Batches are 0.4 of Llama 3's line, so that a run of 1e11 FLOPs has its 100 steps."""
     text = _text(
         context=512,

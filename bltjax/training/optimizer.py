@@ -78,9 +78,23 @@ def optimizer(train, steps: int, step_scales=None) -> optax.GradientTransformati
         optax.add_decayed_weights(train.weight_decay),
         optax.scale_by_learning_rate(schedule(train, steps)),
     )
-    parts = [optax.clip_by_global_norm(train.clip)] if train.clip else []
+    parts = [clipped(train.clip)] if train.clip else []
     parts += [adamw] + ([scaled(configs.lr_scales(train))] if train.lr_scale else [])
     return optax.chain(*parts) if len(parts) > 1 else adamw
+
+
+def clipped(most: float) -> optax.GradientTransformation:
+    """Gradients scaled to a global norm of at most `most`.
+
+    optax.clip_by_global_norm, up to rounding; but that divides each element, and XLA's CPU backend then
+    writes and compiles the clipped gradient of every parameter by itself, where a product goes into what
+    reads it: 2.3 instead of 3.9 s to compile the update of a small BLT, and a sixth less to run it."""
+
+    def update(updates, state, params=None):
+        factor = most / jnp.maximum(optax.tree.norm(updates), most)  # 1, exactly, of what is not longer
+        return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def scaled(factors: dict[str, float]) -> optax.GradientTransformation:
