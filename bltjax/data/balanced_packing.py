@@ -3,12 +3,12 @@ that have few.
 
 A row has room for T bytes and P patches. Filled in order, it ends when either runs out, and since documents
 differ by a fifth in patches per byte, some of the other is left. Here documents wait in two queues, those
-with more patches a byte than a row has room for and those with fewer, each in the order in which they came. A
-row takes whole documents while it has much room, from the queue of which it has too little; what closes it is
-a piece of one document, or of one from each queue, cut where both resources run out together. Where no next
-patch fits and more than a hundredth of a row would be left, one is cut, a long one where there is one: text
-that an entropy model foresees has patches of thousands of bytes. Nothing is dropped, and as many documents wait as
-fill so many rows: none goes far from its place."""
+with more patches a byte than a row has room for and those with fewer, each in the order in which they came.
+A row takes whole documents while it has much room, from the queue of which it has too little; what closes
+it is a piece of one document, or of one from each queue, cut where both resources run out together. Where
+no next patch fits and more than a hundredth of a row would be left, one is cut, a long one where there is
+one: text that an entropy model foresees has patches of thousands of bytes. Nothing is dropped, and as many
+documents wait as fill so many rows: none goes far from its place."""
 
 import bisect
 import dataclasses
