@@ -111,7 +111,7 @@ def test_equals_recomputing(name):
 @pytest.mark.parametrize("name", PATCHING)
 def test_equals_recomputing_for_long(name):
     """200 bytes after 8 prompts in one batch: each the likeliest by one pass over all, the last of them by
-    passes that end before them too. Alone they are shown by the test above, which `fast` leaves two of."""
+    passes that end before them too."""
     model = patched(name)
     found = model.generate(PROMPTS, 200)
     for prompt, new in zip(PROMPTS, found):
