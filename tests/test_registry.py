@@ -290,13 +290,19 @@ for name in sys.argv[1].split(","):
         models.check_mesh(run, (1, 4, 1))  # the layout of every parameter
         shapes = models.shapes_of(run.model)
         assert flops.params(run)["total"] == sum(leaf.size for leaf in jax.tree.leaves(shapes)), run.name
-        sizes = ("width", "ffn", "heads", "layers", "rows", "vocab", "window")
-        sizes += ("encoder_layers", "decoder_layers")
-        wiring = {k: v for k, v in cfg.flat(run.model).items() if k.split(".")[-1] not in sizes}
-        several = cfg.flat(run.model).get("local.encoder_layers", 1) > 1
-        if (key := cfg.fingerprint({**wiring, "several": several})) in wired:
+        # a program is the same for every size and number, but for none of it (no window, no n-grams)
+        sizes = ("width", "ffn", "heads", "layers", "rows", "vocab", "window", "k", "sizes")
+        sizes += ("encoder_layers", "decoder_layers", "dtype", "remat")
+        wiring = {
+            k: bool(v) if k.split(".")[-1] in sizes or isinstance(v, float) else v
+            for k, v in cfg.flat(run.model).items()
+        }
+        wiring["several"] = cfg.flat(run.model).get("local.encoder_layers", 1) > 1
+        how = {k: run.model[k] for k in ("kind", "dtype", "remat")}
+        keys = {cfg.fingerprint(wiring), cfg.fingerprint(how)}
+        if keys <= wired:
             continue
-        wired.add(key)
+        wired |= keys
         aot.lower(cfg.replace(run, **{"data.context": min(512, run.data.context)}), mesh)
 print(len(seen), len(wired))
 """
@@ -305,7 +311,8 @@ print(len(seen), len(wired))
 @pytest.mark.slow
 def test_every_registered_run_traces_on_a_mesh():
     """Every model's parameters have a layout and are as many as are counted; the training step of every
-    wiring (all but sizes) is traced on four devices."""
+    wiring (all but sizes and numbers), and each kind in every dtype and with every remat, is traced on four
+    devices."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", TRACES, ",".join(ALL)], capture_output=True, text=True, env=environment

@@ -217,3 +217,11 @@ def test_seeds_that_spread_widen_a_fit_of_points_that_do_not(tmp_path):
     assert several["alpha"] == pytest.approx(one["alpha"], rel=1e-3)
     assert several["alpha_high"] - several["alpha_low"] > 3 * (one["alpha_high"] - one["alpha_low"])
     assert math.isfinite(several["alpha_low"])
+
+
+def test_a_long_value_is_cut_in_a_name_and_told_from_others():
+    from bltjax.report.series import worded
+
+    assert worded("data.separator", "\n") == "data.separator \n"
+    names = {worded("data.separator", "x" * 100_000 + end) for end in "ab"}
+    assert len(names) == 2 and all(len(name) < 100 for name in names)

@@ -17,9 +17,12 @@ How parameters are cut over a mesh is the table of parallel/sharding.py, which t
 layers; `check_mesh` asks it for a run. Caches for generation: generation/generator.py.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import FrozenConfigDict
 
 from bltjax.errors import UserError
 from bltjax.models import blt, patcher, token_lm
@@ -44,10 +47,9 @@ def init(model_config, rng) -> dict:
     Norm scales are 1, weights truncated normal at three sigmas, as the released code initialises everything.
     A model's modules give the sigmas; all weights are then drawn at once: XLA compiles a draw for each weight
     of the smallest BLT in eight seconds, this in a fifth of one."""
-    own = kind(model_config)
 
     def fresh(key):
-        sigmas = own.module(model_config).init(key, *own.example())["params"]
+        sigmas = _sigmas(model_config, key)
         paths, tree = jax.tree_util.tree_flatten_with_path(sigmas)
         ends = np.cumsum([leaf.size for _, leaf in paths])
         if ends[-1] <= ONE_DRAW:
@@ -67,7 +69,18 @@ def init(model_config, rng) -> dict:
 
 def shapes_of(model_config) -> dict:
     """The parameters as jax.ShapeDtypeStruct. Nothing is computed."""
-    return jax.eval_shape(lambda: init(model_config, jax.random.key(0)))
+    return _shapes_of(FrozenConfigDict(model_config))
+
+
+@functools.lru_cache(maxsize=8)  # a check and a count of one run: each would trace the model
+def _shapes_of(model_config) -> dict:
+    return jax.eval_shape(lambda: _sigmas(model_config, jax.random.key(0)))
+
+
+def _sigmas(model_config, key) -> dict:
+    """Every weight's standard deviation, as large as the weight; norm scales as they are."""
+    own = kind(model_config)
+    return own.module(model_config).init(key, *own.example())["params"]
 
 
 def logits(model_config, params, batch):

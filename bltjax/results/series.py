@@ -11,6 +11,7 @@ What is swept (`swept` of the runs; `config.SWEPT` unless an experiment says oth
 its values the best is taken, on validation text averaged over seeds, never on test text. Runs that differ
 only in seed and name are one *configuration*, of which the mean counts."""
 
+import hashlib
 import json
 import math
 
@@ -40,6 +41,7 @@ FORMS = {
     "model.ngrams.rows": "{:,} hash rows",
     "train.lr": "lr {:g}",
 }
+LONGEST = 60  # characters of a value in a series' name
 MEANS = (  # of a row, averaged over seeds
     "bpb",
     "validation_bpb",
@@ -130,11 +132,15 @@ def another_key(configs: list, keys: list, swept: tuple):
 
 
 def worded(key: str, value) -> str:
-    """A setting in a series' name: "4.5 bytes", "cross.pool states"."""
+    """A setting in a series' name: "4.5 bytes", "cross.pool states"; of a long one its beginning and what
+    tells it from others, since a figure writes it out."""
     try:
         return FORMS[key].format(value)
     except (KeyError, ValueError, TypeError):
-        return f"{key.removeprefix('model.')} {value}"
+        text = str(value)
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]}... ({hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]})"
+    return f"{key.removeprefix('model.')} {text}"
 
 
 def order(row: dict) -> tuple:
