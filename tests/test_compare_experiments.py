@@ -8,7 +8,7 @@ import tiny_experiment
 from bltjax.cli import main
 from bltjax.errors import UserError
 from bltjax.report import compare_experiments
-from test_report import BUDGETS, add_run, experiment, law
+from fabricated_runs import BUDGETS, add_run, experiment, law
 
 BETTER = 0.03  # bits per byte
 

@@ -7,7 +7,7 @@ import pytest
 from bltjax.cli import main
 from bltjax.errors import UserError
 from bltjax.report import report, sections
-from test_report import add_run, analysed
+from fabricated_runs import add_run, analysed
 
 
 def edit(path, name, **changes):

@@ -7,7 +7,7 @@ import pytest
 from bltjax.report import figures, report, sections
 from bltjax.results import run_directories
 from bltjax.science import bootstrap
-from test_report import BUDGETS, add_run, analysed, experiment, fabricated_scores, law
+from fabricated_runs import BUDGETS, add_run, analysed, experiment, fabricated_scores, law
 
 
 def other_text(tmp_path, seeds=1):
