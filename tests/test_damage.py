@@ -107,6 +107,9 @@ def test_status_says_what_a_run_differs_in(tmp_path):
     (tmp_path / "x" / "r" / "metrics.jsonl").write_text("")
     assert why(config) is None and why(cfg.replace(config, series="another")) is None
     assert why(other) == f"of another config: train.lr ({config.train.lr} there, 0.5 now)"
+    record = json.loads((tmp_path / "x" / "r" / "config.json").read_text())
+    rundir.write_json(tmp_path / "x" / "r" / "config.json", {**record, "config": {"model": 3}})
+    assert "config.json is damaged (model is 3, not a section)" in why(config)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff"])
