@@ -33,11 +33,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
-
 from bltjax.models import cross_attention
 from bltjax.models.kernels import attention_tpu, patch_attention_tpu
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
 
 T, K, HEADS, LATENTS = 8192, 64, 20, 4
 C = HEADS * K
@@ -132,26 +131,7 @@ def splash_over(q_BxQxC, k_BxSxC, v_BxSxC, q_ids_BxQ, k_ids_BxS):
     q, k, v = apart(q_BxQxC * K**-0.5), apart(k_BxSxC), apart(v_BxSxC)
     ids = attention_tpu.kernel.SegmentIds(fill(q_ids_BxQ, -1), fill(k_ids_BxS, -1))
     mask = attention_tpu.masks.MultiHeadMask([attention_tpu.masks.FullMask((q.shape[2], k.shape[2]))] * HEADS)
-    forward, function = attention_tpu.mask_info.process_mask(
-        mask, (SPLASH, SPLASH), head_shards=1, q_seq_shards=1
-    )
-    backward, _ = attention_tpu.mask_info.process_mask_dkv(
-        mask, (SPLASH, SPLASH), head_shards=1, q_seq_shards=1
-    )
-    sizes = attention_tpu.kernel.BlockSizes(*[SPLASH] * 8)
-    kernel = attention_tpu.kernel.SplashAttentionKernel(
-        forward,
-        forward,
-        backward,
-        block_sizes=sizes,
-        is_mqa=False,
-        save_residuals=False,
-        mask_value=attention_tpu.kernel.DEFAULT_MASK_VALUE,
-        attn_logits_soft_cap=None,
-        residual_checkpoint_name=None,
-        mask_function=function,
-        interpret=False,
-    )
+    kernel = attention_tpu.of_mask(mask, SPLASH)
     out = jax.vmap(kernel)(q, k, v, ids)
     return out.swapaxes(1, 2).reshape(*out.shape[:1], -1, C)[:, : q_BxQxC.shape[1]]
 

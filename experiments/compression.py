@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from bltjax.config import families
 from bltjax.sweep import designs, ladder, rules, scales
 
-# places from a budget's centre (modes.isoflop)
+# places from a budget's centre (designs.isoflop)
 ALL, WIDE, MIDDLE, NONE = (-1, 0, 1), (-2, 0, 2), (0,), ()
 # scale: sizes, budgets, and for each family {bytes of a patch, or entries: places for each budget}
 GRIDS = {

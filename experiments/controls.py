@@ -2,6 +2,8 @@
 
 Figure     none; the paper has no such control
 Hardware   paper's scale: 64 accelerators. controls:gpu: one GPU. --runlocal: two CPU cores.
+Time       as planned: 12 runs of 2.0e21 FLOPs in all, 3,000 hours of one v5p chip at 40% utilization; gpu: 36
+           runs, 2.0e17; runlocal: 36 runs, 1.5e13, some 15 minutes of two cores beside what is compiled
 Expect     if boundaries matter, patches by entropy are better than patches of random and of equal length with
            the same mean; if compute per patch is what matters, all three are alike
 Command    bltjax run controls --runlocal && bltjax report controls --runlocal

@@ -6,6 +6,8 @@ Figure     8 of arXiv 2412.09871: bits per byte of BLTs of 400M and 1B against t
            layers of 768, window 512)
 Hardware   the entropy models: a few accelerators, the paper's is 6.6e18 FLOPs, ten hours of one v5p chip at
            40% utilization; the BLTs: a pod. entropy_model:gpu: one GPU. --runlocal: two CPU cores.
+Time       as planned: 48 runs of 5.4e21 FLOPs in all, 8,200 hours of one v5p chip at 40% utilization; gpu: 24
+           runs, 2.6e17; runlocal: 18 runs, 9.8e12, some 10 minutes of two cores beside what is compiled
 Expect     test bits per byte of the entropy models and of the BLTs fall with size and with window
 Command    bltjax run entropy_model --set 'data.globs=["/where/your/text/is/*.jsonl"]'
            bltjax run entropy_model --runlocal

@@ -5,12 +5,14 @@ Figure     1 and Table 2 of arXiv 2412.09871: Llama 2's and Llama 3's tokenizers
            8 bytes, in two classes of FLOPs per byte (3.1e8 and 2.1e9), over a range of data.
 Hardware   paper's scale: a pod; 44 runs of 25B to 2T bytes. fixed_inference:gpu: one GPU, hours. --runlocal:
            two CPU cores, an hour.
+Time       as planned: 44 runs of 1.1e23 FLOPs in all, 170,000 hours of one v5p chip at 40% utilization; gpu:
+           36 runs, 3.9e18; runlocal: 28 runs, 3.7e13, some 40 minutes of two cores beside what is compiled
 Expect     BPE is better where it is compute optimal (50B and 400B bytes); patches of 8 cross it at 150B bytes
            in the small class (3x) and 1T in the large one (2.5x). The paper prints no points.
 Command    bltjax run fixed_inference --runlocal && bltjax report fixed_inference --runlocal
 
 What is held fixed is the cost of a byte: layers and feed-forward width of every latent transformer are chosen
-for it (modes.fixed_inference). Parameters follow: of the paper's 610M, 760M, 5.2B and 6.6B the large class
+for it (designs.fixed_inference). Parameters follow: of the paper's 610M, 760M, 5.2B and 6.6B the large class
 has 5.2B and 6.6B, the small one fewer, as its legend in Figure 1 has (550M)."""
 
 import math

@@ -3,6 +3,7 @@ next to no FLOPs; so each is chosen, at every budget, until the best lies inside
 
 Figure     none; the paper takes Llama 3's 128,256 entries and 500,000 rows for each of six tables as given.
 Hardware   2 CPU cores
+Time       as planned: 32 runs of 3.0e13 FLOPs in all, half an hour or more
 Expect     BPE has a best vocabulary at every budget: a larger one pays for its output head and sees each
            entry seldom. BLT's bits per byte fall with every doubling of rows, less each time, up to the
            paper's half a million: more rows cost memory and time, not FLOPs.

@@ -6,6 +6,8 @@ Figure     Table 5 of arXiv 2412.09871: 8B on Llama 2's data, 220B tokens; BPE a
 Hardware   paper's scale: a pod, 9.5e21 FLOPs a run, and Llama 3.1 8B (--set train.init_from=DIR with --only
            blt-from-llama3.1). llama_init:gpu and --runlocal: a BPE model trained ten times as long stands for
            it.
+Time       as planned: 3 runs of 2.9e22 FLOPs in all, 44,000 hours of one v5p chip at 40% utilization; gpu: 4
+           runs, 3.0e17; runlocal: 4 runs, 7.8e12, some 9 minutes of two cores beside what is compiled
 Expect     MMLU 25.2 from scratch, 63.7 from Llama 3.1
 Command    bltjax run llama_init --runlocal && bltjax report llama_init --runlocal
 

@@ -3,6 +3,8 @@
 Figure     Table 6 of arXiv 2412.09871: BPE, space and entropy patches on Llama 2's data, each for its optimal
            steps
 Hardware   paper's scale: a pod, 7.1e21 FLOPs a run. patching_schemes:gpu: one GPU. --runlocal: two CPU cores.
+Time       as planned: 3 runs of 2.1e22 FLOPs in all, 33,000 hours of one v5p chip at 40% utilization; gpu: 3
+           runs, 2.2e17; runlocal: 3 runs, 2.0e12, some 2 minutes of two cores beside what is compiled
 Expect     entropy patches lead, space patches are a close second
 Command    bltjax run patching_schemes --runlocal && bltjax report patching_schemes --runlocal
 

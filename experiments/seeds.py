@@ -2,6 +2,8 @@
 
 Figure     none; neither the paper nor its follow-up repeats a run
 Hardware   paper's scale: a few accelerators, 5e18 FLOPs a run. seeds:gpu: one GPU. --runlocal: two CPU cores.
+Time       as planned: 20 runs of 1.0e20 FLOPs in all, 150 hours of one v5p chip at 40% utilization; gpu: 20
+           runs, 2.0e16; runlocal: 20 runs, 4.0e12, some 5 minutes of two cores beside what is compiled
 Expect     standard deviations of a hundredth of a bit per byte on a laptop, and less where runs are longer
 Command    bltjax run seeds --runlocal && bltjax report seeds --runlocal
 

@@ -4,6 +4,8 @@ Figure     Tables 1, 3 and 4 of arXiv 2412.09871: tasks, robustness and characte
            on BLT-1T, which is not public.
 Hardware   paper's scale: a pod, 4.5e22 FLOPs a run. tasks_8b:gpu and --runlocal: the same three in small,
            where bits per byte are what there is to see.
+Time       as planned: 3 runs of 1.4e23 FLOPs in all, 210,000 hours of one v5p chip at 40% utilization; gpu: 3
+           runs, 4.2e17; runlocal: 3 runs, 6.4e12, some 7 minutes of two cores beside what is compiled
 Expect     averages of Table 1: 60.0 (Llama 3's tokenizer), 58.0 (space), 61.1 (entropy)
 Command    bltjax plan tasks_8b
 

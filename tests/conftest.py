@@ -9,6 +9,7 @@ pytest's workers, and commands."""
 import atexit
 import functools
 import importlib.metadata
+import json
 import os
 import shutil
 import tempfile
@@ -68,3 +69,17 @@ def pytest_xdist_make_scheduler(config, log):
             return _together(config, nodeid)
 
     return Scheduling(config, log)
+
+
+@pytest.fixture
+def fit(capsys):
+    """Runs `bltjax fit ... --json` here: (exit status, what stdout's JSON says or None, stderr)."""
+
+    def call(*arguments):
+        from bltjax.cli import main
+
+        status = main.main(["fit", *map(str, arguments), "--json"])
+        said = capsys.readouterr()
+        return status, json.loads(said.out) if said.out else None, said.err
+
+    return call

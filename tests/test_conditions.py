@@ -9,6 +9,7 @@ from test_report import add_run, analysed
 from bltjax.cli import main
 from bltjax.errors import UserError
 from bltjax.report import report, sections
+from fabricated_runs import add_run, analysed
 
 
 def edit(path, name, **changes):

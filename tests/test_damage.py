@@ -15,6 +15,7 @@ from bltjax.run import execute, jobs
 from bltjax.storage import rundir
 from bltjax.sweep import graph, runner, status
 from bltjax.tokenizers import bpe
+from fabricated_runs import add_run
 
 GARBLED = [None, b"", b'{"a": ', b"\xff\xfe\x00", b"[1]", b"{}", b"null"]  # None: removed
 TEXT = [b"def first(x):\n    return x + 1\n\n\ndef second(y):\n    return first(y) - 12345\n" * 3]
@@ -108,6 +109,9 @@ def test_status_says_what_a_run_differs_in(tmp_path):
     (tmp_path / "x" / "r" / "metrics.jsonl").write_text("")
     assert why(config) is None and why(cfg.replace(config, series="another")) is None
     assert why(other) == f"of another config: train.lr ({config.train.lr} there, 0.5 now)"
+    record = json.loads((tmp_path / "x" / "r" / "config.json").read_text())
+    rundir.write_json(tmp_path / "x" / "r" / "config.json", {**record, "config": {"model": 3}})
+    assert "config.json is damaged (model is 3, not a section)" in why(config)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff"])

@@ -17,6 +17,8 @@ from bltjax.cli import main
 from bltjax.errors import UserError
 from bltjax.report import report as reporting
 from bltjax.results import export
+from fabricated_runs import add_run
+from pyarrow import parquet
 
 DOC = (pathlib.Path(__file__).parent.parent / "docs" / "run_directory.md").read_text()
 SCORED = "key of `test` and `validation`"  # the table of eval.json's that both splits share

@@ -5,11 +5,10 @@ import gzip
 import json
 
 import pytest
-from test_report import add_run, analysed
-
 from bltjax import config as cfg
 from bltjax.run import planned
 from bltjax.sweep import epochs
+from fabricated_runs import add_run, analysed
 
 
 def data(**changes):

@@ -11,15 +11,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 import test_generation as generation
-
 from bltjax import api, convert, models
 from bltjax import config as cfg
-from bltjax.cli import main
 from bltjax.errors import UserError
 from bltjax.formats import huggingface, huggingface_export, released_batches, safetensors, weights
 from bltjax.storage import locks
-
-HF = pathlib.Path(__file__).parent / "golden" / "hf_blt"
+from hf_blt import HF, run
 
 
 @pytest.fixture
@@ -165,12 +162,6 @@ def test_every_tensor_is_accounted_for(hf):
     assert f"tensor {table} has shape" in rewritten(lambda a: {**a, table: a[table][:-1]})
 
 
-def run(capfd, *arguments):
-    code = main.main([str(a) for a in arguments])
-    out, error = capfd.readouterr()
-    return code, out, error
-
-
 def damage(hf, what):
     path = hf / "model.safetensors"
     if what == "truncated":
@@ -310,78 +301,6 @@ def test_a_pickle_that_is_none_of_ours(tmp_path, capfd):
         ), error
 
 
-def released(folder, name, kind):
-    """A directory of the released code's kind, from golden vectors."""
-    folder.mkdir(parents=True)
-    with np.load(HF.parent / f"{name}.npz") as f:
-        arrays, c = (
-            {key[6:]: f[key] for key in f.files if key.startswith("param/")},
-            json.loads(str(f["config"])),
-        )
-    safetensors.write(
-        folder / "consolidated.safetensors",
-        {key: (x.dtype, x.shape) for key, x in arrays.items()},
-        lambda key: [arrays[key]],
-    )
-    if kind == "blt":
-        arguments = dict(
-            dim_global=c["dim_global"],
-            dim_local_encoder=c["dim_local"],
-            dim_local_decoder=c["dim_local"],
-            n_layers_global=c["layers_global"],
-            n_layers_local_encoder=c["layers_encoder"],
-            n_layers_local_decoder=c["layers_decoder"],
-            n_heads_global=c["heads_global"],
-            n_heads_local_encoder=c["heads_local"],
-            n_heads_local_decoder=c["heads_local"],
-            cross_attn_k=c["cross_attn_k"],
-            cross_attn_nheads=c["heads_cross"],
-            local_attention_window_len=c["window"],
-            rope_theta=c["rope_theta"],
-            norm_eps=c["norm_eps"],
-            encoder_hash_byte_group_size=c["ngram_sizes"],
-            encoder_hash_byte_group_vocab=c["hash_vocab"],
-            encoder_hash_byte_group_nb_functions=c["hash_functions"],
-            cross_attn_all_layers_encoder=c["cross_attn_all_layers_encoder"],
-            cross_attn_all_layers_decoder=c["cross_attn_all_layers_decoder"],
-            patching_mode="entropy",
-            patching_threshold=1.33,
-            patch_size=4.5,
-        )
-        (folder / "params.json").write_text(json.dumps({"model": arguments}))
-    else:
-        (folder / "params.json").write_text(
-            json.dumps(
-                {
-                    "entropy_model": dict(
-                        dim=c["dim"], n_layers=c["layers"], n_heads=c["heads"], norm_eps=c["norm_eps"]
-                    )
-                }
-            )
-        )
-
-
-@pytest.mark.parametrize("name", ["blt_short_window", "blt_projection_window_512"])
-def test_released_directories(tmp_path, name):
-    released(tmp_path / "blt_1b", name, "blt")
-    released(tmp_path / "entropy_model", "entropy_model", "lm")
-    model = api.load(tmp_path / "blt_1b")
-    with np.load(HF.parent / f"{name}.npz") as f:
-        for case in ("one_document", "documents"):
-            assert (
-                np.abs(model.logits(f[f"{case}/ids"], f[f"{case}/patch_lengths"]) - f[f"{case}/logits"]).max()
-                < 1e-4
-            )
-    convert.bring_in(tmp_path / "blt_1b", tmp_path / "ours")
-    assert (
-        api.load(tmp_path / "ours").entropy_model.config.model.window == 512
-        and api.load(tmp_path / "ours").config.patching.threshold == 1.33
-    )
-    convert.bring_in(tmp_path / "entropy_model", tmp_path / "lm")
-    ids = np.arange(4, 60)[None]
-    np.testing.assert_array_equal(api.load(tmp_path / "lm").entropies(ids), model.entropies(ids))
-
-
 def test_two_imports_to_one_place(tmp_path):
     with locks.held(tmp_path / ".out.lock"):
         with pytest.raises(UserError, match="being written by another process"):
@@ -409,77 +328,3 @@ def test_notes_of_an_export(tmp_path, capfd):
         capfd, "export", tmp_path / "strided", "--out", tmp_path / "out2", "--entropy-model", HF
     )
     assert code == 2 and "--entropy-model means nothing" in error
-
-
-@pytest.mark.parametrize("name", ["blt_short_window", "blt_projection_window_512"])
-def test_vectors_as_models(name, tmp_path):
-    path = HF.parent / f"{name}.npz"
-    convert.bring_in(path, tmp_path / "ours", entropy_model=HF.parent / "entropy_model.npz")
-    for model in (api.load(path), api.load(tmp_path / "ours")):
-        with np.load(path) as f:
-            for case in ("one_document", "documents"):
-                assert (
-                    np.abs(
-                        model.logits(f[f"{case}/ids"], f[f"{case}/patch_lengths"]) - f[f"{case}/logits"]
-                    ).max()
-                    < 1e-4
-                )
-    with np.load(HF.parent / "entropy_model.npz") as f:
-        assert np.abs(api.load(tmp_path / "ours").entropies(f["ids"]) - f["entropies_nats"]).max() < 1e-4
-    (tmp_path / "bad.npz").write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(UserError, match="is no .npz"):
-        api.load(tmp_path / "bad.npz")
-
-
-def test_generate_at_the_command_line(capfd, tmp_path):
-    code, out, error = run(capfd, "generate", HF, "hello", "--max-new-bytes", 12, "--json")
-    found = json.loads(out)
-    assert (
-        code == 0
-        and not error
-        and len(bytes.fromhex(found["new_hex"][0])) <= 12
-        and found["global_passes_per_byte"] > 0
-    )
-    (tmp_path / "prompt").write_bytes(b"\xff\xfe no UTF-8")
-    code, out, error = run(capfd, "generate", HF, "--file", tmp_path / "prompt", "--max-new-bytes", 12)
-    assert code == 0 and "bytes/s" in error and "passes of the global model" in error and "weights" in error
-    for arguments, says in (
-        ((HF, ""), "the prompt is empty"),
-        ((HF,), "the prompt is empty"),
-        ((HF, "--file", tmp_path / "none"), "no file"),
-        ((HF, "a", "--temperature", "nan"), "temperature"),
-        ((HF, "a", "--draft", "4", "--temperature", "1"), "draft"),
-    ):
-        code, out, error = run(capfd, "generate", *arguments)
-        assert code == 2 and says in error and len(error.strip().splitlines()) == 1 and not out
-    assert run(capfd, "generate", HF, "--unconditional", "--max-new-bytes", 4)[0] == 0
-
-
-def test_a_page_of_patches(capfd, tmp_path):
-    code, out, error = run(
-        capfd,
-        "patch",
-        "naive <b> caf\u00e9",
-        "--run",
-        HF,
-        "--scheme",
-        "entropy",
-        "--threshold",
-        5,
-        "--page",
-        tmp_path / "page.html",
-        "--color",
-        "always",
-    )
-    page = (tmp_path / "page.html").read_text()
-    assert (
-        code == 0
-        and "\x1b[48;5;" in out
-        and "<svg" in page
-        and "&lt;" in page
-        and "stroke-dasharray" in page
-        and "http" not in page
-    )
-    assert page.count("nats</title>") == len("naive <b> caf\u00e9".encode())
-    code, out, error = run(capfd, "patch", "abc", "--run", HF, "--page", tmp_path / "no" / "page.html")
-    assert code == 2 and "cannot be written" in error and not out

@@ -128,6 +128,11 @@ def test_nothing_imports_in_a_circle():
     assert not circle(edges) and not circle(folders(edges))
 
 
+def test_every_module_and_folder_says_what_it_is():
+    silent = [name for name, path in sources().items() if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert not silent, f"without a docstring: {', '.join(silent)}"
+
+
 def test_lines_are_at_most_110_columns():
     long = [
         f"{path.relative_to(ROOT)}:{number}"

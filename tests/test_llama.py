@@ -5,12 +5,11 @@ import json
 import pathlib
 import shutil
 
+import hf_blt
 import jax
 import numpy as np
 import pytest
-import test_formats
 import test_generation as generation
-
 from bltjax import api, convert, models
 from bltjax import config as cfg
 from bltjax.errors import UserError
@@ -194,13 +193,13 @@ def test_a_vocabulary_that_is_filled_up(tmp_path, capfd):
     (folder / "config.json").write_text(
         json.dumps({**json.loads((folder / "config.json").read_text()), "eos_token_id": 10**6})
     )
-    assert test_formats.run(capfd, "generate", folder, "a")[2].count("eos_token_id") == 1
+    assert hf_blt.run(capfd, "generate", folder, "a")[2].count("eos_token_id") == 1
     small = llama_with_tokenizer(tmp_path / "small", 262)
     for command in (("import", small, "--out", tmp_path / "out"), ("generate", small, "a")):
-        code, out, error = test_formats.run(capfd, *command)
+        code, out, error = hf_blt.run(capfd, *command)
         assert code == 2 and "entries, the model 262" in error and error.count("\n") == 1 and not out
     (small / "tokenizer.json").write_text("{}")
-    code, _, error = test_formats.run(capfd, "import", small, "--out", tmp_path / "out")
+    code, _, error = hf_blt.run(capfd, "import", small, "--out", tmp_path / "out")
     assert code == 2 and "cannot read the tokenizer" in error and not (tmp_path / "out").exists()
 
 

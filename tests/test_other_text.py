@@ -9,6 +9,7 @@ from test_report import BUDGETS, add_run, analysed, experiment, fabricated_score
 from bltjax.report import figures, report, sections
 from bltjax.results import run_directories
 from bltjax.science import bootstrap
+from fabricated_runs import BUDGETS, add_run, analysed, experiment, fabricated_scores, law
 
 
 def other_text(tmp_path, seeds=1):

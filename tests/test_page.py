@@ -2,9 +2,8 @@
 
 import browser
 import pytest
-from test_report import BUDGETS, add_run, experiment
-
 from bltjax.report import report as reporting
+from fabricated_runs import BUDGETS, add_run, experiment
 
 pytestmark = [
     pytest.mark.slow,

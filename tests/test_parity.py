@@ -3,7 +3,6 @@ and out again."""
 
 import numpy as np
 import pytest
-
 from bltjax import api, convert
 
 torch = pytest.importorskip("torch")
@@ -132,9 +131,10 @@ def test_random_configurations(seed, tmp_path):
 
 def test_released_pickles(tmp_path):
     """A consolidated .pth, and one that wants to run code."""
-    import test_formats
+    import hf_blt
+    import test_released_directories
 
-    test_formats.released(tmp_path / "a", "blt_short_window", "blt")
+    test_released_directories.released(tmp_path / "a", "blt_short_window", "blt")
     from bltjax.formats import safetensors
 
     source = safetensors.Files(safetensors.header(tmp_path / "a" / "consolidated.safetensors"))
@@ -145,7 +145,7 @@ def test_released_pickles(tmp_path):
     (tmp_path / "a" / "consolidated.safetensors").unlink()
     found = api.load(tmp_path / "a")
     assert str(found.raw_params()["decoder"]["head"]["kernel"].dtype) == "bfloat16"
-    with np.load(test_formats.HF.parent / "blt_short_window.npz") as f:
+    with np.load(hf_blt.HF.parent / "blt_short_window.npz") as f:
         assert (
             np.abs(
                 found.logits(f["one_document/ids"], f["one_document/patch_lengths"])

@@ -6,6 +6,7 @@ from test_report import BUDGETS, law
 
 from bltjax.science import crossing, power_law
 from bltjax.science.noise import Noise
+from fabricated_runs import BUDGETS, law
 
 
 def test_two_parameter_fit_recovers_the_exponent_and_says_what_it_is():

@@ -11,6 +11,7 @@ from bltjax.plots import drawing
 from bltjax.report import compare_series, figures, sweeps
 from bltjax.report import report as reporting
 from bltjax.results import run_directories, tables
+from fabricated_runs import BUDGETS, add_run, analysed, experiment, law, write
 
 
 def seeds_of(root, family, budget, bits, validations=None, **more):

@@ -7,11 +7,11 @@ import pathlib
 import subprocess
 import sys
 
+import hf_blt
 import jax
 import numpy as np
 import optax
 import pytest
-import test_formats
 import test_llama
 
 from bltjax import api
@@ -133,7 +133,7 @@ def test_no_entropy_model_has_seen_test_text(one, wide, capfd):
 
 
 def test_from_hugging_face_with_its_entropy_model(tmp_path, texts, capfd):
-    out = train(tmp_path, texts, "hf", "--from", test_formats.HF, run="entropy")
+    out = train(tmp_path, texts, "hf", "--from", hf_blt.HF, run="entropy")
     planned = json.loads((out / "planned.json").read_text())
     assert (
         planned["threshold"] == pytest.approx(1.335442066192627)
@@ -141,7 +141,7 @@ def test_from_hugging_face_with_its_entropy_model(tmp_path, texts, capfd):
     )
     model = api.load(out)
     assert model.config.model.preset == "released" and model.entropy_model.config.model.window == 16
-    assert model.patch("some text") == api.load(test_formats.HF).patch("some text")
+    assert model.patch("some text") == api.load(hf_blt.HF).patch("some text")
     assert len(model.generate([b"some"], 8)[0]) <= 8
 
 
@@ -168,7 +168,7 @@ def test_llama_into_a_blt(tmp_path, texts, capfd):
         and "must have the checkpoint's shape" in capfd.readouterr().err
         and not (tmp_path / "x").exists()
     )
-    code = main.main(arguments("bpe", tmp_path / "x", "--from", test_formats.HF))
+    code = main.main(arguments("bpe", tmp_path / "x", "--from", hf_blt.HF))
     assert code == 2 and "kind 'blt'" in capfd.readouterr().err and not (tmp_path / "x").exists()
 
 

@@ -8,7 +8,6 @@ prompt, or a draft; patches that close in it go through the global model GROUP a
 
 import dataclasses
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,46 +15,17 @@ from ml_collections import FrozenConfigDict
 
 from bltjax import patching
 from bltjax.errors import UserError
-from bltjax.generation import cross_attention, decode, kv_cache
+from bltjax.generation import blt_state, cross_attention, decode, kv_cache
 from bltjax.generation import lm as lms
+from bltjax.generation.blt_state import State, Trail, added, closing, own, room
 from bltjax.models import patcher
 from bltjax.models.encoder import divisor
 from bltjax.models.layers import rms_norm
 from bltjax.patching import hashing
 
 GROUP = 32  # patches of a row that go through the global model together, where several close
-ROOM = 64  # slots of the global model's cache are a multiple of this
 LONGEST_COUNTED = 65_536  # bytes of a prompt whose patches are counted ahead
 SHORTEST_COUNTED = 128  # a prompt up to here is given room for a patch a byte: counting takes a second
-
-
-class State(NamedTuple):
-    n_B: jax.Array  # bytes done, BOS included
-    ids_BxT: jax.Array
-    progress: patching.Progress
-    lm: lms.State | None
-    encoder: tuple
-    pooled_BxTxD: jax.Array  # what patches pool
-    keys: tuple  # [B,T,2,C] of each of the encoder's cross-attentions
-    patches_B: jax.Array  # closed
-    opened_B: jax.Array  # where the open patch starts
-    latent: tuple
-    # of the last closed patch, what the decoder reads: [B,k,2,C] of each cross-attention, or one [B,D]
-    read: tuple
-    decoder: tuple
-    passes: dict  # int32 []: how often each module's weights were read; "patches", "bytes": summed over rows
-
-
-class Trail(NamedTuple):
-    """What a state would be after each of the ids that came in last."""
-
-    progress: patching.Progress
-    lm: jax.Array | None  # the entropy model's
-    closed_BxC: jax.Array  # patches closed until here
-    opened_BxC: jax.Array
-    read: (
-        tuple  # as in State, [B,1+C,...]: of the patch that was closed before, and of those that closed here
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,28 +98,8 @@ class BLT:
         return {name: int(value) for name, value in loop.state.passes.items()}
 
     def begin(self, B: int) -> State:
-        c, l, g = self.config, self.config.local, self.config.latent
-        R = kv_cache.slots(l.window, self.capacity, self.most)
-        local = lambda layers: kv_cache.begin(layers, B, l.heads, l.width // l.heads, R, c.dtype)
-        inner = c.cross.heads * (l.width // c.cross.heads)
-        zeros = lambda *shape: jnp.zeros((B, *shape), c.dtype)
-        keys = {"none": 0, "last": 1, "all": l.encoder_layers}[c.cross.encoder]
-        reads = {"none": 0, "first": 1, "all": l.decoder_layers}[c.cross.decoder]
-        return State(
-            jnp.zeros((B,), jnp.int32),
-            jnp.zeros((B, self.capacity), jnp.int32),
-            patching.begin(B),
-            self.lm.begin(B) if self.lm else None,
-            local(l.encoder_layers),
-            zeros(self.capacity, l.width),
-            tuple(zeros(self.capacity, 2, inner) for _ in range(keys)),
-            jnp.zeros((B,), jnp.int32),
-            jnp.zeros((B,), jnp.int32),
-            kv_cache.begin(g.layers, B, g.heads, g.width // g.heads, self.patches, c.dtype),
-            tuple(zeros(c.cross.k, 2, inner) for _ in range(reads)) or (zeros(l.width),),
-            local(l.decoder_layers),
-            {name: jnp.int32(0) for name in ("lm", "encoder", "global", "decoder", "patches", "bytes")},
-        )
+        lm = self.lm.begin(B) if self.lm else None
+        return blt_state.begin(self.config, B, self.capacity, self.patches, self.most, lm)
 
     def grown(self, state: State) -> tuple["BLT", State]:
         """The same with room for more patches."""
@@ -174,11 +124,11 @@ class BLT:
         state, trail = self._close(params, state, progress, closes, where)
         index_BxC = trail.closed_BxC
         logits, decoder = self._decode(
-            params, state.decoder, x, [_own(r, index_BxC) for r in trail.read], where
+            params, state.decoder, x, [own(r, index_BxC) for r in trail.read], where
         )
         return (
             logits,
-            state._replace(decoder=decoder, passes=_add(state.passes, lm=int(bool(self.lm)), decoder=1)),
+            state._replace(decoder=decoder, passes=added(state.passes, lm=int(bool(self.lm)), decoder=1)),
             trail._replace(lm=first),
         )
 
@@ -189,7 +139,7 @@ class BLT:
             kept_B > 0, jnp.take_along_axis(new_BxC, last[:, None], axis=1)[:, 0], old_B
         )
         closed = pick(trail.closed_BxC, jnp.zeros_like(kept_B))
-        read = tuple(_own(r, closed[:, None])[:, 0] for r in trail.read)
+        read = tuple(own(r, closed[:, None])[:, 0] for r in trail.read)
         lm = self.lm.commit(state.lm, trail.lm, kept_B) if self.lm else None
         return state._replace(
             n_B=state.n_B + kept_B,
@@ -198,7 +148,7 @@ class BLT:
             patches_B=state.patches_B + closed,
             opened_B=pick(trail.opened_BxC, state.opened_B),
             read=read,
-            passes=_add(state.passes, patches=jnp.sum(closed), bytes=jnp.sum(kept_B)),
+            passes=added(state.passes, patches=jnp.sum(closed), bytes=jnp.sum(kept_B)),
         )
 
     def draft(self, params, state: State, ids_Bx1, count_B):
@@ -208,7 +158,7 @@ class BLT:
         x, state = self._encode(params, state, ids_Bx1, where)
         logits, decoder = self._decode(params, state.decoder, x, [r[:, None] for r in state.read], where)
         return logits, state._replace(
-            decoder=decoder, n_B=state.n_B + count_B, passes=_add(state.passes, decoder=1)
+            decoder=decoder, n_B=state.n_B + count_B, passes=added(state.passes, decoder=1)
         )
 
     def _encode(self, params, state: State, ids_BxC, where):
@@ -248,7 +198,7 @@ class BLT:
             encoder=encoder,
             pooled_BxTxD=kv_cache.put(state.pooled_BxTxD, pooled, where),
             keys=keys,
-            passes=_add(state.passes, encoder=1),
+            passes=added(state.passes, encoder=1),
         )
 
     def _embed(self, embed, ids_BxT, ids_BxC, where):
@@ -285,7 +235,7 @@ class BLT:
         C = closes_BxC.shape[1]
         group = min(GROUP, C)
         room_Q = -(-C // group) * group
-        spans, closed_BxC = _closing(closes_BxC, where, state.opened_B, room_Q)
+        spans, closed_BxC = closing(closes_BxC, where, state.opened_B, room_Q)
         count_B = closed_BxC[:, -1]
         pad = lambda r: jnp.zeros((r.shape[0], room_Q, *r.shape[1:]), r.dtype)
         read = tuple(jnp.concatenate([r[:, None], pad(r)], axis=1) for r in state.read)
@@ -302,7 +252,7 @@ class BLT:
         turns, latent, read = jax.lax.while_loop(
             lambda carry: jnp.any(count_B > carry[0] * group), turn, (jnp.int32(0), state.latent, read)
         )
-        state = state._replace(latent=latent, passes=_add(state.passes, **{"global": turns}))
+        state = state._replace(latent=latent, passes=added(state.passes, **{"global": turns}))
         opened_BxC = jnp.where(closes_BxC, where.positions_BxC + 1, state.opened_B[:, None])
         return state, Trail(progress, None, closed_BxC, jax.lax.cummax(opened_BxC, axis=1), read)
 
@@ -352,36 +302,6 @@ class BLT:
             rms_norm(x, params["norm"], c.norm_eps), params["head"], preferred_element_type=jnp.float32
         )
         return logits, tuple(written)
-
-
-def _closing(closes_BxC, where, opened_B, room_Q: int):
-    """(spans of the patches that close, in order, [B,room]; int32 [B,C]: patches closed until each id).
-
-    A patch that closes at an id ends with it, and starts behind the one that closed before it."""
-    closed_BxC = jnp.cumsum(closes_BxC, axis=1, dtype=jnp.int32)
-    B = closes_BxC.shape[0]
-    rows = jnp.arange(B, dtype=jnp.int32)[:, None]
-    slot_BxC = jnp.where(closes_BxC, closed_BxC - 1, room_Q)
-    ends = jnp.zeros((B, room_Q), jnp.int32).at[rows, slot_BxC].set(where.positions_BxC, mode="drop")
-    starts = jnp.concatenate([opened_B[:, None], ends[:, :-1] + 1], axis=1)
-    real = jnp.arange(room_Q, dtype=jnp.int32)[None] < closed_BxC[:, -1:]
-    return cross_attention.Spans(starts, ends, real), closed_BxC
-
-
-def room(patches: int) -> int:
-    """Slots for so many patches: attention reads all that there are, used or not, so that they are few more
-    than needed."""
-    step = max(ROOM, 1 << max(0, patches.bit_length() - 6))  # a thirtieth or so of what is needed
-    return -(-patches // step) * step
-
-
-def _own(values_BxNx, index_BxC):
-    """values[b, index[b, c]]."""
-    return jax.vmap(lambda values, index: values[index])(values_BxNx, index_BxC)
-
-
-def _add(passes: dict, **more) -> dict:
-    return {name: value + jnp.int32(more.get(name, 0)) for name, value in passes.items()}
 
 
 DRAFTS = True  # with its encoder and decoder alone

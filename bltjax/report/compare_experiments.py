@@ -13,16 +13,9 @@ from bltjax.report import report as reporting
 from bltjax.results import run_directories, tables
 from bltjax.results.run_directories import flat
 from bltjax.results.run_table import DIFFER, budget_key, documents, family_order, scored_text, why_apart
+from bltjax.results.series import LABELS
 from bltjax.science import bootstrap
 
-LABELS = (
-    "name",
-    "seed",
-    "series",
-    "swept",
-    "paper.figure",
-    "paper.row",
-)  # what a config is called, not what it is
 BESIDE = ("versions", "data_fingerprint", "cores", "platform", "device", "mesh", "devices", "processes")
 UNEQUAL = "the test texts differ"
 

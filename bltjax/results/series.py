@@ -22,16 +22,9 @@ ALWAYS = ("patching.scheme", "patching.size", "model.preset")
 SWEPT = ("train.lr", "tokenizer.vocab", "model.ngrams.rows")  # of run directories that do not say
 # a larger vocabulary means longer tokens, and patches of them
 IMPLIED = {("tokenizer.vocab", "patching.size")}
-NO_PART = (  # of what a configuration is
-    "name",
-    "seed",
-    "series",
-    "swept",
-    "paper.figure",
-    "paper.row",
-    "schema_version",
-    "budget_flops",
-)
+# what a config is called, and what draws its weights: not what it is
+LABELS = ("name", "seed", "series", "swept", "paper.figure", "paper.row")
+NO_PART = (*LABELS, "schema_version", "budget_flops")  # of what a configuration is
 FORMS = {
     "patching.scheme": "{}",
     "patching.size": "{:g} bytes",

@@ -66,14 +66,14 @@ def of_run(run_dir: pathlib.Path, config: ConfigDict | None = None) -> dict:
 
 def another(run_dir: pathlib.Path, config: ConfigDict) -> str | None:
     """What a run that has begun differs in from a config, in a line; None where it is the same."""
-    record = rundir.read_json(run_dir / "config.json")
-    if record is None or not rundir.begun(run_dir):
-        return None
-    found = [
-        said
-        for key, said in rundir.differences(run_dir, record, config).items()
-        if key.split(".")[0] not in cfg.LABELS
-    ]
+    try:
+        record = rundir.read_json(run_dir / "config.json")
+        if record is None or not rundir.begun(run_dir):
+            return None
+        differing = rundir.differences(run_dir, record, config)
+    except UserError as error:
+        return str(error)
+    found = [said for key, said in differing.items() if key.split(".")[0] not in cfg.LABELS]
     more = f" and {len(found) - 2} more" if len(found) > 2 else ""
     return f"of another config: {', '.join(found[:2])}{more}" if found else None
 

@@ -51,7 +51,11 @@ def _kernel(heads: int, T: int, size: int, window: int, interpret: bool):
     """The kernel for rows of T positions. Its tables of blocks stay in numpy: the library's own constructor
     would put them on a device, and where a program is only compiled there is none."""
     mask = masks.LocalMask((T, T), (window - 1, 0), 0) if window else masks.CausalMask((T, T))
-    mask = masks.MultiHeadMask([mask] * heads)
+    return of_mask(masks.MultiHeadMask([mask] * heads), size, interpret)
+
+
+def of_mask(mask, size: int, interpret: bool = False):
+    """The kernel of a MultiHeadMask, in blocks of `size` queries and keys."""
     forward, function = mask_info.process_mask(mask, (size, size), head_shards=1, q_seq_shards=1)
     backward, _ = mask_info.process_mask_dkv(mask, (size, size), head_shards=1, q_seq_shards=1)
     sizes = kernel.BlockSizes(
