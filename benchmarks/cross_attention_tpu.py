@@ -33,10 +33,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
 import jax.numpy as jnp
-from bltjax.models import cross_attention
-from bltjax.models.kernels import attention_tpu, patch_attention_tpu
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
+
+from bltjax.models import cross_attention
+from bltjax.models.kernels import attention_tpu, patch_attention_tpu
 
 T, K, HEADS, LATENTS = 8192, 64, 20, 4
 C = HEADS * K

@@ -5,6 +5,7 @@ import math
 import pathlib
 
 import numpy as np
+
 from bltjax.report import report as reporting
 from bltjax.results import run_directories
 from bltjax.science import bootstrap

@@ -15,10 +15,11 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 from array_record.python import array_record_module
+from tensorflow_datasets.proto import tf_example_generated_pb2 as proto
+
 from bltjax import config as cfg
 from bltjax.data import crc32c, sources
 from bltjax.errors import UserError
-from tensorflow_datasets.proto import tf_example_generated_pb2 as proto
 
 TEXTS = [b"one\r\ntwo", "zwei é".encode(), b"3" * 70_000]
 

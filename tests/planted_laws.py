@@ -1,6 +1,7 @@
 """Runs that follow a law that is known, with as much noise as is asked for."""
 
 import numpy as np
+
 from bltjax.science import fit_runs, joint, parametric
 from bltjax.science.formula import CHINCHILLA, COMPUTE, sum_of_powers
 from bltjax.science.objectives import Objective

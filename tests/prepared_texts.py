@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+
 from bltjax import config as cfg
 from bltjax.data import corpus, sources
 

@@ -4,10 +4,11 @@ import io
 import tarfile
 
 import pytest
+from files_of_kinds import LINES, TEXTS, read, tarred, zipped
+
 from bltjax import config as cfg
 from bltjax.data import file_kinds, sources
 from bltjax.errors import UserError
-from files_of_kinds import LINES, TEXTS, read, tarred, zipped
 
 
 def test_chained_addresses_keep_their_links(tmp_path, monkeypatch):

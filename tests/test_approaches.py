@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from planted_laws import CHINCHILLA_LAW, grid
+
 from bltjax.science import allocation, envelope, isoflop, parametric
 from bltjax.science.formula import CHINCHILLA
 from bltjax.science.identifiability import NotIdentified
-from planted_laws import CHINCHILLA_LAW, grid
 
 SURFACES = {
     "symmetric": np.array([1.69, 400, 400, 0.31, 0.31]),

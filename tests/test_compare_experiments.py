@@ -5,12 +5,11 @@ import json
 
 import pytest
 import tiny_experiment
-from test_report import BUDGETS, add_run, experiment, law
+from fabricated_runs import BUDGETS, add_run, experiment, law
 
 from bltjax.cli import main
 from bltjax.errors import UserError
 from bltjax.report import compare_experiments
-from fabricated_runs import BUDGETS, add_run, experiment, law
 
 BETTER = 0.03  # bits per byte
 

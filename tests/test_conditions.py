@@ -4,12 +4,11 @@ directories whose files contradict one another: nothing of it passes for a diffe
 import json
 
 import pytest
-from test_report import add_run, analysed
+from fabricated_runs import add_run, analysed
 
 from bltjax.cli import main
 from bltjax.errors import UserError
 from bltjax.report import report, sections
-from fabricated_runs import add_run, analysed
 
 
 def edit(path, name, **changes):

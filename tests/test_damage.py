@@ -6,7 +6,7 @@ import re
 import types
 
 import pytest
-from test_report import add_run
+from fabricated_runs import add_run
 
 from bltjax import config as cfg
 from bltjax.errors import UserError
@@ -15,7 +15,6 @@ from bltjax.run import execute, jobs
 from bltjax.storage import rundir
 from bltjax.sweep import graph, runner, status
 from bltjax.tokenizers import bpe
-from fabricated_runs import add_run
 
 GARBLED = [None, b"", b'{"a": ', b"\xff\xfe\x00", b"[1]", b"{}", b"null"]  # None: removed
 TEXT = [b"def first(x):\n    return x + 1\n\n\ndef second(y):\n    return first(y) - 12345\n" * 3]

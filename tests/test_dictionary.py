@@ -9,16 +9,14 @@ import re
 
 import pytest
 import tiny_experiment
+from fabricated_runs import add_run
 from pyarrow import parquet
-from test_report import add_run
 
 from bltjax import config as cfg
 from bltjax.cli import main
 from bltjax.errors import UserError
 from bltjax.report import report as reporting
 from bltjax.results import export
-from fabricated_runs import add_run
-from pyarrow import parquet
 
 DOC = (pathlib.Path(__file__).parent.parent / "docs" / "run_directory.md").read_text()
 SCORED = "key of `test` and `validation`"  # the table of eval.json's that both splits share

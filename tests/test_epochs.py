@@ -5,10 +5,11 @@ import gzip
 import json
 
 import pytest
+from fabricated_runs import add_run, analysed
+
 from bltjax import config as cfg
 from bltjax.run import planned
 from bltjax.sweep import epochs
-from fabricated_runs import add_run, analysed
 
 
 def data(**changes):

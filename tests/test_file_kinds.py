@@ -13,10 +13,11 @@ import zlib
 
 import numpy as np
 import pytest
+from files_of_kinds import LINES, TEXTS, database, lz4, program, read, refused, saved, sound, tarred, zipped
+
 from bltjax import config as cfg
 from bltjax.data import file_signs, sources
 from bltjax.errors import UserError
-from files_of_kinds import LINES, TEXTS, database, lz4, program, read, refused, saved, sound, tarred, zipped
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs" / "data.md"
 

@@ -3,9 +3,10 @@
 import json
 import math
 
+from fabricated_runs import BUDGETS, add_run, analysed, experiment, law, write
+
 from bltjax.report import report as reporting
 from bltjax.report import sections
-from fabricated_runs import BUDGETS, add_run, analysed, experiment, law, write
 
 
 def test_choice_is_by_validation_text_and_never_by_test(tmp_path):

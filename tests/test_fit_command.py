@@ -8,12 +8,13 @@ import pathlib
 
 import numpy as np
 import pytest
+from fabricated_runs import add_run
+
 from bltjax.fits import source
 from bltjax.report import report as reporting
 from bltjax.science import allocation, effective_compute
 from bltjax.science.formula import CHINCHILLA
 from bltjax.science.parametric import predict
-from fabricated_runs import add_run
 
 LAW = dict(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)  # Hoffmann et al. 2022
 

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from planted_laws import CHINCHILLA_LAW, LOGS, SIZES_AND_DATA, UNITS, planted
+from scipy import optimize, stats
+
 from bltjax.science import (
     allocation,
     crossing,
@@ -13,8 +16,6 @@ from bltjax.science import (
     profile_interval,
 )
 from bltjax.science.formula import CHINCHILLA, COMPUTE, Formula, Power
-from planted_laws import CHINCHILLA_LAW, LOGS, SIZES_AND_DATA, UNITS, planted
-from scipy import optimize, stats
 
 
 def test_the_best_split_is_the_lowest_point():

@@ -7,12 +7,13 @@ import sys
 
 import numpy as np
 import pytest
+from planted_laws import CHINCHILLA_LAW, LAWS, LOGS, SIZES_AND_DATA, UNITS, grid, planted
+from scipy import optimize
+
 from bltjax.science import fit_runs, influence, logsumexp, parametric, variable_projection
 from bltjax.science.formula import CHINCHILLA
 from bltjax.science.identifiability import NotIdentified
 from bltjax.science.objectives import NAMES, Objective
-from planted_laws import CHINCHILLA_LAW, LAWS, LOGS, SIZES_AND_DATA, UNITS, grid, planted
-from scipy import optimize
 
 
 @pytest.mark.parametrize("objective", NAMES)

@@ -9,10 +9,11 @@ import itertools
 import jax
 import numpy as np
 import pytest
+from small_models import SMALL, small_blt, tokens
+
 from bltjax import config as cfg
 from bltjax import flops, models
 from bltjax.errors import UserError
-from small_models import SMALL, small_blt, tokens
 
 # name, model, bytes per token or patch, the formula's FLOPs per byte to the digits that the check table
 # prints, Table 2's

@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_models import small_blt
+
 from bltjax import config as cfg
 from bltjax import flops, models
 from bltjax.compile import hlo
@@ -13,7 +15,6 @@ from bltjax.errors import UserError
 from bltjax.models import loss
 from bltjax.models.kernels import attention
 from bltjax.patching import segmentation
-from small_models import small_blt
 
 
 def batch_of(model, rows, slots, patches):

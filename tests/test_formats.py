@@ -11,12 +11,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 import test_generation as generation
+from hf_blt import HF, run
+
 from bltjax import api, convert, models
 from bltjax import config as cfg
 from bltjax.errors import UserError
 from bltjax.formats import huggingface, huggingface_export, released_batches, safetensors, weights
 from bltjax.storage import locks
-from hf_blt import HF, run
 
 
 @pytest.fixture

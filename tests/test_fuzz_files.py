@@ -10,9 +10,10 @@ import signal
 import traceback
 
 import pytest
+from fuzzed_files import CASES, SECONDS, SEED, SHORT, Hang, case
+
 from bltjax.cli import main
 from bltjax.data import corpus
-from fuzzed_files import CASES, SECONDS, SEED, SHORT, Hang, case
 
 pytestmark = pytest.mark.slow
 

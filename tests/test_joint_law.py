@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from planted_laws import LAWS, LOGS, grid, planted
+
 from bltjax.science import joint, parametric
 from bltjax.science.identifiability import NotIdentified
-from planted_laws import LAWS, LOGS, grid, planted
 
 
 def test_laws_one_and_two_follow_from_the_joint_law():

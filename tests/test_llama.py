@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import test_generation as generation
+
 from bltjax import api, convert, models
 from bltjax import config as cfg
 from bltjax.errors import UserError

@@ -4,12 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from test_report import BUDGETS, add_run, analysed, experiment, fabricated_scores, law
+from fabricated_runs import BUDGETS, add_run, analysed, experiment, fabricated_scores, law
 
 from bltjax.report import figures, report, sections
 from bltjax.results import run_directories
 from bltjax.science import bootstrap
-from fabricated_runs import BUDGETS, add_run, analysed, experiment, fabricated_scores, law
 
 
 def other_text(tmp_path, seeds=1):

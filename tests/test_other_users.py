@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+
 from bltjax.cli import main
 from bltjax.parallel import host
 from bltjax.report import report as reporting

@@ -2,8 +2,9 @@
 
 import browser
 import pytest
-from bltjax.report import report as reporting
 from fabricated_runs import BUDGETS, add_run, experiment
+
+from bltjax.report import report as reporting
 
 pytestmark = [
     pytest.mark.slow,

@@ -5,11 +5,10 @@ import csv
 import io
 
 import pytest
-from test_report import add_run, analysed
+from fabricated_runs import add_run, analysed
 
 from bltjax.paper import paper_section, printed_tables
 from bltjax.report import report as reporting
-from fabricated_runs import add_run, analysed
 
 BUDGET = 1e12
 TABLE_9 = {"no|1|9": 2.40, "no|5|5": 2.38, "yes|5|5": 2.37, "yes|1|9": 2.30}

@@ -3,6 +3,7 @@ and out again."""
 
 import numpy as np
 import pytest
+
 from bltjax import api, convert
 
 torch = pytest.importorskip("torch")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from bltjax.config import families
 from bltjax.plots import drawing
 from bltjax.report import page

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from test_report import BUDGETS, law
+from fabricated_runs import BUDGETS, law
 
 from bltjax.science import crossing, power_law
 from bltjax.science.noise import Noise
-from fabricated_runs import BUDGETS, law
 
 
 def test_two_parameter_fit_recovers_the_exponent_and_says_what_it_is():

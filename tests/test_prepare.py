@@ -7,11 +7,12 @@ import shutil
 
 import numpy as np
 import pytest
+from prepared_texts import content, data, eight_files, files_of, read, text
+
 from bltjax import config as cfg
 from bltjax.cli.main import main
 from bltjax.data import corpus, prepare, shuffle, write_shards
 from bltjax.errors import UserError
-from prepared_texts import content, data, eight_files, files_of, read, text
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ import json
 import shutil
 
 import pytest
+from prepared_texts import content, data, eight_files
+
 from bltjax import config as cfg
 from bltjax.data import corpus, prepare, write_shards
 from bltjax.errors import UserError
 from bltjax.storage import locks
-from prepared_texts import content, data, eight_files
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ import pickle
 import msgpack
 import numpy as np
 import pytest
+from files_of_kinds import LINES, TEXTS, array_record, example, read, sequence, tf_record
+
 from bltjax import config as cfg
 from bltjax.data import crc32c, sources
 from bltjax.errors import UserError
-from files_of_kinds import LINES, TEXTS, array_record, example, read, sequence, tf_record
 
 
 def test_checksums_of_tf_records_are_those_of_tensorflow():

@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from hf_blt import HF
+
 from bltjax import api, convert
 from bltjax.errors import UserError
 from bltjax.formats import safetensors
-from hf_blt import HF
 
 
 def released(folder, name, kind):

@@ -9,10 +9,11 @@ import subprocess
 import sys
 
 import pytest
+from fabricated_runs import BUDGETS, LAWS, add_run, experiment, law, write
+
 from bltjax.report import figures, sections
 from bltjax.report import report as reporting
 from bltjax.results import run_directories
-from fabricated_runs import BUDGETS, LAWS, add_run, experiment, law, write
 
 
 @pytest.fixture(scope="module")

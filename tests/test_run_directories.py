@@ -1,10 +1,11 @@
 """Run directories as a report reads them: damaged, unfinished and failed ones are said to be so."""
 
 import pytest
+from fabricated_runs import add_run, analysed
+
 from bltjax.errors import UserError
 from bltjax.report import report as reporting
 from bltjax.results import run_directories
-from fabricated_runs import add_run, analysed
 
 
 def test_nothing_to_report_is_one_line(tmp_path):

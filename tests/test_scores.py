@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from bltjax.science import bootstrap
 from fabricated_runs import add_run, analysed, experiment, fabricated_scores
+
+from bltjax.science import bootstrap
 
 
 def test_bits_per_byte_of_sums_not_mean_of_ratios():

@@ -5,13 +5,12 @@ import math
 
 import numpy as np
 import pytest
-from test_report import BUDGETS, add_run, analysed, experiment, law, write
+from fabricated_runs import BUDGETS, add_run, analysed, experiment, law, write
 
 from bltjax.plots import drawing
 from bltjax.report import compare_series, figures, sweeps
 from bltjax.report import report as reporting
 from bltjax.results import run_directories, tables
-from fabricated_runs import BUDGETS, add_run, analysed, experiment, law, write
 
 
 def seeds_of(root, family, budget, bits, validations=None, **more):

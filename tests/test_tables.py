@@ -10,10 +10,11 @@ import pyarrow.compute
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
+from files_of_kinds import LINES, TEXTS, lz4, read, saved, tarred, zstd
+
 from bltjax import config as cfg
 from bltjax.data import sources
 from bltjax.errors import UserError
-from files_of_kinds import LINES, TEXTS, lz4, read, saved, tarred, zstd
 
 
 def arrow_file(table, file, new=pyarrow.ipc.new_file, compression=None):

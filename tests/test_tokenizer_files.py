@@ -8,9 +8,10 @@ import pathlib
 import numpy as np
 import pytest
 import tokenizers as library
+from tokenizer_texts import ODD, TEXT, check_exact, random_bytes
+
 from bltjax.errors import UserError
 from bltjax.tokenizers import bpe
-from tokenizer_texts import ODD, TEXT, check_exact, random_bytes
 
 
 def test_llama3_names_its_extra_when_missing(monkeypatch):

@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 import tokenizers as library
+from tokenizer_texts import ODD, TEXT, check_exact, random_bytes
+
 from bltjax.errors import UserError
 from bltjax.tokenizers import bpe
-from tokenizer_texts import ODD, TEXT, check_exact, random_bytes
 
 
 @pytest.fixture(scope="module")
