@@ -268,9 +268,10 @@ def test_a_third_variable_stands_beside_separate_laws(fit, tmp_path):
     assert any("6 FLOPs per parameter and patch (D/T)" in said for said in result["notes"])
 
 
-def test_run_directories_of_an_experiment(fit, tmp_path, monkeypatch):
+@pytest.mark.parametrize("series", ["all", "{size}"])
+def test_run_directories_of_an_experiment(fit, tmp_path, monkeypatch, series):
     """Seeds are repeated cells, of a learning rate's sweep the best counts, and what has not finished does
-    not."""
+    not. Series of three runs tell no law, their family does."""
     monkeypatch.chdir(tmp_path)
     root = tmp_path / "runs" / "tiny"
     rng = np.random.default_rng(0)
@@ -288,7 +289,7 @@ def test_run_directories_of_an_experiment(fit, tmp_path, monkeypatch):
                         bpb=bits,
                         name=f"{family}-{i}{j}-{seed}",
                         seed=seed,
-                        changes={"size": f"{i}", "series": "all"},
+                        changes={"size": f"{i}", "series": series.format(size=i)},
                         planned=dict(params=params),
                     )
                     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -304,31 +305,34 @@ def test_run_directories_of_an_experiment(fit, tmp_path, monkeypatch):
         validation=95.0,
         lr=9e-3,
         name="worse",
-        changes={"size": "0", "series": "all"},
+        changes={"size": "0", "series": series.format(size=0)},
         planned=dict(params=dict(total=2e5, hash=0, latent_12lh2=1e5)),
     )
     (tmp_path / "tiny.py").write_text(EXPERIMENT)
     status, result, err = fit("tiny.py", "--draws", "100", "--objective", "squares")
     assert status == 0, err
-    found = of(result, "parametric", group="blt-space (all)")
+    named = "{} (all)" if series == "all" else "{}"
+    found = of(result, "parametric", group=named.format("blt-space"))
+    small = [said for said in result["notes"] if "4 series of fewer than 4 different runs" in said]
+    assert len(small) == 2 * (series != "all")
     assert found["n"] == 15 and found["alpha"] == pytest.approx(BETTER["alpha"], abs=0.1)
     assert found["units"]["N"].startswith("latent parameters") and found["units"]["D"] == "training bytes"
     assert found["lack_of_fit"]["freedom"][1] == 3
-    assert of(result, "parametric", group="bpe (all)")["n"] == 15
+    assert of(result, "parametric", group=named.format("bpe"))["n"] == 15
     notes = " ".join(result["notes"])
     assert (
         "1 runs that have not finished" in notes
         and "1 runs of configurations that were not the best" in notes
     )
     assert "20 FLOPs per parameter and unit of data" in notes
-    assert [one["group"] for one in result["comparisons"]] == ["blt-space (all)"]
+    assert [one["group"] for one in result["comparisons"]] == [named.format("blt-space")]
     assert fit("tiny.py", "--params", "latents")[0] == 2
     report = reporting.report(root)
     law = report["scaling_law"]
-    assert of(law, "parametric", group="bpe (all)")["n"] == 15
-    text = (root / "report" / "report.md").read_text()
-    assert "## Scaling law" in text and "residuals_bpe-all.png" in text
-    assert (root / "report" / "residuals_bpe-all.csv").read_text().startswith("row,N (latent parameters")
+    assert of(law, "parametric", group=named.format("bpe"))["n"] == 15
+    text, drawn = (root / "report" / "report.md").read_text(), "residuals_bpe" + "-all" * (series == "all")
+    assert "## Scaling law" in text and f"{drawn}.png" in text
+    assert (root / "report" / f"{drawn}.csv").read_text().startswith("row,N (latent parameters")
 
 
 EXPERIMENT = """

@@ -14,6 +14,8 @@ from bltjax.fits.approaches import Settings
 from bltjax.fits.source import Source
 from bltjax.science.fit_runs import Runs
 
+FEWEST = 4  # different runs: of fewer no law leaves a residual
+
 
 def analyse(source: Source, settings: Settings, at=(), reference: str = "", attempts=()) -> dict:
     """{"name", "n", "units", "objective", "fits": an entry a method (and group), "warnings", "notes",
@@ -24,8 +26,8 @@ def analyse(source: Source, settings: Settings, at=(), reference: str = "", atte
     bpe, or the first). attempts: which variables a law is tried in, in turn, until the runs tell one
     (default: all that the source has)."""
     attempts = tuple(attempts) or (tuple(source.runs.values),)
-    parts = _parts(source)
-    warnings, notes, findings = list(source.warnings), list(source.notes), []
+    parts, small = _parts(source)
+    warnings, notes, findings = list(source.warnings), [*source.notes, *small], []
     fits, optimum, found_by, curves, spans, joint = [], [], {}, {}, {}, []
     for group, runs in parts.items():
         said = lambda lines: [f"{group}: {line}" if group else line for line in lines]
@@ -101,21 +103,36 @@ def identified(result: dict) -> bool:
     return any(not entry.get("refused") for entry in result["fits"])
 
 
-def _parts(source: Source) -> dict:
-    """{group: its runs}, the whole under "" where there are no groups; then families that have several patch
-    sizes and are more than one group."""
+def _parts(source: Source) -> tuple[dict, list]:
+    """({group: its runs}, notes), the whole under "" where there are no groups. Where groups are series of
+    families, those of too few runs for any law are left out; then come families that have several patch sizes
+    and are more than one group, and those of which no series is left."""
     if source.groups is None:
-        return {"": source.runs}
+        return {"": source.runs}, []
     order = lambda names: sorted(set(names), key=lambda name: (not _is_reference(name), name))
     some = lambda names, name: source.runs.only(names == name, "another group")
     mine = source.of(source.groups)
     parts = {name: some(mine, name) for name in order(mine)}
-    if source.families is not None:
-        whole = source.of(source.families)
-        for family in order(whole):
-            if family not in parts and joint_law.several(runs := some(whole, family)):
-                parts[f"{family}, all patch sizes"] = runs
-    return parts
+    if source.families is None:
+        return parts, []
+    whole, notes = source.of(source.families), []
+    for family in order(whole):
+        own = set(mine[whole == family]) & set(parts)
+        small = sorted(name for name in own if len(np.unique(parts[name].cells_N)) < FEWEST)
+        runs = some(whole, family)
+        if family not in own and joint_law.several(runs):
+            parts[f"{family}, all patch sizes"] = runs
+        elif family not in own and len(small) == len(own) > 1:
+            parts[family] = runs
+        else:
+            continue
+        for name in small:
+            del parts[name]
+        if small:
+            notes.append(
+                f"{family}: {len(small)} series of fewer than {FEWEST} different runs have no law of their own"
+            )
+    return parts, notes
 
 
 def _is_reference(group: str) -> bool:
