@@ -8,7 +8,7 @@ Hardware   paper's scale: 100M to 8B, 5e18 to 2e21 FLOPs, patches of 1 to 12 byt
            compression:gpu: one GPU, 3e14 to 1e16 FLOPs. The first 24 runs are 2.4e16 FLOPs: a quarter of an
            hour of one H100 if several such small models side by side reach 4e13 FLOPs/s on it, 4% of its peak
            (not measured). The last two, of 1e16 each, are nearly as much again.
-           --runlocal: two CPU cores, 3k to 221k latent parameters, 1e11 to 1.5e12 FLOPs, 74 runs in about an
+           --runlocal: two CPU cores, 3k to 221k latent parameters, 1e11 to 1.5e12 FLOPs, 73 runs in about an
            hour and a half; the middle sizes read 50 to 100 bytes for each latent parameter.
 Expect     parameters scale with bytes, not tokens, and the best compression falls with compute (the authors:
            3.7 bytes at 1e20 FLOPs, 3.3 at 2e21)
@@ -26,7 +26,7 @@ from bltjax.config import families
 from bltjax.sweep import designs, ladder, rules, scales
 
 # places from a budget's centre (designs.isoflop)
-ALL, WIDE, MIDDLE, NONE = (-1, 0, 1), (-2, 0, 2), (0,), ()
+ALL, WIDE, MIDDLE, SMALL, NONE = (-1, 0, 1), (-2, 0, 2), (0,), (-2,), ()
 # scale: sizes, budgets, and for each family {bytes of a patch, or entries: places for each budget}
 GRIDS = {
     "": (
@@ -55,17 +55,21 @@ GRIDS = {
         (1e11, 4e11, 1.5e12),
         {
             "blt-entropy": {
-                **dict.fromkeys((2, 8), (WIDE, WIDE, MIDDLE)),
-                4.5: (WIDE, WIDE, (-1, 0, 2)),
-                **dict.fromkeys((3, 6), (MIDDLE, MIDDLE, MIDDLE)),
+                2: (WIDE, WIDE, MIDDLE),
+                4.5: (WIDE, WIDE, (-2, -1, 0, 2)),
+                8: (WIDE, WIDE, (-2, 0)),
+                **dict.fromkeys((3, 6), (MIDDLE, MIDDLE, NONE)),
             },
             "blt-strided": {
-                **dict.fromkeys((2, 3, 6, 8), (MIDDLE, MIDDLE, MIDDLE)),
-                4: (MIDDLE, WIDE, MIDDLE),
+                4: (MIDDLE, WIDE, (-2, 0)),
+                8: (MIDDLE, MIDDLE, SMALL),
+                **dict.fromkeys((2, 3, 6), (MIDDLE, MIDDLE, NONE)),
             },
             "bpe": {
-                **dict.fromkeys((512, 1024, 2048, 8192, 16_384), (MIDDLE, MIDDLE, MIDDLE)),
-                4096: (MIDDLE, WIDE, MIDDLE),
+                1024: (MIDDLE, (-2, 0), SMALL),
+                4096: (MIDDLE, WIDE, (-2, 0)),
+                16_384: (MIDDLE, (-2, 0), (-2, 0)),
+                **dict.fromkeys((512, 2048, 8192), (MIDDLE, MIDDLE, NONE)),
             },
         },
     ),
