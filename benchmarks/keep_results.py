@@ -1,0 +1,70 @@
+"""What is kept of an experiment in docs/results: its report, the table of its runs, configs and training curves;
+no checkpoints, and no metrics of every step.
+
+    bltjax report NAME --root RUNS --export RUNS/NAME/runs.csv
+    python -m benchmarks.keep_results RUNS/NAME docs/results/NAME
+
+Writes report.md, runs.csv (one row a run, units in the header), configs.jsonl (one run a line: its config and
+what was counted ahead of it) and curves.csv (means over STRETCHES parts of each run's steps), and the figures
+that are given by name. Run directories' places are written relative to their root."""
+
+import argparse
+import csv
+import json
+import pathlib
+import shutil
+
+import numpy as np
+
+STRETCHES = 40
+MEANS = ("bpb", "grad_norm", "lr")
+ENDS = ("step", "bytes", "useful_flops")
+
+
+def main(arguments=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("experiment", type=pathlib.Path, help="a folder of run directories, with a report")
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--figures", nargs="*", default=[], help="names of the report's PNGs, without .png")
+    given = parser.parse_args(arguments)
+    report = given.experiment / "report"
+    files = [report / "report.md", given.experiment / "runs.csv"]
+    files += [report / f"{name}.png" for name in given.figures]
+    if missing := [str(file) for file in files if not file.is_file()]:
+        parser.error(f"not there: {', '.join(missing)}")
+    given.out.mkdir(parents=True, exist_ok=True)
+    root = f"{given.experiment.resolve().parent}/"
+    for file in files:
+        if file.suffix == ".png":
+            shutil.copy(file, given.out / file.name)
+        else:
+            (given.out / file.name).write_text(file.read_text().replace(root, "runs/"))
+    done = sorted(file.parent for file in given.experiment.glob("*/done.json"))
+    configs = [json.dumps({"run": run.name, **_json(run, root)}, sort_keys=True) for run in done]
+    (given.out / "configs.jsonl").write_text("\n".join(configs) + "\n")
+    with (given.out / "curves.csv").open("w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["run", "step", "bytes", "useful FLOPs", "bits per byte", "gradient norm", "lr"])
+        for run in done:
+            rows.writerows([run.name, *row] for row in curve(run))
+    print(f"{len(done)} runs kept in {given.out}")
+
+
+def _json(run: pathlib.Path, root: str) -> dict:
+    names = {"config": "config.json", "planned": "planned.json"}
+    return {name: json.loads((run / file).read_text().replace(root, "runs/")) for name, file in names.items()}
+
+
+def curve(run: pathlib.Path) -> list[list]:
+    """Rows of a run's training curve: where each stretch of its steps ends, and means over it."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = []
+    for part in np.array_split(np.arange(len(lines)), min(STRETCHES, len(lines))):
+        last = lines[part[-1]]
+        means = [np.mean([lines[step][name] for step in part]) for name in MEANS]
+        found.append([*(f"{last[name]:.7g}" for name in ENDS), *(f"{value:.5g}" for value in means)])
+    return found
+
+
+if __name__ == "__main__":
+    main()
