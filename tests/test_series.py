@@ -220,7 +220,7 @@ def test_seeds_that_spread_widen_a_fit_of_points_that_do_not(tmp_path):
 
 
 def test_a_long_value_is_cut_in_a_name_and_told_from_others():
-    from bltjax.report.series import worded
+    from bltjax.results.series import worded
 
     assert worded("data.separator", "\n") == "data.separator \n"
     names = {worded("data.separator", "x" * 100_000 + end) for end in "ab"}
