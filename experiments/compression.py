@@ -8,8 +8,8 @@ Hardware   paper's scale: 100M to 8B, 5e18 to 2e21 FLOPs, patches of 1 to 12 byt
            compression:gpu: one GPU, 3e14 to 1e16 FLOPs. The first 24 runs are 2.4e16 FLOPs: a quarter of an
            hour of one H100 if several such small models side by side reach 4e13 FLOPs/s on it, 4% of its peak
            (not measured). The last two, of 1e16 each, are nearly as much again.
-           --runlocal: two CPU cores, 3k to 221k latent parameters, 1e11 to 1.5e12 FLOPs, 79 runs in about an
-           hour and a half; the middle sizes read 50 to 100 bytes for each latent parameter.
+           --runlocal: two CPU cores, 3k to 221k latent parameters, 1e11 to 1.5e12 FLOPs, 79 runs in about two
+           hours; the middle sizes read 50 to 100 bytes for each latent parameter.
 Expect     parameters scale with bytes, not tokens, and the best compression falls with compute (the authors:
            3.7 bytes at 1e20 FLOPs, 3.3 at 2e21)
 Command    bltjax run compression --runlocal && bltjax report compression --runlocal
