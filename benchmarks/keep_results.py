@@ -1,5 +1,5 @@
-"""What is kept of an experiment in docs/results: its report, the table of its runs, configs and training curves;
-no checkpoints, and no metrics of every step.
+"""What is kept of an experiment in docs/results: its report, the table of its runs, configs and training
+curves; no checkpoints, and no metrics of every step.
 
     bltjax report NAME --root RUNS --export RUNS/NAME/runs.csv
     python -m benchmarks.keep_results RUNS/NAME docs/results/NAME

@@ -130,7 +130,8 @@ def _parts(source: Source) -> tuple[dict, list]:
             del parts[name]
         if small:
             notes.append(
-                f"{family}: {len(small)} series of fewer than {FEWEST} different runs have no law of their own"
+                f"{family}: {len(small)} series of fewer than {FEWEST} different runs have no law of their"
+                " own"
             )
     return parts, notes
 
