@@ -22,7 +22,7 @@ ENDS = ("step", "bytes", "useful_flops")
 
 
 def main(arguments=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
     parser.add_argument("experiment", type=pathlib.Path, help="a folder of run directories, with a report")
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--figures", nargs="*", default=[], help="names of the report's PNGs, without .png")
