@@ -1,12 +1,12 @@
-"""What is kept of an experiment in docs/results: its report, the table of its runs, configs and training
-curves; no checkpoints, and no metrics of every step.
+"""What is kept of an experiment in docs/results: the table of its runs, configs, training curves and its
+report; no checkpoints, and no metrics of every step.
 
-    bltjax report NAME --root RUNS --export RUNS/NAME/runs.csv
     python -m benchmarks.keep_results RUNS/NAME docs/results/NAME
 
-Writes report.md, runs.csv (one row a run, units in the header), configs.jsonl (one run a line: its config and
-what was counted ahead of it) and curves.csv (means over STRETCHES parts of each run's steps), and the figures
-that are given by name. Run directories' places are written relative to their root."""
+Of runs that are done: runs.csv (`bltjax report --export`: one row a run, units in the header), configs.jsonl
+(one run a line: its config and what was counted ahead of it) and curves.csv (means over STRETCHES parts of
+each run's steps); report.md where there is one, and those of its figures that are named. Run directories'
+places are written relative to the folder that holds RUNS."""
 
 import argparse
 import csv
@@ -16,6 +16,8 @@ import shutil
 
 import numpy as np
 
+from bltjax.results import export, run_directories
+
 STRETCHES = 40
 MEANS = ("bpb", "grad_norm", "lr")
 ENDS = ("step", "bytes", "useful_flops")
@@ -23,24 +25,27 @@ ENDS = ("step", "bytes", "useful_flops")
 
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
-    parser.add_argument("experiment", type=pathlib.Path, help="a folder of run directories, with a report")
+    parser.add_argument("experiment", type=pathlib.Path, help="a folder of run directories")
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--figures", nargs="*", default=[], help="names of the report's PNGs, without .png")
     given = parser.parse_args(arguments)
     report = given.experiment / "report"
-    files = [report / "report.md", given.experiment / "runs.csv"]
-    files += [report / f"{name}.png" for name in given.figures]
-    if missing := [str(file) for file in files if not file.is_file()]:
+    figures = [report / f"{name}.png" for name in given.figures]
+    if missing := [str(file) for file in figures if not file.is_file()]:
         parser.error(f"not there: {', '.join(missing)}")
+    runs = [run for run in run_directories.read_experiment(given.experiment) if run.state == "done"]
+    if not runs:
+        parser.error(f"no run of {given.experiment} is done")
     given.out.mkdir(parents=True, exist_ok=True)
-    root = f"{given.experiment.resolve().parent}/"
-    for file in files:
-        if file.suffix == ".png":
-            shutil.copy(file, given.out / file.name)
-        else:
-            (given.out / file.name).write_text(file.read_text().replace(root, "runs/"))
+    base = f"{given.experiment.resolve().parent.parent}/"
+    table = export.content(pathlib.Path("runs.csv"), export.rows(runs, []))
+    (given.out / "runs.csv").write_text(table.decode().replace(base, ""))
+    for file in figures:
+        shutil.copy(file, given.out / file.name)
+    if (report / "report.md").is_file():
+        (given.out / "report.md").write_text((report / "report.md").read_text().replace(base, ""))
     done = sorted(file.parent for file in given.experiment.glob("*/done.json"))
-    configs = [json.dumps({"run": run.name, **_json(run, root)}, sort_keys=True) for run in done]
+    configs = [json.dumps({"run": run.name, **_json(run, base)}, sort_keys=True) for run in done]
     (given.out / "configs.jsonl").write_text("\n".join(configs) + "\n")
     with (given.out / "curves.csv").open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
@@ -50,9 +55,9 @@ def main(arguments=None) -> None:
     print(f"{len(done)} runs kept in {given.out}")
 
 
-def _json(run: pathlib.Path, root: str) -> dict:
+def _json(run: pathlib.Path, base: str) -> dict:
     names = {"config": "config.json", "planned": "planned.json"}
-    return {name: json.loads((run / file).read_text().replace(root, "runs/")) for name, file in names.items()}
+    return {name: json.loads((run / file).read_text().replace(base, "")) for name, file in names.items()}
 
 
 def curve(run: pathlib.Path) -> list[list]:
