@@ -43,7 +43,7 @@ class Shape:
     bpe_layers: int
     rows: int  # of 512 bytes in a batch
     window: int = 64  # of the local models, bytes
-    hash_rows: int = 5461  # of each of BLT's six tables
+    hash_rows: int = 5464  # of each of BLT's six tables
     text: int = 1_100_000  # bytes of training text, of which none is read twice: the same for one ladder
 
 

@@ -63,8 +63,12 @@ def ready(run_dir: pathlib.Path, place: tuple[int, int] = (0, 1)) -> Ready:
         return planned.mean_size(config, tried.counts(row_shape.few_steps(config)))
 
     few_first = of_few if row_shape.is_long(config) else None
-    config = thresholds.found(config, reads.documents, entropies, realized, few_first)
-    rows = run_rows.rows(config, units(config), rundir.shared(run_dir), place)
+    asked, config = config, thresholds.found(config, reads.documents, entropies, realized, few_first)
+    chosen = row_shape.chosen(config, units(config))
+    if shape and chosen != shape:  # other rows may have another mean patch size
+        shape = chosen
+        config = thresholds.found(asked, reads.documents, entropies, realized, few_first)
+    rows = run_rows.rows(config, units(config), rundir.shared(run_dir), place, shape or chosen)
     steps, useful, counts = budget.steps_ahead(config, rows)
     bytes_off = row_shape.check_bytes(config, rows, reads.documents, steps)
     executed = flops.executed_step(config, rows.rows, rows.row_length, rows.row_patches or 0)
