@@ -47,20 +47,19 @@ def ready(run_dir: pathlib.Path, place: tuple[int, int] = (0, 1)) -> Ready:
     def units(config):
         return run_rows.units_of(config, reads.documents, entropies, reads.tokenizer)
 
-    def realized(config):
-        """Mean patch size of the rows that the budget pays for under a config; all that are tried have the
-        shape that the first was given."""
+    def tried(config):
+        """The rows under a config; all that are tried have the shape that the first was given."""
         nonlocal shape
         shape = shape or row_shape.chosen(config, units(config))
-        tried = run_rows.rows(config, units(config), shape=shape)
-        return planned.mean_size(config, budget.steps_ahead(config, tried)[2])
+        return run_rows.rows(config, units(config), shape=shape)
+
+    def realized(config):
+        """Mean patch size of the rows that the budget pays for."""
+        return planned.mean_size(config, budget.steps_ahead(config, tried(config))[2])
 
     def of_few(config):
         """The same of the first of them."""
-        nonlocal shape
-        shape = shape or row_shape.chosen(config, units(config))
-        tried = run_rows.rows(config, units(config), shape=shape)
-        return planned.mean_size(config, tried.counts(row_shape.few_steps(config)))
+        return planned.mean_size(config, tried(config).counts(row_shape.few_steps(config)))
 
     few_first = of_few if row_shape.is_long(config) else None
     asked, config = config, thresholds.found(config, reads.documents, entropies, realized, few_first)
