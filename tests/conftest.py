@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import tempfile
-import zlib
 
 import pytest
 
@@ -31,32 +30,9 @@ import jax
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-@functools.cache
-def _shares(file) -> bool:
-    """Whether a file's tests share what one of them makes."""
-    return 'scope="module"' in file.read_text()
-
-
-def _together(config, nodeid: str) -> str:
-    """The name of what one worker does as a whole: a file whose tests share something, or a test."""
-    file = nodeid.split("::")[0]
-    return file if _shares(config.rootpath / file) else nodeid
-
-
-def pytest_addoption(parser):
-    parser.addoption("--part", default="0/1", help="I/N: one of N parts of all tests, counted from 0")
-
-
-def pytest_collection_modifyitems(config, items):
-    """What takes longest begins first, so that no worker waits long for the last of them.
-
-    In which part a test is, its name alone says, or its file's."""
+def pytest_collection_modifyitems(items):
+    """What takes longest begins first, so that no worker waits long for the last of them."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-    part, parts = map(int, config.getoption("--part").split("/"))
-    of = lambda item: zlib.crc32(_together(config, item.nodeid).encode()) % parts
-    if others := [item for item in items if of(item) != part]:
-        config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if of(item) == part]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -64,9 +40,14 @@ def pytest_xdist_make_scheduler(config, log):
     """What a file's tests share is made by one worker, which has all of them; others go where one is free."""
     from xdist.scheduler import LoadScopeScheduling
 
+    @functools.cache
+    def shares(file):
+        return 'scope="module"' in (config.rootpath / file).read_text()
+
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return _together(config, nodeid)
+            file = nodeid.split("::")[0]
+            return file if shares(file) else nodeid
 
     return Scheduling(config, log)
 
