@@ -1,7 +1,6 @@
 """Hugging Face's Blt directories: config.json and safetensors, read and written. Facts of the format:
 transformers 5, models/blt."""
 
-import json
 import pathlib
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from bltjax import config as cfg
 from bltjax.errors import UserError
 from bltjax.formats import blt, config_checks, imported, safetensors, weights
 from bltjax.patching import vocab
+from bltjax.storage import json_object
 
 # what transformers takes where a config.json is silent
 THETA, PATCHER_THETA, EPS, WINDOW = 500_000.0, 10_000.0, 1e-5, 512
@@ -29,14 +29,9 @@ class Read(NamedTuple):
 
 def read_json(path: pathlib.Path) -> dict:
     """A JSON object, or UserError."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no file {path}") from None
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object")
+    value, why = json_object.read(path)
+    if why:
+        raise UserError(f"{path} {why}")
     return value
 
 

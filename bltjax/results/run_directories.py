@@ -10,7 +10,7 @@ import os
 import pathlib
 
 from bltjax.errors import UserError
-from bltjax.storage import contradictions
+from bltjax.storage import contradictions, json_object
 
 TRACES = ("config.json", "planned.json", "metrics.jsonl", "eval.json", "done.json", "failed.json")
 
@@ -64,17 +64,10 @@ def flat(values: dict, prefix: str = "") -> dict:
 
 def read_json(path: pathlib.Path) -> dict:
     """A JSON object; {} if there is no such file. Damaged: UserError that names the file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except PermissionError as error:
-        raise UserError(f"{path}: may not be read ({error.strerror})") from None
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON ({str(error).splitlines()[0]})") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
+    value, why = json_object.read(path)
+    if why and why != json_object.MISSING:
+        raise UserError(f"{path} {why}")
+    return value or {}
 
 
 def read_metrics(path: pathlib.Path) -> list:

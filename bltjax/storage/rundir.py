@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax.errors import UserError
-from bltjax.storage import locks
+from bltjax.storage import json_object, locks
 from bltjax.storage.atomic import write_json
 
 # Prepared data, tokenizers, entropy models: one directory for all experiments under one root.
@@ -24,7 +24,6 @@ REDONE = {
     "planned.json": ("train_flops", "steps", "patch_size"),
     "eval.json": ("test.bpb", "validation.bpb"),
 }  # what `bltjax run` can write anew, and the numbers that others read there
-MISSING = "is missing"
 # what is read of a run to say where it stands
 READ = (".lock", "config.json", "failed.json", "metrics.jsonl", *REDONE)
 
@@ -32,8 +31,8 @@ READ = (".lock", "config.json", "failed.json", "metrics.jsonl", *REDONE)
 def read_json(path: pathlib.Path) -> dict | None:
     """The object in a file, or None where there is none. Damaged: None too, since a run writes it anew; but
     config.json: UserError."""
-    value, why = _object(path)
-    if path.name != "config.json" or why == MISSING:
+    value, why = json_object.read(path)
+    if path.name != "config.json" or why == json_object.MISSING:
         return value
     if value is None or not isinstance(value.get("config"), dict):  # nothing else says what the run is
         raise UserError(
@@ -45,17 +44,6 @@ def read_json(path: pathlib.Path) -> dict | None:
             f" {cfg.SCHEMA_VERSION}; remove {path.parent} to run it anew, or use the version that wrote it"
         )
     return value
-
-
-def _object(path: pathlib.Path) -> tuple[dict | None, str]:
-    """(a file's JSON object, "") or (None, why there is none)."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None, MISSING
-    except (ValueError, OSError, RecursionError) as error:
-        return None, f"cannot be read ({' '.join(str(error).split())})"
-    return (value, "") if isinstance(value, dict) else (None, "holds no JSON object")
 
 
 def number(value, dotted: str) -> float | None:
@@ -74,13 +62,13 @@ def damage(run_dir: pathlib.Path) -> str:
     missing."""
     ended = (run_dir / "done.json").exists()
     for name, keys in REDONE.items():
-        value, why = _object(run_dir / name)
+        value, why = json_object.read(run_dir / name)
         lacking = [] if value is None else [key for key in keys if number(value, key) is None]
         if value is not None and name == "eval.json" and not _has_documents(value.get("test")):
             lacking.append("test.documents")
         if lacking:
             return f"{name} lacks {', '.join(lacking)}"
-        if why and (ended or why != MISSING):
+        if why and (ended or why != json_object.MISSING):
             return f"{name} {why}"
     return ""
 
