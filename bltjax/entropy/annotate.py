@@ -13,7 +13,9 @@ from bltjax.errors import UserError
 from bltjax.models import patcher
 from bltjax.patching import vocab
 
-SYMBOLS = 8192  # positions in one call: enough to keep matmuls busy, small enough to stay in cache
+# Positions in one call, on one device: on a CPU enough to keep matmuls busy and few enough to stay in cache;
+# elsewhere so many that a call takes longer than to start it.
+SYMBOLS, SYMBOLS_ACCELERATOR = 1 << 13, 1 << 17
 SHORTEST, LONGEST = 64, 65536  # row lengths are powers of two between
 ROOMY = 1024  # a row is at least so long where windows of a document overlap
 
@@ -45,27 +47,44 @@ def annotate(
     forward, shardings, devices = _compiled(FrozenConfigDict(model_config), entropies), *_devices()
     params = jax.device_put(params, shardings and shardings[1])
     found = [np.empty(n, kept(np.zeros(0, np.float32)).dtype) for n in sizes]
+
+    def keep(group, values):
+        """Of one call, once the device has it."""
+        values = np.asarray(values)
+        for row, (number, start, stop, first) in enumerate(group):
+            found[number][first:stop] = kept(values[row, first - start : stop - start])
+        if progress:
+            progress(sum(stop - first for _, _, stop, first in group))
+
+    running = None  # the call before, which the device computes while the next is made ready
     for length, pieces in _merged(buckets, devices):
-        rows = devices * min(_most_rows(length), _power_of_two(-(-len(pieces) // devices), 1))
+        rows = devices * _rows(length, -(-len(pieces) // devices))
         for at in range(0, len(pieces), rows):
             group = pieces[at : at + rows]
             ids, docs = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.int32)
             for row, (number, start, stop, _) in enumerate(group):
                 ids[row, : stop - start] = _part(documents[number], start, stop)
                 docs[row, : stop - start] = 1
-            values = np.asarray(
-                forward(params, jax.device_put({"bytes": ids, "doc_ids": docs}, shardings and shardings[0]))
-            )
-            for row, (number, start, stop, keep) in enumerate(group):
-                found[number][keep:stop] = kept(values[row, keep - start : stop - start])
-            if progress:
-                progress(sum(stop - keep for _, _, stop, keep in group))
+            batch = jax.device_put({"bytes": ids, "doc_ids": docs}, shardings and shardings[0])
+            values = forward(params, batch)
+            if running:
+                keep(*running)
+            running = group, values
+    if running:
+        keep(*running)
     return found
 
 
 def _most_rows(length: int) -> int:
     """Rows of a length in one call, on one device."""
-    return max(1, SYMBOLS // length)
+    return max(1, (SYMBOLS if jax.default_backend() == "cpu" else SYMBOLS_ACCELERATOR) // length)
+
+
+def _rows(length: int, pieces: int) -> int:
+    """Rows of a call on one device, of `pieces` that it has in all. An accelerator is always given as many as
+    it takes: a shape is compiled in the time of many calls."""
+    most = _most_rows(length)
+    return min(most, _power_of_two(pieces, 1)) if jax.default_backend() == "cpu" else most
 
 
 def _merged(buckets: dict[int, list], devices: int):

@@ -28,7 +28,8 @@ from bltjax.errors import UserError
 from bltjax.storage import atomic, locks, rundir
 
 SCHEMA_VERSION = 1
-CHUNK = 1 << 20  # bytes of text between two points from which a shard can be gone on with
+# Bytes of text between two points from which a shard can be gone on with: some seconds' work.
+CHUNK, CHUNK_ACCELERATOR = 1 << 20, 1 << 24
 COMPRESSION = "group_size:1,zstd:1"
 
 
@@ -70,7 +71,7 @@ def make(
     there already stays. shards: only these; None: all.
 
     Returns {"fingerprint", "folder", "shards", "made", "there", "elsewhere" (being made by other processes),
-    "bytes"}. Killed, it goes on after the last CHUNK of the shard that it was in. wait: for shards that
+    "bytes"}. Killed, it goes on after the last chunk (CHUNK) of the shard that it was in. wait: for shards that
     others are making, instead of leaving them out. UserError as corpus.shards, and for a part that cannot be.
     """
     if not 0 <= part < parts:
@@ -122,12 +123,13 @@ def _make(folder: pathlib.Path, shard: corpus.Shard, model_config, params) -> No
 
     documents = corpus.Documents([shard])
     ends = np.cumsum(documents.lengths)
+    chunk = CHUNK if jax.default_backend() == "cpu" else CHUNK_ACCELERATOR
     # of this text: another under its name begins anew
     work = folder / f".{shard.path.name}.{shard.sha256[:12]}.chunks"
     work.mkdir(exist_ok=True)
     first, chunks = 0, []
     while first < len(documents):
-        last = max(first + 1, bisect.bisect_right(ends, (ends[first - 1] if first else 0) + CHUNK))
+        last = max(first + 1, bisect.bisect_right(ends, (ends[first - 1] if first else 0) + chunk))
         chunks.append((first, last, work / f"{first}-{last}.npy"))
         first = last
     for first, last, path in chunks:
