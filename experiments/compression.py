@@ -5,9 +5,9 @@ Figure     Laws I and II of Compute Optimal Tokenization (arXiv 2605.01188): mea
            That study has 988 BLTs and 320 token models, no joint law, and one seed of each; its cells are not
            printed, these are fewer.
 Hardware   paper's scale: 100M to 8B, 5e18 to 2e21 FLOPs, patches of 1 to 12 bytes; a pod.
-           compression:gpu: one GPU, 3e14 to 1e16 FLOPs. The first 24 runs are 2.4e16 FLOPs: a quarter of an
-           hour of one H100 if several such small models side by side reach 4e13 FLOPs/s on it, 4% of its peak
-           (not measured). The last two, of 1e16 each, are nearly as much again.
+           compression:gpu: one GPU, 0.1M to 11M latent parameters, 3e14 to 1e16 FLOPs. Ten such runs side by
+           side reach 4.6e13 FLOPs/s on an H200, 5% of its peak (docs/results/study_gpu); the 48
+           runs to 3e15 are 5.5e16 FLOPs, the four of 1e16 nearly as much again.
            --runlocal: two CPU cores, 3k to 221k latent parameters, 1e11 to 1.5e12 FLOPs, 79 runs in about two
            hours; the middle sizes read 50 to 100 bytes for each latent parameter.
 Expect     parameters scale with bytes, not tokens, and the best compression falls with compute (the authors:
@@ -26,7 +26,7 @@ from bltjax.config import families
 from bltjax.sweep import designs, ladder, rules, scales
 
 # places from a budget's centre (designs.isoflop)
-ALL, WIDE, MIDDLE, SMALL, NONE = (-1, 0, 1), (-2, 0, 2), (0,), (-2,), ()
+FIVE, ALL, WIDE, MIDDLE, SMALL, NONE = (-2, -1, 0, 1, 2), (-1, 0, 1), (-2, 0, 2), (0,), (-2,), ()
 # scale: sizes, budgets, and for each family {bytes of a patch, or entries: places for each budget}
 GRIDS = {
     "": (
@@ -39,15 +39,18 @@ GRIDS = {
         },
     ),
     "gpu": (
-        ("400k", "1M", "3M", "6M", "11M", "25M"),
+        ("100k", "200k", "400k", "1M", "3M", "6M", "11M"),
         (3e14, 1e15, 3e15, 1e16),
         {
             "blt-entropy": {
-                3: (ALL, (0, 1), MIDDLE, NONE),
-                4.5: (ALL, (0, 1), MIDDLE, MIDDLE),
-                8: (ALL, (0, 1), MIDDLE, NONE),
+                3: (FIVE, ALL, MIDDLE, NONE),
+                4.5: (FIVE, ALL, ALL, MIDDLE),
+                8: (FIVE, ALL, MIDDLE, NONE),
             },
-            "bpe": {8192: (ALL, (0, 1), MIDDLE, MIDDLE)},
+            "bpe": {
+                8192: (FIVE, (-1, 0, 1, 2), (-1, 0, 1, 2), ALL),
+                **dict.fromkeys((2048, 32_768), (MIDDLE, MIDDLE, MIDDLE, NONE)),
+            },
         },
     ),
     "runlocal": (
@@ -74,7 +77,7 @@ GRIDS = {
         },
     ),
 }
-FIRST = {"": 1, "gpu": 1, "runlocal": 2}  # which size is the centre of the first budget
+FIRST = {"": 1, "gpu": 2, "runlocal": 2}  # which size is the centre of the first budget
 LR = 1.6e-2
 SEEDS = 3  # of a laptop's cells that are named here, the noise of the others
 SEEDED = (

@@ -17,7 +17,7 @@ from bltjax import config as cfg
 from bltjax.experiments import quickstart
 
 SIZE = "M"
-BYTES = (8e-3, 1.6e-2, 3.2e-2, 6.4e-2)
+BYTES = (1.6e-2, 3.2e-2, 6.4e-2, 1.28e-1)
 LRS = {"bpe": (4e-3, 8e-3, 1.6e-2, 3.2e-2), "blt-entropy": BYTES, "blt-space": BYTES, "blt-strided": BYTES}
 
 

@@ -268,6 +268,42 @@ def test_a_third_variable_stands_beside_separate_laws(fit, tmp_path):
     assert any("6 FLOPs per parameter and patch (D/T)" in said for said in result["notes"])
 
 
+def finished(root, family, name, n, d, bits, seed, size, series):
+    """A run directory of a run that is done: n latent parameters, d bytes, 20 n d FLOPs."""
+    flops = 20 * n * d
+    run = add_run(
+        root,
+        family,
+        flops,
+        bpb=bits,
+        name=name,
+        seed=seed,
+        changes={"size": size, "series": series},
+        planned=dict(params=dict(total=2 * n, hash=0, latent_12lh2=n)),
+    )
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines[-1].update(bytes=int(d), useful_flops=flops)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / "done.json").write_text(json.dumps(dict(realized_flops=flops, wall_s=1.0)))
+
+
+def test_isoflops_of_which_every_size_is_a_series_are_drawn(tmp_path):
+    """The parabolas are the family's, of which no series has a law: they are drawn of the family's runs."""
+    root = tmp_path / "runs" / "tiny"
+    for flops in (1e15, 1e16, 1e17):
+        [best], _ = allocation.best(
+            CHINCHILLA, np.array([LAW[n] for n in CHINCHILLA.names]), [flops * 6 / 20]
+        )
+        for size in (0.25, 0.5, 1, 2, 4):
+            n = size * best
+            bits = float(loss(n, flops / 20 / n))
+            finished(root, "bpe", f"bpe-{n:.0f}", n, flops / 20 / n, bits, 0, f"{n:.0f}", f"{n:.0f}")
+    report = reporting.report(root)
+    drawn = next((root / "report").glob("isoflop*.csv")).read_text().splitlines()
+    assert sum(line.startswith("run,") for line in drawn) == 15
+    assert of(report["scaling_law"], "parametric", group="bpe")["n"] == 15
+
+
 @pytest.mark.parametrize("series", ["all", "{size}"])
 def test_run_directories_of_an_experiment(fit, tmp_path, monkeypatch, series):
     """Seeds are repeated cells, of a learning rate's sweep the best counts, and what has not finished does
@@ -279,23 +315,9 @@ def test_run_directories_of_an_experiment(fit, tmp_path, monkeypatch, series):
         for i, n in enumerate(np.geomspace(1e5, 1e7, 4)):
             for j, d in enumerate(np.geomspace(1e6, 1e8, 3)):
                 for seed in (0, 1) if i == j else (0,):
-                    flops = 20 * n * d
                     bits = float(loss(n, d, law) * np.exp(rng.normal(0, 0.002)))
-                    params = dict(total=2 * n, hash=0, latent_12lh2=n)
-                    run = add_run(
-                        root,
-                        family,
-                        flops,
-                        bpb=bits,
-                        name=f"{family}-{i}{j}-{seed}",
-                        seed=seed,
-                        changes={"size": f"{i}", "series": series.format(size=i)},
-                        planned=dict(params=params),
-                    )
-                    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-                    lines[-1].update(bytes=int(d), useful_flops=flops)
-                    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-                    (run / "done.json").write_text(json.dumps(dict(realized_flops=flops, wall_s=1.0)))
+                    name = f"{family}-{i}{j}-{seed}"
+                    finished(root, family, name, n, d, bits, seed, f"{i}", series.format(size=i))
     add_run(root, "bpe", 1e11, finished=False, changes={"series": "all"})
     add_run(
         root,

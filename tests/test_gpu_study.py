@@ -120,7 +120,7 @@ def test_small_budgets_first_and_within_one_the_middle_of_every_family(tmp_path)
 
 
 def test_a_run_that_would_not_end_in_time_is_not_begun(tmp_path):
-    assert study.expected(1.0, []) == study.LEAST_SECONDS
+    assert study.expected(2e15, []) == 150.0
     assert study.expected(10.0, [(1.0, 20.0)]) == 200.0  # nothing says how much of it every run has
     assert study.expected(10.0, [(1.0, 20.0), (3.0, 30.0)]) == pytest.approx(65.0)
     assert study.expected(10.0, [(1.0, 30.0), (3.0, 20.0)]) == pytest.approx(25.0)

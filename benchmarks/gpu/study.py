@@ -28,9 +28,16 @@ NEEDED = ("jax", "flax", "optax", "orbax", "ml_collections", "tokenizers", "arra
 EXPERIMENT = "compression:gpu"
 SMALL = ("quickstart:short", ("bpe-S", "blt-entropy-S", "blt-strided-S"))  # what --small tries instead
 SMALL_ENVIRONMENT = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # a CPU compiles much faster
+# What a run's process finds on a GPU. Small models are compiled for longer than they train: a BLT took over 300
+# s of CPU time where XLA tries its own products of matrices and fusions one by one, and a tenth of it without.
+GPU_ENVIRONMENT = {
+    "XLA_FLAGS": "--xla_gpu_enable_triton_gemm=false --xla_gpu_autotune_level=0",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # a run takes what it needs, 1 to 6 GB
+}
 SECONDS = 780  # of a quarter of an hour: the rest is the machine's start and the transfers
 STOP_SECONDS = 25  # before the end, running runs are asked to save and stop
-LEAST_SECONDS = 60  # a run whose time nobody knows yet is begun where so much is left
+# Until the first run has ended: seconds that every run takes, and FLOPs a second of one of ten (H200).
+BASE_SECONDS, RUN_FLOPS_PER_SECOND = 50, 2e13
 MEMORY = 0.92  # of the GPU's, for all runs together
 # What of a run, and of what runs share, is a result: all but checkpoints, text and entropies.
 KEPT = (
@@ -63,7 +70,7 @@ def main(argv=None) -> int:
     sub.add_argument("--experiment", default=EXPERIMENT, help=f"default: {EXPERIMENT}")
     sub.add_argument("--only", action="append", default=[], help="only runs whose name contains this")
     sub.add_argument("--seconds", type=float, default=SECONDS, help=f"for everything (default: {SECONDS})")
-    sub.add_argument("--workers", type=int, default=4, help="runs at once (default: 4)")
+    sub.add_argument("--workers", type=int, default=10, help="runs at once (default: 10)")
     sub.add_argument("--small", action="store_true", help="three tiny runs, to try it on any machine")
     args = parser.parse_args(argv)
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
@@ -125,7 +132,7 @@ def run(args) -> int:
     if where != "gpu" and not args.small:
         raise UserError(f"JAX sees no GPU here, but {where}; --small tries the study on any machine")
     work = (args.work or args.out / "work").absolute()
-    surround(work, args.workers, args.small)
+    surround(work, args.workers, args.small, where)
     name, only = SMALL if args.small else (args.experiment, args.only or "")
     experiment = registry.load(name, read_from(args.text), only=only)
     tasks = runner.tasks_of(work / "runs", experiment.name, list(experiment.runs))
@@ -135,13 +142,13 @@ def run(args) -> int:
     return study.do(local, slots)
 
 
-def surround(work: pathlib.Path, workers: int, small: bool) -> None:
+def surround(work: pathlib.Path, workers: int, small: bool, where: str) -> None:
     """What the processes of the runs find in their environment, unless it is set already."""
     found = {
         "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{MEMORY / workers:.3f}",
         "JAX_COMPILATION_CACHE_DIR": str(work / "compiled"),
         "TF_CPP_MIN_LOG_LEVEL": "1",
-        **(SMALL_ENVIRONMENT if small else {}),
+        **(GPU_ENVIRONMENT if where == "gpu" else SMALL_ENVIRONMENT if small else {}),
     }
     for key, value in found.items():
         os.environ.setdefault(key, value)
@@ -314,7 +321,7 @@ def expected(flops: float, known: list[tuple[float, float]]) -> float:
     """Seconds that a run will take, from (FLOPs, seconds) of those that ended: a part that every run has
     (compiling, scoring) and one that grows with FLOPs."""
     if not known:
-        return LEAST_SECONDS
+        return BASE_SECONDS + flops / RUN_FLOPS_PER_SECOND
     x, y = np.array(known).T
     if len(set(x)) < 2:
         return float(y.max() * max(1.0, flops / x[0]))

@@ -26,10 +26,10 @@ def analyse(source: Source, settings: Settings, at=(), reference: str = "", atte
     bpe, or the first). attempts: which variables a law is tried in, in turn, until the runs tell one
     (default: all that the source has)."""
     attempts = tuple(attempts) or (tuple(source.runs.values),)
-    parts, small = _parts(source)
+    by_group, small = parts(source)
     warnings, notes, findings = list(source.warnings), [*source.notes, *small], []
     fits, optimum, found_by, curves, spans, joint = [], [], {}, {}, {}, []
-    for group, runs in parts.items():
+    for group, runs in by_group.items():
         said = lambda lines: [f"{group}: {line}" if group else line for line in lines]
         several = joint_law.several(runs)
         pair, pair_text, strange = compute_optimal.per_pair(source, runs, several)
@@ -103,7 +103,7 @@ def identified(result: dict) -> bool:
     return any(not entry.get("refused") for entry in result["fits"])
 
 
-def _parts(source: Source) -> tuple[dict, list]:
+def parts(source: Source) -> tuple[dict, list]:
     """({group: its runs}, notes), the whole under "" where there are no groups. Where groups are series of
     families, those of too few runs for any law are left out; then come families that have several patch sizes
     and are more than one group, and those of which no series is left."""
@@ -112,28 +112,28 @@ def _parts(source: Source) -> tuple[dict, list]:
     order = lambda names: sorted(set(names), key=lambda name: (not _is_reference(name), name))
     some = lambda names, name: source.runs.only(names == name, "another group")
     mine = source.of(source.groups)
-    parts = {name: some(mine, name) for name in order(mine)}
+    found = {name: some(mine, name) for name in order(mine)}
     if source.families is None:
-        return parts, []
+        return found, []
     whole, notes = source.of(source.families), []
     for family in order(whole):
-        own = set(mine[whole == family]) & set(parts)
-        small = sorted(name for name in own if len(np.unique(parts[name].cells_N)) < FEWEST)
+        own = set(mine[whole == family]) & set(found)
+        small = sorted(name for name in own if len(np.unique(found[name].cells_N)) < FEWEST)
         runs = some(whole, family)
         if family not in own and joint_law.several(runs):
-            parts[f"{family}, all patch sizes"] = runs
+            found[f"{family}, all patch sizes"] = runs
         elif family not in own and len(small) == len(own) > 1:
-            parts[family] = runs
+            found[family] = runs
         else:
             continue
         for name in small:
-            del parts[name]
+            del found[name]
         if small:
             notes.append(
                 f"{family}: {len(small)} series of fewer than {FEWEST} different runs have no law of their"
                 " own"
             )
-    return parts, notes
+    return found, notes
 
 
 def _is_reference(group: str) -> bool:

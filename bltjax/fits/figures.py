@@ -8,7 +8,7 @@ from matplotlib.ticker import NullFormatter
 
 from bltjax.config import families
 from bltjax.errors import UserError
-from bltjax.fits import between_families, compute_optimal, text
+from bltjax.fits import analysis, between_families, compute_optimal, text
 from bltjax.fits.approaches import Found
 from bltjax.fits.source import Source
 from bltjax.plots import drawing
@@ -24,11 +24,10 @@ POINTS = 80  # of a curve
 
 def draw(result: dict, source: Source) -> list:
     """The Pictures of what the fits have numbers for."""
-    drawn = []
+    drawn, (runs_of, _) = [], analysis.parts(source)
     with drawing.look():
         for group, found in result["found"].items():
-            ending = f"_{_file_name(group)}" if group else ""
-            runs = source.runs if not group else _of_group(source, group)
+            ending, runs = f"_{_file_name(group)}" if group else "", runs_of[group]
             for name, alt, caption, figure, data in _figures(found, source, runs):
                 name += ending
                 alt = f"{alt}, {group}" if group else alt
@@ -61,10 +60,6 @@ def write(result: dict, source: Source, out) -> list:
 
 def _file_name(group: str) -> str:
     return re.sub(r"[^\w.]+", "-", group).strip("-")
-
-
-def _of_group(source: Source, group: str) -> Runs:
-    return source.runs.only(source.of(source.groups) == group, "another group")
 
 
 def _figures(found: list, source: Source, runs: Runs):

@@ -24,6 +24,8 @@ SMALL = {
 PAPER_SIZES = {**SMALL, **cfg.SIZES}
 # Heads of 64, which GPU kernels like; the local models' share falls with size as it does in Table 10.
 GPU_SIZES = {
+    "100k": cfg.Size(1, 1, 64, 2, 1, 64, 1, 1, 1),
+    "200k": cfg.Size(1, 2, 128, 1, 2, 128, 1, 2, 1),
     "400k": cfg.Size(1, 2, 128, 2, 2, 128, 2, 2, 1),
     "1M": cfg.Size(1, 2, 128, 3, 3, 192, 2, 2, 2),
     "3M": cfg.Size(1, 2, 128, 4, 4, 256, 2, 2, 2),
