@@ -1,6 +1,9 @@
 """A run's rows hold the bytes that every family's do, whatever its units, and its budget is counted on
 them."""
 
+import dataclasses
+import types
+
 import in_memory
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from bltjax import config as cfg
 from bltjax import flops
 from bltjax.data import batches
 from bltjax.errors import UserError
-from bltjax.run import budget, row_shape
+from bltjax.run import budget, execute, row_shape
 from bltjax.run import rows as run_rows
 
 
@@ -77,7 +80,7 @@ def test_families_batches_hold_the_same_bytes(documents):
     for family in FAMILIES:
         run = run_of(family)
         rows, steps, _, counts = made(run, documents)
-        assert abs(row_shape.check_bytes(run, rows, documents, steps)) <= 0.005
+        assert abs(row_shape.bytes_off(run, rows, documents, steps)) <= 0.005
         held[family] = counts["bytes"].mean()
         if rows.row_patches:
             assert counts["patches"].sum() / (steps * rows.capacity["patches"]) > 0.83, family
@@ -87,9 +90,28 @@ def test_families_batches_hold_the_same_bytes(documents):
     P = batches.row_shape(run)[1]
     lengths = [np.diff(np.append(np.flatnonzero(_space(d)), len(d) + 2)) for d in documents]
     narrow = in_memory.byte_rows(documents, lengths, context=512, rows=2, patches=P)
-    assert row_shape.bytes_off(run, narrow, documents, 150) < -0.02
+    off = row_shape.bytes_off(run, narrow, documents, 150)
+    assert off < -0.02 and row_shape.lacks(run, narrow, off, 150)
     with pytest.raises(UserError, match="run r: its batches hold -.*packing_buffer, now 0"):
-        row_shape.check_bytes(run, narrow, documents, 150)
+        row_shape.check_bytes(run, narrow, off, 150)
+
+
+def test_a_shape_that_is_too_narrow_at_the_threshold_is_widened(documents, monkeypatch):
+    """Shape and threshold depend on each other: where the rows of the last threshold hold too few bytes,
+    they are widened by as little as will do, and no run is refused for it."""
+    run = run_of("blt-space")
+    right = row_shape.chosen(run, run_rows.units_of(run, documents))
+    narrow = dataclasses.replace(right, patches=right.patches - 5 * batches.patch_step(right.patches))
+    reads = types.SimpleNamespace(documents=documents, text=None, tokenizer=None, entropies=lambda _: None)
+    monkeypatch.setattr(execute.inputs, "load", lambda *_: reads)
+    monkeypatch.setattr(execute.warm_start, "check_text", lambda *_: None)
+    monkeypatch.setattr(execute.rundir, "load_config", lambda _: run)
+    monkeypatch.setattr(execute.rundir, "shared", lambda _: None)
+    monkeypatch.setattr(execute.planned, "facts", lambda *_: {})
+    monkeypatch.setattr(row_shape, "chosen", lambda *_: narrow)
+    ready = execute.ready(None)
+    assert abs(ready.planned["bytes_off"]) <= row_shape.TOLERANCE
+    assert narrow.patches < ready.rows.row_patches <= right.patches
 
 
 def _space(document):

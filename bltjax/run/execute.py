@@ -61,15 +61,20 @@ def ready(run_dir: pathlib.Path, place: tuple[int, int] = (0, 1)) -> Ready:
         """The same of the first of them."""
         return planned.mean_size(config, tried(config).counts(row_shape.few_steps(config)))
 
-    few_first = of_few if row_shape.is_long(config) else None
-    asked, config = config, thresholds.found(config, reads.documents, entropies, realized, few_first)
-    chosen = row_shape.chosen(config, units(config))
-    if shape and chosen != shape:  # other rows may have another mean patch size
-        shape = chosen
+    few_first, asked = of_few if row_shape.is_long(config) else None, config
+    while True:
         config = thresholds.found(asked, reads.documents, entropies, realized, few_first)
-    rows = run_rows.rows(config, units(config), rundir.shared(run_dir), place, shape or chosen)
-    steps, useful, counts = budget.steps_ahead(config, rows)
-    bytes_off = row_shape.check_bytes(config, rows, reads.documents, steps)
+        shape = shape or row_shape.chosen(config, units(config))
+        rows = run_rows.rows(config, units(config), rundir.shared(run_dir), place, shape)
+        steps, useful, counts = budget.steps_ahead(config, rows)
+        bytes_off = row_shape.bytes_off(config, rows, reads.documents, steps)
+        # the threshold moves patch starts, and with them what rows of a shape hold
+        if not row_shape.lacks(config, rows, bytes_off, steps):
+            break
+        shape, narrow = row_shape.wider(config, units(config), shape), shape
+        if shape == narrow:
+            break
+    row_shape.check_bytes(config, rows, bytes_off, steps)
     executed = flops.executed_step(config, rows.rows, rows.row_length, rows.row_patches or 0)
     facts = {**planned.facts(config, reads, rows, counts, useful, executed), "bytes_off": bytes_off}
     return Ready(config, reads, rows, steps, useful, executed, facts)

@@ -48,6 +48,15 @@ def chosen(config: ConfigDict, units: UnitCache) -> row_plans.Shape:
     return shape(config, slots, _widened(patches, slots, lambda patches: share(slots, patches)))
 
 
+def wider(config: ConfigDict, units: UnitCache, narrow: row_plans.Shape) -> row_plans.Shape:
+    """A shape of more patches than one that did not hold the measure's bytes, and of at least as many as are
+    chosen for these units; the same where there is none, as for rows without patches."""
+    if not _is_compared(config) or not narrow.patches or narrow.patches >= narrow.slots:
+        return narrow
+    more = max(narrow.patches + _step(narrow.patches), chosen(config, units).patches)
+    return shape(config, narrow.slots, min(narrow.slots, more))
+
+
 def shape(config: ConfigDict, slots: int, patches: int | None) -> row_plans.Shape:
     newlines = bool(config.model.get("reset", ""))
     return row_plans.Shape(slots, patches, config.data.packing_buffer, flops.window(config), newlines)
@@ -59,18 +68,26 @@ def bytes_off(config: ConfigDict, rows: batches.Rows, documents, steps: int) -> 
     return _off(rows, _measure(config, documents), min(steps, _most_steps(config)))
 
 
-def check_bytes(config: ConfigDict, rows: batches.Rows, documents, steps: int) -> float:
-    """`bytes_off`; UserError where it is more than TOLERANCE, in FEWEST rows or more, of SHORTEST bytes or
-    more. An entropy model, which is compared with none, is what it is."""
-    off = bytes_off(config, rows, documents, steps)
-    comparable = config.data.context >= SHORTEST and min(steps * rows.rows, rows.epoch_rows()) >= FEWEST
-    if abs(off) > TOLERANCE and comparable and _is_compared(config):
+def check_bytes(config: ConfigDict, rows: batches.Rows, off: float, steps: int) -> None:
+    """UserError where rows that can be compared are `off` (by `bytes_off`) by more than TOLERANCE."""
+    if abs(off) > TOLERANCE and _is_comparable(config, rows, steps):
         raise UserError(
             f"run {config.name}: its batches hold {off:+.1%} of the bytes that other families' do, and"
             f" {TOLERANCE:.1%} is allowed: pack more rows together (data.packing_buffer, now"
             f" {config.data.packing_buffer}) or make them longer (data.context, now {config.data.context})"
         )
-    return off
+
+
+def lacks(config: ConfigDict, rows: batches.Rows, off: float, steps: int) -> bool:
+    """Whether rows that can be compared hold too few bytes for that."""
+    return off < -TOLERANCE and _is_comparable(config, rows, steps)
+
+
+def _is_comparable(config: ConfigDict, rows: batches.Rows, steps: int) -> bool:
+    """FEWEST rows or more, of SHORTEST bytes or more. An entropy model, which is compared with none, is what
+    it is."""
+    enough = min(steps * rows.rows, rows.epoch_rows()) >= FEWEST
+    return config.data.context >= SHORTEST and enough and _is_compared(config)
 
 
 def _is_compared(config: ConfigDict) -> bool:
