@@ -2,7 +2,8 @@
 
 Figure     none; the rule is the paper's: one learning rate for all sizes (section 4.8).
 Hardware   2 CPU cores
-Expect     at the largest budget no family is better, by validation text, at half or twice its learning rate.
+Expect     at the largest budget no family is better, by validation text and by more than seeds differ, at
+           half or twice its learning rate.
 Command    bltjax run quickstart_lr_check && bltjax report quickstart_lr_check
 
 Results: docs/results/quickstart_lr_check/.
