@@ -27,6 +27,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker has the environment of t
 
 import jax
 
+from bltjax.parallel import host
+
+host.collect_cycles_rarely()  # as commands do
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

@@ -34,9 +34,10 @@ from jax.sharding import PartitionSpec as P
 
 from bltjax import config as cfg
 from bltjax import models
-from bltjax.parallel import sharding
+from bltjax.parallel import host, sharding
 from bltjax.training import step as steps
 
+host.collect_cycles_rarely()
 STEPS, ROWS, T, PATCHES = 20, 16, 48, 20
 BLT = dict(
     local_width=32,

@@ -65,8 +65,13 @@ def lm_model():
 
 def of(run, entropy_model=None, tokenizer=None, seed=0):
     """A model with random weights, whose norms are no ones."""
-    params = jax.jit(functools.partial(models.init, run.model))(jax.random.key(seed))
-    noisy = jax.tree.map(lambda x: x * (1 + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape)), params)
+
+    @jax.jit
+    def made(key):
+        noise = lambda x: 1 + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape)
+        return jax.tree.map(lambda x: x * noise(x), models.init(run.model, key))
+
+    noisy = made(jax.random.key(seed))
     return api.Model(
         run,
         lambda: noisy,

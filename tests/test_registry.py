@@ -275,8 +275,9 @@ from bltjax import config as cfg
 from bltjax import flops, models
 from bltjax.compile import aot
 from bltjax.experiments import registry
-from bltjax.parallel import sharding
+from bltjax.parallel import host, sharding
 
+host.collect_cycles_rarely()
 mesh = sharding.make_mesh((1, 4, 1))
 seen, wired = set(), set()
 for name in sys.argv[1].split(","):

@@ -1,6 +1,7 @@
 """Sharded equals unsharded: the same gradients and losses on every mesh, of one process or of two; and a
 strict table of layouts."""
 
+import functools
 import os
 import pathlib
 import socket
@@ -57,16 +58,10 @@ def compare(results: dict, mesh: str, plain: dict) -> None:
     assert plain["1/losses"][-1] < plain["1/losses"][0] - 0.1  # something was learned
 
 
-def test_sharded_equals_unsharded(tmp_path):
-    """The quick one: a BLT on the mesh with all three axes."""
-    results = measured(tmp_path / "out.npz", ("blt", tmp_path / "out.npz", "1", "2x2x2"))
-    compare(results, "2x2x2", results)
-
-
-# A BLT and a token model on every mesh (the BLT's fourth is the quick one's); what only differs in its wiring
-# from those, on one mesh of several axes.
-KINDS = {
-    "blt": ("8x1", "4x2", "1x8"),
+# What is measured beside one device, in the same process: a token model on every mesh, and a BLT on the one
+# with all three axes; what only differs in its wiring from those, on one mesh of several axes.
+BESIDE = {
+    "blt": ("2x2x2",),
     "token": MESHES,
     "byte": ("4x2",),
     "released": ("2x2x2",),
@@ -74,25 +69,47 @@ KINDS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_mesh(kind, tmp_path):
-    results = measured(tmp_path / "out.npz", (kind, tmp_path / "out.npz", "1", *KINDS[kind]))
-    for mesh in KINDS[kind]:
-        compare(results, mesh, results)
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Of a kind of model: what one device measures, and the meshes of BESIDE; once for all tests."""
+
+    @functools.cache
+    def of(kind):
+        out = tmp_path_factory.mktemp("plain") / "out.npz"
+        return measured(out, (kind, out, "1", *BESIDE[kind]))
+
+    return of
+
+
+def test_sharded_equals_unsharded(plain):
+    """The quick one: a BLT on the mesh with all three axes."""
+    compare(plain("blt"), "2x2x2", plain("blt"))
 
 
 @pytest.mark.slow
-def test_microbatches_on_a_mesh(tmp_path):
-    plain = measured(tmp_path / "plain.npz", ("blt", tmp_path / "plain.npz", "1"))
-    compare(
-        measured(tmp_path / "out.npz", ("blt", tmp_path / "out.npz", "4x2", "--accumulate", 2)), "4x2", plain
-    )
+def test_a_blt_on_every_other_mesh(plain, tmp_path):
+    meshes = [mesh for mesh in MESHES if mesh not in BESIDE["blt"]]
+    results = measured(tmp_path / "out.npz", ("blt", tmp_path / "out.npz", *meshes))
+    for mesh in meshes:
+        compare(results, mesh, plain("blt"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in BESIDE if kind != "blt"])
+def test_every_mesh(kind, plain):
+    for mesh in BESIDE[kind]:
+        compare(plain(kind), mesh, plain(kind))
+
+
+@pytest.mark.slow
+def test_microbatches_on_a_mesh(plain, tmp_path):
+    out = tmp_path / "out.npz"
+    compare(measured(out, ("blt", out, "4x2", "--accumulate", 2)), "4x2", plain("blt"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["blt", "token"])
-def test_two_processes(kind, tmp_path):
+def test_two_processes(kind, plain, tmp_path):
     """Two real processes on loopback, four devices each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -102,9 +119,8 @@ def test_two_processes(kind, tmp_path):
         for i in range(2)
     ]
     results = measured(tmp_path / "out.npz", *both)
-    plain = measured(tmp_path / "plain.npz", (kind, tmp_path / "plain.npz", "1"))
     for mesh in ("8x1", "4x2"):
-        compare(results, mesh, plain)
+        compare(results, mesh, plain(kind))
 
 
 CROWDED = """

@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv=None) -> int:
     host.keep_memory()  # before any thread
+    host.collect_cycles_rarely()
     environment.pin()
     host.write_any_text()
     if said := environment.ignoring():
