@@ -76,7 +76,7 @@ def get_config(arg=None):
         dict(
             claim="text of any size is prepared, annotated, calibrated and trained on in the same memory",
             figure="",
-            runs=(run,),
+            runs=(lm, run),
         )
     ).lock()
 
@@ -114,8 +114,8 @@ def corpus(folder: pathlib.Path, size: int, more: list[str]) -> int:
     return times
 
 
-def measured(*arguments, code: int = 0) -> dict:
-    """Runs a command of ours, which is to end with `code`: its last line, seconds, seconds of one core, and
+def measured(*arguments) -> dict:
+    """Runs a command of ours, which is to end well: its last line, seconds, seconds of one core, and
     the most memory it held, in MB."""
     env = {"JAX_PLATFORMS": "cpu", **os.environ, "PYTHONPATH": str(HERE.parent.parent)}
     began = time.perf_counter()
@@ -130,7 +130,7 @@ def measured(*arguments, code: int = 0) -> dict:
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         last = out.read().strip().splitlines()[-1:]
-    if process.returncode != code:
+    if process.returncode:
         sys.exit(f"bltjax {' '.join(map(str, arguments))} ended with {process.returncode}: {last}")
     return {
         "last": last,
@@ -155,20 +155,12 @@ def main():
     for mb in args.mb:
         folder = args.folder / f"{mb:g}"
         times = corpus(folder / "text", int(mb * 1e6), args.text)
-        prepared, run = folder / "prepared", folder / "runs" / "campaign" / "blt-entropy"
-        train = (
-            "train",
-            "--config",
-            HERE,
-            "--run",
-            "blt-entropy",
-            "--run-dir",
-            run,
-            "--set",
-            f"data.folder={prepared}",
-            "--set",
-            f"entropy_model.data.folder={prepared}",
-        )
+        prepared, runs = folder / "prepared", folder / "runs" / "campaign"
+
+        def train(name):
+            sources = ("data.folder", "entropy_model.data.folder")[: 1 if name == "entropy-model" else 2]
+            sets = [word for key in sources for word in ("--set", f"{key}={prepared}")]
+            return ("train", "--config", HERE, "--run", name, "--run-dir", runs / name, *sets)
 
         def show(name, found, text, note=""):
             rate = f"{text / found['core'] / 1e6:.2f}" if text else ""
@@ -184,15 +176,15 @@ def main():
             for shard in json.loads(path.read_text())["shards"]
         )
         show("prepare", found, mb * 1e6, f"each source {times} times; {size / 1e6:.0f} MB kept")
-        show("train the entropy model", measured(*train, code=0 if size < 64 << 20 else 2), 0)
-        lm = next((folder / "runs" / "_shared").glob("entropy-model-*/config.json")).parent
+        show("train the entropy model", measured(*train("entropy-model")), 0)
+        lm = runs / "entropy-model"
         show("annotate", measured("data", "annotate", prepared, "--entropy-model", lm), size)
         found = measured(
             "data", "calibrate", "--data", prepared, "--entropy-model", lm, "--size", SIZE, "--json"
         )
         threshold = json.loads(found["last"][0])["threshold"]
         show("calibrate", found, size, f"threshold {threshold:.4f}")
-        show(f"train, {STEPS} steps", measured(*train), 0)
+        show(f"train, {STEPS} steps", measured(*train("blt-entropy")), 0)
 
 
 if __name__ == "__main__":
