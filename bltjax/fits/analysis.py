@@ -9,7 +9,7 @@ import numpy as np
 
 from bltjax.config.families import REFERENCE
 from bltjax.errors import UserError
-from bltjax.fits import approaches, between_families, compute_optimal, joint_law
+from bltjax.fits import approaches, best_runs, between_families, compute_optimal, joint_law
 from bltjax.fits.approaches import Settings
 from bltjax.fits.source import Source
 from bltjax.science.fit_runs import Runs
@@ -59,7 +59,14 @@ def analyse(source: Source, settings: Settings, at=(), reference: str = "", atte
         against = reference or next(iter(curves))  # bpe comes first where there is one
         if against not in curves:
             raise UserError(f"--reference {reference!r} is no group; there are {', '.join(curves)}")
-        comparisons = between_families.compared(curves, spans, against)
+        measured = {
+            group: best_runs.compared(source, runs, by_group[against], settings.draws, settings.seed)
+            for group, runs in by_group.items()
+            if group != against
+        }
+        comparisons = between_families.compared(curves, spans, measured, against)
+        for group, runs in by_group.items():
+            warnings += [f"{group}: {line}" for line in best_runs.at_edges(source, runs)]
     findings = [*_findings(fits, optimum), *findings, *between_families.sentences(comparisons)]
     reasons = collections.Counter(why for _, why in source.runs.dropped)
     result = dict(

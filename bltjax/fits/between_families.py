@@ -34,18 +34,21 @@ def span(source: Source, runs: Runs):
     return None if values is None or not len(values) else (float(values.min()), float(values.max()))
 
 
-def compared(curves: dict, spans: dict, reference: str) -> list:
+def compared(curves: dict, spans: dict, measured: dict, reference: str) -> list:
     """[{"group", "against", "range", "gain": [{"flops", "gain", "low", "high"}], "crossing": {"flops", "low",
-    "high", "share", "says"}, "why"}] of every group but the reference. curves, spans: by group."""
+    "high", "share", "says"}, "measured", "why"}] of every group but the reference. curves, spans, measured
+    (`best_runs.compared` with the reference): by group."""
     out = []
     for name in curves:
         if name == reference:
             continue
         one = dict(group=name, against=reference, range=None, gain=[], crossing=None, why="")
+        one["measured"] = measured.get(name)
         out.append(one)
         mine, theirs = curves[name], curves.get(reference)
         if mine is None or theirs is None:
-            one["why"] = f"the runs of {name if mine is None else reference} tell no law of their best runs"
+            without = " and ".join(group for group in (name, reference) if curves.get(group) is None)
+            one["why"] = f"no law of the lowest loss at a budget follows from the runs of {without}"
             continue
         if spans[name] is None or spans[reference] is None:
             one["why"] = "no column has FLOPs"
@@ -66,12 +69,14 @@ def compared(curves: dict, spans: dict, reference: str) -> list:
 
 
 def sentences(comparisons: list) -> list:
-    """Findings, two a comparison."""
+    """Findings, up to three a comparison."""
     said = []
     for one in comparisons:
         pair = f"{one['group']} against {one['against']}"
+        if one["measured"]:
+            said.append(f"{pair}: loss of the best runs, as measured: {one['measured']['says']}")
         if one["why"]:
-            said.append(f"{pair}: not compared, {one['why']}")
+            said.append(f"{pair}: no crossing and no effective compute by fitted laws: {one['why']}")
             continue
         last = one["gain"][-1]
         value = "out of the other's reach" if last["gain"] is None else f"{last['gain']:.3g} times"

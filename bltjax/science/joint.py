@@ -65,8 +65,10 @@ def best(formula: Formula, parameters, flops, patch, per_latent: float = LATENT_
 
 
 def lowest(formula: Formula, parameters, flops, patch, per_latent: float = LATENT_FLOPS):
-    """The loss there."""
+    """The loss there; nan where the best size or data is 0 or infinite, as of a law without a trade-off."""
     n, d = best(formula, parameters, flops, patch, per_latent)
+    possible = (n > 0) & (d > 0) & np.isfinite(n) & np.isfinite(d)
+    n, d = np.where(possible, n, np.nan), np.where(possible, d, np.nan)
     parameters = np.asarray(parameters, np.float64)
     shape = np.broadcast_shapes(n.shape, np.shape(patch))
     logs = {"N": np.log(n), "D": np.log(d), "T": np.log(np.asarray(patch, np.float64))}
@@ -87,7 +89,8 @@ def lowest(formula: Formula, parameters, flops, patch, per_latent: float = LATEN
 def best_patch(formula: Formula, parameters, flops: float, per_latent: float = LATENT_FLOPS):
     """T* at a budget, [...]; nan where it is at an end of what is looked at (1 to 64 bytes)."""
     parameters = np.asarray(parameters, np.float64)
-    at = lowest(formula, parameters[..., None, :], flops, SIZES, per_latent).argmin(-1)
+    losses = lowest(formula, parameters[..., None, :], flops, SIZES, per_latent)
+    at = np.where(np.isnan(losses), np.inf, losses).argmin(-1)
     return np.where((at > 0) & (at < len(SIZES) - 1), SIZES[at], np.nan)
 
 
