@@ -28,12 +28,15 @@ def analyse(source: Source, settings: Settings, at=(), reference: str = "", atte
     attempts = tuple(attempts) or (tuple(source.runs.values),)
     by_group, small = parts(source)
     warnings, notes, findings = list(source.warnings), [*source.notes, *small], []
-    fits, optimum, found_by, curves, spans, joint = [], [], {}, {}, {}, []
-    for group, runs in by_group.items():
+    fits, optimum, joint = [], [], []
+    found_by, curves, spans, patches = {}, {}, {}, {}
+    for number, (group, runs) in enumerate(by_group.items()):
+        # draws of two groups of one design would be the same noise, and cancel where they are compared
+        own = dataclasses.replace(settings, seed=settings.seed + number)
         said = lambda lines: [f"{group}: {line}" if group else line for line in lines]
         several = joint_law.several(runs)
         pair, pair_text, strange = compute_optimal.per_pair(source, runs, several)
-        found, more, quiet = methods(source, runs, settings, attempts)
+        found, more, quiet = methods(source, runs, own, attempts)
         notes += said(quiet)
         mine = said([*strange, *more])
         budgets = _budgets(source, runs, at)
@@ -41,14 +44,15 @@ def analyse(source: Source, settings: Settings, at=(), reference: str = "", atte
         mine += said(compute_optimal.disagreements(these, [one.entry for one in found]))
         mine += said(_outside(these, at))
         if several and found[0].law and "T" in found[0].entry["exponents"]:
-            compared, lines, why = joint_law.compared(source, runs, settings)
+            compared, lines, why = joint_law.compared(source, runs, own)
             compared["best"] = joint_law.at_budgets(found[0], budgets, pair)
             joint.append(dict(compared, group=group))
             findings += said(lines)
             mine += said(why)
         warnings += mine
         found_by[group] = found
-        curves[group] = between_families.curve(found[0], pair)
+        patches[group] = between_families.best_patch(found[0], pair, runs)
+        curves[group] = between_families.curve(found[0], pair, patches[group])
         spans[group] = between_families.span(source, runs)
         extra = dict(group=group) if group else {}
         fits += [dict(one.entry, **extra) for one in found]
@@ -64,7 +68,7 @@ def analyse(source: Source, settings: Settings, at=(), reference: str = "", atte
             for group, runs in by_group.items()
             if group != against
         }
-        comparisons = between_families.compared(curves, spans, measured, against)
+        comparisons = between_families.compared(curves, spans, measured, patches, against)
         for group, runs in by_group.items():
             warnings += [f"{group}: {line}" for line in best_runs.at_edges(source, runs)]
     findings = [*_findings(fits, optimum), *findings, *between_families.sentences(comparisons)]

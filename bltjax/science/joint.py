@@ -86,6 +86,22 @@ def lowest(formula: Formula, parameters, flops, patch, per_latent: float = LATEN
     return total
 
 
+def frontier(formula: Formula, parameters, patch: float, per_latent: float = LATENT_FLOPS):
+    """(E, A, alpha) [..., 3] of the lowest loss at each budget at one patch size, E + A/C^alpha."""
+    found = allocation.frontier(formula, parameters, per_pair=per_latent / patch)
+    names, log_T = formula.names, np.log(patch)
+    parameters = np.asarray(parameters, np.float64)
+    at = lambda name: parameters[..., names.index(name)]
+    for term in formula.terms:
+        if term.variables == ("T",):
+            theta = at(term.parameters[0])
+            column = np.square(log_T - theta)
+            if isinstance(term, Power):
+                column = np.exp((1 if term.grows else -1) * theta * log_T)
+            found[..., 0] += at(term.coefficient) * column
+    return found
+
+
 def best_patch(formula: Formula, parameters, flops: float, per_latent: float = LATENT_FLOPS):
     """T* at a budget, [...]; nan where it is at an end of what is looked at (1 to 64 bytes)."""
     parameters = np.asarray(parameters, np.float64)
