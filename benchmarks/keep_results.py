@@ -12,6 +12,7 @@ import argparse
 import csv
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -43,7 +44,8 @@ def main(arguments=None) -> None:
     for file in figures:
         shutil.copy(file, given.out / file.name)
     if (report / "report.md").is_file():
-        (given.out / "report.md").write_text((report / "report.md").read_text().replace(base, ""))
+        said = without_figures((report / "report.md").read_text().replace(base, ""), given.figures)
+        (given.out / "report.md").write_text(said)
     done = sorted(file.parent for file in given.experiment.glob("*/done.json"))
     configs = [json.dumps({"run": run.name, **_json(run, base)}, sort_keys=True) for run in done]
     (given.out / "configs.jsonl").write_text("\n".join(configs) + "\n")
@@ -53,6 +55,12 @@ def main(arguments=None) -> None:
         for run in done:
             rows.writerows([run.name, *row] for row in curve(run))
     print(f"{len(done)} runs kept in {given.out}")
+
+
+def without_figures(report: str, kept: list[str]) -> str:
+    """A report in Markdown without the figures that are not kept."""
+    own = lambda found: found[0] if found["name"] in kept else ""
+    return re.sub(r"!\[[^\]]*\]\((?P<name>[^)]*)\.png\)\n+", own, report)
 
 
 def _json(run: pathlib.Path, base: str) -> dict:

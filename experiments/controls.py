@@ -10,7 +10,7 @@ Command    bltjax run controls --runlocal && bltjax report controls --runlocal
 
 Means are whole numbers, so that patches of equal length have exactly as many patches as the others. Random
 boundaries are a coin that is a hash of the text before, so that they are the same in training and in
-generation."""
+generation. The report's table of places says of which bytes of a patch the difference is."""
 
 from ml_collections import ConfigDict
 

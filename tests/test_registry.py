@@ -167,7 +167,8 @@ def test_the_study_is_as_large_as_it_should_be():
     seeded = [run.name.removesuffix("-seed2") for run in experiment.runs if run.seed == 2]
     assert len(seeded) >= 3 and len(set(seeded)) == len(seeded)
     on_gpu = registry.load("compression:gpu").runs
-    assert sum(run.budget_flops for run in on_gpu if run.budget_flops < 3e15) < 780 * 4.6e13  # 780 s of an H200
+    # 780 seconds of an H200
+    assert sum(run.budget_flops for run in on_gpu if run.budget_flops < 3e15) < 780 * 4.6e13
 
 
 def test_the_quickstart_is_what_it_says():

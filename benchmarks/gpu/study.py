@@ -28,8 +28,8 @@ NEEDED = ("jax", "flax", "optax", "orbax", "ml_collections", "tokenizers", "arra
 EXPERIMENT = "compression:gpu"
 SMALL = ("quickstart:short", ("bpe-S", "blt-entropy-S", "blt-strided-S"))  # what --small tries instead
 SMALL_ENVIRONMENT = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # a CPU compiles much faster
-# What a run's process finds on a GPU. Small models are compiled for longer than they train: a BLT took over 300
-# s of CPU time where XLA tries its own products of matrices and fusions one by one, and a tenth of it without.
+# What a run's process finds on a GPU. Small models are compiled for longer than they train: a BLT took over
+# 300 s of CPU time where XLA tries its products of matrices and fusions one by one, and a tenth without.
 GPU_ENVIRONMENT = {
     "XLA_FLAGS": "--xla_gpu_enable_triton_gemm=false --xla_gpu_autotune_level=0",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # a run takes what it needs, 1 to 6 GB

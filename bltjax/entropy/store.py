@@ -71,7 +71,7 @@ def make(
     there already stays. shards: only these; None: all.
 
     Returns {"fingerprint", "folder", "shards", "made", "there", "elsewhere" (being made by other processes),
-    "bytes"}. Killed, it goes on after the last chunk (CHUNK) of the shard that it was in. wait: for shards that
+    "bytes"}. Killed, it goes on after the last CHUNK of the shard that it was in. wait: for shards that
     others are making, instead of leaving them out. UserError as corpus.shards, and for a part that cannot be.
     """
     if not 0 <= part < parts:

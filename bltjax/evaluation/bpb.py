@@ -1,6 +1,7 @@
 """Bits per byte on whole documents (paper Eq. 18): nats of raw bytes over ln 2 times raw bytes, document by
 document."""
 
+import dataclasses
 import functools
 import math
 
@@ -11,6 +12,8 @@ from ml_collections import FrozenConfigDict
 from bltjax.data import feed
 from bltjax.models import loss
 from bltjax.parallel import sharding
+
+PLACES = 16  # in a patch that are told apart
 
 
 @functools.lru_cache(maxsize=8)
@@ -26,45 +29,72 @@ def _scorer(model_config: FrozenConfigDict, mesh=None):
     return jax.jit(score, out_shardings=everywhere)
 
 
-def nats_by_document(
-    model_config, params, windows, documents: int, is_eos, mesh=None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sums the nats of every scored position into its document.
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """nats_D, eos_nats_D float64 [documents]: of raw bytes, and of ends. place_nats_P float64, place_bytes_P
+    int64 [PLACES]: of raw bytes by their place in their patch, the first's 0, the last with all beyond; zeros
+    where there are no patches."""
+
+    nats_D: np.ndarray
+    eos_nats_D: np.ndarray
+    place_nats_P: np.ndarray
+    place_bytes_P: np.ndarray
+
+
+def nats_by_document(model_config, params, windows, documents: int, is_eos, mesh=None) -> Scored:
+    """Sums the nats of every scored position into its document, and into its place in its patch.
 
     windows yields (batch, score [B,T] bool, document [B,T] int, -1 where not scored); is_eos(batch) -> bool
-    [B,T], the positions whose target is the end of the document. Returns (nats of raw bytes, nats of EOS),
-    float64 [documents] each. mesh: where the parameters are; every process of it makes the same call and gets
-    the same numbers."""
+    [B,T], the positions whose target is the end of the document. mesh: where the parameters are; every
+    process of it makes the same call and gets the same numbers."""
     scorer = _scorer(FrozenConfigDict(model_config), mesh)
 
     def place(batch):
         rows = len(batch["loss_mask"])
         return jax.device_put(batch) if mesh is None else feed.placed(batch, mesh, rows, np.arange(rows))
 
-    nats, eos_nats = np.zeros(documents), np.zeros(documents)
+    found = Scored(np.zeros(documents), np.zeros(documents), np.zeros(PLACES), np.zeros(PLACES, np.int64))
     pending = None
     for window in [*windows, None]:  # one batch behind, so that the device works while the host adds up
         if pending is not None:
             (batch, score, document), result = pending
             values, eos = np.asarray(result, np.float64), is_eos(batch)
-            np.add.at(nats, document[score & ~eos], values[score & ~eos])
-            np.add.at(eos_nats, document[score & eos], values[score & eos])
+            of_bytes = score & ~eos
+            np.add.at(found.nats_D, document[of_bytes], values[of_bytes])
+            np.add.at(found.eos_nats_D, document[score & eos], values[score & eos])
+            if "patch_ids" in batch:
+                places = np.minimum(target_places(batch["patch_ids"]), PLACES - 1)[of_bytes]
+                found.place_nats_P[:] += np.bincount(places, values[of_bytes], PLACES)
+                found.place_bytes_P[:] += np.bincount(places, minlength=PLACES)
         pending = None if window is None else (window, scorer(params, place(window[0])))
-    return nats, eos_nats
+    return found
 
 
-def summary(sizes, nats, eos_nats, patch_size: float, windows=None) -> dict:
+def target_places(patch_ids_BxT: np.ndarray) -> np.ndarray:
+    """int [B,T]: how many slots of its patch stand before each slot's target, which is the slot after it. Of
+    a row's last slot, which has none: 0."""
+    slot_T = np.arange(patch_ids_BxT.shape[1])
+    begins = np.diff(patch_ids_BxT, axis=1, prepend=-1) != 0
+    place_BxT = slot_T - np.maximum.accumulate(np.where(begins, slot_T, 0), axis=1)
+    return np.pad(place_BxT[:, 1:], ((0, 0), (0, 1)))
+
+
+def summary(sizes, scored: Scored, patch_size: float, windows=None) -> dict:
     """What eval.json holds of one text: bits per byte over all documents, and the parts that bootstraps
     resample. windows: windows.Windows that were scored, whose left context and positions it then has too."""
+    by_place = zip(scored.place_bytes_P.tolist(), scored.place_nats_P.tolist())
     return {
-        "bpb": float(nats.sum() / (math.log(2) * sum(sizes))),
+        "bpb": float(scored.nats_D.sum() / (math.log(2) * sum(sizes))),
         "bytes": int(sum(sizes)),
-        "eos_nats": float(eos_nats.sum()),
+        "eos_nats": float(scored.eos_nats_D.sum()),
         "patch_size": float(patch_size),
         "mean_context_bytes": windows and windows.mean_context_bytes,
         "largest_position": windows and windows.largest_position,
         "documents": [
             {"bytes": int(b), "nats": float(n), "eos_nats": float(e)}
-            for b, n, e in zip(sizes, nats, eos_nats)
+            for b, n, e in zip(sizes, scored.nats_D, scored.eos_nats_D)
         ],
+        "patch_places": (
+            [{"bytes": b, "nats": n} for b, n in by_place] if scored.place_bytes_P.any() else None
+        ),
     }

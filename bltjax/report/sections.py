@@ -5,6 +5,7 @@ import json
 
 from bltjax.fits import scaling_law_section
 from bltjax.paper import paper_section
+from bltjax.report import patch_places
 from bltjax.report.compare_series import by_series
 from bltjax.report.figures import LEXICONS, SWEEPS
 from bltjax.results.run_directories import finite
@@ -56,6 +57,14 @@ def of(result: dict, runs: list, figures: dict) -> list:
             else None
         ),
         *paper_section.sections(result),
+        section(
+            "The place of a byte in its patch",
+            tables=[patch_places.table([r for r in result["runs"] if r["compared"]], runs)],
+            lines=[
+                "Test bits per byte of the bytes that are first in their patch, of the second, and so on."
+                " Where patches begin where entropy is high, the first byte is the dearest."
+            ],
+        ),
         section("Power laws", tables=[fit_table(result), crossing_table(result)], lines=fit_lines(result)),
         scaling_law_section.section(result.get("scaling_law"), result.get("scaling_figures", [])),
         sweep_section(result),

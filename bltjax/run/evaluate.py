@@ -45,8 +45,8 @@ def score(config: ConfigDict, inputs: Inputs, params, chosen, longest, mesh=None
         shaped = windows.byte_windows(documents, lengths if patched else None, *shape, longest)
         is_eos = lambda batch: batch["targets"] == vocab.EOS
         patch_size = sum(int(l.sum()) for l in lengths) / sum(map(len, lengths))
-    nats = bpb.nats_by_document(config.model, params, shaped, len(documents), is_eos, mesh)
-    return {**bpb.summary(sizes, *nats, patch_size, shaped), "documents_digest": digest(documents)}
+    found = bpb.nats_by_document(config.model, params, shaped, len(documents), is_eos, mesh)
+    return {**bpb.summary(sizes, found, patch_size, shaped), "documents_digest": digest(documents)}
 
 
 def digest(documents: list[bytes]) -> str:
