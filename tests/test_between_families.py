@@ -1,5 +1,5 @@
-"""Families that have joint laws L(N, D, T) are compared at their best patch sizes, and cross where the planted
-laws do."""
+"""Families that have joint laws L(N, D, T) are compared at their best patch sizes, and cross where the
+planted laws do."""
 
 import dataclasses
 

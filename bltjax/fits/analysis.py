@@ -14,6 +14,7 @@ from bltjax.fits.approaches import Settings
 from bltjax.fits.source import Source
 from bltjax.science.fit_runs import Runs
 
+UNTOLD = 0.5  # width of the interval of a, which is between 0 and 1
 FEWEST = 4  # different runs: of fewer no law leaves a residual
 
 
@@ -220,6 +221,8 @@ def _findings(fits: list, optimum: list) -> list:
         if entry["a"] is not None:
             ends = entry["intervals"].get("a")
             text = f" (95%: {_ends(ends)})" if ends else ""
+            if ends and (None in ends or ends[1] - ends[0] > UNTOLD):
+                text = f" (95%: {_ends(ends)}, so wide that these runs do not tell it)"
             said.append(
                 f"{where}{entry['method']}: the best size grows as C^{entry['a']:.4f}{text}"
                 + (f", data as C^{entry['b']:.4f}" if entry["b"] is not None else "")

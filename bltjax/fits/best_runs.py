@@ -130,8 +130,10 @@ def _says(found: dict) -> str:
             f"{_percent(one['difference'])}{ends} at {one['flops']:.3g} FLOPs, the best of {one['of']}"
             f" configurations against the best of {one['other_of']}"
         )
-    if len(parts) < 2:
-        return f"{parts[0]}; with one budget in common no crossing can be told"
+    if found["budgets"][0]["low"] is None:
+        parts.append("no configuration was run with several seeds, so that there is no interval")
+    if len(found["budgets"]) < 2:
+        return f"{'; '.join(parts)}; with one budget in common no crossing can be told"
     ends = [found["budgets"][at]["flops"] for at in (0, -1)]
     within = f"between {ends[0]:.3g} and {ends[1]:.3g} FLOPs"
     if found["flops"]:
@@ -142,7 +144,6 @@ def _says(found: dict) -> str:
     else:
         said = f"they do not cross {within}"
     if found["share"] is None:
-        said += "; no configuration was run with several seeds, so that there is no interval"
         return f"{'; '.join(parts)}; {said}"
     return f"{'; '.join(parts)}; {said}; with other seeds they would in {100 * found['share']:.0f}% of draws"
 
