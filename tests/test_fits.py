@@ -4,13 +4,14 @@ of textbooks where textbooks have one. Published tables: test_published_runs; co
 import dataclasses
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 from planted_laws import CHINCHILLA_LAW, LAWS, LOGS, SIZES_AND_DATA, UNITS, grid, planted
 from scipy import optimize
 
-from bltjax.science import fit_runs, influence, logsumexp, parametric, variable_projection
+from bltjax.science import fit_runs, influence, joint, logsumexp, parametric, variable_projection
 from bltjax.science.formula import CHINCHILLA
 from bltjax.science.identifiability import NotIdentified
 from bltjax.science.objectives import NAMES, Objective
@@ -96,7 +97,35 @@ def test_the_second_opinion_agrees_and_says_where_it_does_not():
     assert "alpha" in said and "log-sum-exp has the lower objective" in said
 
 
+def test_a_second_opinion_of_many_runs_takes_less_than_the_first_did():
+    """SciPy's L-BFGS took minutes for 24 starts, since it solved small systems on all threads."""
+    values = grid(N=np.geomspace(1e4, 1e5, 3), D=np.geomspace(1e6, 1e8, 4), T=np.array([2, 4, 8.0]))
+    noisy = planted(joint.POWERS, LAWS["joint"][1], values, noise=0.01)
+    fit = parametric.fit(joint.POWERS, noisy)
+    begun = time.process_time()
+    opinion = logsumexp.fit(joint.POWERS, noisy, starts=24)
+    assert time.process_time() - begun < 20
+    assert opinion.starts == 24 and opinion.agreeing > 1 and opinion.value <= fit.value * (1 + 1e-6)
+    assert fit.value <= opinion.value * (1 + 1e-6)
+
+
 # What runs cannot tell
+
+
+def test_a_steep_term_is_no_zero_where_it_is_small_at_the_centre_alone():
+    """A/N^2.5 is a thousandth of the loss at the centre and a tenth at the smallest size."""
+    law = [1.0, 1e-3 * 1e6**2.5, 400.0, 2.5, 0.3]
+    values = grid(N=np.geomspace(1e5, 1e7, 7), D=np.geomspace(1e9, 1e11, 5))
+    fit = parametric.fit(CHINCHILLA, planted(CHINCHILLA, law, values))
+    assert not fit.not_identified and fit.parameters["alpha"] == pytest.approx(2.5, rel=1e-3)
+
+
+def test_a_coefficient_is_not_identified_where_its_exponent_is_not():
+    law = [1.0, 1e-3 * 1e6**4, 400.0, 4.0, 0.3]  # steeper than what is looked at
+    values = grid(N=np.geomspace(3e5, 3e6, 7), D=np.geomspace(1e9, 1e11, 5))
+    fit = parametric.fit(CHINCHILLA, planted(CHINCHILLA, law, values))
+    assert set(fit.not_identified) == {"A", "alpha"} and "highest" in fit.not_identified["alpha"]
+    assert fit.parameters["A"] is None and fit.parameters["B"] is not None
 
 
 def test_runs_on_one_line_are_refused_and_off_it_are_not():

@@ -40,3 +40,13 @@ def test_held_out_budgets_choose_between_the_joint_and_the_separate_laws():
     assert found.runs == 25 and set(found.errors) == {"joint, powers", "joint, log square", "separate"}
     assert found.errors["joint, powers"] < found.errors["separate"] and found.trusts.startswith("joint")
     assert found.errors["joint, powers"] == pytest.approx(0.005, rel=0.5)
+
+
+def test_the_frontier_at_one_patch_size_is_the_lowest_loss_there():
+    for name in ("joint", "joint, log square"):
+        formula, law, _ = LAWS[name]
+        parameters = np.array([law, np.array(law) * 1.03])
+        found = joint.frontier(formula, parameters, 4.5, 6.0)
+        for flops in (1e18, 1e20):
+            lowest = joint.lowest(formula, parameters, flops, 4.5, 6.0)
+            assert found[:, 0] + found[:, 1] * flops ** -found[:, 2] == pytest.approx(lowest, rel=1e-9)

@@ -9,11 +9,12 @@ import numpy as np
 
 from bltjax.config.families import REFERENCE
 from bltjax.errors import UserError
-from bltjax.fits import approaches, between_families, compute_optimal, joint_law
+from bltjax.fits import approaches, best_runs, between_families, compute_optimal, joint_law
 from bltjax.fits.approaches import Settings
 from bltjax.fits.source import Source
 from bltjax.science.fit_runs import Runs
 
+UNTOLD = 0.5  # width of the interval of a, which is between 0 and 1
 FEWEST = 4  # different runs: of fewer no law leaves a residual
 
 
@@ -28,12 +29,15 @@ def analyse(source: Source, settings: Settings, at=(), reference: str = "", atte
     attempts = tuple(attempts) or (tuple(source.runs.values),)
     by_group, small = parts(source)
     warnings, notes, findings = list(source.warnings), [*source.notes, *small], []
-    fits, optimum, found_by, curves, spans, joint = [], [], {}, {}, {}, []
-    for group, runs in by_group.items():
+    fits, optimum, joint = [], [], []
+    found_by, curves, spans, patches = {}, {}, {}, {}
+    for number, (group, runs) in enumerate(by_group.items()):
+        # draws of two groups of one design would be the same noise, and cancel where they are compared
+        own = dataclasses.replace(settings, seed=settings.seed + number)
         said = lambda lines: [f"{group}: {line}" if group else line for line in lines]
         several = joint_law.several(runs)
         pair, pair_text, strange = compute_optimal.per_pair(source, runs, several)
-        found, more, quiet = methods(source, runs, settings, attempts)
+        found, more, quiet = methods(source, runs, own, attempts)
         notes += said(quiet)
         mine = said([*strange, *more])
         budgets = _budgets(source, runs, at)
@@ -41,14 +45,15 @@ def analyse(source: Source, settings: Settings, at=(), reference: str = "", atte
         mine += said(compute_optimal.disagreements(these, [one.entry for one in found]))
         mine += said(_outside(these, at))
         if several and found[0].law and "T" in found[0].entry["exponents"]:
-            compared, lines, why = joint_law.compared(source, runs, settings)
+            compared, lines, why = joint_law.compared(source, runs, own)
             compared["best"] = joint_law.at_budgets(found[0], budgets, pair)
             joint.append(dict(compared, group=group))
             findings += said(lines)
             mine += said(why)
         warnings += mine
         found_by[group] = found
-        curves[group] = between_families.curve(found[0], pair)
+        patches[group] = between_families.best_patch(found[0], pair, runs)
+        curves[group] = between_families.curve(found[0], pair, patches[group])
         spans[group] = between_families.span(source, runs)
         extra = dict(group=group) if group else {}
         fits += [dict(one.entry, **extra) for one in found]
@@ -59,7 +64,14 @@ def analyse(source: Source, settings: Settings, at=(), reference: str = "", atte
         against = reference or next(iter(curves))  # bpe comes first where there is one
         if against not in curves:
             raise UserError(f"--reference {reference!r} is no group; there are {', '.join(curves)}")
-        comparisons = between_families.compared(curves, spans, against)
+        measured = {
+            group: best_runs.compared(source, runs, by_group[against], settings.draws, settings.seed)
+            for group, runs in by_group.items()
+            if group != against
+        }
+        comparisons = between_families.compared(curves, spans, measured, patches, against)
+        for group, runs in by_group.items():
+            warnings += [f"{group}: {line}" for line in best_runs.at_edges(source, runs)]
     findings = [*_findings(fits, optimum), *findings, *between_families.sentences(comparisons)]
     reasons = collections.Counter(why for _, why in source.runs.dropped)
     result = dict(
@@ -209,6 +221,8 @@ def _findings(fits: list, optimum: list) -> list:
         if entry["a"] is not None:
             ends = entry["intervals"].get("a")
             text = f" (95%: {_ends(ends)})" if ends else ""
+            if ends and (None in ends or ends[1] - ends[0] > UNTOLD):
+                text = f" (95%: {_ends(ends)}, so wide that these runs do not tell it)"
             said.append(
                 f"{where}{entry['method']}: the best size grows as C^{entry['a']:.4f}{text}"
                 + (f", data as C^{entry['b']:.4f}" if entry["b"] is not None else "")

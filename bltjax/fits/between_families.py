@@ -3,15 +3,18 @@ their curves cross, each with its interval and never outside of what both were m
 
 import numpy as np
 
+from bltjax.fits import joint_law
 from bltjax.fits.approaches import Found
 from bltjax.fits.source import Source
-from bltjax.science import allocation, crossing, effective_compute
+from bltjax.science import allocation, crossing, effective_compute, joint
 from bltjax.science.fit_runs import Runs
 
 
-def curve(found: Found, pair: float):
+def curve(found: Found, pair: float, patch: float | None = None):
     """((E, A, alpha) of the lowest loss at a budget, the same of draws [R, 3]); None where the law tells
-    none: of a law in FLOPs the law itself, of one in size and data its frontier."""
+    none: of a law in FLOPs the law itself, of one in size and data its frontier, of one in size, data and
+    patch size the frontier at one patch size (`best_patch`). pair: FLOPs per parameter and unit of data, or
+    per parameter and patch."""
     fit = found.law
     if fit is None or found.draws is None or found.entry["method"] != "parametric":
         return None
@@ -22,7 +25,24 @@ def curve(found: Found, pair: float):
     if set(fit.formula.variables) == {"N", "D"} and found.entry["identified"]["a"]:
         make = lambda parameters: allocation.frontier(fit.formula, parameters, per_pair=pair)
         return make(fit.parameters_Q), make(drawn)
+    if patch is not None:
+        make = lambda parameters: joint.frontier(fit.formula, parameters, patch, pair)
+        return make(fit.parameters_Q), make(drawn)
     return None
+
+
+def best_patch(found: Found, pair: float, runs: Runs) -> float | None:
+    """Which of the patch sizes that were run is the best by a law in size, data and patch size, at the
+    geometric mean of the runs' FLOPs; None of another law, or where sizes or data are not identified."""
+    fit = found.law
+    if fit is None or found.entry["method"] != "parametric" or set(fit.formula.variables) != {"N", "D", "T"}:
+        return None
+    if not found.entry["identified"]["a"]:
+        return None
+    tried = np.unique(joint_law.patches(runs))
+    pairs_N = runs.values["N"] * runs.values["D"] / runs.values["T"]
+    losses = joint.lowest(fit.formula, fit.parameters_Q, pair * np.exp(np.log(pairs_N).mean()), tried, pair)
+    return float(tried[np.nanargmin(losses)]) if np.isfinite(losses).any() else None
 
 
 def span(source: Source, runs: Runs):
@@ -34,18 +54,22 @@ def span(source: Source, runs: Runs):
     return None if values is None or not len(values) else (float(values.min()), float(values.max()))
 
 
-def compared(curves: dict, spans: dict, reference: str) -> list:
+def compared(curves: dict, spans: dict, measured: dict, patches: dict, reference: str) -> list:
     """[{"group", "against", "range", "gain": [{"flops", "gain", "low", "high"}], "crossing": {"flops", "low",
-    "high", "share", "says"}, "why"}] of every group but the reference. curves, spans: by group."""
+    "high", "share", "says"}, "measured", "patches", "why"}] of every group but the reference. curves, spans,
+    measured (`best_runs.compared` with the reference), patches (`best_patch`): by group."""
     out = []
     for name in curves:
         if name == reference:
             continue
         one = dict(group=name, against=reference, range=None, gain=[], crossing=None, why="")
+        one["measured"] = measured.get(name)
+        one["patches"] = {group: patches[group] for group in (name, reference) if patches.get(group)}
         out.append(one)
         mine, theirs = curves[name], curves.get(reference)
         if mine is None or theirs is None:
-            one["why"] = f"the runs of {name if mine is None else reference} tell no law of their best runs"
+            without = " and ".join(group for group in (name, reference) if curves.get(group) is None)
+            one["why"] = f"no law of the lowest loss at a budget follows from the runs of {without}"
             continue
         if spans[name] is None or spans[reference] is None:
             one["why"] = "no column has FLOPs"
@@ -66,13 +90,21 @@ def compared(curves: dict, spans: dict, reference: str) -> list:
 
 
 def sentences(comparisons: list) -> list:
-    """Findings, two a comparison."""
+    """Findings, up to three a comparison."""
     said = []
     for one in comparisons:
         pair = f"{one['group']} against {one['against']}"
+        if one["measured"]:
+            said.append(f"{pair}: loss of the best runs, as measured: {one['measured']['says']}")
         if one["why"]:
-            said.append(f"{pair}: not compared, {one['why']}")
+            said.append(f"{pair}: no crossing and no effective compute by fitted laws: {one['why']}")
             continue
+        if one["patches"]:
+            sizes = " and ".join(f"{patch:.3g} ({group})" for group, patch in one["patches"].items())
+            said.append(
+                f"{pair}: by the joint laws at the patch sizes that are best in the middle of the budgets,"
+                f" {sizes}:"
+            )
         last = one["gain"][-1]
         value = "out of the other's reach" if last["gain"] is None else f"{last['gain']:.3g} times"
         ends = " to ".join("open" if end is None else f"{end:.3g}" for end in (last["low"], last["high"]))

@@ -58,8 +58,10 @@ def of_rows(name: str, done: list, rows: list, params="latent", group="", where=
     units = dict(N=PARAMS[params], **UNITS)
     budget = "budget_flops" if all(row["budget_flops"] for row in kept) else "realized_flops"
     found = of_table(table, columns, units, budget, group or "series", where, drop_highest, keep_flops=True)
+    validation = table.numbers("validation_bpb")[0]
     return dataclasses.replace(
         found,
+        chosen_by=validation if np.isfinite(validation[found.runs.rows_N]).all() else None,
         flops_from="realized, exact",
         names=np.array(table.column("name")),
         families=np.array(table.column("family")) if not group else None,

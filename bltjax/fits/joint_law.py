@@ -10,6 +10,12 @@ from bltjax.science import fit_bootstrap, fit_runs, isoflop, joint, parametric
 from bltjax.science.fit_runs import Runs
 from bltjax.science.identifiability import VALUES, NotIdentified
 
+FEWEST_HELD_OUT = 4  # runs: the errors of fewer are chance
+LAWS = {
+    "joint, powers": "joint law, a power of T",
+    "joint, log square": "joint law, a parabola in log T",
+    "separate": "a law of each patch size",
+}
 SAME_PATCH = 1.1  # realized patch sizes less than a tenth apart are of one patch size
 
 
@@ -76,10 +82,12 @@ def compared(source: Source, runs: Runs, settings: Settings) -> tuple[dict, list
         )
         if held.why:
             warnings.append(f"separate laws that the smaller budgets do not tell: {held.why}")
-        texts = ", ".join(f"{name} {100 * error:.3g}%" for name, error in held.errors.items())
+        texts = ", ".join(f"{LAWS[name]} {100 * error:.3g}%" for name, error in held.errors.items())
+        count = "1 run" if held.runs == 1 else f"{held.runs} runs"
+        few = f", though {count} cannot rank laws" if held.runs < FEWEST_HELD_OUT else ""
         findings.append(
-            f"the largest budget ({held.budget:.3g} FLOPs, {held.runs} runs) predicted from the smaller ones,"
-            f" root mean square of log loss: {texts}; {held.trusts} predicts best"
+            f"the largest budget ({held.budget:.3g} FLOPs, {count}) predicted from the smaller ones, root"
+            f" mean square error of log loss: {texts}; lowest: {LAWS[held.trusts]}{few}"
         )
     except NotIdentified as error:
         warnings.append(f"joint law: the largest budget is not predicted from the others: {error}")

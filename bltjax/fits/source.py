@@ -33,7 +33,8 @@ BITS = {"true": "1", "false": "0", "yes": "1", "no": "0"}
 class Source:
     """runs: of the law's variables. flops, budgets, groups: of every row of the table (runs.rows_N says which
     row a run is), None where the table has none. families: the same, of which each has a joint law over its
-    groups' patch sizes. names: of every row's run, for sentences about one. flops_from: in words. notes: what
+    groups' patch sizes. chosen_by: by which number of every row the best of a budget is chosen, None: by the
+    loss. names: of every row's run, for sentences about one. flops_from: in words. notes: what
     was done to the table, in sentences; warnings: what its reader should mend."""
 
     name: str
@@ -43,6 +44,7 @@ class Source:
     budgets: np.ndarray | None = None
     groups: np.ndarray | None = None
     families: np.ndarray | None = None
+    chosen_by: np.ndarray | None = None
     names: np.ndarray | None = None
     notes: tuple = ()
     warnings: tuple = ()
@@ -170,16 +172,15 @@ def of_table(
         raise UserError(f"{table.name}: no row can be fitted ({said})")
     asked = collections.Counter(why for _, why in found.dropped if why.endswith(("hold", "losses")))
     notes += [f"{count} {'rows' if count > 1 else 'row'} left out: {why}" for why, count in asked.items()]
-    warnings += _small(found, columns)
+    warnings += [] if keep_flops else _small(found, columns)  # an experiment's units are known
     budgets = table.numbers(budget)[0] if budget else None
     if flops is None and budgets is not None:
         flops, flops_from = budgets, f"column {budget!r}"
     groups = None
     if group:
         groups = np.array(["" if value is None else str(value) for value in table.column(group)])
-    return Source(
-        table.name, found, flops, flops_from, budgets, groups, None, None, tuple(notes), tuple(warnings)
-    )
+    told = dict(notes=tuple(notes), warnings=tuple(warnings))
+    return Source(table.name, found, flops, flops_from, budgets, groups, **told)
 
 
 def _scaled(table: Table, column: str) -> tuple[str, float]:

@@ -1,8 +1,12 @@
 """The tables and sentences of `bltjax fit`, for a terminal and as Markdown and CSV."""
 
+import re
+
 from bltjax.results import tables
+from bltjax.science.formula import FLATTEST, STEEPEST
 
 METHODS = dict(parametric="3, parametric", isoflop="2, IsoFLOP", envelope="1, envelope")
+EXPONENTS = ("alpha", "beta", "gamma", "delta")
 SHOWN = ("E", "A", "B", "F", "G", "alpha", "beta", "gamma", "delta", "a", "b")
 
 
@@ -48,15 +52,24 @@ def fit_table(result: dict) -> dict:
         names = _letters(entry)
         for name, value in values_of(entry).items():
             shown = number(value, 6) if value is not None else "not identified"
-            rows.append([*lead, method, name, shown, interval(entry["intervals"].get(names.get(name, name)))])
+            ends = interval(entry["intervals"].get(names.get(name, name)))
+            if name.startswith("exponent") or name in EXPONENTS:
+                ends = _at_bounds(ends)
+            rows.append([*lead, method, name, shown, ends])
     lead = ["group"] if any("group" in entry for entry in result["fits"]) else []
     return dict(columns=[*lead, "approach", "parameter", "value", "95% interval"], rows=rows)
 
 
+def _at_bounds(ends: str) -> str:
+    """An exponent's interval that reaches the end of what is looked at reaches at least so far."""
+    low, to, high = ends.partition(" to ")
+    low = f"{low} or less" if low == f"{FLATTEST:.4g}" else low
+    return f"{low}{to}{high} or more" if high == f"{STEEPEST:.4g}" else f"{low}{to}{high}"
+
+
 def _letters(entry: dict) -> dict:
     """{"exponent of W": "alpha", ...}: the names that intervals go by."""
-    exponents = ("alpha", "beta", "gamma", "delta")
-    return {f"exponent of {v}": name for v, name in zip(entry.get("exponents", {}), exponents)}
+    return {f"exponent of {v}": name for v, name in zip(entry.get("exponents", {}), EXPONENTS)}
 
 
 def method_table(result: dict) -> dict:
@@ -131,7 +144,8 @@ def separate_table(result: dict) -> dict:
         for law in one["separate"]:
             values = [number(law[name], 4) for name in ("E", "A", "alpha", "B", "beta")]
             lead = [one["group"]] if one["group"] else []
-            rows.append([*lead, f"{law['T']:.3g}", str(law["n"]), *values, law["refused"] or "–"])
+            refused = re.sub(r" cannot tell .* (it takes \d+)$", r"; \1", law["refused"])
+            rows.append([*lead, f"{law['T']:.3g}", str(law["n"]), *values, refused or "–"])
     lead = ["group"] if any(one["group"] for one in result["joint"]) else []
     columns = [*lead, "T", "runs", "E", "A", "alpha", "B", "beta", "refused"]
     return dict(columns=columns, rows=rows)

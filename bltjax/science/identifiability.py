@@ -13,7 +13,7 @@ from bltjax.science.formula import Formula
 TINY, HUGE = 1e-100, 1e100  # losses beyond leave the range of float64 when they are squared
 OFF_LINE = 0.05  # runs this close (standard deviation of logs) to a line are on it
 VALUES = 3  # that a variable must have: one for its coefficient, one for its exponent, one for E
-ZERO = 1e-3  # of the smallest loss: below, a coefficient's part at the centre is nothing
+ZERO = 1e-3  # of the smallest loss: a term that is less in every run is nothing
 
 
 class NotIdentified(ValueError):
@@ -65,20 +65,31 @@ def on_a_line(formula: Formula, runs: Runs) -> str:
     )
 
 
-def lost(formula: Formula, at_centre_Q, smallest_loss: float) -> dict:
-    """{parameter: why these runs do not identify it}, of a fit with parameters for centred logs."""
-    why = {}
-    for name, value in zip(formula.coefficients, at_centre_Q):
-        if value <= ZERO * smallest_loss:
+def lost(formula: Formula, at_centre_Q, logs: dict, smallest_loss: float) -> dict:
+    """{parameter: why these runs do not identify it}, of a fit with parameters for centred logs of the runs.
+
+    A term is zero where it is no part of any run's loss: a steep one may be small at the centre alone."""
+    why, kinds = {}, len(formula.coefficients)
+    at_centre_Q = np.asarray(at_centre_Q, np.float64)
+    most_K = at_centre_Q[:kinds] * formula.columns(logs, at_centre_Q[kinds:]).max(-1)
+    for name, most in zip(formula.coefficients, most_K):
+        if most <= ZERO * smallest_loss:
             why[name] = f"{name} is not identified by these runs: the best fit drives it to zero"
-    at = len(formula.coefficients)
-    bounds = formula.bounds
+    at, bounds = kinds, formula.bounds
     for term in formula.terms:
         for name in term.parameters:
             value, (low, high) = at_centre_Q[at], bounds[at]
-            if term.coefficient in why:
+            if why.get(term.coefficient, "").endswith("to zero"):
                 why[name] = f"{name} is not identified by these runs: its term is zero"
             elif min(value - low, high - value) <= 1e-6 * (high - low):
-                why[name] = f"{name} is not identified by these runs: the best fit drives it to {value:.2g}"
+                end = "lowest" if value - low < high - value else "highest"
+                why[name] = (
+                    f"{name} is not identified by these runs: the best fit drives it to {value:.2g}, the"
+                    f" {end} that is looked at"
+                )
+                why.setdefault(
+                    term.coefficient,
+                    f"{term.coefficient} is not identified by these runs: it stands and falls with {name}",
+                )
             at += 1
     return why

@@ -75,7 +75,8 @@ def highest_losses(fit: Fit) -> list:
     try:
         less = parametric.fit(fit.formula, fit.runs.without_highest(count), fit.objective)
     except identifiability.NotIdentified:
-        return [f"without the {count} highest losses the runs identify nothing"]
+        which = "run of the highest loss" if count == 1 else f"{count} runs of the highest losses"
+        return [f"without the {which} the rest are too few to tell a law"]
     spread = leave_one_out(less).spread_Q
     said = []
     for q, name in enumerate(fit.formula.names):
@@ -83,8 +84,13 @@ def highest_losses(fit: Fit) -> list:
             continue
         before, after = fit.parameters_Q[q], less.parameters_Q[q]
         if abs(after - before) > max(SHIFT * spread[q], LEAST * abs(before)):
+            which, them = (
+                ("run of the highest loss is", "it")
+                if count == 1
+                else (f"{count} runs of the highest losses are", "them")
+            )
             said.append(
-                f"the {count} runs of the highest losses are influential: without them {name} goes from"
+                f"the {which} influential: without {them} {name} goes from"
                 f" {before:.4g} to {after:.4g}, by {abs(after - before):.2g}"
             )
     return said

@@ -65,8 +65,10 @@ def best(formula: Formula, parameters, flops, patch, per_latent: float = LATENT_
 
 
 def lowest(formula: Formula, parameters, flops, patch, per_latent: float = LATENT_FLOPS):
-    """The loss there."""
+    """The loss there; nan where the best size or data is 0 or infinite, as of a law without a trade-off."""
     n, d = best(formula, parameters, flops, patch, per_latent)
+    possible = (n > 0) & (d > 0) & np.isfinite(n) & np.isfinite(d)
+    n, d = np.where(possible, n, np.nan), np.where(possible, d, np.nan)
     parameters = np.asarray(parameters, np.float64)
     shape = np.broadcast_shapes(n.shape, np.shape(patch))
     logs = {"N": np.log(n), "D": np.log(d), "T": np.log(np.asarray(patch, np.float64))}
@@ -84,10 +86,27 @@ def lowest(formula: Formula, parameters, flops, patch, per_latent: float = LATEN
     return total
 
 
+def frontier(formula: Formula, parameters, patch: float, per_latent: float = LATENT_FLOPS):
+    """(E, A, alpha) [..., 3] of the lowest loss at each budget at one patch size, E + A/C^alpha."""
+    found = allocation.frontier(formula, parameters, per_pair=per_latent / patch)
+    names, log_T = formula.names, np.log(patch)
+    parameters = np.asarray(parameters, np.float64)
+    at = lambda name: parameters[..., names.index(name)]
+    for term in formula.terms:
+        if term.variables == ("T",):
+            theta = at(term.parameters[0])
+            column = np.square(log_T - theta)
+            if isinstance(term, Power):
+                column = np.exp((1 if term.grows else -1) * theta * log_T)
+            found[..., 0] += at(term.coefficient) * column
+    return found
+
+
 def best_patch(formula: Formula, parameters, flops: float, per_latent: float = LATENT_FLOPS):
     """T* at a budget, [...]; nan where it is at an end of what is looked at (1 to 64 bytes)."""
     parameters = np.asarray(parameters, np.float64)
-    at = lowest(formula, parameters[..., None, :], flops, SIZES, per_latent).argmin(-1)
+    losses = lowest(formula, parameters[..., None, :], flops, SIZES, per_latent)
+    at = np.where(np.isnan(losses), np.inf, losses).argmin(-1)
     return np.where((at > 0) & (at < len(SIZES) - 1), SIZES[at], np.nan)
 
 
