@@ -151,7 +151,8 @@ def test_losses_that_floats_cannot_square_are_refused(fit, tmp_path, scale):
 
 
 def test_options_that_do_not_fit_together_are_refused(fit, tmp_path):
-    table = write(tmp_path / "runs.csv", isoflops())
+    table, fake = write(tmp_path / "runs.csv", isoflops()), tmp_path / "fake.parquet"
+    fake.write_text("hello")
     for arguments, reason in (
         ((table, "--columns", "N=params,D=loss,L=loss"), "D and L are the same column"),
         ((table, "--columns", "N=params,D=params,L=loss"), "N and D are the same column"),
@@ -160,6 +161,9 @@ def test_options_that_do_not_fit_together_are_refused(fit, tmp_path):
         ((table, "--columns", ND, "--set", "train.lr=1"), "of an experiment"),
         (("quickstart", "--columns", ND), "quickstart is an experiment"),
         ((tmp_path / "none.csv",), "No such file"),
+        ((table, "--columns", ND, "--draws", "999999999"), "20 and more, up to 100,000"),
+        ((table, "--columns", ND, "--delta", "1e300"), "at most 1e+06"),
+        ((fake, "--columns", ND), "is not Parquet"),
     ):
         status, said, error = fit(*arguments)
         assert status == 2 and said is None and reason in error and len(error.splitlines()) == 1

@@ -119,6 +119,8 @@ def test_steps_for_budget_is_nearest():
         )
     with pytest.raises(UserError, match="run x: .* 50 steps"):
         budgets.steps_for_budget(np.ones(400), 50, "x", 8)
+    with pytest.raises(UserError, match="pays for 50 steps.* needs a budget of 130 FLOPs"):
+        budgets.steps_for_budget(np.ones(400), 50, "x", 8, full_step=1.3)  # later steps may cost more
     with pytest.raises(UserError, match="off"):
         budgets.steps_for_budget(np.array([1.0] * 100 + [50.0] * 9), 121)
     with pytest.raises(ValueError, match="more"):
@@ -191,6 +193,10 @@ def test_overrides_reach_every_run_and_the_entropy_model_reads_the_same_text(tmp
         )
     with pytest.raises(UserError, match="run a: unknown key 'train.lrr'; did you mean train.lr"):
         registry.load(write(tmp_path, GOOD), ["train.lrr=1"])
+    with pytest.raises(UserError, match="unknown key 'data.heldout'; did you mean data.test"):
+        registry.load(write(tmp_path, GOOD), ["data.heldout=0.1"])
+    with pytest.raises(UserError, match="unknown key 'nothing'; docs/run_directory.md has them all"):
+        registry.load(write(tmp_path, GOOD), ["nothing=1"])
 
 
 BAD = {

@@ -254,6 +254,27 @@ def test_signal_saves_and_stops_and_the_run_goes_on(tmp_path, number):
     assert same_lines(tmp_path / "a", tmp_path / "b")
 
 
+def test_a_signal_while_the_last_checkpoint_is_written_costs_nothing(tmp_path, monkeypatch):
+    """It is still taken: the process ends when the checkpoint is whole, not before."""
+    wait, killed = checkpoint.Checkpoints.wait, []
+
+    def slowly(self):
+        if self._writing and self._writing[0] == STEPS:
+            os.kill(os.getpid(), signal.SIGTERM)
+        wait(self)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "wait", slowly)
+    before = signal.signal(
+        signal.SIGTERM, lambda *_: killed.append(True)
+    )  # stands for the end of the process
+    try:
+        with pytest.raises(loop.Interrupted, match=f"SIGTERM after step {STEPS} of {STEPS}; saved"):
+            run(tmp_path / "a")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not killed and checkpoint.newest_whole(tmp_path / "a") == STEPS
+
+
 def same_lines(a, b):
     a, b = (
         [

@@ -7,6 +7,7 @@ import pathlib
 from bltjax.errors import UserError
 
 OBJECTIVES = ("huber", "lad", "squares")
+MOST_DRAWS, LARGEST_DELTA = 100_000, 1e6
 
 
 def add(verbs) -> None:
@@ -94,10 +95,10 @@ def fit(args) -> int:
     from bltjax.fits import analysis, text
     from bltjax.fits.approaches import Settings
 
-    if not args.delta > 0 or not math.isfinite(args.delta):
-        raise UserError(f"--delta is {args.delta}; it must be above 0")
-    if args.draws < 20:
-        raise UserError(f"--draws is {args.draws}; an interval takes 20 and more")
+    if not 0 < args.delta <= LARGEST_DELTA:
+        raise UserError(f"--delta is {args.delta}; it must be above 0 and at most {LARGEST_DELTA:g}")
+    if not 20 <= args.draws <= MOST_DRAWS:
+        raise UserError(f"--draws is {args.draws}; an interval takes 20 and more, up to {MOST_DRAWS:,}")
     if any(not flops > 0 or not math.isfinite(flops) for flops in args.at):
         raise UserError(f"--at {args.at}: a budget is a number of FLOPs above 0")
     source, attempts = from_table(args) if is_table(args) else from_experiment(args)

@@ -236,6 +236,19 @@ def run(
     return config.lock()
 
 
+def _near(key: str, known: list[str]) -> str:
+    """Which keys may have been meant, in words; a former name by what it is called now."""
+    former = {
+        f"{name[: -len(new)]}{old}": name
+        for old, new in RENAMED.items()
+        for name in known
+        if name.split(".")[-1] == new
+    }
+    found = difflib.get_close_matches(key, [*known, *former], 3, 0.6)
+    meant = list(dict.fromkeys(former.get(name, name) for name in found))
+    return f"; did you mean {', '.join(meant)}?" if meant else "; docs/run_directory.md has them all"
+
+
 def replace(config: ConfigDict, **changes) -> ConfigDict:
     """A locked copy with dotted keys replaced: replace(c, **{"train.lr": 1e-3}). Unknown key: UserError."""
     config = config.copy_and_resolve_references()
@@ -247,9 +260,7 @@ def replace(config: ConfigDict, **changes) -> ConfigDict:
         if not isinstance(node, ConfigDict) or last not in node:
             if (now := ".".join(RENAMED.get(part, part) for part in key.split("."))) != key:
                 raise UserError(f"{key} is now called {now}")
-            known = list(flat(config))
-            close = difflib.get_close_matches(key, known, 3, 0.4) or known[:8]
-            raise UserError(f"unknown key {key!r}; did you mean {', '.join(close)}?")
+            raise UserError(f"unknown key {key!r}{_near(key, list(flat(config)))}")
         if value is None and isinstance(node[last], float):
             value = math.nan  # what is open, as in to_dict
         try:

@@ -15,16 +15,16 @@ def at_separator(stream, separator: bytes, longest: int, where: str):
         first = 0
         while (at := rest.find(separator, max(first, searched))) >= 0:
             if at - first > longest:
-                raise _too_long(longest, where)
+                raise _too_long(longest, separator, where)
             if at > first:
                 yield bytes(rest[first:at])
             first = at + len(separator)
         del rest[:first]
         searched = max(0, len(rest) - len(separator) + 1)  # a separator may have begun
         if searched > longest:
-            raise _too_long(longest, where)
+            raise _too_long(longest, separator, where)
     if len(rest) > longest:
-        raise _too_long(longest, where)
+        raise _too_long(longest, separator, where)
     if rest:
         yield bytes(rest)
 
@@ -64,8 +64,8 @@ class Limited:
         return found
 
 
-def _too_long(longest: int, where: str) -> UserError:
+def _too_long(longest: int, separator: bytes, where: str) -> UserError:
     return UserError(
-        f"{where}: more than {longest:,} bytes without data.separator; set data.separator to what stands"
-        " between documents, or data.longest to allow more"
+        f"{where}: more than {longest:,} bytes without the separator {separator.decode()!r}; set"
+        " data.separator to what stands between documents, or data.longest to allow more"
     )

@@ -131,7 +131,8 @@ def of_table(
             continue
         column, scale = _scaled(table, column)
         values[variable], strange = table.numbers(column)
-        values[variable] = values[variable] * scale
+        with np.errstate(over="ignore"):  # what is no number then is left out below
+            values[variable] = values[variable] * scale
         text.update({row: f"{variable} is {said[:40]!r}" for row, said in strange.items()})
     loss = values.pop(LOSS)
     flops, flops_from = values.pop(FLOPS, None), f"column {columns.get(FLOPS)!r}"

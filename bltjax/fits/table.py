@@ -84,6 +84,8 @@ def read(path) -> Table:
         raise UserError(f"{path}: {error.strerror or error}") from None
     if content[:4] == b"PAR1":
         columns = _parquet(path, content)
+    elif path.suffix == ".parquet":
+        raise UserError(f"{path} is not Parquet, as its name says it is")
     else:
         try:
             text = content.decode("utf-8-sig")

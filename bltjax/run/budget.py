@@ -52,18 +52,20 @@ def check_schedule(run: ConfigDict, steps: int) -> None:
         )
 
 
-def steps_for_budget(useful_per_step, budget: float, name: str = "this run", rows: int = 0) -> int:
+def steps_for_budget(
+    useful_per_step, budget: float, name: str = "this run", rows: int = 0, full_step: float = 0.0
+) -> int:
     """How many steps spend the budget: those whose summed FLOPs come nearest to it.
 
     useful_per_step: float [S], `exact` useful training FLOPs of each step, counted ahead, as many as the
-    budget can need. rows: of a batch, for advice in the error. Fewer than 100 steps, or more than 1% off:
-    UserError. S too small: ValueError."""
+    budget can need. rows: of a batch, and full_step: FLOPs of a step whose rows are full, for advice in the
+    error. Fewer than 100 steps, or more than 1% off: UserError. S too small: ValueError."""
     useful_per_step = np.asarray(useful_per_step, np.float64)
     spent = np.cumsum(useful_per_step)
     if not len(spent) or spent[-1] < budget * (1 - TOLERANCE):
         raise ValueError(f"{len(spent)} steps were counted ahead; a budget of {budget:.4g} FLOPs needs more")
     steps = int(np.argmin(np.abs(spent - budget))) + 1
-    _check_steps(steps, useful_per_step.mean(), budget, name, rows)
+    _check_steps(steps, max(full_step, useful_per_step.mean()), budget, name, rows)
     if abs(spent[steps - 1] / budget - 1) > TOLERANCE:
         off = spent[steps - 1] / budget - 1
         raise UserError(
@@ -112,7 +114,8 @@ def steps_ahead(config: ConfigDict, rows):
         counts = rows.counts(ahead)
         useful = flops.train_flops(config, counts)
         if useful.sum() >= 1.01 * config.budget_flops:
-            steps = steps_for_budget(useful, config.budget_flops, config.name, config.data.rows)
+            most = config.budget_flops / full
+            steps = steps_for_budget(useful, config.budget_flops, config.name, config.data.rows, most)
             check_schedule(config, steps)
             return steps, useful[:steps], {name: values[:steps] for name, values in counts.items()}
         ahead = math.ceil(ahead * 1.05 * 1.01 * config.budget_flops / useful.sum())

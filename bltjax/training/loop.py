@@ -144,7 +144,10 @@ def train(
                     log(*pending)
                     pending = None
                     save(step)
-                if stops and step < steps:
+                if step == steps:
+                    saved.wait()  # while signals are ours: one now must not cost the whole run
+                    stops = stops or bool(request.signal)
+                if stops:
                     saved.wait()
                     raise Interrupted(
                         f"stopped by {request.signal} after step {step} of {steps}; saved, run again to"
