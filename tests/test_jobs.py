@@ -189,6 +189,8 @@ def test_status_names_what_runs_wait_for(tmp_path, texts):
     rundir.write_json(found[1].directory / "failed.json", {"error": "no space"})
     by_kind = {job["kind"]: job for job in status.of_shared(tmp_path, "x", names)}
     assert by_kind["prepare"]["state"] == "done" and by_kind["tokenizer"]["why"] == "no space"
+    waiting = {row["name"]: row["why"] for row in status.of_experiment(tmp_path, "x", names)}
+    assert waiting["bpe"] == f"{found[1].directory.name} failed: no space" and not waiting["space"]
     table = status.text_table(status.of_experiment(tmp_path, "x", names), shared)
     assert "shared by these runs" in table and found[0].directory.name in table
 

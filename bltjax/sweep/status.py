@@ -49,6 +49,8 @@ def of_run(run_dir: pathlib.Path, config: ConfigDict | None = None) -> dict:
         state, why = "damaged", broken
     state = {"started": "stopped", "new": "waiting"}.get(state, state)
     why = why or (another(run_dir, config) if config is not None else None)
+    if state == "waiting":
+        why = why or _failed_before(run_dir)
     planned = rundir.read_json(run_dir / "planned.json") or {}
     metrics = rundir.last_metrics(run_dir) or {}
     scored = rundir.read_json(run_dir / "eval.json") if state == "done" else None
@@ -62,6 +64,15 @@ def of_run(run_dir: pathlib.Path, config: ConfigDict | None = None) -> dict:
         "notes": rundir.notes(run_dir),
         "run_dir": str(run_dir),
     }
+
+
+def _failed_before(run_dir: pathlib.Path) -> str | None:
+    """Which job failed that the run waits for."""
+    found = {}
+    needed_by(run_dir, found)
+    return next(
+        (f"{job['name']} failed: {job['why']}" for job in found.values() if job["state"] == "failed"), None
+    )
 
 
 def another(run_dir: pathlib.Path, config: ConfigDict) -> str | None:
