@@ -236,7 +236,7 @@ def test_one_is_killed_or_asked_to_stop_the_other_ends_and_both_start_again(
     tmp_path, texts, two_token_processes
 ):
     """Process 1 is killed, then process 0, which writes; then process 1 is asked to stop, and both save (by
-    SIGTERM; test_training.py has both signals, which one function takes). The run ends as if nothing had
+    SIGTERM; test_stops.py has both signals, which one function takes). The run ends as if nothing had
     been."""
     run_dir = tmp_path / "e" / "run"
     for killed, line in ((1, 4), (0, 10)):

@@ -133,3 +133,17 @@ if __name__ == "__main__":
         main()
     except UserError as error:
         sys.exit(f"{type(error).__name__}: {error}")
+
+
+class FailingAt(TinyRows):
+    """Calls `what` when the loop asks for the batch of a step."""
+
+    def __init__(self, step, what):
+        super().__init__()
+        self.step, self.what = step, what
+
+    def iterator(self, start, stop):
+        for step in range(start, stop):
+            if step == self.step:
+                self.what()
+            yield self.batch(step)

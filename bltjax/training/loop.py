@@ -144,15 +144,13 @@ def train(
                     log(*pending)
                     pending = None
                     save(step)
-                if step == steps:
-                    saved.wait()  # while signals are ours: one now must not cost the whole run
-                    stops = stops or bool(request.signal)
-                if stops:
-                    saved.wait()
-                    raise Interrupted(
-                        f"stopped by {request.signal} after step {step} of {steps}; saved, run again to"
-                        " resume"
-                    )
+                if stops or step == steps:
+                    saved.wait()  # while signals are ours: one that comes now must not cost the whole run
+                    if request.signal:
+                        raise Interrupted(
+                            f"stopped by {request.signal} after step {step} of {steps}; saved, run again to"
+                            " resume"
+                        )
     except _NotFinite as error:
         saved.wait()
         whole = distributed.once(mesh, lambda: checkpoint.steps(run_dir))
