@@ -19,7 +19,7 @@ from bltjax.sweep import ladder, scales
 
 CELLS = {  # size, budget
     "": (("400M", 2e19), ("1B", 1e20)),
-    "gpu": (("3M", 1e15), ("11M", 1e16)),
+    "gpu": (("400k", 3e14), ("1M", 1e15)),
     "runlocal": (("25k", 4e11), ("M", 6.5e11)),
 }
 LR_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)

@@ -158,7 +158,7 @@ def surround(work: pathlib.Path, workers: int, small: bool, where: str) -> None:
 
 def in_order(tasks: list, configs: dict) -> list:
     """What runs share first; then budgets from below, each with the middle sizes of every family (and
-    vocabulary, and patch size) before those beside them."""
+    vocabulary, and patch size) before those beside them, and further seeds last."""
     series = collections.defaultdict(list)
     for task in tasks:
         if config := configs.get(task.name if task.job.experiment else None):
@@ -169,11 +169,13 @@ def in_order(tasks: list, configs: dict) -> list:
         for place, name in enumerate(names)
     }
     places = {name: place for place, name in enumerate(configs)}
+    seeds = {name: config.seed for name, config in configs.items()}
     return sorted(
         tasks,
         key=lambda task: (
             task.job.experiment,
             task.job.flops if task.job.experiment else -task.job.flops,
+            seeds.get(task.name, 0),
             aside.get(task.name, 0.0),
             places.get(task.name, 0),
         ),
@@ -233,12 +235,19 @@ class Study:
         return any(now[name] in ("done", "failed") and now[name] != state for name, state in before.items())
 
     def note_times(self) -> None:
-        """When each run began here, and how long it took."""
+        """When each run began here, and how long it took; of another process's runs (several may share one
+        WORK) the wait is no measure."""
+        from bltjax.storage import rundir
+
         for task in self.tasks:
             if task.state == "running":
                 self.started.setdefault(task.name, self.spent())
+            elif task.state == "elsewhere":
+                self.started.pop(task.name, None)
             elif task.state == "done" and task.name in self.started and task.name not in self.walls:
-                self.walls[task.name] = self.spent() - self.started[task.name]
+                # one that another process had done is found so in seconds
+                own_wall = (rundir.read_json(task.directory / "done.json") or {}).get("wall_s", 0.0)
+                self.walls[task.name] = max(self.spent() - self.started[task.name], own_wall)
 
     def leave_out(self) -> None:
         """Runs that would not end in time are not begun (state `left`); smaller ones still are."""

@@ -26,7 +26,7 @@ class Scale:
 
     name: "" (the paper's), "gpu" or "runlocal". sizes: rows in the form of Table 10, smallest first. text:
     the data section, but for rows. batch: bytes of a batch at a budget, before they become whole rows. lr: of
-    (family, parameters without embeddings, tokens). vocab: of the BPE baseline. tokenizers: {vocab: (kind,
+    (family, parameters by part as flops.params has them, tokens). vocab: of the BPE baseline. tokenizers: {vocab: (kind,
     mean bytes per token)}. space: mean bytes of the space rule's patches on this text. entropy_model: the run
     that trains it. changes: keys of every model that differ from its preset. ffn: what feed-forward widths
     are multiples of. microbatch: bytes that go through the model at once (0: the batch)."""
@@ -36,7 +36,7 @@ class Scale:
     text: ConfigDict
     evaluation: ConfigDict
     batch: Callable[[float], float]
-    lr: Callable[[str, float, float], float]
+    lr: Callable[[str, dict, float], float]
     warmup: int
     vocab: int
     tokenizers: dict
@@ -158,7 +158,7 @@ def run(
     rows, parts = _rows(scale, like, context)
     read = data_bytes or budget / cost
     fixed = {"train.steps": max(1, round(data_bytes / (rows * context)))} if data_bytes else {}
-    rates = {"train.lr": _rounded(scale.lr(family, without_embeddings(made.model), read / unit))}
+    rates = {"train.lr": _rounded(scale.lr(family, flops.params(made.model), read / unit))}
     batch = {"data.context": context, "data.rows": rows, "train.accumulate": parts}
     return cfg.replace(made, **{**batch, "train.warmup": scale.warmup, **fixed, **rates, **changes})
 
@@ -170,12 +170,6 @@ def of_every_family(scale: Scale, size: str, budget: float) -> list[ConfigDict]:
         run(scale, f"{family}-{size}", family, size, patch=patch, budget=budget, changes=short)
         for family, patch in FAMILIES
     ]
-
-
-def without_embeddings(model: ConfigDict) -> int:
-    """Parameters without embeddings, hash tables and head: the N of the step law."""
-    counted = flops.params(model)
-    return counted["total"] - counted["embeddings"] - counted["hash"] - counted["head"]
 
 
 def _rows(scale: Scale, budget: float, context: int) -> tuple[int, int]:

@@ -64,7 +64,8 @@ def batch_line(budget: float) -> float:
 
 
 def step_law_lr(params: float, tokens: float) -> float:
-    """Rule `step-law`: the learning rate for so many parameters (without embeddings) and tokens."""
+    """Rule `step-law`: the learning rate for so many parameters (the law's are without embeddings) and
+    tokens. It was fitted to much larger models than sweep/scales.py's."""
     return STEP_LR[0] * params ** STEP_LR[1] * tokens ** STEP_LR[2]
 
 
