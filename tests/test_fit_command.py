@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fabricated_runs import add_run
 
-from bltjax.fits import source
+from bltjax.fits import experiment, source
 from bltjax.report import report as reporting
 from bltjax.science import allocation, effective_compute
 from bltjax.science.formula import CHINCHILLA
@@ -289,6 +289,16 @@ def finished(root, family, name, n, d, bits, seed, size, series):
     lines[-1].update(bytes=int(d), useful_flops=flops)
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run / "done.json").write_text(json.dumps(dict(realized_flops=flops, wall_s=1.0)))
+
+
+def test_runs_that_read_their_text_again_are_said(tmp_path):
+    root = tmp_path / "runs" / "tiny"
+    for i, epochs in enumerate((0.4, 1.0, 2.5)):
+        add_run(root, "bpe", 10.0 ** (10 + i), planned=dict(epochs=epochs, params=dict(latent_12lh2=1e5)))
+    said = " ".join(experiment.of_directory(root).warnings)
+    assert "1 of 3 runs read text more than once, up to 2.5 times" in said
+    kept = experiment.of_directory(root, where=["epochs<=1.05"])
+    assert kept.runs.rows_N.size == 2 and "more than once" not in " ".join(kept.warnings)
 
 
 def test_isoflops_of_which_every_size_is_a_series_are_drawn(tmp_path):

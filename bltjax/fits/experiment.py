@@ -28,6 +28,7 @@ UNITS = dict(
     L="test bits per byte",
 )
 ATTEMPTS = (("N", "D", "T"), ("N", "D"), ("C",))  # laws of a group, until its runs tell one
+ONCE = 1.05  # epochs, above which a text was read again
 MEANS = ("train_bytes", "patch_size", "realized_flops")  # of a configuration's seeds, which plan the same
 
 
@@ -66,7 +67,21 @@ def of_rows(name: str, done: list, rows: list, params="latent", group="", where=
         names=np.array(table.column("name")),
         families=np.array(table.column("family")) if not group else None,
         notes=(*notes, *found.notes),
+        warnings=(*found.warnings, *_repeats(found, table)),
     )
+
+
+def _repeats(found: Source, table: Table) -> list[str]:
+    """What there is to say of runs that read their text again: a law of data counts bytes as fresh ones. In
+    docs/results/study_gpu hash tables learned a text by heart in their second epoch."""
+    epochs = found.of(table.numbers("epochs")[0])
+    again = epochs[epochs > ONCE]
+    if not again.size:
+        return []
+    return [
+        f"{again.size} of {epochs.size} runs read text more than once, up to {again.max():.3g} times, and what"
+        f" is read again counts here as fresh data: --where 'epochs<={ONCE:g}' leaves them out"
+    ]
 
 
 def _latent(run) -> float | None:

@@ -53,5 +53,5 @@ def frontier(formula: Formula, parameters, size: str = "N", data: str = "D", per
     floor = (
         np.asarray(parameters, np.float64)[..., formula.names.index("E")] if formula.constant else 0.0 * power
     )
-    with np.errstate(invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         return np.stack([floor, a_ * n**-alpha + b_ * d**-beta, power], -1)
