@@ -6,8 +6,8 @@ Figure     Laws I and II of Compute Optimal Tokenization (arXiv 2605.01188): mea
            printed, these are fewer.
 Hardware   paper's scale: 100M to 8B, 5e18 to 2e21 FLOPs, patches of 1 to 12 bytes; a pod.
            compression:gpu: one GPU, 0.1M to 11M latent parameters, 3e14 to 1e16 FLOPs. Ten such runs side by
-           side reach 4.6e13 FLOPs/s on an H200, 5% of its peak (docs/results/study_gpu); the 48
-           runs to 3e15 are 5.5e16 FLOPs, the four of 1e16 nearly as much again.
+           side reach 4.6e13 FLOPs/s on an H200, 17 reach 7.7e13 (docs/results/study_gpu); the 66
+           runs to 3e15 are 6.9e16 FLOPs, the four of 1e16 4e16. A run of 3e15 reads 200 to 500 MB.
            --runlocal: two CPU cores, 3k to 221k latent parameters, 1e11 to 1.5e12 FLOPs, 79 runs in about two
            hours; the middle sizes read 50 to 100 bytes for each latent parameter.
 Expect     parameters scale with bytes, not tokens, and the best compression falls with compute (the authors:

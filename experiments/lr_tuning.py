@@ -4,7 +4,7 @@ Figure     none; the paper searched 1e-3 to 1e-4 at 400M and 1B and found one op
            (section 4.8)
 Hardware   paper's scale: 64 accelerators. lr_tuning:gpu: one GPU. --runlocal: two CPU cores.
 Time       as planned: 72 runs of 4.3e21 FLOPs in all, 6,600 hours of one v5p chip at 40% utilization; gpu: 72
-           runs, 4.0e17; runlocal: 72 runs, 3.8e13, some 40 minutes of two cores beside what is compiled
+           runs, 4.7e16; runlocal: 72 runs, 3.8e13, some 40 minutes of two cores beside what is compiled
 Expect     the best learning rate is not at an edge; at small batches a larger beta2 helps (Porian et al.
            2024)
 Command    bltjax run lr_tuning --runlocal && bltjax report lr_tuning --runlocal

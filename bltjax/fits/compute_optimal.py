@@ -76,7 +76,8 @@ def optima(found: Found, budgets, pair: float, runs: Runs) -> list:
             one[variable] = star and star["coefficient"] * flops ** star["exponent"]
             if star and variable in (found.draws or {}):
                 coefficients, exponents = found.draws[variable]
-                drawn[variable] = coefficients * flops**exponents
+                with np.errstate(invalid="ignore", over="ignore"):  # draws that run off have no interval
+                    drawn[variable] = coefficients * flops**exponents
         known = one["N"] and one["D"]
         one["data_per_parameter"] = one["D"] / one["N"] if known else None
         if set(drawn) == {"N", "D"}:

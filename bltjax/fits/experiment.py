@@ -79,8 +79,8 @@ def _repeats(found: Source, table: Table) -> list[str]:
     if not again.size:
         return []
     return [
-        f"{again.size} of {epochs.size} runs read text more than once, up to {again.max():.3g} times, and what"
-        f" is read again counts here as fresh data: --where 'epochs<={ONCE:g}' leaves them out"
+        f"{again.size} of {epochs.size} runs read text more than once, up to {again.max():.3g} times, and"
+        f" what is read again counts here as fresh data: --where 'epochs<={ONCE:g}' leaves them out"
     ]
 
 
