@@ -25,11 +25,12 @@ class Scale:
     """What the runs of one scale share.
 
     name: "" (the paper's), "gpu" or "runlocal". sizes: rows in the form of Table 10, smallest first. text:
-    the data section, but for rows. batch: bytes of a batch at a budget, before they become whole rows. lr: of
-    (family, parameters by part as flops.params has them, tokens). vocab: of the BPE baseline. tokenizers:
-    {vocab: (kind, mean bytes per token)}. space: mean bytes of the space rule's patches on this text. entropy_model: the run
-    that trains it. changes: keys of every model that differ from its preset. ffn: what feed-forward widths
-    are multiples of. microbatch: bytes that go through the model at once (0: the batch)."""
+    the data section, but for rows. batch: bytes of a batch at a budget, before they become whole rows. lr:
+    of (family, parameters by part as flops.params has them, tokens). vocab: of the BPE baseline. tokenizers:
+    {vocab: (kind, mean bytes per token)}. space: mean bytes of the space rule's patches on this text.
+    entropy_model: the run that trains it. changes: keys of every model that differ from its preset. ffn:
+    what feed-forward widths are multiples of. microbatch: bytes that go through the model at once (0: the
+    batch)."""
 
     name: str
     sizes: dict
