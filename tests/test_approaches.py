@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from planted_laws import CHINCHILLA_LAW, grid
 
-from bltjax.science import allocation, envelope, isoflop, parametric
+from bltjax.science import allocation, envelope, fit_bootstrap, isoflop, parametric
 from bltjax.science.formula import CHINCHILLA
 from bltjax.science.identifiability import NotIdentified
 
@@ -103,3 +103,23 @@ def test_the_envelope_has_the_exponents():
     few = n <= np.unique(n)[3]
     with pytest.raises(NotIdentified):
         envelope.fit(n[few], d[few], 6 * n[few] * d[few], loss[few])
+
+
+def test_the_envelope_s_interval_holds_the_planted_exponent():
+    n, d = np.repeat(np.geomspace(1e7, 1e10, 12), 10), np.tile(np.geomspace(3e8, 3e12, 10), 12)
+    spent = 6 * n * d
+    kept = (spent > 1e18) & (spent < 3e22)
+    n, d, spent = n[kept], d[kept], spent[kept]
+    clean = parametric.predict(CHINCHILLA, CHINCHILLA_LAW, dict(N=n, D=d))
+    planted = allocation.exponents(CHINCHILLA, CHINCHILLA_LAW)
+    held = 0
+    for seed in range(20):
+        noisy = clean * np.exp(np.random.default_rng(seed).normal(0, 0.005, len(n)))
+        drawn_Rx2 = envelope.draws(n, d, spent, noisy, 60, seed)
+        for drawn_R, truth in zip(drawn_Rx2.T, planted):
+            found = fit_bootstrap.interval(drawn_R)
+            held += found.low <= truth <= found.high
+            assert 0.03 < found.high - found.low < 0.3
+    assert held >= 36  # of 40
+    three = np.isin(d, np.unique(d)[:3])  # of each size: a cubic leaves nothing to tell noise by
+    assert np.isnan(envelope.draws(n[three], d[three], spent[three], clean[three], 5)).all()

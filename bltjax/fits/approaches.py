@@ -276,7 +276,7 @@ def by_isoflop(runs: Runs, budgets_N, settings: Settings) -> Found:
 
 def _ends(values_RxB):
     """[low, high] of each column of draws; None where they do not bound it. A drawn parabola that opens
-    downwards has no lowest point: where more than one in forty does, neither end is known."""
+    downwards has no lowest point (and a drawn envelope may have too few sizes): where more than one in forty does, neither end is known."""
     for values_R in values_RxB.T:
         found = fit_bootstrap.interval(values_R)
         yield [found.low, found.high] if found.share > 1 - (1 - found.level) / 2 else None
@@ -305,6 +305,11 @@ def by_envelope(runs: Runs, flops_N, settings: Settings) -> Found:
     entry = blank("envelope", settings, runs, ())
     entry.update(objective="squares", a=found.size[1], b=found.data[1])
     entry["identified"].update(a=True, b=True)
+    drawn_Rx2 = envelope.draws(
+        runs.values["N"], runs.values["D"], flops_N, runs.loss_N, settings.draws, settings.seed
+    )
+    for name, ends in zip("ab", _ends(drawn_Rx2)):
+        entry["intervals"].update({name: ends} if ends else {})
     for variable, (coefficient, exponent) in (("N", found.size), ("D", found.data)):
         entry[f"{variable}_star"] = dict(coefficient=coefficient, exponent=exponent)
     entry["left_out"] = found.left_out

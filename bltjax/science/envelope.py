@@ -2,7 +2,8 @@
 curves, and power laws through those (Hoffmann et al. 2022, section 3.1).
 
 Where the smallest or the largest size that was trained is the best one, a better one may lie outside; those
-budgets are left out."""
+budgets are left out. Intervals: every size's curve, a cubic of log loss over log FLOPs, with noise of
+the size that is left about all of them."""
 
 import dataclasses
 
@@ -11,6 +12,7 @@ import numpy as np
 from bltjax.science.identifiability import NotIdentified
 
 POINTS = 1500
+DRAWN_POINTS = 300  # of a drawn envelope
 FEWEST = 3  # sizes on the envelope, without the smallest and the largest
 
 
@@ -71,6 +73,33 @@ def fit(size_N, data_N, flops_N, loss_N, points: int = POINTS) -> Envelope:
         f"{edge_M.sum()} of {points} budgets, at which the smallest or the largest size run there is best"
         " or fewer than 3 sizes were run",
     )
+
+
+def draws(size_N, data_N, flops_N, loss_N, count: int, seed: int = 0) -> np.ndarray:
+    """[R, 2] exponents of size and data of losses that might have been, as isoflop.draws has them: curve plus
+    noise, whose own uncertainty (chi-squared) the draws have too. nan where a draw has no envelope; all are
+    where no run is left over to tell noise."""
+    size_N, data_N, flops_N, loss_N = (np.asarray(v, np.float64) for v in (size_N, data_N, flops_N, loss_N))
+    curve_N, freedom = np.log(loss_N), 0
+    for size in np.unique(size_N):
+        those = size_N == size
+        x = np.log(flops_N[those])
+        if (spare := len(np.unique(x)) - 4) > 0:
+            curve_N[those] = np.polyval(np.polyfit(x - x.mean(), curve_N[those], 3), x - x.mean())
+            freedom += spare
+    found_Rx2 = np.full((count, 2), np.nan)
+    if freedom < 1:
+        return found_Rx2
+    rng = np.random.default_rng(seed)
+    left = np.square(np.log(loss_N) - curve_N).sum()
+    for row, wide in enumerate(np.sqrt(left / rng.chisquare(freedom, count))):
+        noisy_N = np.exp(curve_N + wide * rng.normal(size=len(loss_N)))
+        try:
+            drawn = fit(size_N, data_N, flops_N, noisy_N, DRAWN_POINTS)
+        except NotIdentified:
+            continue
+        found_Rx2[row] = drawn.size[1], drawn.data[1]
+    return found_Rx2
 
 
 def _law(log_flops, values):
