@@ -8,7 +8,7 @@ Hardware   paper's scale: 100M to 8B, 5e18 to 2e21 FLOPs, patches of 1 to 12 byt
            compression:gpu: one GPU, 0.1M to 11M latent parameters, 3e14 to 1e16 FLOPs. Ten such runs side by
            side reach 4.6e13 FLOPs/s on an H200, 17 reach 7.7e13 (docs/results/study_gpu); the 66
            runs to 3e15 are 6.9e16 FLOPs, the four of 1e16 4e16. A run of 3e15 reads 200 to 500 MB.
-           --runlocal: two CPU cores, 3k to 221k latent parameters, 1e11 to 1.5e12 FLOPs, 79 runs in about two
+           --runlocal: two CPU cores, 3k to 221k latent parameters, 1e11 to 1.5e12 FLOPs, 85 runs in about two
            hours; the middle sizes read 50 to 100 bytes for each latent parameter.
 Expect     parameters scale with bytes, not tokens, and the best compression falls with compute (the authors:
            3.7 bytes at 1e20 FLOPs, 3.3 at 2e21)
@@ -27,7 +27,7 @@ from bltjax.sweep import designs, ladder, rules, scales
 
 # places from a budget's centre (designs.isoflop)
 FIVE, ALL, WIDE, MIDDLE, SMALL, NONE = (-2, -1, 0, 1, 2), (-1, 0, 1), (-2, 0, 2), (0,), (-2,), ()
-LOWER, BELOW = (-2, -1, 0), (-1,)  # on a GPU the best BLT is smaller than the best token model
+LOWER, BELOW = (-2, -1, 0), (-1,)  # where the best is smaller than the centre
 # scale: sizes, budgets, and for each family {bytes of a patch, or entries: places for each budget}
 GRIDS = {
     "": (
@@ -63,19 +63,21 @@ GRIDS = {
             "blt-entropy": {
                 2: (WIDE, WIDE, MIDDLE),
                 4.5: (WIDE, WIDE, (-2, -1, 0, 2)),
-                8: (WIDE, WIDE, (-2, 0)),
+                8: (WIDE, WIDE, LOWER),
                 **dict.fromkeys((3, 6), (MIDDLE, MIDDLE, NONE)),
             },
             "blt-strided": {
                 4: ((-2, 0), WIDE, (-2, 0)),
-                8: ((-2, 0), (-2, 0), SMALL),
+                8: ((-2, 0), (-2, 0), (-2, 0)),
                 **dict.fromkeys((2, 3, 6), (MIDDLE, MIDDLE, NONE)),
             },
             "bpe": {
                 1024: ((-2, 0), (-2, 0), SMALL),
-                4096: ((-2, 0), WIDE, (-2, 0)),
+                4096: ((-2, 0), WIDE, LOWER),
+                8192: (MIDDLE, MIDDLE, SMALL),
                 16_384: ((-2, 0), (-2, 0), (-2, 0)),
-                **dict.fromkeys((512, 2048, 8192), (MIDDLE, MIDDLE, NONE)),
+                32_768: (SMALL, SMALL, NONE),
+                **dict.fromkeys((512, 2048), (MIDDLE, MIDDLE, NONE)),
             },
         },
     ),

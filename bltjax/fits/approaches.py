@@ -276,7 +276,8 @@ def by_isoflop(runs: Runs, budgets_N, settings: Settings) -> Found:
 
 def _ends(values_RxB):
     """[low, high] of each column of draws; None where they do not bound it. A drawn parabola that opens
-    downwards has no lowest point (and a drawn envelope may have too few sizes): where more than one in forty does, neither end is known."""
+    downwards has no lowest point, and a drawn envelope may have too few sizes: where more than one in forty
+    does, neither end is known."""
     for values_R in values_RxB.T:
         found = fit_bootstrap.interval(values_R)
         yield [found.low, found.high] if found.share > 1 - (1 - found.level) / 2 else None
