@@ -123,6 +123,8 @@ def read_run(path: pathlib.Path) -> Run:
     if not damaged and done and finite(bpb):
         last = metrics[-1] if metrics else {}
         damaged += contradictions.of(record, planned, last, evaluation, done)
+        why = contradictions.of_config(path, record, planned, evaluation, done)
+        damaged += [why] if why else []
     if damaged:
         state, reason = "unfinished", "; ".join(damaged)
     elif done and finite(bpb):
