@@ -230,7 +230,7 @@ def test_the_report_goes_on_without_a_damaged_run(run_dir, monkeypatch, name):
             and "\n" not in left["reason"]
         )
     (run_dir.parent / "other" / "eval.json").write_text("")
-    with pytest.raises(UserError, match="none of its 2 runs has finished"):
+    with pytest.raises(UserError, match="2 runs, of which none has finished"):
         reporting.report(run_dir.parent)
 
 

@@ -4,6 +4,7 @@ import json
 import pathlib
 import sys
 
+from bltjax.counts import counted
 from bltjax.errors import UserError
 
 
@@ -160,7 +161,8 @@ def annotate(args) -> int:
         print(json.dumps(made))
     else:
         elsewhere = f", {made['elsewhere']} in the hands of other processes" if made["elsewhere"] else ""
-        print(f"{made['folder']}: {made['made']} shards annotated, {made['there']} were there{elsewhere}")
+        annotated = f"{counted(made['made'], 'shard')} annotated, {made['there']} were there"
+        print(f"{made['folder']}: {annotated}{elsewhere}")
     return 0
 
 

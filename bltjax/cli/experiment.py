@@ -5,6 +5,7 @@ import os
 import pathlib
 import sys
 
+from bltjax.counts import counted
 from bltjax.errors import UserError
 
 
@@ -165,7 +166,7 @@ def _plan(args, machine_flops) -> int:
     experiment, runs = chosen(args, refused)
     plans, runs = planning.plan_each(runs, refused, said, asked)
     if not plans:
-        rest = f" (and {len(refused) - 1} other runs cannot be planned)" if len(refused) > 1 else ""
+        rest = f" (nor can {counted(len(refused) - 1, 'other run')} be planned)" if len(refused) > 1 else ""
         raise UserError(refused[0]["why"] + rest)
     rate = machine_flops()
     for p in plans:

@@ -6,6 +6,7 @@ import os
 import pathlib
 import sys
 
+from bltjax.counts import counted
 from bltjax.errors import UserError
 
 
@@ -194,7 +195,7 @@ def train(args) -> int:
         models.check_mesh(config, tuple(mesh.shape.values()))
     if joined:
         sizes = "x".join(map(str, mesh.shape.values()))
-        print(f"{joined}: {sizes} devices (replica x data x model)", file=sys.stderr)
+        print(f"{joined}: {counted(mesh.size, 'device')}, {sizes} (replica x data x model)", file=sys.stderr)
     with contextlib.ExitStack() as held:
 
         def make_inputs():

@@ -17,6 +17,7 @@ import pathlib
 import shutil
 
 from bltjax.config import ranges
+from bltjax.counts import counted
 from bltjax.data import corpus, file_kinds, provenance, shuffle, shuffle_buckets, sources, write_shards
 from bltjax.errors import UserError
 from bltjax.storage import atomic, locks, rundir
@@ -207,8 +208,8 @@ def _tidy(directory, work, manifest: dict) -> None:
 def _prepare(units, data_config, settings, directory, work, shard_count, part, parts, say) -> dict:
     if parts > len(units):
         raise UserError(
-            f"--shard {part}/{parts}: {data_config.source} is read in {len(units)} unit(s), so that there can"
-            " be no more jobs"
+            f"--shard {part}/{parts}: {data_config.source} is read in {counted(len(units), 'unit')}, so that"
+            " there can be no more jobs"
         )
     units = units[part::parts]
     shard_count = shard_count or min(1024, max(1, math.ceil(sum(map(_text_size, units)) / SHARD_BYTES)))
@@ -250,7 +251,8 @@ def text(manifest: dict) -> str:
     """What a part holds, in a few lines. (What it lacks `prepare` says.)"""
     lines = [f"part {manifest['part']} of {manifest['parts']}, fingerprint {manifest['fingerprint']}"]
     for split, total in manifest["splits"].items():
-        lines.append(f"{split:<10} {total['documents']:>12,} documents  {total['bytes']:>16,} bytes")
+        documents, size = counted(total["documents"], "document"), counted(total["bytes"], "byte")
+        lines.append(f"{split:<10} {documents:>22}  {size:>22}")
     return "\n".join(
         [
             *lines,

@@ -8,6 +8,7 @@ import numpy as np
 
 from bltjax import api, patching
 from bltjax import config as cfg
+from bltjax.counts import counted
 from bltjax.data import splits
 from bltjax.entropy import annotate, calibrate, histogram, store
 from bltjax.errors import UserError
@@ -182,8 +183,8 @@ def text(result: dict, color: bool = False) -> str:
     else:
         joined = "|".join(shown)
     return (
-        f"{joined}\n\n{result['scheme']}: {result['bytes']} bytes, {len(shown)} patches, {result['mean']:.2f}"
-        " bytes each"
+        f"{joined}\n\n{result['scheme']}: {counted(result['bytes'], 'byte')}, {counted(len(shown), 'patch')},"
+        f" {result['mean']:.2f} bytes each"
     )
 
 

@@ -9,6 +9,7 @@ import math
 import os
 import pathlib
 
+from bltjax.counts import counted
 from bltjax.errors import UserError
 from bltjax.storage import contradictions, json_object
 
@@ -181,7 +182,7 @@ def read_experiment(directory) -> list:
     if not any(run.state == "done" for run in runs):
         what = "; ".join(f"{run.name}: {run.state}, {run.reason}" for run in runs[:3])
         raise UserError(
-            f"{directory}: none of its {len(runs)} runs has finished"
+            f"{directory}: {counted(len(runs), 'run')}, of which none has finished"
             f" ({what}{'; ...' if len(runs) > 3 else ''})"
         )
     return runs
