@@ -6,6 +6,7 @@ import pathlib
 import sys
 
 from bltjax.counts import counted
+from bltjax.cli import without_effect
 from bltjax.errors import UserError
 
 
@@ -242,6 +243,8 @@ def report(args) -> int:
     from bltjax.report import report as reporting
 
     if args.compare:
+        why = "is of one experiment, and cannot stand beside --compare"
+        without_effect.refuse(args, why, export=None, set=[], only=[], seeds=None)
         return compare(args)
     if args.experiment is None:
         raise UserError("report wants an EXPERIMENT, or --compare A B")
@@ -257,8 +260,6 @@ def report(args) -> int:
 def compare(args) -> int:
     from bltjax.report import compare_experiments
 
-    if args.export:
-        raise UserError("--export is of one experiment, and cannot stand beside --compare")
     result = compare_experiments.compared(
         *in_roots([compared_directory(args, text) for text in args.compare])
     )

@@ -55,7 +55,7 @@ def of_text(
         "max_length": max_length,
     }
     given = {key: value for key, value in given.items() if value is not None}
-    used = None
+    used, asked = None, entropy_model is not None
     if run is None and entropy_model is not None:
         run, entropy_model = entropy_model, None
     if run is not None:
@@ -75,6 +75,8 @@ def of_text(
                 model.config = cfg.replace(
                     model.config, patching=by_hand(scheme, given, model.config.patching)
                 )
+        if asked and scheme not in patching.NEEDS_ENTROPIES:
+            raise UserError(f"--entropy-model means nothing to {scheme} patches, which need no entropies")
         patches, entropies = model.patch_with_entropies(data)
         used = model.config.patching
     else:

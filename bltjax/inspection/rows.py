@@ -16,8 +16,9 @@ SHOWN = 12  # groups
 QUANTILES = (0, 0.1, 0.5, 0.9, 1)
 
 
-def of(path: pathlib.Path, step: int = 0, rows: int = 2, verify: bool = False) -> dict:
-    """Facts of a prepared data set, or of a run directory (then also the first `rows` rows of a step).
+def of(path: pathlib.Path, step: int | None = None, rows: int | None = None, verify: bool = False) -> dict:
+    """Facts of a prepared data set, or of a run directory (then also the first `rows` rows of a
+    step; None: 2 rows, and step 0).
 
     verify: checksums of all shards are compared. UserError where it is neither, or damaged.
     """
@@ -26,7 +27,9 @@ def of(path: pathlib.Path, step: int = 0, rows: int = 2, verify: bool = False) -
     if (path / "config.json").exists():
         if verify:
             raise UserError(f"--verify is for prepared data; {path} is a run")
-        return of_run(path, step, rows)
+        return of_run(path, step or 0, 2 if rows is None else rows)
+    if (step, rows) != (None, None):
+        raise UserError(f"--step and --rows are of a run; {path} has no config.json, as runs do")
     return of_data(path, verify)
 
 
