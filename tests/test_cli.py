@@ -1,6 +1,7 @@
 """The command line as users and scripts meet it: JSON that others read, one clear line and status 2 for every
 mistake."""
 
+import gzip
 import json
 import pathlib
 
@@ -248,6 +249,26 @@ def test_one_file_is_cut_by_position_and_many_are_refused(capsys, tmp_path, text
     ]
     status, _, err = call(capsys, verb, TINY, "--only", "space", *options)
     assert status == 2 and err.count("\n") == 1 and "data.split" in err and "12" in err
+
+
+@pytest.mark.parametrize("content", ["one long file", "long when decompressed", "cut short", "one document"])
+def test_plan_refuses_text_as_run_does(capsys, tmp_path, content):
+    """In the same line, where the first documents of the first files show it."""
+    line = b"a line of text that goes on\n"
+    whole = gzip.compress(line * 700_000)
+    name, held = {
+        "one long file": ("a.txt", line * 700_000),
+        "long when decompressed": ("a.txt.gz", whole),
+        "cut short": ("a.txt.gz", gzip.compress(line * 9)[:-9]),
+        "one document": ("a.txt", line * 20),
+    }[content]
+    (tmp_path / name).write_bytes(held)
+    options = ["--set", f'data.globs=["{tmp_path}/a.*"]', "--only", "space", "--root", tmp_path / "runs"]
+    status, out, planned = call(capsys, "plan", TINY, *options)
+    assert status == 2 and out == "" and planned.count("\n") == 1
+    folder, *arguments = tmp_path / "prepared", "data", "prepare", "files", str(tmp_path / name)
+    status, _, prepared = call(capsys, *arguments, "--out", folder)
+    assert status == 2 and prepared == planned
 
 
 def test_plan_says_that_text_is_not_here(capsys, tmp_path, monkeypatch):

@@ -196,7 +196,8 @@ def test_data_from_flops_scaled_columns_and_slipped_units(fit, tmp_path):
     assert found["A"] == pytest.approx(406.4, rel=0.5) and found["alpha"] == pytest.approx(0.34, abs=0.02)
     assert derived["units"]["N"] == "parameters" and "D = C/(6N)" in " ".join(derived["notes"])
     _, slipped, _ = fit(table, "--columns", ND + ",C=budget", *few)
-    assert any(said.startswith("units: 1 run has (row 7)") for said in slipped["warnings"])
+    said = "units: FLOPs per parameter and unit of data of 1 run (row 7)"
+    assert any(warning.startswith(said) for warning in slipped["warnings"])
     _, millions, _ = fit(table, "--columns", "N=model size,D=tokens,L=loss", *few)
     assert any("scale them" in said for said in millions["warnings"])
 
@@ -357,8 +358,8 @@ def test_run_directories_of_an_experiment(fit, tmp_path, monkeypatch, series):
     assert of(result, "parametric", group=named.format("bpe"))["n"] == 15
     notes = " ".join(result["notes"])
     assert (
-        "1 runs that have not finished" in notes
-        and "1 runs of configurations that were not the best" in notes
+        "left out, since not finished: 1 run" in notes
+        and "left out, since not the best on validation text: 1 run" in notes
     )
     assert "20 FLOPs per parameter and unit of data" in notes
     assert [one["group"] for one in result["comparisons"]] == [named.format("blt-space")]

@@ -40,7 +40,7 @@ FLOORS = (
     ("patching",),
     ("storage",),
     ("config",),
-    ("errors",),
+    ("errors", "counts"),
 )
 LEVEL = {name: len(FLOORS) - i for i, names in enumerate(FLOORS) for name in names}
 OUTSIDE = {"hashing"}  # only gives another name to what is in patching, for those who script

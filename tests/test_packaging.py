@@ -1,7 +1,9 @@
 """What an installed wheel holds: experiments and launchers inside the package, and no global names but
 `bltjax`."""
 
+import configparser
 import pathlib
+import re
 import subprocess
 import sys
 import zipfile
@@ -43,6 +45,19 @@ def test_wheel(tmp_path):
     )
     assert found.returncode == 0, found.stderr
     assert {"quickstart", "compute_optimal"} <= set(found.stdout.split())
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-newest.lock"])
+def test_locks_name_what_setup_cfg_wants_and_nothing_of_this_machine(name):
+    """Every line is an exact version of a public package, and every package that is wanted has one."""
+    lines = (ROOT / name).read_text().split()
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][A-Za-z0-9_.+-]*", line) for line in lines)
+    plain = lambda package: re.sub(r"[-_.]+", "-", package).lower()
+    locked = {plain(line.split("==")[0]) for line in lines}
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    wanted = config["options"]["install_requires"] + config["options.extras_require"]["test"]
+    assert {plain(re.split(">=", line)[0]) for line in wanted.split()} <= locked and "bltjax" not in locked
 
 
 def test_packages_are_all_named():

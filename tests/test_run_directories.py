@@ -14,7 +14,7 @@ def test_nothing_to_report_is_one_line(tmp_path):
     with pytest.raises(UserError, match="no run directories"):
         reporting.report(tmp_path)
     add_run(tmp_path, "bpe", 1e11, finished=False)
-    with pytest.raises(UserError, match="none of its 1 runs has finished.*step 50 of 200"):
+    with pytest.raises(UserError, match="1 run, of which none has finished.*step 50 of 200"):
         reporting.report(tmp_path)
     assert not (tmp_path / "report").exists()
 

@@ -4,6 +4,8 @@ import json
 import pathlib
 import sys
 
+from bltjax.counts import counted
+from bltjax.cli import without_effect
 from bltjax.errors import UserError
 
 
@@ -64,8 +66,8 @@ def add(parser) -> None:
         description="What a prepared data set holds, or rows of a run as text with its patches marked.",
     )
     sub.add_argument("path", type=pathlib.Path, help="what bltjax data prepare wrote, or a run directory")
-    sub.add_argument("--step", type=int, default=0, help="of a run: which step's rows")
-    sub.add_argument("--rows", type=int, default=2, help="of a run: how many of them")
+    sub.add_argument("--step", type=int, help="of a run: which step's rows (default: 0)")
+    sub.add_argument("--rows", type=int, help="of a run: how many of them (default: 2)")
     sub.add_argument("--verify", action="store_true", help="of a data set: compare all checksums")
     sub.add_argument("--json", action="store_true")
     sub.set_defaults(call=inspect)
@@ -86,7 +88,7 @@ def add(parser) -> None:
     )
     sub.add_argument("--size", type=float, required=True, help="mean bytes per patch to reach")
     sub.add_argument("--scheme", default="entropy", choices=["entropy", "monotonic", "both"])
-    sub.add_argument("--delta", type=float, default=0.0, help="both: the jump that is wanted too")
+    sub.add_argument("--delta", type=float, help="both: the jump that is wanted too (default: 0)")
     sub.add_argument("--max-length", type=int, default=0, help="longer patches are cut (not with --data)")
     sub.add_argument("--bytes", type=int, help="how much text to read (default: 1 MB, and all of --data)")
     sub.add_argument("--json", action="store_true")
@@ -120,8 +122,6 @@ def prepare(args) -> int:
         raise UserError(f"--set {ignored[0]}: SOURCE and PATTERN say it already")
     if args.globs and args.source not in ("files", "arrayrecord"):
         raise UserError(f"{args.globs[0]}: patterns go with files and arrayrecord, not with {args.source}")
-    if args.out == pathlib.Path():
-        raise UserError("--out is empty; it is the directory to be made")
     data = cfg.parse_set(cfg.data(), [item.strip().removeprefix("data.") for item in args.set])
     data = cfg.replace(data, source=args.source, **({"globs": tuple(args.globs)} if args.globs else {}))
     sources.check_read(data, {item.partition("=")[0].strip().removeprefix("data.") for item in args.set})
@@ -160,7 +160,8 @@ def annotate(args) -> int:
         print(json.dumps(made))
     else:
         elsewhere = f", {made['elsewhere']} in the hands of other processes" if made["elsewhere"] else ""
-        print(f"{made['folder']}: {made['made']} shards annotated, {made['there']} were there{elsewhere}")
+        annotated = f"{counted(made['made'], 'shard')} annotated, {made['there']} were there"
+        print(f"{made['folder']}: {annotated}{elsewhere}")
     return 0
 
 
@@ -177,6 +178,9 @@ def calibrate(args) -> int:
 
     if args.bytes is not None and args.bytes < 1:
         raise UserError(f"--bytes {args.bytes}: it must be 1 or more")
+    if args.scheme != "both":
+        without_effect.refuse(args, f"is of --scheme both, not of {args.scheme}", delta=None)
+    args.delta = args.delta or 0.0
     if args.data:
         return calibrate_data(args)
     if args.max_length < 0:

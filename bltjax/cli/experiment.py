@@ -5,6 +5,8 @@ import os
 import pathlib
 import sys
 
+from bltjax.counts import counted
+from bltjax.cli import without_effect
 from bltjax.errors import UserError
 
 
@@ -165,7 +167,7 @@ def _plan(args, machine_flops) -> int:
     experiment, runs = chosen(args, refused)
     plans, runs = planning.plan_each(runs, refused, said, asked)
     if not plans:
-        rest = f" (and {len(refused) - 1} other runs cannot be planned)" if len(refused) > 1 else ""
+        rest = f" (nor can {counted(len(refused) - 1, 'other run')} be planned)" if len(refused) > 1 else ""
         raise UserError(refused[0]["why"] + rest)
     rate = machine_flops()
     for p in plans:
@@ -241,6 +243,8 @@ def report(args) -> int:
     from bltjax.report import report as reporting
 
     if args.compare:
+        why = "is of one experiment, and cannot stand beside --compare"
+        without_effect.refuse(args, why, export=None, set=[], only=[], seeds=None)
         return compare(args)
     if args.experiment is None:
         raise UserError("report wants an EXPERIMENT, or --compare A B")
@@ -256,8 +260,6 @@ def report(args) -> int:
 def compare(args) -> int:
     from bltjax.report import compare_experiments
 
-    if args.export:
-        raise UserError("--export is of one experiment, and cannot stand beside --compare")
     result = compare_experiments.compared(
         *in_roots([compared_directory(args, text) for text in args.compare])
     )

@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 
+from bltjax.cli import without_effect
 from bltjax.errors import UserError
 
 OBJECTIVES = ("huber", "lad", "squares")
@@ -61,7 +62,7 @@ def add(verbs) -> None:
             " half the sum of squares of loss"
         ),
     )
-    sub.add_argument("--delta", type=float, default=1e-3, help="where the Huber loss turns linear (1e-3)")
+    sub.add_argument("--delta", type=float, help="where the Huber loss turns linear (1e-3)")
     sub.add_argument(
         "--at",
         action="append",
@@ -83,7 +84,6 @@ def add(verbs) -> None:
     sub.add_argument(
         "--root",
         type=pathlib.Path,
-        default=pathlib.Path("runs"),
         help="where run directories live (default: runs)",
     )
     sub.add_argument("--out", type=pathlib.Path, help="a folder for plots, tables and findings")
@@ -95,6 +95,9 @@ def fit(args) -> int:
     from bltjax.fits import analysis, text
     from bltjax.fits.approaches import Settings
 
+    if args.objective != "huber":
+        without_effect.refuse(args, f"is of --objective huber, not of {args.objective}", delta=None)
+    args.delta = 1e-3 if args.delta is None else args.delta
     if not 0 < args.delta <= LARGEST_DELTA:
         raise UserError(f"--delta is {args.delta}; it must be above 0 and at most {LARGEST_DELTA:g}")
     if not 20 <= args.draws <= MOST_DRAWS:
@@ -143,10 +146,8 @@ def from_table(args):
             f"--columns says which column is what, such as N=params,D=tokens,L=loss; {args.what} has"
             f" {', '.join(table.columns)}"
         )
-    if args.params:
-        raise UserError("--params is of an experiment; a table's sizes are those of its column")
-    if args.set or args.runlocal:
-        raise UserError(f"--set and --runlocal are of an experiment; {args.what} is taken for a table")
+    why = f"is of an experiment, and {args.what} is taken for a table, whose columns say all"
+    without_effect.refuse(args, why, params="", set=[], runlocal=False, root=None)
     if args.reference and not args.group:
         raise UserError("--reference takes --group, the column whose values are compared")
     columns = {variable: table.heading(name) for variable, name in parse_columns(args.columns).items()}
@@ -159,7 +160,9 @@ def from_experiment(args):
     from bltjax.experiments import registry
     from bltjax.fits.experiment import ATTEMPTS, of_directory
 
+    why = f"is of a table, and {args.what} is an experiment, whose runs say it"
+    without_effect.refuse(args, why, units="", budget="")
     experiment = registry.load(args.what, args.set, runlocal=args.runlocal)
-    folder, params = args.root / experiment.name, args.params or "latent"
+    folder, params = (args.root or pathlib.Path("runs")) / experiment.name, args.params or "latent"
     source = of_directory(folder, params, args.group, args.where, args.drop_highest)
     return source, ATTEMPTS

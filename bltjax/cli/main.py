@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import errno
 import os
+import pathlib
 import sys
 import traceback
 
@@ -23,10 +24,18 @@ def whole(text: str) -> int:
         return int(value)
 
 
+def path(text: str) -> pathlib.Path:
+    """What an option names; an empty word (of a variable that is not set, say) is not the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty, and a path belongs here")
+    return pathlib.Path(text)
+
+
 class Parser(argparse.ArgumentParser):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.register("type", int, whole)
+        self.register("type", pathlib.Path, path)
 
     def error(self, message):
         if "--byte-lm" in message:

@@ -6,6 +6,8 @@ import os
 import pathlib
 import sys
 
+from bltjax.cli import without_effect
+from bltjax.counts import counted
 from bltjax.errors import UserError
 
 
@@ -99,9 +101,11 @@ def add(verbs) -> None:
     sub.add_argument(
         "--temperature", type=float, default=0.0, help="0 (the default): always the likeliest byte"
     )
-    sub.add_argument("--top-k", type=int, default=0, metavar="K")
-    sub.add_argument("--top-p", type=float, default=1.0, metavar="P")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest bytes (default: all)")
+    sub.add_argument(
+        "--top-p", type=float, metavar="P", help="draw from the likeliest bytes of so much probability"
+    )
+    sub.add_argument("--seed", type=int, help="of what is drawn (default: 0)")
     sub.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end before this text (may be repeated)"
     )
@@ -194,7 +198,7 @@ def train(args) -> int:
         models.check_mesh(config, tuple(mesh.shape.values()))
     if joined:
         sizes = "x".join(map(str, mesh.shape.values()))
-        print(f"{joined}: {sizes} devices (replica x data x model)", file=sys.stderr)
+        print(f"{joined}: {counted(mesh.size, 'device')}, {sizes} (replica x data x model)", file=sys.stderr)
     with contextlib.ExitStack() as held:
 
         def make_inputs():
@@ -234,6 +238,7 @@ def chosen(args):
             raise UserError(f"--config {path}: of a run's files it takes config.json, not {path.name}")
         if args.run:
             raise UserError(f"--run {args.run}: {path} is one run's config, and there is none to choose")
+        without_effect.refuse(args, f"is of an experiment, and {path} is one run's config", runlocal=False)
         config, name = validate.check(cfg.parse_set(rundir.load_config(path.parent), args.set)), "train"
         default = path.parent if not args.set else None
     else:
@@ -252,7 +257,7 @@ def chosen(args):
 
 
 def generate(args) -> int:
-    from bltjax import api
+    from bltjax import api, patching
     from bltjax.generation import Options, characters
     from bltjax.parallel import host
 
@@ -272,15 +277,21 @@ def generate(args) -> int:
     options = Options(
         args.max_new_bytes,
         args.temperature,
-        args.top_k,
-        args.top_p,
-        args.seed,
+        args.top_k or 0,
+        1.0 if args.top_p is None else args.top_p,
+        args.seed or 0,
         tuple(s.encode("utf-8", "surrogateescape") for s in args.stop),
         args.draft,
     )
     options.check()
+    if options.greedy:
+        why = "means nothing without --temperature: the likeliest byte is always taken"
+        without_effect.refuse(args, why, top_k=None, top_p=None, seed=None)
     host.keep_compiled_programs()
-    generator = api.load(args.model, entropy_model=args.entropy_model).generator
+    model = api.load(args.model, entropy_model=args.entropy_model)
+    if args.entropy_model and model.config.patching.scheme not in patching.NEEDS_ENTROPIES:
+        raise UserError(f"--entropy-model means nothing to {args.model}, which needs no entropies")
+    generator = model.generator
     if args.json or len(prompts) > 1:
         result = generator.generate(prompts, options)
         shown = [new.decode("utf-8", "backslashreplace") for new in result.new]
@@ -337,6 +348,8 @@ def patch(args) -> int:
     from bltjax.inspection import patches as inspect_patches
     from bltjax.parallel import host
 
+    if args.json:
+        without_effect.refuse(args, "colours text, and cannot stand beside --json", color="auto")
     host.keep_compiled_programs()
     result = inspect_patches.of_text(
         args.text,

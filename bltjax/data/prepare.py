@@ -10,12 +10,14 @@ Killed at any moment, the same command goes on: after the last units that were s
 shard that was written."""
 
 import hashlib
+import itertools
 import json
 import math
 import pathlib
 import shutil
 
 from bltjax.config import ranges
+from bltjax.counts import counted
 from bltjax.data import corpus, file_kinds, provenance, shuffle, shuffle_buckets, sources, write_shards
 from bltjax.errors import UserError
 from bltjax.storage import atomic, locks, rundir
@@ -23,6 +25,8 @@ from bltjax.storage import atomic, locks, rundir
 # of what comes out: data of another version is other data. 2: near-copies leave by split; 3: content says
 # what a file is
 PREPARE_VERSION = 3
+# what is read of a source before it is prepared: of its first files, the first documents
+LOOKED_INTO_FILES, LOOKED_INTO_BYTES, ENOUGH = 100, 32 << 20, 3
 SHARD_BYTES = 64 << 20  # of text in a shard, about, where the source's size is known
 MOST_SHARDS = 65_536
 KEYS = (
@@ -152,6 +156,35 @@ def _there(directory, manifest: dict) -> bool:
         return False
 
 
+def first_look(data_config) -> None:
+    """UserError where `prepare` would refuse the text for what its first files hold: of a kind that is not
+    read, damaged at its beginning, with too long a document, or with too few documents altogether. Reads
+    three documents of a file at most, and no more files than take a moment."""
+    units = sources.units(data_config)
+    if data_config.split:  # the later parts of a file are reached by reading it
+        return
+    read, size, different, whole = 0, 0, set(), len(units) <= LOOKED_INTO_FILES
+    for unit in units[:LOOKED_INTO_FILES]:
+        unit.check()
+        first = [document for document, _ in itertools.islice(unit.read(), ENOUGH)]
+        read, size, whole = read + len(first), size + sum(map(len, first)), whole and len(first) < ENOUGH
+        long_enough = (document for document in first if len(document) >= max(1, data_config.min_bytes))
+        different.update(hashlib.sha256(document).digest() for document in long_enough)
+        if size > LOOKED_INTO_BYTES:
+            return
+    if whole and not different:
+        raise _all_too_short(data_config, read)
+    if whole and len(different) < len(shuffle.asked_for(data_config)):
+        raise shuffle.too_few(data_config, len(different))
+
+
+def _all_too_short(data_config, read: int) -> UserError:
+    return UserError(
+        f"no document of {data_config.source} has data.min_bytes={data_config.min_bytes} bytes or more"
+        f" ({read:,} were read)"
+    )
+
+
 def _tidy(directory, work, manifest: dict) -> None:
     """Removes what earlier tries at this part left: its work, what was being written, and shards that the
     manifest does not name."""
@@ -175,8 +208,8 @@ def _tidy(directory, work, manifest: dict) -> None:
 def _prepare(units, data_config, settings, directory, work, shard_count, part, parts, say) -> dict:
     if parts > len(units):
         raise UserError(
-            f"--shard {part}/{parts}: {data_config.source} is read in {len(units)} unit(s), so that there can"
-            " be no more jobs"
+            f"--shard {part}/{parts}: {data_config.source} is read in {counted(len(units), 'unit')}, so that"
+            " there can be no more jobs"
         )
     units = units[part::parts]
     shard_count = shard_count or min(1024, max(1, math.ceil(sum(map(_text_size, units)) / SHARD_BYTES)))
@@ -189,10 +222,7 @@ def _prepare(units, data_config, settings, directory, work, shard_count, part, p
         shuffle.scatter(units, data_config, shard_count, work, progress, parts == 1, say)
     if parts == 1 and progress.counts["read"] == progress.counts["short"]:
         shutil.rmtree(work)
-        raise UserError(
-            f"no document of {data_config.source} has data.min_bytes={data_config.min_bytes} bytes or more"
-            f" ({progress.counts['read']:,} were read)"
-        )
+        raise _all_too_short(data_config, progress.counts["read"])
     facts = write_shards.gather(directory, work, part, progress, shard_count, data_config, say)
     units_read = (work / provenance.WORK).read_text(encoding="utf-8") if units else ""
     atomic.write_text(provenance.path_of(directory, part, parts), units_read)
@@ -221,7 +251,8 @@ def text(manifest: dict) -> str:
     """What a part holds, in a few lines. (What it lacks `prepare` says.)"""
     lines = [f"part {manifest['part']} of {manifest['parts']}, fingerprint {manifest['fingerprint']}"]
     for split, total in manifest["splits"].items():
-        lines.append(f"{split:<10} {total['documents']:>12,} documents  {total['bytes']:>16,} bytes")
+        documents, size = counted(total["documents"], "document"), counted(total["bytes"], "byte")
+        lines.append(f"{split:<10} {documents:>22}  {size:>22}")
     return "\n".join(
         [
             *lines,

@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 
+from bltjax.counts import counted
 from bltjax.data import provenance, shuffle_buckets, sources
 from bltjax.errors import UserError
 from bltjax.storage import rundir
@@ -76,6 +77,21 @@ def shares(data_config) -> dict[str, float]:
     return {"train": 1 - test - validation, "validation": validation, "test": test}
 
 
+def asked_for(data_config) -> list[str]:
+    """The splits that are to have documents."""
+    return [split for split in ("test", "validation", "train") if shares(data_config)[split] > 0]
+
+
+def too_few(data_config, documents: int) -> UserError:
+    """Of a source with fewer different documents than splits."""
+    asked = asked_for(data_config)
+    return UserError(
+        f"{data_config.source} has {counted(documents, 'different document')} of data.min_bytes="
+        f"{data_config.min_bytes} bytes or more, and {', '.join(asked)} text need {len(asked)}: cut a"
+        " long text into several (data.separator, data.split), or add some"
+    )
+
+
 def split_of(digest: bytes, data_config) -> str:
     """train, validation or test, by a document's SHA-256: a random sample, whatever else is in the source.
     (By a hash of shingles, near-copies would go together, but so would all that shares a licence, and test
@@ -135,7 +151,7 @@ def scatter(units, data_config, shard_count, work, progress, fill: bool, say) ->
         progress.buckets = {path.name: path.stat().st_size for path in _growing(work)}
         progress.save(work)
         say(
-            f"read {scattered:,} of {len(units):,} units, {counts['read']:,} documents,"
+            f"read {scattered:,} of {counted(len(units), 'unit')}, {counted(counts['read'], 'document')},"
             f" {counts['read_bytes'] / 1e6:,.0f} MB"
         )
 
@@ -191,7 +207,7 @@ def _note(nearest: list, place: float, key: bytes) -> None:
 def _fill(data_config, shard_count, work, progress, say) -> None:
     """Gives every split that was asked for, and got no document, the one whose place is nearest to it.
     UserError where there are fewer documents than splits."""
-    asked = [split for split in ("test", "validation", "train") if shares(data_config)[split] > 0]
+    asked = asked_for(data_config)
     ends = {
         "test": (0, data_config.test),
         "validation": (data_config.test, data_config.test + data_config.validation),
@@ -201,11 +217,7 @@ def _fill(data_config, shard_count, work, progress, say) -> None:
     documents = sum(map(len, there.values()))
     if 0 < documents < len(asked):
         shutil.rmtree(work)
-        raise UserError(
-            f"{data_config.source} has {documents} different document(s) of data.min_bytes="
-            f"{data_config.min_bytes} bytes or more, and {', '.join(asked)} text need {len(asked)}: cut a"
-            " long text into several (data.separator, data.split), or add some"
-        )
+        raise too_few(data_config, documents)
     for split in asked:
         if there[split] or not documents:
             continue

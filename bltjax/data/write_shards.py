@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 
+from bltjax.counts import counted
 from bltjax.data import corpus, near_copies, shingles, shuffle, shuffle_buckets
 from bltjax.data.near_copies import STAYS, TEST, VALIDATION
 from bltjax.storage import atomic
@@ -57,7 +58,7 @@ def gather(directory, work, part, progress, shard_count, data_config, say) -> di
             progress.shards.append(_write_shard(bucket, directory / name, split))
             progress.save(work)
             say(
-                f"wrote {name}: {progress.shards[-1]['documents']:,} documents,"
+                f"wrote {name}: {counted(progress.shards[-1]['documents'], 'document')},"
                 f" {progress.shards[-1]['bytes'] / 1e6:,.1f} MB"
             )
     progress.shards.sort(key=lambda shard: (GATHERED.index(shard["split"]), shard["name"]))

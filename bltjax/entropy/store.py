@@ -22,6 +22,7 @@ import numpy as np
 
 from bltjax import config as cfg
 from bltjax import patching
+from bltjax.counts import counted
 from bltjax.data import corpus
 from bltjax.entropy import annotate
 from bltjax.errors import UserError
@@ -108,7 +109,7 @@ def make(
                 if not whole(folder, shard):
                     _make(folder, shard, model_config, params)
                     say(
-                        f"annotated {shard.path.name}: {shard.documents:,} documents,"
+                        f"annotated {shard.path.name}: {counted(shard.documents, 'document')},"
                         f" {shard.bytes / 1e6:,.1f} MB"
                     )
             found["made"] += 1
@@ -222,7 +223,7 @@ class Entropies:
         lacking = [shard.path for shard in wanted if not whole(folder_of(shard, mark), shard)]
         if lacking:
             raise UserError(
-                f"{lacking[0].parent}: {len(lacking)} of {len(wanted)} shards have no entropies of"
+                f"{lacking[0].parent}: {len(lacking)} of {counted(len(wanted), 'shard')} have no entropies of"
                 f" {mark} yet ({lacking[0].name}, ...); bltjax data annotate makes them"
             )
         beside = [

@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 
+from bltjax.counts import counted
 from bltjax.science import (
     allocation,
     envelope,
@@ -182,7 +183,7 @@ def influential(fit: parametric.Fit) -> list:
     rest = [line for line in said if not line.startswith("run ")]
     if len(single) > MOST_INFLUENTIAL:
         more = len(single) - MOST_INFLUENTIAL
-        single = single[:MOST_INFLUENTIAL] + [f"{more} more such moves by single runs"]
+        single = single[:MOST_INFLUENTIAL] + [f"{counted(more, 'more such move')} by single runs"]
     return single + rest
 
 
@@ -202,7 +203,7 @@ def grouped(values_N) -> tuple[np.ndarray | None, str]:
     """(each run's budget, why there are none): runs whose FLOPs are less than a tenth apart are of one."""
     known = np.isfinite(values_N) & (values_N > 0)
     if not known.all():
-        return None, f"{(~known).sum()} runs have no budget"
+        return None, f"without a budget: {counted((~known).sum(), 'run')}"
     if len(np.unique(values_N)) < 2:
         return None, f"all runs are of one budget, {values_N[0]:.3g} FLOPs: a power law takes several"
     groups = isoflop.budgets(values_N)

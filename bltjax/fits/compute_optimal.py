@@ -3,6 +3,7 @@ that is, and whether two methods say the same of it."""
 
 import numpy as np
 
+from bltjax.counts import counted
 from bltjax.fits.approaches import Found
 from bltjax.fits.source import DENSE, Source
 from bltjax.science import allocation, fit_bootstrap
@@ -39,9 +40,9 @@ def per_pair(source: Source, runs: Runs, patches: bool = False) -> tuple[float, 
         )
     if len(slipped):
         rows = ", ".join(str(row) for row in runs.rows_N[known][slipped][:5])
-        some = "1 run has" if len(slipped) == 1 else f"{len(slipped)} runs have"
+        some = counted(len(slipped), "run")
         warnings.append(
-            f"units: {some} (row {rows}) FLOPs per parameter and {unit} that are over {SLIPPED:.0f} times off"
+            f"units: FLOPs per parameter and {unit} of {some} (row {rows}) are over {SLIPPED:.0f} times off"
             " the others': is one of the numbers in another unit?"
         )
     low, high = np.quantile(ratio, [0.05, 0.95])

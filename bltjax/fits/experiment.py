@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from bltjax.counts import counted
 from bltjax.errors import UserError
 from bltjax.fits.source import Source, of_table
 from bltjax.fits.table import Table
@@ -41,7 +42,7 @@ def of_directory(
     rows = [run_table.row(run) for run in done]
     series.name_series(done, rows)
     unfinished = len(runs) - len(done)
-    notes = [f"{unfinished} runs that have not finished are left out"] if unfinished else []
+    notes = [f"left out, since not finished: {counted(unfinished, 'run')}"] if unfinished else []
     return of_rows(directory.resolve().name, done, rows, params, group, where, drop_highest, notes)
 
 
@@ -94,7 +95,7 @@ def _of_one_text(rows: list, notes: list) -> list:
     main = max(texts, key=lambda text: (texts[text], text is not None, str(text)))
     kept = [row for row in rows if row["test_text"] == main]
     if len(kept) < len(rows):
-        notes.append(f"{len(rows) - len(kept)} runs that were scored on other test text are left out")
+        notes.append(f"left out, since scored on other test text: {counted(len(rows) - len(kept), 'run')}")
     return kept
 
 
@@ -119,7 +120,7 @@ def _best(run_of: dict, rows: list, notes: list) -> list:
         means = {key: value for key, value in means.items() if math.isfinite(value)}
         kept += [{**row, **means} for row in best]
     if tried:
-        notes.append(f"{tried} runs of configurations that were not the best on validation text are left out")
+        notes.append(f"left out, since not the best on validation text: {counted(tried, 'run')}")
     return sorted(kept, key=series.order)
 
 

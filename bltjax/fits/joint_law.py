@@ -4,6 +4,7 @@ largest budget from the smaller ones, and what follows from it (Compute Optimal 
 
 import numpy as np
 
+from bltjax.counts import counted
 from bltjax.fits.approaches import Found, Settings, by_parametric, grouped
 from bltjax.fits.source import Source
 from bltjax.science import fit_bootstrap, fit_runs, isoflop, joint, parametric
@@ -83,7 +84,7 @@ def compared(source: Source, runs: Runs, settings: Settings) -> tuple[dict, list
         if held.why:
             warnings.append(f"separate laws that the smaller budgets do not tell: {held.why}")
         texts = ", ".join(f"{LAWS[name]} {100 * error:.3g}%" for name, error in held.errors.items())
-        count = "1 run" if held.runs == 1 else f"{held.runs} runs"
+        count = counted(held.runs, "run")
         few = f", though {count} cannot rank laws" if held.runs < FEWEST_HELD_OUT else ""
         findings.append(
             f"the largest budget ({held.budget:.3g} FLOPs, {count}) predicted from the smaller ones, root"

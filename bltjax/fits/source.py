@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 
+from bltjax.counts import counted
 from bltjax.errors import UserError
 from bltjax.fits.table import Table
 from bltjax.science import fit_runs
@@ -165,14 +166,15 @@ def of_table(
     warnings += said
     if drop_highest:
         if not 0 < drop_highest < len(found):
-            raise UserError(f"--drop-highest {drop_highest}: the table has {len(found)} runs")
+            raise UserError(f"--drop-highest {drop_highest}: the table has {counted(len(found), 'run')}")
         found = found.without_highest(drop_highest)
     if not len(found):
         reasons = collections.Counter(reason for _, reason in found.dropped)
-        said = "; ".join(f"{count} of {table.rows} rows: {reason}" for reason, count in reasons.items())
+        rows = counted(table.rows, "row")
+        said = "; ".join(f"{count} of {rows}: {reason}" for reason, count in reasons.items())
         raise UserError(f"{table.name}: no row can be fitted ({said})")
     asked = collections.Counter(why for _, why in found.dropped if why.endswith(("hold", "losses")))
-    notes += [f"{count} {'rows' if count > 1 else 'row'} left out: {why}" for why, count in asked.items()]
+    notes += [f"{counted(count, 'row')} left out: {why}" for why, count in asked.items()]
     warnings += [] if keep_flops else _small(found, columns)  # an experiment's units are known
     budgets = table.numbers(budget)[0] if budget else None
     if flops is None and budgets is not None:
@@ -230,7 +232,7 @@ def _once(table: Table, found: Runs) -> tuple[Runs, list]:
     copies = keep.count(False)
     if not copies:
         return found, []
-    rows = "duplicate rows" if copies > 1 else "duplicate row"
+    rows = counted(copies, "duplicate row")
     return found.only(keep, "a copy of another row"), [
-        f"{copies} {rows} left out: copies of others in every column, which would count one run several times"
+        f"{rows} left out: copies of others in every column, which would count one run several times"
     ]

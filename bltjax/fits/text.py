@@ -2,6 +2,7 @@
 
 import re
 
+from bltjax.counts import counted
 from bltjax.results import tables
 from bltjax.science.formula import FLATTEST, STEEPEST
 
@@ -169,7 +170,7 @@ def csv_of(columns: list, rows: list) -> str:
 
 def headline(result: dict) -> str:
     units = ", ".join(f"{name} in {unit}" for name, unit in result["units"].items())
-    return f"{result['name']}: {result['n']} runs; {units}; {result['objective']}"
+    return f"{result['name']}: {counted(result['n'], 'run')}; {units}; {result['objective']}"
 
 
 def terminal(result: dict) -> str:

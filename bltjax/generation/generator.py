@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bltjax.counts import counted
 from bltjax.errors import UserError
 from bltjax.generation import blt, decode, lm, sampling, text
 from bltjax.models.padded_lengths import bucket
@@ -110,14 +111,15 @@ class Generated:
         """The facts in two lines."""
         f = self.facts()
         line = (
-            f"{f['new_bytes']} bytes in {f['seconds']:.2f} s, {f['bytes_per_s']:.1f} bytes/s (compilation"
-            " included, where there was one)"
+            f"{counted(f['new_bytes'], 'byte')} in {f['seconds']:.2f} s, {f['bytes_per_s']:.1f} bytes/s"
+            " (compilation included, where there was one)"
         )
         if not f["passes"]:
             return line
         drafts = f"; {f['agreed']} of {f['drafted']} drafted bytes were right" if f["drafted"] else ""
         patches = (
-            f"{f['patches']} patches, {f['global_passes_per_byte']:.3f} passes of the global model a byte, "
+            f"{counted(f['patches'], 'patch')}, {f['global_passes_per_byte']:.3f} passes of the global model"
+            " a byte, "
             if f["patches"]
             else ""
         )

@@ -4,6 +4,7 @@ threshold, patches in colour."""
 import html
 import pathlib
 
+from bltjax.counts import counted
 from bltjax.errors import UserError
 
 MOST = 20_000  # bytes of text on a page: more would be no picture
@@ -33,8 +34,8 @@ def page(result: dict) -> str:
         for key, value in result["rule"].items()
     )
     title = (
-        f"{result['scheme']} patches: {result['bytes']} bytes, {len(result['patches'])} patches,"
-        f" {result['mean']:.2f} bytes each"
+        f"{result['scheme']} patches: {counted(result['bytes'], 'byte')},"
+        f" {counted(len(result['patches']), 'patch')}, {result['mean']:.2f} bytes each"
     )
     colored = "".join(
         f'<span style="background:{COLORS[i % len(COLORS)]}">{html.escape(p)}</span>'

@@ -8,6 +8,7 @@ import numpy as np
 
 from bltjax import api, patching
 from bltjax import config as cfg
+from bltjax.counts import counted
 from bltjax.data import splits
 from bltjax.entropy import annotate, calibrate, histogram, store
 from bltjax.errors import UserError
@@ -54,7 +55,7 @@ def of_text(
         "max_length": max_length,
     }
     given = {key: value for key, value in given.items() if value is not None}
-    used = None
+    used, asked = None, entropy_model is not None
     if run is None and entropy_model is not None:
         run, entropy_model = entropy_model, None
     if run is not None:
@@ -74,6 +75,8 @@ def of_text(
                 model.config = cfg.replace(
                     model.config, patching=by_hand(scheme, given, model.config.patching)
                 )
+        if asked and scheme not in patching.NEEDS_ENTROPIES:
+            raise UserError(f"--entropy-model means nothing to {scheme} patches, which need no entropies")
         patches, entropies = model.patch_with_entropies(data)
         used = model.config.patching
     else:
@@ -182,8 +185,8 @@ def text(result: dict, color: bool = False) -> str:
     else:
         joined = "|".join(shown)
     return (
-        f"{joined}\n\n{result['scheme']}: {result['bytes']} bytes, {len(shown)} patches, {result['mean']:.2f}"
-        " bytes each"
+        f"{joined}\n\n{result['scheme']}: {counted(result['bytes'], 'byte')}, {counted(len(shown), 'patch')},"
+        f" {result['mean']:.2f} bytes each"
     )
 
 

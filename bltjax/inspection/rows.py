@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 
+from bltjax.counts import counted
 from bltjax.data import corpus, prepare
 from bltjax.entropy import curves, store
 from bltjax.errors import UserError
@@ -15,8 +16,9 @@ SHOWN = 12  # groups
 QUANTILES = (0, 0.1, 0.5, 0.9, 1)
 
 
-def of(path: pathlib.Path, step: int = 0, rows: int = 2, verify: bool = False) -> dict:
-    """Facts of a prepared data set, or of a run directory (then also the first `rows` rows of a step).
+def of(path: pathlib.Path, step: int | None = None, rows: int | None = None, verify: bool = False) -> dict:
+    """Facts of a prepared data set, or of a run directory (then also the first `rows` rows of a
+    step; None: 2 rows, and step 0).
 
     verify: checksums of all shards are compared. UserError where it is neither, or damaged.
     """
@@ -25,7 +27,9 @@ def of(path: pathlib.Path, step: int = 0, rows: int = 2, verify: bool = False) -
     if (path / "config.json").exists():
         if verify:
             raise UserError(f"--verify is for prepared data; {path} is a run")
-        return of_run(path, step, rows)
+        return of_run(path, step or 0, 2 if rows is None else rows)
+    if (step, rows) != (None, None):
+        raise UserError(f"--step and --rows are of a run; {path} has no config.json, as runs do")
     return of_data(path, verify)
 
 
@@ -145,13 +149,13 @@ def text(found: dict) -> str:
 def _data_text(found: dict) -> str:
     counts = found["counts"]
     lines = [
-        f"{found['data']}: {found['parts']} part(s) of {found['settings']['source']}, fingerprints"
+        f"{found['data']}: {counted(found['parts'], 'part')} of {found['settings']['source']}, fingerprints"
         f" {', '.join(found['fingerprints'][:8])}"
     ]
     for split, facts in found["splits"].items():
+        documents, size = counted(facts["documents"], "document"), counted(facts["bytes"], "byte")
         lines.append(
-            f"{split:<9} {facts['documents']:>12,} documents {facts['bytes']:>16,} bytes in {facts['shards']}"
-            " shards"
+            f"{split:<9} {documents:>22} {size:>22} in {counted(facts['shards'], 'shard')}"
         )
         if facts["documents"]:
             lines.append(
@@ -169,7 +173,7 @@ def _data_text(found: dict) -> str:
     lines += prepare.left_out_lines(counts, found["near_copies"])
     lines.append(prepare.overlap_line(found["test_overlap"]))
     marks = [
-        mark if count == found["shards"] else f"{mark} (of {count} of {found['shards']} shards)"
+        mark if count == found["shards"] else f"{mark} (of {count} of {counted(found['shards'], 'shard')})"
         for mark, count in found["entropies"].items()
     ]
     lines.append(f"entropies: {', '.join(marks) or 'none yet'}")
@@ -184,14 +188,15 @@ def _run_text(found: dict) -> str:
         patches = f", {one['patches_used']:,} of {one['patches']:,} patches" if "patches" in one else ""
         lines.append(
             f"--- step {found['step']} row {number}: {one['slots_used']:,} of {one['slots']:,}"
-            f" slots{patches}, {len(one['segments'])} segment(s)"
+            f" slots{patches}, {counted(len(one['segments']), 'segment')}"
         )
         for segment in one["segments"]:
             lines.append("|".join(piece.translate(str.maketrans(SPACE_MARKS)) for piece in segment))
     used = planned["packing_efficiency"]
     lines.append(
-        f"--- all {planned['steps']:,} steps: {planned['train_bytes']:,} bytes, {planned['epochs']:.2f}"
-        f" epochs, {planned['patch_size']:.3f} bytes a patch or token; {used['bytes']:.1%} of slots"
+        f"--- all of {counted(planned['steps'], 'step')}: {planned['train_bytes']:,} bytes,"
+        f" {planned['epochs']:.2f} epochs, {planned['patch_size']:.3f} bytes a patch or token;"
+        f" {used['bytes']:.1%} of slots"
         + (f" and {used['patches']:.1%} of patches" if used["patches"] else "")
         + " used"
     )

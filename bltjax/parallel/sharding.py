@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from bltjax.counts import counted
 from bltjax.errors import UserError
 
 AXES = ("replica", "data", "model")
@@ -64,7 +65,7 @@ def make_mesh(shape: tuple[int, int, int], devices=None) -> Mesh:
     devices = list(jax.devices() if devices is None else devices)
     if math.prod(shape) != len(devices):
         raise UserError(
-            f"a mesh of {'x'.join(map(str, shape))} needs {math.prod(shape)} devices; there are"
+            f"a mesh of {'x'.join(map(str, shape))} needs {counted(math.prod(shape), 'device')}; there are"
             f" {len(devices)}"
         )
     if devices[0].platform == "tpu":

@@ -7,6 +7,7 @@ documents, which both must have been scored on."""
 import json
 import pathlib
 
+from bltjax.counts import counted
 from bltjax.errors import UserError
 from bltjax.report import compare_series, figures, page
 from bltjax.report import report as reporting
@@ -196,7 +197,8 @@ def lines(result: dict) -> list:
     for name in ("a", "b"):
         s = result[name]
         rest = f", not done: {tables.listed(s['unfinished'])}" if s["unfinished"] else ""
-        said.append(f"{name.upper()}: {s['experiment']} in {s['directory']}, {s['runs']} runs done{rest}")
+        done = f"{counted(s['runs'], 'run')} done{rest}"
+        said.append(f"{name.upper()}: {s['experiment']} in {s['directory']}, {done}")
     for key, name in (("only_a", "A"), ("only_b", "B")):
         if result[key]:
             cells = (f"{r['series']} at {tables.short_flops(budget_key(r))}" for r in result[key])

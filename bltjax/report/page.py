@@ -6,6 +6,7 @@ import json
 import re
 
 from bltjax.config import families
+from bltjax.counts import counted
 from bltjax.plots import drawing
 from bltjax.report import hover
 from bltjax.results.run_directories import flat
@@ -116,7 +117,7 @@ def table(columns: list, rows: list) -> str:
     )
     if len(columns) <= FOLDED:
         return text
-    what = f"{len(rows)} row{'s' if len(rows) > 1 else ''}, {len(columns)} columns"
+    what = f"{counted(len(rows), 'row')}, {counted(len(columns), 'column')}"
     return f'<details class="fold"><summary>Table of {what}</summary>{text}</details>'
 
 

@@ -7,6 +7,7 @@ Reads the experiment's run directories and nothing else; the same directories gi
 import pathlib
 import tempfile
 
+from bltjax.counts import counted
 from bltjax.errors import UserError
 from bltjax.fits import scaling_law_section
 from bltjax.paper import comparison
@@ -63,7 +64,7 @@ def report(experiment_dir, out_dir=None, only=(), export=None) -> dict:
         raise UserError(f"{directory}: none of the runs that --only keeps has finished")
     result = analyse(directory, runs)
     if len(runs) < len(every):
-        shown = f"{len(runs)} of {len(every)} runs, those whose names hold {' or '.join(only)}"
+        shown = f"{len(runs)} of {counted(len(every), 'run')}, those whose names hold {' or '.join(only)}"
         result["warnings"].insert(0, f"This report is of {shown}; nothing is said of the others.")
     if table:
         table.write_bytes(exporting.content(table, exporting.rows(runs, result["all_runs"])))

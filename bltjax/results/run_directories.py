@@ -9,6 +9,7 @@ import math
 import os
 import pathlib
 
+from bltjax.counts import counted
 from bltjax.errors import UserError
 from bltjax.storage import contradictions, json_object
 
@@ -123,6 +124,8 @@ def read_run(path: pathlib.Path) -> Run:
     if not damaged and done and finite(bpb):
         last = metrics[-1] if metrics else {}
         damaged += contradictions.of(record, planned, last, evaluation, done)
+        why = contradictions.of_config(path, record, planned, evaluation, done)
+        damaged += [why] if why else []
     if damaged:
         state, reason = "unfinished", "; ".join(damaged)
     elif done and finite(bpb):
@@ -179,7 +182,7 @@ def read_experiment(directory) -> list:
     if not any(run.state == "done" for run in runs):
         what = "; ".join(f"{run.name}: {run.state}, {run.reason}" for run in runs[:3])
         raise UserError(
-            f"{directory}: none of its {len(runs)} runs has finished"
+            f"{directory}: {counted(len(runs), 'run')}, of which none has finished"
             f" ({what}{'; ...' if len(runs) > 3 else ''})"
         )
     return runs

@@ -108,7 +108,9 @@ def execute(
     if writes:
         record_environment(run_dir)
         rundir.amend(run_dir, data_fingerprint=run.inputs.text.fingerprint, **where(mesh))
-        rundir.write_json(run_dir / "planned.json", run.planned)
+        record = rundir.read_json(run_dir / "config.json")
+        made_with = {"config_fingerprint": rundir.config_fingerprint(record or {})}
+        rundir.write_json(run_dir / "planned.json", {**run.planned, **made_with})
     params = loop.train(
         run.config,
         run.rows,
@@ -124,11 +126,12 @@ def execute(
     )
     scored = evaluate.evaluate(run.config, run.inputs, params, run.rows.longest(run.steps), mesh)
     if writes:
-        rundir.write_json(run_dir / "eval.json", scored)
+        rundir.write_json(run_dir / "eval.json", {**scored, **made_with})
         ended = {
             "realized_flops": run.planned["train_flops"],
             "wall_s": time.time() - began,
             "finished": time.time(),
+            **made_with,
         }
         rundir.write_json(run_dir / "done.json", ended)
         (run_dir / "failed.json").unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax import flops, models
-from bltjax.data import sources, splits
+from bltjax.data import prepare, sources, splits
 from bltjax.data.corpus import Selection
 from bltjax.entropy import store
 from bltjax.errors import UserError
@@ -89,13 +89,21 @@ def load(run_dir: pathlib.Path, config: ConfigDict) -> Inputs:
     )
 
 
-def check_named(config: ConfigDict, asked=()) -> list[str]:
+def check_named(config: ConfigDict, asked=(), seen: dict | None = None) -> list[str]:
     """What can be told of a run's inputs before any of them is made: UserError for what `load`, and the jobs
     before it, would refuse. Text that is not on this machine is no error yet, and neither is a model that the
     experiment names; a line in the answer says so. asked: keys that the user set, which must be right.
+    seen: keeps what was found of each text, for runs that are planned together and share theirs.
 
-    No text is read, no weights are, and no network is asked."""
-    said = _check_text(config.data)
+    Of text only the first documents are read, no weights are, and no network is asked."""
+    seen = {} if seen is None else seen
+    text = cfg.fingerprint({key: config.data[key] for key in (*prepare.KEYS, "mix")})
+    if text not in seen:
+        seen[text] = _text_problem(config.data)
+    said, why = seen[text]
+    if why:
+        raise UserError(why)
+    said = list(said)
     tokenizer = config.tokenizer
     if tokenizer.kind == "file":
         found = read_tokenizer("file", os.path.abspath(tokenizer.path))
@@ -112,8 +120,16 @@ def check_named(config: ConfigDict, asked=()) -> list[str]:
         said.append(f"no directory {whole!r}, from which {config.name} starts")
     _check_lr_scale(config)
     if len(config.entropy_model):
-        said += check_named(config.entropy_model, asked)
+        said += check_named(config.entropy_model, asked, seen)
     return list(dict.fromkeys(said))
+
+
+def _text_problem(data_config: ConfigDict) -> tuple[list[str], str]:
+    """(lines about text that is not here, why it would be refused or "")."""
+    try:
+        return _check_text(data_config), ""
+    except UserError as error:
+        return [], str(error)
 
 
 def _check_text(data_config: ConfigDict) -> list[str]:
@@ -126,7 +142,7 @@ def _check_text(data_config: ConfigDict) -> list[str]:
         next(glob.iglob(os.path.expanduser(pattern), recursive=True), None) for pattern in data_config.globs
     ):
         return [f"no file here matches data.globs ({', '.join(data_config.globs)})"]
-    sources.units(data_config)
+    prepare.first_look(data_config)
     return []
 
 

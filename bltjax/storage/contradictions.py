@@ -2,9 +2,10 @@
 to be believed. What a file does not say contradicts nothing."""
 
 import math
+import pathlib
 
 from bltjax.config import SCHEMA_VERSION
-from bltjax.storage.rundir import number
+from bltjax.storage.rundir import config_fingerprint, number
 
 
 def of(record: dict, planned: dict, last: dict, evaluation: dict, done: dict) -> list[str]:
@@ -27,6 +28,22 @@ def of(record: dict, planned: dict, last: dict, evaluation: dict, done: dict) ->
     if stated is not None and logged is not None and abs(stated - logged) > 1e-3 * abs(logged):
         lines.append(f"done.json states {stated:.4g} realized FLOPs, metrics.jsonl ends at {logged:.4g}")
     return lines
+
+
+def of_config(run_dir: pathlib.Path, record: dict, *others: dict) -> str:
+    """Whether config.json is another run's, in a line with what helps; "" where nothing tells. others: what
+    planned.json, eval.json and done.json hold.
+
+    They state the fingerprint of the config that they were made with. Where they are older than that, the
+    config's name tells: it is the directory's, and so never that of a run that stands beside."""
+    name = (record.get("config") or {}).get("name")
+    if stated := {other["config_fingerprint"] for other in others if other.get("config_fingerprint")}:
+        wrong = stated != {config_fingerprint(record)}
+    else:
+        beside = isinstance(name, str) and name != run_dir.name
+        wrong = beside and (run_dir.parent / name / "config.json").is_file()
+    whose = f"another run's ({name})" if name != run_dir.name else "not the one that it was made with"
+    return f"config.json is {whose}; restore it, or remove {run_dir} to run it anew" if wrong else ""
 
 
 def of_scores(scored, split: str, tolerance: float = 1e-4) -> list[str]:

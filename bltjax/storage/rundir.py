@@ -151,6 +151,13 @@ def differences(run_dir: pathlib.Path, record: dict, config: ConfigDict) -> dict
     }
 
 
+def config_fingerprint(record: dict) -> str:
+    """Of the config in a run's config.json (its content: record), without what changes only its words."""
+    config = record.get("config")
+    config = config if isinstance(config, dict) else {}
+    return cfg.fingerprint({key: value for key, value in config.items() if key not in cfg.LABELS})
+
+
 def begun(run_dir: pathlib.Path) -> bool:
     """Whether a run has computed anything that another one in its directory would be mixed up with."""
     return any(

@@ -35,10 +35,10 @@ def plan_each(runs, refused: list, said: list, asked=()) -> tuple[list[dict], li
     name; {"name", "why"} of the others are added to refused, and lines about text that is not here to said.
     asked: keys that the user set.
     """
-    plans, kept, texts = [], [], {}
+    plans, kept, texts, seen = [], [], {}, {}
     for run in runs:
         try:
-            planned, missing = _plan(run, texts), inputs.check_named(run, asked)
+            planned, missing = _plan(run, texts), inputs.check_named(run, asked, seen)
             said += [line for line in missing if line not in said]
             plans.append(planned)
             kept.append(run)

@@ -11,6 +11,7 @@ from typing import Protocol
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from bltjax.counts import counted
 from bltjax.run import jobs, worker
 from bltjax.storage import locks, rundir
 from bltjax.sweep import graph
@@ -192,7 +193,7 @@ def failures(failed: list[Task]) -> str:
     if not more and not first.job.experiment:
         others = len(failed) - 1
         return f"{first.name} failed: {why_failed(first)}" + (
-            f"; {others} jobs that need it were not run" if others else ""
+            f"; so not run: {counted(others, 'job')}" if others else ""
         )
     names = ", ".join(task.name for task in failed)
     return (

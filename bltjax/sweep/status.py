@@ -22,9 +22,12 @@ def damaged(run_dir: pathlib.Path) -> str:
     if not (done := rundir.read_json(run_dir / "done.json")):
         return ""
     planned, last = rundir.read_json(run_dir / "planned.json"), rundir.last_metrics(run_dir)
+    evaluation = rundir.read_json(run_dir / "eval.json")
+    if why := contradictions.of_config(run_dir, record or {}, planned, evaluation, done):
+        return why
     silent = not last and "metrics.jsonl" not in rundir.unreadable(run_dir)
     why = ["done.json, but metrics.jsonl has no step"] if silent else []
-    why += contradictions.of(record or {}, planned, last or {}, rundir.read_json(run_dir / "eval.json"), done)
+    why += contradictions.of(record or {}, planned, last or {}, evaluation, done)
     redo = "remove done.json, and `bltjax run` goes on from its last checkpoint"
     return f"{'; '.join(why)}; {redo}" if why else ""
 
