@@ -26,3 +26,12 @@ def test_it_speaks_of_what_lasts():
         and "of the target" in lines[1][1]
     )
     assert said(np.full(100, 4.45)) == [] and len(said(np.full(100, 4.39))) == 1
+
+
+def test_text_of_many_kinds_wanders_and_is_no_news():
+    """Documentation in fifteen languages, patches of 8 bytes, 61 kB a step: 31 lines of one run, without."""
+    rng = np.random.default_rng(1)
+    mixed = 8 * np.exp(0.09 * rng.normal(size=5000))
+    mixed *= 8 / (1 / np.mean(1 / mixed))
+    assert said(mixed, target=8, slots=61_440) == []
+    assert len(said([*mixed[:2500], *(1.1 * mixed[2500:])], target=8, slots=61_440)) == 1
