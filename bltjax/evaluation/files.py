@@ -83,7 +83,7 @@ def windowed(model, context: int = 0):
 
 
 def _documents(model, patterns, separator, group, limit, say, skipped):
-    """Yields {"file", "index", "group", "digest", "text"}; a file that cannot be read is said and left out."""
+    """Yields {"file", "index", "group", "digest", "text"}; what cannot be read is said and left out."""
     listed = sources.found(patterns)
     folders = {os.path.dirname(file.path) for file in listed}
     group = group or ("folder" if len(folders) > 1 else "file")

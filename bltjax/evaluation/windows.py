@@ -20,8 +20,8 @@ from bltjax.data import filling, packing
 from bltjax.errors import UserError
 from bltjax.models import padded_lengths
 
-# Where no limit says P or N, they are rounded up to one of few sizes, the least of which is this, so that texts
-# share a compiled program.
+# Where no limit says P or N, they are rounded up to one of few sizes, the least of which is this, so that
+# texts share a compiled program.
 MULTIPLE = 32
 # In 32ths of a window's C bytes: how many are scored (the first that fits), their mean left context (a 32th
 # is left for starts that are not quite where they are wanted), and how much further back than wanted a
