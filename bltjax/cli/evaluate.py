@@ -41,18 +41,34 @@ def add(verbs) -> None:
     sub.add_argument(
         "--context", type=int, default=0, metavar="N", help="bytes of a window (default: as it was trained)"
     )
+    sub.add_argument(
+        "--tasks",
+        default="",
+        metavar="NAME,...",
+        help="tasks instead of files: arc_easy, arc_challenge, piqa, hellaswag, hellaswag_noised, cute, ...",
+    )
+    sub.add_argument("--task-data", type=pathlib.Path, metavar="DIR", help="the folder of the tasks' data")
+    sub.add_argument("--seed", type=int, default=0, help="of noise")
+    sub.add_argument(
+        "--batch-size", type=int, default=0, metavar="N", help="rows of a call; no score hangs on it"
+    )
+    sub.add_argument("--cute-template", type=pathlib.Path, metavar="FILE", help="another wording of CUTE")
     sub.add_argument("--json", action="store_true")
 
 
 def evaluate(args) -> int:
     from bltjax.parallel import host
 
-    if not args.files:
-        raise UserError("nothing to score: give files")
+    if bool(args.files) == bool(args.tasks):
+        raise UserError("give files or --tasks, not both" if args.files else "nothing to score: give files")
+    if args.tasks and not args.task_data:
+        raise UserError("--tasks reads its data from a folder: --task-data DIR (docs/evaluation.md)")
+    if args.batch_size < 0:
+        raise UserError(f"--batch-size is {args.batch_size}; it is a number of rows, 0: by their length")
     if args.limit < 0:
         raise UserError(f"--limit is {args.limit}; it is a number of documents")
     host.keep_compiled_programs()
-    return _files(args, _model(args))
+    return _tasks(args) if args.tasks else _files(args, _model(args))
 
 
 def _model(args):
@@ -92,13 +108,39 @@ def _files(args, model) -> int:
     return 2 if found["skipped"] else 0
 
 
-def _bar(args, unit: str, total: int | None = None):
+def _tasks(args) -> int:
+    from bltjax.evaluation import tasks
+
+    names = [name for name in args.tasks.split(",") if name]
+    tasks.expand(names)  # a wrong name is said before a model is read
+    model = _model(args)
+    digest = str(args.cute_template.resolve()) if args.cute_template else ""
+    out = _folder(args, model, "tasks", [str(args.task_data.resolve()), args.seed, digest])
+    found = tasks.evaluate(
+        model,
+        names,
+        args.task_data,
+        out,
+        limit=args.limit,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        template=args.cute_template,
+        bar=lambda task, items: _bar(args, "item", items, task),
+        say=lambda line: print(f"bltjax: {line}", file=sys.stderr),
+    )
+    print(json.dumps(found) if args.json else _task_table(found))
+    if out is not None:
+        print(f"kept in {out}", file=sys.stderr)
+    return 2 if found["failed"] else 0
+
+
+def _bar(args, unit: str, total: int | None = None, name: str = ""):
     """A progress bar on standard error, where somebody sees it."""
     from tqdm import tqdm
 
     return tqdm(
         total=total,
-        desc=args.model.name,
+        desc=name or args.model.name,
         unit=unit,
         unit_scale=unit == "B",
         disable=not sys.stderr.isatty(),
@@ -148,11 +190,7 @@ def _table(found: dict) -> str:
     if len(groups) > 1 and len(groups) < len(documents):
         rows += [row(f"group {g['group']}", g["documents"], g) for g in groups]
     rows.append(row("all", len(documents), found))
-    widths = [max(len(r[i]) for r in rows) for i in range(len(head))]
-    lines = [
-        "  ".join([r[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(r[1:], widths[1:]))]).rstrip()
-        for r in rows
-    ]
+    lines = _aligned(rows)
     if len(groups) > 1:
         lines.append(f"mean of {len(groups)} groups: {found['bpb_of_groups']:.4f} bits per byte")
     if found["entropy_flops_per_byte"]:
@@ -160,3 +198,35 @@ def _table(found: dict) -> str:
     if found["unit"] == "token":
         lines.append("of tokens an upper bound: one tokenization")
     return "\n".join(lines)
+
+
+def _task_table(found: dict) -> str:
+    """A line a task: accuracies with standard errors, chance, and what a byte cost."""
+    head = ("", "items", "acc", "acc_norm", "chance", "bytes/patch", "FLOPs/byte", "cut")
+
+    def shown(metric):
+        if metric is None:
+            return ""
+        error = "" if metric["stderr"] is None else f" ± {metric['stderr']:.4f}"
+        return f"{metric['value']:.4f}{error}"
+
+    rows = [head]
+    for r in found["tasks"]:
+        chance = f"{r['chance']:.3f}" if r.get("chance") else ""
+        beside = f" + {r['entropy_flops_per_byte']:,.0f}" if r["entropy_flops_per_byte"] else ""
+        scores = (shown(r["metrics"]["acc"]), shown(r["metrics"].get("acc_norm")), chance)
+        cost = (f"{r['patch_size']:.2f}", f"{r['flops_per_byte']:,.0f}{beside}")
+        rows.append((r["task"], f"{r['items']:,}", *scores, *cost, str(r["cut"])))
+    lines = _aligned(rows) if len(rows) > 1 else []
+    for group in found["groups"]:
+        drop = "" if group["drop"] is None else f", {group['drop']:.4f} below the clean task"
+        lines.append(f"{group['group']}: mean of {group['tasks']} tasks {group['acc']:.4f}{drop}")
+    return "\n".join(lines)
+
+
+def _aligned(rows) -> list[str]:
+    widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join([r[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(r[1:], widths[1:]))]).rstrip()
+        for r in rows
+    ]

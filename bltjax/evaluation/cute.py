@@ -17,6 +17,8 @@ from typing import NamedTuple
 from bltjax.errors import UserError
 
 NEW_BYTES = 100  # tokens in the release; of a model of bytes, bytes
+UNTIL = ("\n",)  # a base model would go on with a question of its own
+LONGEST = 1 << 16  # ids of a prompt: four shots are never cut
 
 # What each asks of its inputs; four examples of ours, none of which is in the data's first words.
 TASKS = {
@@ -188,11 +190,11 @@ def prompt(task: str, inputs, wording: Template = OURS) -> str:
 
 def extract(generation: str) -> str:
     """The answer in what a model wrote: the first quoted text after the last `Answer:`; where no quotation
-    mark is whole, what stands up to the first, or the first line."""
+    mark is closed, what stands up to one, or the first line."""
     text = generation.rpartition("Answer:")[2]
     if found := QUOTED.search(text):
         return found[1]
-    return text.partition('"')[0].strip().partition("\n")[0]
+    return text.strip().removeprefix('"').partition('"')[0].partition("\n")[0].strip()
 
 
 def equal(task: str, output: str, label: str) -> bool:

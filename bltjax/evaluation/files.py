@@ -12,12 +12,12 @@ import pathlib
 
 import numpy as np
 
-from bltjax import flops, models, patching
+from bltjax import models, patching
 from bltjax import config as cfg
 from bltjax.data import files as sources
 from bltjax.entropy import annotate
 from bltjax.errors import RunFailed, UserError
-from bltjax.evaluation import scoring
+from bltjax.evaluation import costs, scoring
 from bltjax.storage import atomic, json_lines, locks
 
 SCHEMA_VERSION = 1
@@ -167,7 +167,11 @@ def _summed(model, config, all_lines, skipped) -> dict:
     groups = {}
     for line in all_lines:
         groups.setdefault(line["group"], []).append(line)
-    per = lambda lines: cost(model, config, lines)
+
+    def per(lines):
+        size = scoring.size_of([(line["positions"], line["patches"]) for line in lines])
+        return costs.of(model, config, size, [line["bytes"] for line in lines])
+
     documents = [
         {**line, "bpb": line["nats"] / math.log(2) / line["bytes"], **per([line])} for line in all_lines
     ]
@@ -191,18 +195,3 @@ def _summed(model, config, all_lines, skipped) -> dict:
 def _total(lines) -> dict:
     nats, count = sum(line["nats"] for line in lines), sum(line["bytes"] for line in lines)
     return {"bpb": nats / math.log(2) / count, "nats": nats, "bytes": count}
-
-
-def cost(model, config, lines) -> dict:
-    """{"patch_size", "flops_per_byte", "entropy_flops_per_byte"} of documents: bytes a patch or token as they
-    were cut, and `exact` forward FLOPs of each byte once, windows' overlaps left out."""
-    size = scoring.size_of([(line["positions"], line["patches"]) for line in lines])
-    given = dict(context=config.data.context, document_lengths=[line["bytes"] for line in lines])
-    beside = 0.0
-    if models.kind(config.model).PATCHES and config.patching.scheme in patching.NEEDS_ENTROPIES:
-        beside = flops.count(model.entropy_model.config.model, **given)["exact"]["total"]
-    return {
-        "patch_size": size,
-        "flops_per_byte": flops.count(config.model, size, **given)["exact"]["total"],
-        "entropy_flops_per_byte": beside,
-    }
