@@ -67,7 +67,8 @@ def _ours(folder: pathlib.Path) -> "Model":
         )
     elif path := bpe.in_folder(folder):
         tokenizer = lambda: bpe.read(path)
-    return Model(cfg.replace(config, **found), lambda: checkpoint.load_params(folder), folder, lm, tokenizer)
+    read = lambda: checkpoint.load_params(folder)
+    return Model(cfg.replace(config, **found), read, folder, lm, tokenizer, planned.get("positions"))
 
 
 def _imported(folder: pathlib.Path, found: imported.Imported) -> "Model":
@@ -87,8 +88,10 @@ class Model:
         folder: pathlib.Path,
         entropy_model: Callable | None = None,
         tokenizer: Callable | None = None,
+        positions: dict | None = None,
     ):
-        self.config, self.folder = config, folder
+        """positions: {"slots", "patches"} of the longest segment that it trained on; None: not known."""
+        self.config, self.folder, self.positions = config, folder, positions
         self._params, self._entropy_model, self._tokenizer = params, entropy_model, tokenizer
 
     @functools.cached_property

@@ -8,7 +8,7 @@ import pathlib
 import sys
 import traceback
 
-from bltjax.cli import data, experiment, fit, model
+from bltjax.cli import data, evaluate, experiment, fit, model
 from bltjax.errors import Interrupted, RunFailed, UserError
 from bltjax.parallel import distributed, environment, host
 
@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     experiment.add(verbs)
     fit.add(verbs)
     model.add(verbs)
+    evaluate.add(verbs)
     data.add(
         verbs.add_parser(
             "data",

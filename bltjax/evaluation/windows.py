@@ -18,8 +18,11 @@ import numpy as np
 
 from bltjax.data import filling, packing
 from bltjax.errors import UserError
+from bltjax.models import padded_lengths
 
-MULTIPLE = 32  # P and N are rounded up to it where no limit says them, so that texts share a compiled program
+# Where no limit says P or N, they are rounded up to one of few sizes, the least of which is this, so that
+# texts share a compiled program.
+MULTIPLE = 32
 # In 32ths of a window's C bytes: how many are scored (the first that fits), their mean left context (a 32th
 # is left for starts that are not quite where they are wanted), and how much further back than wanted a
 # context may begin.
@@ -229,4 +232,4 @@ class Document:
 
 
 def _round_up(count: int) -> int:
-    return MULTIPLE * -(-count // MULTIPLE)
+    return padded_lengths.bucket(count, MULTIPLE)

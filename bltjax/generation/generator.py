@@ -28,7 +28,8 @@ SLICE = 32  # steps between looks at what came out, where somebody waits for it
 class Options:
     """How to go on. temperature 0 (or below COLDEST): greedily. top_k 0, top_p 1: no limit. seed: row i of a
     batch draws with (seed, i). stop: bytes (or text) at whose first occurrence a row ends, before them.
-    draft: BLT-S drafts of so many bytes (greedy BLT only; 0: none)."""
+    draft: BLT-S drafts of so many bytes (greedy BLT only; 0: none). max_new_tokens: so many ids (of a model
+    of tokens: tokens) at most, however many bytes they are, instead of max_new_bytes; 0: bytes count."""
 
     max_new_bytes: int = 256
     temperature: float = 0.0
@@ -37,6 +38,12 @@ class Options:
     seed: int = 0
     stop: tuple = ()
     draft: int = 0
+    max_new_tokens: int = 0
+
+    @property
+    def most(self) -> int:
+        """New ids at most."""
+        return self.max_new_tokens or self.max_new_bytes
 
     @property
     def greedy(self) -> bool:
@@ -47,6 +54,7 @@ class Options:
         """UserError for what cannot be."""
         for name, least, most in (
             ("max_new_bytes", 0, LONGEST),
+            ("max_new_tokens", 0, LONGEST),
             ("top_k", 0, 2**31 - 1),
             ("draft", 0, 256),
             ("seed", 0, 2**32 - 1),
@@ -151,7 +159,7 @@ class Generator:
         """All prompts in one batch. UserError for options that cannot be."""
         last = None
         for last in self.slices(
-            prompts, options, SLICE if options.stop or self.text.unit == "token" else options.max_new_bytes
+            prompts, options, SLICE if options.stop or self.text.unit == "token" else options.most
         ):
             pass
         return last
@@ -186,19 +194,19 @@ class Generator:
             raise UserError("draft: only a BLT drafts with its local modules")
         ids = [self.text.encode(p) for p in prompts]
         stops, began = _bytes(options.stop), time.perf_counter()
-        if options.max_new_bytes == 0:
+        if options.most == 0:
             yield Generated([b""] * len(ids), [False] * len(ids), 0.0, sum(map(len, prompts)), {}, {})
             return
         B, longest = bucket(len(ids), 1), max(map(len, ids))
-        capacity = bucket(longest + options.max_new_bytes + options.draft + 1, 128)
-        patches = self.kind.patches_expected(self.model, prompts, options.max_new_bytes, options.draft)
+        capacity = bucket(longest + options.most + options.draft + 1, 128)
+        patches = self.kind.patches_expected(self.model, prompts, options.most, options.draft)
         engine = self.engine(capacity, patches, options.draft)
         lengths = np.array([len(x) for x in ids] + [1] * (B - len(ids)), np.int32)
         rows = np.zeros((B, capacity), np.int32)
         for row, x in zip(rows, ids):
             row[: len(x)] = x
         done = np.arange(B) >= len(ids)
-        loop = decode.begin(engine, rows, lengths + options.max_new_bytes, done)
+        loop = decode.begin(engine, rows, lengths + options.most, done)
         length_B = jnp.asarray(lengths)
         while True:
             loop = programs.call(decode.read, (engine,), self.params, loop, length_B)
@@ -241,10 +249,11 @@ class Generator:
                 out = self.text.decode(ids_BxT[i, lengths[i] : n_B[i]])
                 cut = min((at for at in (out.find(s) for s in stops) if at >= 0), default=-1)
                 ended[i] = bool(
-                    ended[i] or cut >= 0 or done_B[i] and n_B[i] < lengths[i] + options.max_new_bytes
+                    ended[i] or cut >= 0 or done_B[i] and n_B[i] < lengths[i] + options.most
                 )
-                done_B[i] |= cut >= 0 or len(out) >= options.max_new_bytes
-                new.append(out[:cut] if cut >= 0 else out[: options.max_new_bytes])
+                room = len(out) + 1 if options.max_new_tokens else options.max_new_bytes
+                done_B[i] |= cut >= 0 or len(out) >= room
+                new.append(out[:cut] if cut >= 0 else out[:room])
             finished = bool(done_B.all())
             yield Generated(
                 new,

@@ -8,7 +8,16 @@ from bltjax.models import kind, logits
 
 def nats_per_position(model_config, params, batch):
     """Nats of each target, float32 [B,T] ([B,N] for tokens); 0 where `loss_mask` is 0."""
+    return _nats(logits(model_config, params, batch), batch)
+
+
+def nats_and_likeliest(model_config, params, batch):
+    """(`nats_per_position`, whether each target is the likeliest id, bool [B,T])."""
     scores = logits(model_config, params, batch)
+    return _nats(scores, batch), jnp.argmax(scores, axis=-1) == batch["targets"]
+
+
+def _nats(scores, batch):
     # A comparison instead of a gather: it fuses with the reduction, and its gradient is no scatter.
     hit = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 2) == batch["targets"][..., None]
     nats = jax.nn.logsumexp(scores, axis=-1) - jnp.sum(jnp.where(hit, scores, 0.0), axis=-1)

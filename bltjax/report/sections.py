@@ -5,7 +5,7 @@ import json
 
 from bltjax.fits import scaling_law_section
 from bltjax.paper import paper_section
-from bltjax.report import patch_places
+from bltjax.report import patch_places, task_scores
 from bltjax.report.compare_series import by_series
 from bltjax.report.figures import LEXICONS, SWEEPS
 from bltjax.results.run_directories import finite
@@ -63,6 +63,14 @@ def of(result: dict, runs: list, figures: dict) -> list:
             lines=[
                 "Test bits per byte of the bytes that are first in their patch, of the second, and so on."
                 " Where patches begin where entropy is high, the first byte is the dearest."
+            ],
+        ),
+        section(
+            "Tasks and files",
+            tables=task_scores.tables(runs),
+            lines=[
+                "What `bltjax eval` kept in these runs, ± standard errors over items. FLOPs are exact forward"
+                " FLOPs: the model's, and behind a plus its entropy model's."
             ],
         ),
         section("Power laws", tables=[fit_table(result), crossing_table(result)], lines=fit_lines(result)),

@@ -7,13 +7,12 @@ from ml_collections import ConfigDict
 from bltjax import config as cfg
 from bltjax import models
 from bltjax.data import splits
-from bltjax.evaluation import bpb, windows
-from bltjax.patching import segmentation, vocab
+from bltjax.evaluation import scoring
 from bltjax.run.inputs import Inputs
 
 
 def evaluate(config: ConfigDict, inputs: Inputs, params, longest, mesh=None) -> dict:
-    """What eval.json holds: {"test": scored, "validation": scored, "upper_bound"} (bpb.summary).
+    """What eval.json holds: {"test": scored, "validation": scored, "upper_bound"} (bpb.summary of each).
 
     longest: of the segments that the run trained on (batches.Rows.longest): no position beyond is scored."""
     limits = {"test": config.eval.test_bytes, "validation": config.eval.validation_bytes}
@@ -29,24 +28,16 @@ def score(config: ConfigDict, inputs: Inputs, params, chosen, longest, mesh=None
     """Bits per byte of whole documents, each byte once, with the same left context in bytes for every
     family."""
     documents = list(chosen)
-    sizes, shape = [len(d) for d in documents], (config.data.context, config.data.rows)
-    if models.kind(config.model).UNIT == "token":
-        tokenizer = inputs.tokenizer
-        ids = [tokenizer.encode(d) for d in documents]
-        ends = tokenizer.bos, tokenizer.eos
-        shaped = windows.token_windows(documents, ids, tokenizer.byte_counts, *shape, *ends, longest)
-        is_eos = lambda batch: batch["target_bytes"] == 0
-        patch_size = sum(sizes) / sum(map(len, ids))
-    else:
-        lengths = segmentation.document_lengths(
-            config.patching, documents, inputs.entropies(chosen), inputs.tokenizer
-        )
-        patched = models.kind(config.model).PATCHES
-        shaped = windows.byte_windows(documents, lengths if patched else None, *shape, longest)
-        is_eos = lambda batch: batch["targets"] == vocab.EOS
-        patch_size = sum(int(l.sum()) for l in lengths) / sum(map(len, lengths))
-    found = bpb.nats_by_document(config.model, params, shaped, len(documents), is_eos, mesh)
-    return {**bpb.summary(sizes, found, patch_size, shaped), "documents_digest": digest(documents)}
+    found, _ = scoring.score(
+        config,
+        params,
+        documents,
+        longest,
+        entropies=inputs.entropies(chosen),
+        tokenizer=inputs.tokenizer,
+        mesh=mesh,
+    )
+    return {**found, "documents_digest": digest(documents)}
 
 
 def digest(documents: list[bytes]) -> str:

@@ -1,0 +1,19 @@
+"""What a byte costs in a text that was scored, as it was cut."""
+
+from bltjax import flops, models, patching
+
+
+def of(model, config, patch_size: float, sizes) -> dict:
+    """{"patch_size", "flops_per_byte", "entropy_flops_per_byte"}: `exact` forward FLOPs of each byte once.
+
+    patch_size: bytes per patch or token as cut; sizes: bytes of each document or row, each a row of its own
+    in attention."""
+    given = dict(context=int(config.data.context), document_lengths=sizes)
+    beside = 0.0
+    if models.kind(config.model).PATCHES and config.patching.scheme in patching.NEEDS_ENTROPIES:
+        beside = flops.count(model.entropy_model.config.model, **given)["exact"]["total"]
+    return {
+        "patch_size": patch_size,
+        "flops_per_byte": flops.count(config.model, patch_size, **given)["exact"]["total"],
+        "entropy_flops_per_byte": beside,
+    }

@@ -1,0 +1,197 @@
+"""Files scored by a model: nats of every document, kept line by line as they are known, and summed by group.
+
+Every document's line is in `documents.jsonl` before the next chunk is begun, so that what was stopped goes on
+where it was; a document is known by its file, its place in it and the digest of its bytes."""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import pathlib
+
+import numpy as np
+
+from bltjax import models, patching
+from bltjax import config as cfg
+from bltjax.data import files as sources
+from bltjax.entropy import annotate
+from bltjax.errors import RunFailed, UserError
+from bltjax.evaluation import costs, scoring
+from bltjax.storage import atomic, json_lines, locks
+
+SCHEMA_VERSION = 1
+CHUNK = 1 << 16  # bytes of text between two points from which it can go on, at least
+CONTEXT = 4096  # bytes of context for a model that was trained elsewhere: the released ones' is longer
+GROUPS = ("file", "folder")  # anything else is a field of JSON lines or rows
+
+
+def evaluate(
+    model,
+    patterns,
+    out: pathlib.Path | None = None,
+    *,
+    separator: str = "",
+    group: str = "",
+    limit: int = 0,
+    context: int = 0,
+    progress=None,
+    say=print,
+) -> dict:
+    """What `bltjax eval` shows: {"bpb", "bytes", "nats", "patch_size", "flops_per_byte",
+    "entropy_flops_per_byte", "unit", "documents": [...], "groups": [...], "skipped": [...]}.
+
+    model: an api.Model. patterns: of files, as data.globs has them. out: a directory for documents.jsonl and
+    files.json; None: nothing is kept. separator: what stands between documents of a plain file. group: file,
+    folder or a field's name; "": folders where there are several, else files. limit: documents at most, 0:
+    all. context: bytes of a window; 0: what the model trained on. progress: called with bytes as they are
+    scored. say: told of every file that is left out, in a line. UserError where nothing can be scored."""
+    config, longest = windowed(model, context)
+    lines, skipped = [], []
+    with _kept(out) as (known, keep):
+        chunk, held = [], 0
+        for document in _documents(model, patterns, separator, group, limit, say, skipped):
+            line = known.get(_key(document))
+            if line is not None:
+                lines.append({**line, "group": document["group"]})
+                progress and progress(line["bytes"])
+                continue
+            chunk.append(document)
+            held += len(document["text"])
+            if held >= max(CHUNK, 4 * config.data.rows * config.data.context):
+                lines += keep(_scored(model, config, longest, chunk))
+                progress and progress(held)
+                chunk, held = [], 0
+        if chunk:
+            lines += keep(_scored(model, config, longest, chunk))
+            progress and progress(held)
+    if not lines:
+        raise UserError(f"no text to score in {' '.join(map(str, patterns))}")
+    result = _summed(model, config, lines, skipped)
+    if out is not None:
+        atomic.write_json(out / "files.json", {"schema_version": SCHEMA_VERSION, **result})
+    return result
+
+
+def windowed(model, context: int = 0):
+    """(the model's config with the context to evaluate with, the longest segment it trained on or None)."""
+    if context and context < 8:
+        raise UserError(f"a context is {context} bytes; at least 8 are needed")
+    if model.positions and not context:
+        return model.config, model.positions
+    return cfg.replace(model.config, **{"data.context": context or CONTEXT, "data.rows": 4}), None
+
+
+def _documents(model, patterns, separator, group, limit, say, skipped):
+    """Yields {"file", "index", "group", "digest", "text"}; what cannot be read is said and left out."""
+    listed = sources.found(patterns)
+    folders = {os.path.dirname(file.path) for file in listed}
+    group = group or ("folder" if len(folders) > 1 else "file")
+    count = 0
+    for file in listed:
+        index, field = 0, "" if group in GROUPS else group
+        try:
+            for text, told in sources.documents(
+                file, "text", model.config.data.longest, group_field=field, separator=separator
+            ):
+                if limit and count >= limit:
+                    return
+                index += 1
+                if text:
+                    count += 1
+                    name = {"file": file.path, "folder": os.path.dirname(file.path) or "."}.get(group, told)
+                    digest = hashlib.sha256(text).hexdigest()[:16]
+                    yield dict(file=file.path, index=index - 1, group=str(name), digest=digest, text=text)
+        except UserError as error:
+            skipped.append({"file": file.path, "why": " ".join(str(error).split())})
+            say(skipped[-1]["why"])
+        else:
+            if index == 0 or index == 1 and not file.size:
+                skipped.append({"file": file.path, "why": f"{file.path} is empty"})
+                say(skipped[-1]["why"])
+
+
+def _scored(model, config, longest, chunk) -> list[dict]:
+    """The lines of some documents."""
+    texts = [document["text"] for document in chunk]
+    entropies = None
+    if models.kind(config.model).PATCHES and config.patching.scheme in patching.NEEDS_ENTROPIES:
+        lm = model.entropy_model
+        entropies = annotate.annotate(lm.config.model, lm.params, texts)
+    tokens = models.kind(config.model).UNIT == "token" or config.patching.scheme == "bpe"
+    summary, units = scoring.score(
+        config,
+        model.params,
+        texts,
+        longest,
+        entropies=entropies,
+        tokenizer=model.tokenizer if tokens else None,
+    )
+    lines = []
+    for document, scored, (positions, patches) in zip(chunk, summary["documents"], units.tolist()):
+        if not math.isfinite(scored["nats"]):
+            raise RunFailed(f"{model.folder} gives no number for {document['file']}: {scored['nats']} nats")
+        kept = {key: value for key, value in document.items() if key != "text"}
+        lines.append({**kept, **scored, "positions": positions, "patches": patches})
+    return lines
+
+
+@contextlib.contextmanager
+def _kept(out):
+    """(lines of earlier documents by what they are of, a function that keeps new ones and returns them)."""
+    if out is None:
+        yield {}, lambda lines: lines
+        return
+    path = out / "documents.jsonl"
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with locks.held(out / ".lock", wait=False):
+            known = {_key(line): line for line in json_lines.read(path)}
+            with json_lines.appending(path) as file:
+
+                def keep(lines):
+                    file.write("".join(json.dumps(line) + "\n" for line in lines))
+                    file.flush()
+                    return lines
+
+                yield known, keep
+    except locks.Busy:
+        raise UserError(f"{out} is being written by another process") from None
+
+
+def _key(line: dict) -> tuple:
+    return line["file"], line["index"], line["digest"]
+
+
+def _summed(model, config, all_lines, skipped) -> dict:
+    groups = {}
+    for line in all_lines:
+        groups.setdefault(line["group"], []).append(line)
+
+    def per(lines):
+        size = scoring.size_of([(line["positions"], line["patches"]) for line in lines])
+        return costs.of(model, config, size, [line["bytes"] for line in lines])
+
+    documents = [
+        {**line, "bpb": line["nats"] / math.log(2) / line["bytes"], **per([line])} for line in all_lines
+    ]
+    by_group = [
+        {"group": name, "documents": len(lines), **_total(lines), **per(lines)}
+        for name, lines in groups.items()
+    ]
+    return {
+        "model": str(model.folder),
+        "unit": "token" if models.kind(config.model).UNIT == "token" else "patch",
+        "context": int(config.data.context),
+        **_total(all_lines),
+        "bpb_of_groups": float(np.mean([g["bpb"] for g in by_group])),
+        **per(all_lines),
+        "groups": by_group,
+        "documents": documents,
+        "skipped": skipped,
+    }
+
+
+def _total(lines) -> dict:
+    nats, count = sum(line["nats"] for line in lines), sum(line["bytes"] for line in lines)
+    return {"bpb": nats / math.log(2) / count, "nats": nats, "bytes": count}

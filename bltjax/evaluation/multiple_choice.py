@@ -1,0 +1,123 @@
+"""Multiple choice by log-likelihood: the items of ARC, PIQA and HellaSwag as lm-eval words them, and what is
+right by the sum of nats, by nats a character and by nats a byte."""
+
+import math
+import re
+from typing import Callable, NamedTuple
+
+from bltjax.errors import UserError
+from bltjax.evaluation import encoding, likelihood
+
+METRICS = ("acc", "acc_norm", "acc_bytes")
+CHUNK = 1024  # items whose log-likelihoods are asked for together
+
+
+class Task(NamedTuple):
+    """folders: how its data's folder may be called. item: a row -> (context, choices, right one's index)."""
+
+    folders: tuple[str, ...]
+    item: Callable
+
+
+def _hellaswag(row):
+    context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
+    return _cleaned(context), [_cleaned(ending) for ending in row["endings"]], int(row["label"])
+
+
+def _cleaned(text: str) -> str:
+    """Without WikiHow's marks."""
+    text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
+    return text.replace("  ", " ")
+
+
+def _arc(row):
+    labels = [str(label) for label in row["choices"]["label"]]
+    answer = labels.index(str(row["answerKey"]))
+    return f"Question: {row['question']}\nAnswer:", list(row["choices"]["text"]), answer
+
+
+def _piqa(row):
+    return f"Question: {row['goal']}\nAnswer:", [row["sol1"], row["sol2"]], int(row["label"])
+
+
+TASKS = {
+    "arc_easy": Task(("arc_easy", "arc-easy"), _arc),
+    "arc_challenge": Task(("arc_challenge", "arc-challenge"), _arc),
+    "piqa": Task(("piqa",), _piqa),
+    "hellaswag": Task(("hellaswag",), _hellaswag),
+}
+
+
+def items(name: str, rows: list[dict]) -> list[dict]:
+    """{"id", "context", "choices", "answer"} of a task's rows; each choice begins with the space that stands
+    before it. A row that has "context", "choices" (a list of texts, their spaces too) and "answer" is taken
+    as it is, for any task. UserError, naming the row, where fields are missing or do not fit."""
+    found = []
+    for number, row in enumerate(rows):
+        try:
+            ready = "context" in row and isinstance(row.get("choices"), list)
+            context, choices, answer = (
+                (row["context"], row["choices"], int(row["answer"])) if ready else TASKS[name].item(row)
+            )
+            if not all(isinstance(text, str) and text for text in choices) or not isinstance(context, str):
+                raise ValueError("a choice or the context is no text")
+            if not 0 <= answer < len(choices) or len(choices) < 2:
+                raise ValueError(f"the answer is {answer} of {len(choices)} choices")
+        except KeyError as error:
+            raise UserError(f"{name}: item {number} lacks {error}") from None
+        except (TypeError, ValueError, AttributeError, IndexError) as error:
+            raise UserError(f"{name}: item {number} is not as it should be: {error}") from None
+        choices = choices if ready else [f" {text}" for text in choices]
+        found.append({"id": str(number), "context": context, "choices": choices, "answer": answer})
+    return found
+
+
+def score(model, asked: list[dict], batch_size: int = 0, max_length: int = 0, progress=None) -> list[dict]:
+    """One line an item: {"id", "answer", "nats": log-likelihood of each choice, METRICS: 0 or 1, "bytes",
+    "positions", "patches": of all its rows, "sizes": bytes of each row, "cut": rows that lost their left}.
+
+    progress: called with the number of items done."""
+    ids, found = encoding.Encoding(model), []
+    for at in range(0, len(asked), CHUNK):
+        some = asked[at : at + CHUNK]
+        pairs = [ids.pair(item["context"], choice) for item in some for choice in item["choices"]]
+        told = iter(likelihood.loglikelihoods(model, pairs, max_length, batch_size))
+        found += [_line(item, [next(told) for _ in item["choices"]]) for item in some]
+        if progress:
+            progress(len(some))
+    return found
+
+
+def _line(item: dict, told) -> dict:
+    nats = [one.value for one in told]
+    texts = [choice.removeprefix(" ") for choice in item["choices"]]
+    divided = {
+        "acc": [1] * len(texts),
+        "acc_norm": [len(text) for text in texts],
+        "acc_bytes": [len(_bytes(text)) for text in texts],
+    }
+    right = {
+        name: int(max(range(len(nats)), key=lambda i: nats[i] / by[i]) == item["answer"])
+        for name, by in divided.items()
+    }
+    sizes = [len(_bytes(item["context"] + choice)) for choice in item["choices"]]
+    return {
+        "id": item["id"],
+        "answer": item["answer"],
+        "nats": nats,
+        **right,
+        "sizes": sizes,
+        "positions": sum(one.positions for one in told),
+        "patches": sum(one.patches for one in told),
+        "cut": sum(one.cut > 0 for one in told),
+    }
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def mean(values) -> dict:
+    """{"value", "stderr"} of 0s and 1s: the mean and its standard error (None of one value)."""
+    n, share = len(values), sum(values) / len(values)
+    return {"value": share, "stderr": math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else None}

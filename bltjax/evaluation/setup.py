@@ -1,0 +1,38 @@
+"""What decides a model's scores, said beside them, so that what goes on with results goes on with the same
+model."""
+
+import pathlib
+
+from bltjax import config as cfg
+from bltjax.errors import UserError
+from bltjax.formats import detect
+from bltjax.storage import atomic, rundir
+from bltjax.training import checkpoint
+
+FILE = "setup.json"
+
+
+def of(model, entropy_model=None) -> dict:
+    """Of an api.Model: its directory, config and newest checkpoint, and the entropy model it was given."""
+    ours = is_ours(model)
+    return {
+        "model": str(model.folder),
+        "config": cfg.fingerprint(model.config),
+        "step": max(checkpoint.steps(model.folder), default=None) if ours else None,
+        "entropy_model": str(pathlib.Path(entropy_model).resolve()) if entropy_model else None,
+    }
+
+
+def is_ours(model) -> bool:
+    """Whether the model is a run directory or an import, in which results may be kept."""
+    return detect.of(model.folder) == detect.OURS
+
+
+def claim(out: pathlib.Path, said: dict) -> None:
+    """Says in a folder of results what they are of. UserError where other results are in it."""
+    there = rundir.read_json(out / FILE)
+    if there is None:
+        atomic.write_json(out / FILE, said)
+    elif there != said:
+        keys = ", ".join(sorted(k for k in {*there, *said} if there.get(k) != said.get(k)))
+        raise UserError(f"{out} holds results of another evaluation ({keys}); give another --out")

