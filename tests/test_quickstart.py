@@ -29,10 +29,12 @@ def bltjax(*arguments, cwd):
 
 @pytest.mark.slow
 def test_quickstart_short(tmp_path):
-    bltjax("run", "quickstart:short", cwd=tmp_path)
-    result = json.loads(bltjax("report", "quickstart:short", "--json", cwd=tmp_path))
+    """All families at the smaller budget, tokens and one kind of patches at the larger one, too."""
+    kept = ("--only=-S", "--only=bpe", "--only=blt-space")
+    bltjax("run", "quickstart:short", *kept, cwd=tmp_path)
+    result = json.loads(bltjax("report", "quickstart:short", *kept, "--json", cwd=tmp_path))
     families = {"bpe", "blt-entropy", "blt-space", "blt-strided"}
-    assert {run["family"] for run in result["runs"]} == families and len(result["runs"]) == 2 * len(families)
+    assert {run["family"] for run in result["runs"]} == families and len(result["runs"]) == 6
     for run in result["runs"]:
         assert abs(run["realized_flops"] / run["budget_flops"] - 1) < 0.01
         assert 2 < run["bpb"] < 6.5, "a byte is worth log2(260) = 8.02 bits to a model that knows nothing"
@@ -40,6 +42,5 @@ def test_quickstart_short(tmp_path):
             assert abs(run["patch_size"] / 4.5 - 1) < 0.02
     page = (tmp_path / "runs" / "quickstart-short" / "report" / "report.html").read_text()
     assert "<svg" in page and "http-equiv" not in page and 'src="http' not in page
-    assert {
-        p["state"] for p in json.loads(bltjax("status", "quickstart:short", "--json", cwd=tmp_path))["runs"]
-    } == {"done"}
+    standing = json.loads(bltjax("status", "quickstart:short", *kept, "--json", cwd=tmp_path))["runs"]
+    assert {run["state"] for run in standing} == {"done"}

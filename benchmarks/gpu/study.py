@@ -26,7 +26,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NEEDED = ("jax", "flax", "optax", "orbax", "ml_collections", "tokenizers", "array_record", "grain", "tqdm")
 EXPERIMENT = "compression:gpu"
-SMALL = ("quickstart:short", ("bpe-S", "blt-entropy-S", "blt-strided-S"))  # what --small tries instead
+SMALL = ("quickstart:short", ("bpe-S", "blt-entropy-S"))  # what --small tries instead
 SMALL_ENVIRONMENT = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # a CPU compiles much faster
 # What a run's process finds on a GPU. Small models are compiled for longer than they train: a BLT took over
 # 300 s of CPU time where XLA tries its products of matrices and fusions one by one, and a tenth without.
@@ -71,7 +71,7 @@ def main(argv=None) -> int:
     sub.add_argument("--only", action="append", default=[], help="only runs whose name contains this")
     sub.add_argument("--seconds", type=float, default=SECONDS, help=f"for everything (default: {SECONDS})")
     sub.add_argument("--workers", type=int, default=10, help="runs at once (default: 10)")
-    sub.add_argument("--small", action="store_true", help="three tiny runs, to try it on any machine")
+    sub.add_argument("--small", action="store_true", help="two tiny runs, to try it on any machine")
     args = parser.parse_args(argv)
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         return unusable(
