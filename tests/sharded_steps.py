@@ -1,4 +1,4 @@
-"""One kind of model on several meshes: gradients and losses of twenty steps, written to a file.
+"""One kind of model on several meshes: gradients and losses of ten steps, written to a file.
 Run by test_sharding.py.
 
 python sharded_steps.py KIND OUT.npz MESH... [--coordinator HOST:PORT --processes N --process I]
@@ -38,7 +38,7 @@ from bltjax.parallel import host, sharding
 from bltjax.training import step as steps
 
 host.collect_cycles_rarely()
-STEPS, ROWS, T, PATCHES = 20, 16, 48, 20
+STEPS, ROWS, T, PATCHES = 10, 16, 48, 20
 BLT = dict(
     local_width=32,
     encoder_layers=1,

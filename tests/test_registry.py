@@ -305,7 +305,7 @@ for name in sys.argv[1].split(","):
         if keys <= wired:
             continue
         wired |= keys
-        aot.lower(cfg.replace(run, **{"data.context": min(512, run.data.context)}), mesh)
+        aot.traced(cfg.replace(run, **{"data.context": min(512, run.data.context)}), mesh)
 print(len(seen), len(wired))
 """
 

@@ -114,15 +114,19 @@ def batch_like(run, mesh) -> dict:
     return {name: like(slots) for name in kind.SLOTS} | {name: like(patches) for name in kind.PATCHES}
 
 
-def lower(run, mesh):
-    """The training step of a run on a mesh, traced: `.compile()` compiles it."""
+def traced(run, mesh):
+    """The training step of a run on a mesh, traced: `.lower().compile()` compiles it."""
     train = cfg.replace(run.train, steps=SCHEDULE_STEPS)
-    like = jax.eval_shape(
-        lambda: training_step.init_state(train, SCHEDULE_STEPS, models.init(run.model, jax.random.key(0)))
-    )
-    return training_step.make_step(run.model, train, SCHEDULE_STEPS, mesh=mesh).lower(
+    fresh = lambda params: training_step.init_state(train, SCHEDULE_STEPS, params)
+    like = jax.eval_shape(fresh, models.shapes_of(run.model))  # which a check has traced, and keeps
+    return training_step.make_step(run.model, train, SCHEDULE_STEPS, mesh=mesh).trace(
         like, batch_like(run, mesh)
     )
+
+
+def lower(run, mesh):
+    """The same, lowered: `.compile()` compiles it."""
+    return traced(run, mesh).lower()
 
 
 def program_key(lowered, topology: chips.Topology) -> str:
