@@ -11,7 +11,7 @@ from test_llama import llama_with_tokenizer
 from bltjax import api
 from bltjax import config as cfg
 from bltjax.errors import UserError
-from bltjax.evaluation import files
+from bltjax.evaluation import files, setup
 from bltjax.patching import vocab
 
 
@@ -80,6 +80,9 @@ def test_goes_on_where_it_was(texts, tmp_path, monkeypatch, capfd):
     assert {json.loads(line)["file"] for line in lines} == {d["file"] for d in json.loads(said)["documents"]}
     code, _, error = run(capfd, *arguments, "--limit", 1)
     assert code == 2 and "another evaluation (limit)" in error
+    with setup.held(out):
+        code, _, error = run(capfd, *arguments)
+    assert code == 2 and "being written by another process" in error
 
 
 def test_tokens_separators_and_fields(tmp_path, capfd):

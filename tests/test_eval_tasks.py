@@ -103,7 +103,8 @@ def test_tasks_are_kept_one_by_one(data, tmp_path, capfd, monkeypatch):
     assert code == 2 and "another evaluation" in error
 
 
-def test_noise_and_cute(data, capfd):
+def test_noise_and_cute(data, capfd, monkeypatch):
+    monkeypatch.setattr(cute, "NEW_BYTES", 8)
     names = "hellaswag_drop_both,cute_spell"
     code, said, _ = run(capfd, "eval", HF, "--tasks", names, "--task-data", data, "--limit", 1, "--json")
     found = json.loads(said)

@@ -17,8 +17,8 @@ from bltjax import config as cfg
 from bltjax.data import files as sources
 from bltjax.entropy import annotate
 from bltjax.errors import RunFailed, UserError
-from bltjax.evaluation import costs, scoring
-from bltjax.storage import atomic, json_lines, locks
+from bltjax.evaluation import costs, scoring, setup
+from bltjax.storage import atomic, json_lines
 
 SCHEMA_VERSION = 1
 CHUNK = 1 << 16  # bytes of text between two points from which it can go on, at least
@@ -67,6 +67,7 @@ def evaluate(
             progress and progress(held)
     if not lines:
         raise UserError(f"no text to score in {' '.join(map(str, patterns))}")
+    lines.sort(key=lambda line: (line["file"], line["index"]))
     result = _summed(model, config, lines, skipped)
     if out is not None:
         atomic.write_json(out / "files.json", {"schema_version": SCHEMA_VERSION, **result})
@@ -143,20 +144,16 @@ def _kept(out):
         yield {}, lambda lines: lines
         return
     path = out / "documents.jsonl"
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with locks.held(out / ".lock", wait=False):
-            known = {_key(line): line for line in json_lines.read(path)}
-            with json_lines.appending(path) as file:
+    with setup.held(out):
+        known = {_key(line): line for line in json_lines.read(path)}
+        with json_lines.appending(path) as file:
 
-                def keep(lines):
-                    file.write("".join(json.dumps(line) + "\n" for line in lines))
-                    file.flush()
-                    return lines
+            def keep(lines):
+                file.write("".join(json.dumps(line) + "\n" for line in lines))
+                file.flush()
+                return lines
 
-                yield known, keep
-    except locks.Busy:
-        raise UserError(f"{out} is being written by another process") from None
+            yield known, keep
 
 
 def _key(line: dict) -> tuple:

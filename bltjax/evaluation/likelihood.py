@@ -5,6 +5,7 @@ are computed in rows whose shape only the text's own length decides, so that no 
 boundary."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from bltjax import models, patching
-from bltjax.errors import UserError
+from bltjax.errors import RunFailed, UserError
 from bltjax.evaluation import encoding
 from bltjax.models import loss, patcher
 from bltjax.models.padded_lengths import bucket
@@ -69,6 +70,8 @@ def loglikelihoods(
                 some = numbers[at : at + size]
                 batch, counts = _batch(model, rows, starts, some, slots, size)
                 pending = some, counts, score(model.params, batch)
+    if not all(math.isfinite(one.value) for one in found):
+        raise RunFailed(f"{model.folder} gives no numbers: a log-likelihood is not finite")
     return found
 
 

@@ -1,12 +1,13 @@
 """What decides a model's scores, said beside them, so that what goes on with results goes on with the same
 model."""
 
+import contextlib
 import pathlib
 
 from bltjax import config as cfg
 from bltjax.errors import UserError
 from bltjax.formats import detect
-from bltjax.storage import atomic, rundir
+from bltjax.storage import atomic, locks, rundir
 from bltjax.training import checkpoint
 
 FILE = "setup.json"
@@ -26,6 +27,22 @@ def of(model, entropy_model=None) -> dict:
 def is_ours(model) -> bool:
     """Whether the model is a run directory or an import, in which results may be kept."""
     return detect.of(model.folder) == detect.OURS
+
+
+@contextlib.contextmanager
+def held(out: pathlib.Path | None):
+    """A folder of results, made and locked for this process alone; None: nothing. UserError where another
+    process has it."""
+    if out is None:
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locks.held(out / ".lock", wait=False))
+        except locks.Busy:
+            raise UserError(f"{out} is being written by another process") from None
+        yield
 
 
 def claim(out: pathlib.Path, said: dict) -> None:

@@ -4,13 +4,14 @@ what was stopped goes on with the first task that is not done.
     OUT/TASK.json           metrics with standard errors, what a byte cost, how many items were cut
     OUT/TASK.items.jsonl    a line an item, for paired comparisons of models"""
 
+import contextlib
 import json
 import pathlib
 
 from bltjax import models
 from bltjax.errors import UserError
-from bltjax.evaluation import answers, costs, cute, multiple_choice, noise, task_data
-from bltjax.storage import atomic, locks, rundir
+from bltjax.evaluation import answers, costs, cute, multiple_choice, noise, setup, task_data
+from bltjax.storage import atomic, rundir
 
 SCHEMA_VERSION = 1
 CUTE = "cute"
@@ -66,7 +67,7 @@ def evaluate(
     `update`. say: told of a task that could not be scored, in a line; the others are."""
     wanted, results, failed = expand(names), [], []
     wording = cute.template(template) if template else cute.OURS
-    with locks.held(out / ".lock", wait=False) if out is not None else _nothing():
+    with setup.held(out):
         for task in wanted:
             done = rundir.read_json(out / f"{task}.json") if out is not None else None
             if done and done.get("schema_version") == SCHEMA_VERSION:
@@ -78,7 +79,7 @@ def evaluate(
                 failed.append({"task": task, "why": " ".join(str(error).split())})
                 say(failed[-1]["why"])
                 continue
-            with bar(task, len(asked)) if bar else _nothing() as shown:
+            with bar(task, len(asked)) if bar else contextlib.nullcontext() as shown:
                 update = shown.update if shown is not None else None
                 if task.startswith(f"{CUTE}_"):
                     result, lines = _cute(model, task.removeprefix(f"{CUTE}_"), asked, wording, update)
@@ -91,14 +92,6 @@ def evaluate(
                 atomic.write_json(out / f"{task}.json", result)
             results.append(result)
     return {"model": str(model.folder), "tasks": results, "groups": means(results), "failed": failed}
-
-
-class _nothing:
-    def __enter__(self):
-        return None
-
-    def __exit__(self, *error):
-        return None
 
 
 def _items(task: str, data: pathlib.Path, limit: int, seed: int) -> list[dict]:
