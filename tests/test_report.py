@@ -193,10 +193,11 @@ def test_one_seed_names_no_winner(reported):
 
 def test_analysis_stands_apart():
     """A report and what it is made of import nothing of the package but themselves, the science, what
-    families are called, how files contradict one another, what a process takes of its machine, and the
-    exception; science only itself."""
+    families are called, how files are read and contradict one another, what a process takes of its machine,
+    and the exception; science only itself."""
     mine = "report|paper|fits|plots|results"
-    below = "science|config|storage import contradictions|storage.contradictions|errors|parallel import host"
+    files = "storage import contradictions|storage.contradictions|storage import json_object"
+    below = f"science|config|{files}|errors|counts|parallel import host"
     for folder, allowed in (
         *((name, rf"{mine}|{below}") for name in mine.split("|")),
         ("science", "science"),
@@ -204,7 +205,7 @@ def test_analysis_stands_apart():
         paths = list((pathlib.Path(reporting.__file__).parent.parent / folder).glob("*.py"))
         assert paths, folder
         for path in paths:
-            imported = r"^\s*(?:from|import)\s+(bltjax[\w.]*(?: import (?:host|contradictions))?)"
+            imported = r"^\s*(?:from|import)\s+(bltjax[\w.]*(?: import (?:host|contradictions|json_object))?)"
             for module in re.findall(imported, path.read_text(), re.M):
                 assert re.match(rf"bltjax\.({allowed})\b", module), (path.name, module)
 
