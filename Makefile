@@ -24,9 +24,9 @@ quickstart: setup
 	$(BIN)/bltjax run quickstart
 	$(BIN)/bltjax report quickstart
 
-# All in one session, whose tests share what is compiled.
+# All in one session, whose tests share what is compiled; the slowest are named at its end.
 test: setup
-	$(PYTEST) -n 2 -m "slow or not slow"
+	$(PYTEST) -n 2 -m "slow or not slow" --durations=40 --durations-min=20
 
 test-fast: setup
 	$(PYTEST) -n 2
