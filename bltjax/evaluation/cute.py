@@ -161,7 +161,7 @@ def template(path: pathlib.Path) -> Template:
     ...]}}} or {"tasks": {TASK: {"prompt": TEXT}}}: a whole prompt with its shots, to which only the inputs
     {0}, {1}, ... are to be added. UserError where it is not whole."""
     try:
-        told = json.loads(pathlib.Path(path).read_text())
+        told = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
         layout = told.get("layout", LAYOUT)
         questions, shots = {}, {}
         for name, task in told["tasks"].items():
@@ -240,7 +240,7 @@ def published(folder: pathlib.Path) -> list[dict]:
         if not labels.exists():
             raise UserError(f"{path} has no labels beside it ({labels.name})")
         value = score(task, _lines(path), _lines(labels))
-        stated = float(said.read_text()) if said.exists() else None
+        stated = float(said.read_text(encoding="utf-8")) if said.exists() else None
         agrees = stated is None or abs(stated - value) < 5e-5
         found.append({"model": model, "task": task, "score": value, "published": stated, "agrees": agrees})
     if not found:

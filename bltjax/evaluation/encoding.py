@@ -68,7 +68,7 @@ def adds_bos(model) -> bool | None:
 
 def _json(path) -> dict:
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
