@@ -109,12 +109,15 @@ def _files(args, model) -> int:
 
 
 def _tasks(args) -> int:
-    from bltjax.evaluation import tasks
+    from bltjax.evaluation import cute, tasks
 
     names = [name for name in args.tasks.split(",") if name]
     tasks.expand(names)  # a wrong name is said before a model is read
+    digest = ""
+    if args.cute_template:
+        cute.template(args.cute_template)  # a wrong one is said before a model is read, too
+        digest = hashlib.sha256(args.cute_template.read_bytes()).hexdigest()[:16]
     model = _model(args)
-    digest = str(args.cute_template.resolve()) if args.cute_template else ""
     out = _folder(args, model, "tasks", [str(args.task_data.resolve()), args.seed, digest])
     found = tasks.evaluate(
         model,
