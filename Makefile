@@ -8,7 +8,7 @@ comma := ,
 STAMP := .venv/.installed$(if $(EXTRAS),-$(subst $(comma),-,$(EXTRAS)))
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: setup quickstart test test-fast test-slow setup-newest test-newest clean
+.PHONY: setup quickstart test test-fast test-slow setup-newest test-newest test-newest-core clean
 
 setup: $(STAMP)
 
@@ -47,6 +47,15 @@ setup-newest: .venv-newest/.installed
 
 test-newest: setup-newest
 	.venv-newest/bin/python -m pytest -n 2
+
+# Of these, what stands on JAX, Flax, numpy and the other libraries: models, training, checkpoints, fits. The
+# newest XLA compiles more slowly, so that all of them would take as long again as `make test`.
+NEWEST := golden_models llama attention accelerator_attention causality hashing patching patcher models \
+	checkpoint resume training warm_start flops flops_of_programs entropies windows likelihood fits \
+	approaches joint_law lbfgs intervals packing rows records tokenizers model_commands packaging run_directories
+
+test-newest-core: setup-newest
+	.venv-newest/bin/python -m pytest -n 2 $(NEWEST:%=tests/test_%.py)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache
