@@ -6,9 +6,8 @@ import os
 import pathlib
 import sys
 
+from bltjax.cli import without_effect
 from bltjax.errors import UserError
-
-SHOWN = 40  # documents of a table; all are in documents.jsonl
 
 
 def add(verbs) -> None:
@@ -63,6 +62,11 @@ def evaluate(args) -> int:
         raise UserError("give files or --tasks, not both" if args.files else "nothing to score: give files")
     if args.tasks and not args.task_data:
         raise UserError("--tasks reads its data from a folder: --task-data DIR (docs/evaluation.md)")
+    if args.tasks:
+        without_effect.refuse(args, "is of files, not of tasks", separator="", group="", context=0)
+    else:
+        unset = dict(task_data=None, seed=0, batch_size=0, cute_template=None)
+        without_effect.refuse(args, "is of tasks, and files are scored", **unset)
     if args.batch_size < 0:
         raise UserError(f"--batch-size is {args.batch_size}; it is a number of rows, 0: by their length")
     if args.limit < 0:
@@ -86,6 +90,7 @@ def _model(args):
 
 
 def _files(args, model) -> int:
+    from bltjax.cli import score_tables
     from bltjax.evaluation import files
 
     out = _folder(args, model, "files", [os.path.abspath(f) if "://" not in f else f for f in args.files])
@@ -102,13 +107,11 @@ def _files(args, model) -> int:
             progress=bar.update,
             say=say,
         )
-    print(json.dumps(found) if args.json else _table(found))
-    if out is not None:
-        print(f"kept in {out}", file=sys.stderr)
-    return 2 if found["skipped"] else 0
+    return _shown(args, found, score_tables.of_files, out, found["skipped"])
 
 
 def _tasks(args) -> int:
+    from bltjax.cli import score_tables
     from bltjax.evaluation import cute, tasks
 
     names = [name for name in args.tasks.split(",") if name]
@@ -131,10 +134,15 @@ def _tasks(args) -> int:
         bar=lambda task, items: _bar(args, "item", items, task),
         say=lambda line: print(f"bltjax: {line}", file=sys.stderr),
     )
-    print(json.dumps(found) if args.json else _task_table(found))
+    return _shown(args, found, score_tables.of_tasks, out, found["failed"])
+
+
+def _shown(args, found: dict, table, out, left_out: list) -> int:
+    """Exit status: 0, or 2 where something was left out."""
+    print(json.dumps(found) if args.json else table(found))
     if out is not None:
         print(f"kept in {out}", file=sys.stderr)
-    return 2 if found["failed"] else 0
+    return 2 if left_out else 0
 
 
 def _bar(args, unit: str, total: int | None = None, name: str = ""):
@@ -166,70 +174,3 @@ def _folder(args, model, name: str, what) -> pathlib.Path | None:
     out = model.folder / "eval" / f"{name}-{digest}"
     setup.claim(out, said)
     return out
-
-
-def _table(found: dict) -> str:
-    """Groups and documents, a line each, bits per byte with what they cost."""
-    head = ("", "documents", "bytes", "nats", "bits/byte", f"bytes/{found['unit']}", "FLOPs/byte")
-
-    def row(name, documents, x):
-        return (
-            name,
-            f"{documents:,}",
-            f"{x['bytes']:,}",
-            f"{x['nats']:,.1f}",
-            f"{x['bpb']:.4f}",
-            f"{x['patch_size']:.2f}",
-            f"{x['flops_per_byte']:,.0f}"
-            + (f" + {x['entropy_flops_per_byte']:,.0f}" if x["entropy_flops_per_byte"] else ""),
-        )
-
-    documents, groups = found["documents"], found["groups"]
-    several = {d["file"] for d in documents if d["index"]}
-    name = lambda d: f"{d['file']}:{d['index']}" if d["file"] in several else d["file"]
-    rows = [head, *(row(name(d), 1, d) for d in documents[:SHOWN])]
-    if len(documents) > SHOWN:
-        rows.append((f"... {len(documents) - SHOWN:,} more", *[""] * 6))
-    if len(groups) > 1 and len(groups) < len(documents):
-        rows += [row(f"group {g['group']}", g["documents"], g) for g in groups]
-    rows.append(row("all", len(documents), found))
-    lines = _aligned(rows)
-    if len(groups) > 1:
-        lines.append(f"mean of {len(groups)} groups: {found['bpb_of_groups']:.4f} bits per byte")
-    if found["entropy_flops_per_byte"]:
-        lines.append("FLOPs per byte are forward, exact: the model's + its entropy model's")
-    if found["unit"] == "token":
-        lines.append("of tokens an upper bound: one tokenization")
-    return "\n".join(lines)
-
-
-def _task_table(found: dict) -> str:
-    """A line a task: accuracies with standard errors, chance, and what a byte cost."""
-    head = ("", "items", "acc", "acc_norm", "chance", "bytes/patch", "FLOPs/byte", "cut")
-
-    def shown(metric):
-        if metric is None:
-            return ""
-        error = "" if metric["stderr"] is None else f" ± {metric['stderr']:.4f}"
-        return f"{metric['value']:.4f}{error}"
-
-    rows = [head]
-    for r in found["tasks"]:
-        chance = f"{r['chance']:.3f}" if r.get("chance") else ""
-        beside = f" + {r['entropy_flops_per_byte']:,.0f}" if r["entropy_flops_per_byte"] else ""
-        scores = (shown(r["metrics"]["acc"]), shown(r["metrics"].get("acc_norm")), chance)
-        cost = (f"{r['patch_size']:.2f}", f"{r['flops_per_byte']:,.0f}{beside}")
-        rows.append((r["task"], f"{r['items']:,}", *scores, *cost, str(r["cut"])))
-    lines = _aligned(rows) if len(rows) > 1 else []
-    for group in found["groups"]:
-        drop = "" if group["drop"] is None else f", {group['drop']:.4f} below the clean task"
-        lines.append(f"{group['group']}: mean of {group['tasks']} tasks {group['acc']:.4f}{drop}")
-    return "\n".join(lines)
-
-
-def _aligned(rows) -> list[str]:
-    widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join([r[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(r[1:], widths[1:]))]).rstrip()
-        for r in rows
-    ]
