@@ -120,6 +120,14 @@ def test_what_cannot_be_scored_is_one_line_and_the_rest_is(texts, tmp_path, capf
         assert code == 2 and says in error.splitlines()[-1] and not out and "Traceback" not in error
 
 
+def test_what_failed_before_its_first_result_claims_no_folder(capfd, texts, tmp_path):
+    out = ("--context", 64, "--out", tmp_path / "out")
+    assert run(capfd, "eval", HF, texts / "a" / "empty.txt", *out)[0] == 2
+    assert run(capfd, "eval", HF, texts / "a" / "one.txt", *out)[0] == 0
+    code, _, error = run(capfd, "eval", HF, texts / "a" / "two.txt", *out)
+    assert code == 2 and "another evaluation (what)" in error
+
+
 def test_a_threshold_has_its_realized_cost(texts):
     model = api.load(HF)
     costs = {}

@@ -48,8 +48,13 @@ def held(out: pathlib.Path | None):
 def claim(out: pathlib.Path, said: dict) -> None:
     """Says in a folder of results what they are of. UserError where other results are in it."""
     there = rundir.read_json(out / FILE)
-    if there is None:
+    if there is None or not (_begun(out) or locks.is_held(out / ".lock")):
         atomic.write_json(out / FILE, said)
     elif there != said:
         keys = ", ".join(sorted(k for k in {*there, *said} if there.get(k) != said.get(k)))
         raise UserError(f"{out} holds results of another evaluation ({keys}); give another --out")
+
+
+def _begun(out: pathlib.Path) -> bool:
+    """Whether a folder has results: what failed before its first one leaves none."""
+    return any(path.stat().st_size for path in out.iterdir() if path.name not in (FILE, ".lock"))
