@@ -20,8 +20,8 @@ def nats_and_likeliest(model_config, params, batch):
     """Of some positions alone: (nats of each target, whether no id is likelier), float32 and bool [S].
 
     batch: a batch's arrays that the model reads, and scored, int32 [S]: places in [B·T], count, int32 []: how
-    many of them count, targets, int32 [S]. What is behind `count` means nothing. The head is applied to the places
-    that count, some at a time: with 65,536 tokens, scores of all positions of a call are gigabytes."""
+    many of them count, targets, int32 [S]. What is behind `count` means nothing. The head is applied to the
+    places that count, some at a time: with 65,536 tokens, scores of all positions of a call are gigabytes."""
     kernel, x = kind(model_config).head(params), states(model_config, params, batch)
     x, (S,), V = x.reshape(-1, x.shape[-1]), batch["scored"].shape, kernel.shape[-1]
     together = SCORES if jax.default_backend() == "cpu" else SCORES_ACCELERATOR
