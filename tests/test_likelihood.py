@@ -1,6 +1,8 @@
 """Log-likelihoods of continuations: what `logits` says, whatever they are batched with; generation behind
 prompts."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hf_blt import HF
@@ -8,8 +10,9 @@ from test_llama import llama_with_tokenizer
 
 from bltjax import api
 from bltjax.errors import UserError
-from bltjax.evaluation import answers, encoding, likelihood
+from bltjax.evaluation import answers, encoding, likelihood, row_patches
 from bltjax.generation import Options
+from bltjax.models import loss
 
 WORDS = ["alpha ", "b", " gamma", "dé", "\n", "epsilon zeta", "   ", "7"]
 
@@ -36,18 +39,58 @@ def model(request, tmp_path_factory):
     return api.load(llama_with_tokenizer(tmp_path_factory.mktemp("llama") / "m", 288))
 
 
-def test_equals_logits_and_depends_on_no_batch(model):
+def test_equals_logits_and_depends_on_no_batch(model, monkeypatch):
     coded = encoding.Encoding(model)
     pairs = [coded.pair(*text) for text in [*texts(20, 5), ("", "at the beginning"), ("a ", "")]]
-    found = likelihood.loglikelihoods(model, pairs, batch_size=4)
+    found = likelihood.loglikelihoods(model, pairs, batch_size=4, least=64)
     for pair, one in list(zip(pairs, found))[::7]:
         value, greedy = by_logits(model, *pair)
         assert one.value == pytest.approx(value, abs=1e-4) and one.greedy == greedy and not one.cut
-    for batch_size, least in ((1, 64), (16, 64), (4, 128)):
+    monkeypatch.setattr(loss, "SCORES", 9 * model.config.model.vocab)  # the head in several parts
+    for batch_size, least in ((1, 64), (16, 128)):
         again = likelihood.loglikelihoods(model, pairs[::-1], batch_size=batch_size, least=least)[::-1]
         assert [one.patches for one in again] == [one.patches for one in found]
         assert [one.greedy for one in again] == [one.greedy for one in found]
         assert max(abs(a.value - b.value) for a, b in zip(again, found)) < 1e-4
+
+
+@pytest.mark.parametrize("scheme", ["entropy", "monotonic", "both"])
+@pytest.mark.parametrize("resolution", [0.0, 2.0**-13])
+def test_what_rounding_could_move_is_decided_by_the_text_alone(scheme, resolution, monkeypatch):
+    """Entropies that stand as close to the numbers they are compared with as rounding errors are large."""
+    rng = np.random.default_rng(0)
+    made = [rng.integers(4, 260, rng.integers(5, 60)).astype(np.int32) for _ in range(40)]
+    exact = {len(text): rng.integers(0, 4, 64).astype(np.float32) for text in made}
+    alone = []
+
+    def entropies(lm, some, slots):
+        values = np.array([exact[len(text)][:slots] for text in some])
+        alone.append(len(some) == 1)
+        return values + (len(some) > 1) * rng.normal(0, 1e-6, values.shape).astype(np.float32)
+
+    monkeypatch.setattr(row_patches, "_entropies", entropies)
+    rule = SimpleNamespace(
+        scheme=scheme, threshold=1.0, delta=1.0, max_length=6, resolution=resolution, size=1, seed=0
+    )
+    config = SimpleNamespace(model=SimpleNamespace(kind="blt"), patching=rule)
+    model = SimpleNamespace(config=config, entropy_model=None)
+    found = row_patches.starts(model, made)
+    assert sum(alone) > 20
+    for text, own in zip(made, found, strict=True):
+        assert np.array_equal(row_patches.starts(model, [text])[0], own) and len(own) == len(text)
+    alone.clear()
+    rule.threshold = rule.delta = 0.5  # far from all of them
+    row_patches.starts(model, made)
+    assert not any(alone)
+
+
+def test_rows_that_do_not_fill_a_call_go_into_the_next_size():
+    lengths = [20, 21, 30, 300, 90, 5]
+    rows = [likelihood.Row(np.zeros(n + 1, np.int32), 1, 0) for n in lengths]
+    found = likelihood._calls(rows, least=16, batch_size=2)
+    # what is next to 30 and to 90 is more than twice as long
+    told = [(slots, [lengths[i] for i in numbers]) for slots, numbers in found]
+    assert told == [(384, [300]), (96, [90]), (32, [30, 21]), (24, [20, 5])]
 
 
 def test_pairs_are_cut_where_tokens_have_their_spaces(model):

@@ -1,10 +1,10 @@
 """Log-likelihoods of continuations behind contexts, many at once, in few compiled shapes.
 
-A row is one text, a context and its continuation. Patches are those of the whole text, from entropies that
-are computed in rows whose shape only the text's own length decides, so that no batch and no padding moves a
-boundary."""
+A row is one text, a context and its continuation. Its patches are those of the text alone (row_patches.py),
+so that no batch and no padding moves a boundary."""
 
 import functools
+import itertools
 import math
 from typing import NamedTuple
 
@@ -12,16 +12,14 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from bltjax import models, patching
+from bltjax import models
 from bltjax.errors import RunFailed, UserError
-from bltjax.evaluation import encoding
-from bltjax.models import loss, patcher
+from bltjax.evaluation import encoding, row_patches
+from bltjax.models import loss
 from bltjax.models.padded_lengths import bucket
-from bltjax.patching import segmentation, vocab
 
 SLOTS = 1 << 13  # ids in one call, where no batch size is given
-ENTROPY_SLOTS = 1 << 10  # ids in one call of the entropy model, whatever the batch size
-LEAST = 64  # slots of a row
+LEAST = 16  # slots of a row
 
 
 class Likelihood(NamedTuple):
@@ -58,7 +56,8 @@ def loglikelihoods(
     rows = [_row(context, continuation, length) for context, continuation in pairs]
     _check([row.ids for row in rows], model.config.model.vocab)
     found = [Likelihood(0.0, True, row.cut, 0, 0) if not row.scored else None for row in rows]
-    score, starts = _scorer(FrozenConfigDict(model.config.model)), _starts(model, rows)
+    score = _scorer(FrozenConfigDict(model.config.model))
+    starts = row_patches.starts(model, [row.ids for row in rows])
     for slots, numbers in _calls(rows, least, batch_size):
         size, pending = batch_size or max(1, SLOTS // slots), None
         for at in [*range(0, len(numbers), size), None]:  # one call behind: the device works meanwhile
@@ -68,7 +67,8 @@ def loglikelihoods(
                 progress and progress(len(some))
             if at is not None:
                 some = numbers[at : at + size]
-                batch, counts = _batch(model, rows, starts, some, slots, size)
+                own = starts and [starts[i] for i in some]
+                batch, counts = _batch(model, [rows[i] for i in some], own, slots, size)
                 pending = some, counts, score(model.params, batch)
     if not all(math.isfinite(one.value) for one in found):
         raise RunFailed(f"{model.folder} gives no numbers: a log-likelihood is not finite")
@@ -84,24 +84,24 @@ def _row(context, continuation, length: int) -> Row:
 
 
 def _check(ids, vocabulary: int) -> None:
-    least = min((int(i.min()) for i in ids), default=0)
-    most = max((int(i.max()) for i in ids), default=0)
-    if least < 0 or most >= vocabulary:
-        raise UserError(f"ids must be 0 to {vocabulary - 1}; there are {least} to {most}")
+    whole = np.concatenate([np.zeros(0, np.int32), *ids])
+    if whole.size and (whole.min() < 0 or whole.max() >= vocabulary):
+        raise UserError(f"ids must be 0 to {vocabulary - 1}; there are {whole.min()} to {whole.max()}")
 
 
 def _calls(rows, least: int, batch_size: int):
-    """(slots, numbers of the rows that are scored in so many), the longest first. Rows that would not fill
-    half a call go into rows twice as long, where there are any: a call more, and a shape less."""
+    """(slots, numbers of the rows that are scored in so many), the longest first. Rows that do not fill a
+    call go into rows of the next size, where that is no more than twice theirs: a shape less."""
     buckets, waiting, found = {}, [], []
     for i in sorted(range(len(rows)), key=lambda i: len(rows[i].ids)):
         if rows[i].scored:
-            buckets.setdefault(1 << (max(least, len(rows[i].ids) - 1) - 1).bit_length(), []).append(i)
-    for slots in sorted(buckets):
+            buckets.setdefault(bucket(len(rows[i].ids) - 1, least), []).append(i)
+    for slots, longer in itertools.pairwise([*sorted(buckets), math.inf]):
         waiting = waiting + buckets[slots]
-        if slots == max(buckets) or len(waiting) > (batch_size or SLOTS // slots) // 2:
-            found.append((slots, waiting[::-1]))
-            waiting = []
+        rest = len(waiting) % (batch_size or max(1, SLOTS // slots)) if longer <= 2 * slots else 0
+        now, waiting = waiting[: len(waiting) - rest], waiting[len(waiting) - rest :]
+        if now:
+            found.append((slots, now[::-1]))
     return found[::-1]
 
 
@@ -110,106 +110,53 @@ def _scorer(model_config):
     return jax.jit(functools.partial(loss.nats_and_likeliest, model_config))
 
 
-@functools.lru_cache(maxsize=8)
-def _entropies(model_config):
-    return jax.jit(functools.partial(patcher.entropies, model_config))
-
-
-def _padded(rows, count: int, slots: int) -> np.ndarray:
-    """The ids that the model reads, int32 [count, slots], 0 behind them."""
-    ids = np.zeros((count, slots), np.int32)
-    for i, row in enumerate(rows):
-        ids[i, : len(row.ids) - 1] = row.ids[:-1]
-    return ids
-
-
-def _starts(model, rows: list[Row]) -> list | None:
-    """Where patches start, bool [n + 1] of a row that the model reads n ids of: of the id after the last,
-    too. None for a model without patches."""
-    if not models.kind(model.config.model).PATCHES:
-        return None
-    rule, found, buckets = model.config.patching, [None] * len(rows), {}
-    if rule.scheme == "bpe":
-        return [_bpe_starts(model, row) for row in rows]
-    for i, row in enumerate(rows):
-        buckets.setdefault(bucket(len(row.ids) - 1, LEAST), []).append(i)
-    for slots, numbers in buckets.items():
-        some, entropies = [rows[i] for i in numbers], None
-        if rule.scheme in patching.NEEDS_ENTROPIES:
-            entropies = _entropies_of(model.entropy_model, some, slots)
-        ids = _padded(some, len(some), slots)
-        arguments = segmentation.rule(rule)
-        starts = patching.starts(
-            ids, rule.scheme, entropies=entropies, include_next=True, xp=np, **arguments
-        )
-        for i, row, own in zip(numbers, some, starts):
-            found[i] = own[: len(row.ids)]
-    return found
-
-
-def _entropies_of(lm, rows: list[Row], slots: int) -> np.ndarray:
-    """Nats, float32 [rows, slots], in calls of one shape for all rows of this length, whatever is asked."""
-    count, parts = max(1, ENTROPY_SLOTS // slots), []
-    compute = _entropies(FrozenConfigDict(lm.config.model))
-    for at in range(0, len(rows), count):
-        some = rows[at : at + count]
-        docs = np.zeros((count, slots), np.int32)
-        for i, row in enumerate(some):
-            docs[i, : len(row.ids) - 1] = 1
-        batch = {"bytes": _padded(some, count, slots), "doc_ids": docs}
-        parts.append((compute(lm.params, batch), len(some)))
-    return np.concatenate([np.asarray(values)[:n] for values, n in parts])
-
-
-def _bpe_starts(model, row: Row) -> np.ndarray:
-    """Of one text, the bytes behind BOS, by the tokens of all of it."""
-    if row.ids[0] != vocab.BOS or (row.ids[1:] < vocab.OFFSET).any():
-        raise UserError("patches by tokens need a text behind BOS that fits the model")
-    data = vocab.decode(row.ids)
-    counts = model.tokenizer.byte_counts[model.tokenizer.encode(data)]
-    return np.asarray(patching.bpe_starts(counts, len(data) + 2))[: len(row.ids)]
-
-
-def _batch(model, all_rows: list[Row], starts, numbers, slots: int, size: int):
-    """(a batch of these rows, of `slots`, the patches of each). A call has `size` rows, or, where few are
-    left, an eighth of it."""
-    rows = [all_rows[i] for i in numbers]
+def _batch(model, rows: list[Row], starts, slots: int, size: int):
+    """(a batch of these rows, of `slots`, as loss.nats_and_likeliest wants it, the patches of each row). A
+    call has `size` rows, or, where few are left, an eighth of it. starts: of each row, or None."""
     few = max(1, size // 8)
     count = few if len(rows) <= few else size
-    ids = _padded(rows, count, slots)
-    targets, mask, docs = np.zeros_like(ids), np.zeros_like(ids), np.zeros_like(ids)
-    for i, row in enumerate(rows):
-        n = len(row.ids) - 1
-        docs[i, :n] = 1
-        targets[i, n - row.scored : n] = row.ids[n + 1 - row.scored :]
-        mask[i, n - row.scored : n] = 1
-    batch = {"doc_ids": docs, "targets": targets, "loss_mask": mask}
-    name = models.kind(model.config.model).SLOTS[0]
+    read, scored = np.zeros((2, count, 1), np.int32)
+    read[: len(rows), 0] = [len(row.ids) - 1 for row in rows]
+    scored[: len(rows), 0] = [row.scored for row in rows]
+    at = np.arange(slots, dtype=np.int32)
+    real = at < read
+    asked = np.flatnonzero(real & (at >= read - scored))
+    batch = {
+        models.kind(model.config.model).SLOTS[0]: row_patches.padded([r.ids for r in rows], count, slots),
+        "doc_ids": real.astype(np.int32),
+        "scored": _filled(asked, real.size),
+        "targets": _filled(np.concatenate([row.ids[-row.scored :] for row in rows]), real.size),
+        "count": np.int32(len(asked)),
+    }
     if starts is None:
-        return {name: ids, **batch}, [len(row.ids) - 1 for row in rows]
-    real = docs[: len(rows)] > 0
-    patch_of = np.zeros((count, slots + 1), np.int32)
-    for i, number in enumerate(numbers):
-        patch_of[i, : len(starts[number])] = np.cumsum(starts[number]) - 1
+        return batch, read[: len(rows), 0].tolist()
+    opens = np.zeros((count, slots + 1), np.int32)
+    for row, own in zip(opens, starts):
+        row[: len(own)] = own
+    patch_of = np.cumsum(opens, axis=1, dtype=np.int32) - 1
     patch_ids, latent_ids = patch_of[:, :-1], patch_of[:, 1:] - 1
-    counts = 1 + np.where(real, patch_ids[: len(rows)], 0).max(axis=1)
+    counts = 1 + np.where(real, patch_ids, -1).max(axis=1)
     # few sizes: a row's patches are a quarter of its slots, a half, or as many
     patches = next(p for p in (slots // 4, slots // 2, slots) if p >= counts.max())
-    padding = docs == 0
     batch |= {
-        name: ids,
-        "patch_ids": np.where(padding, patches, patch_ids).astype(np.int32),
-        "latent_ids": np.where(padding, 0, latent_ids).astype(np.int32),
-        "patch_doc_ids": np.zeros((count, patches), np.int32),
+        "patch_ids": np.where(real, patch_ids, patches).astype(np.int32),
+        "latent_ids": np.where(real, latent_ids, 0).astype(np.int32),
+        "patch_doc_ids": (np.arange(patches) < counts[:, None]).astype(np.int32),
     }
-    batch["patch_doc_ids"][: len(rows)] = np.arange(patches)[None] < counts[:, None]
-    return batch, counts.tolist()
+    return batch, counts[: len(rows)].tolist()
+
+
+def _filled(values, size: int) -> np.ndarray:
+    """int32 [size], 0 behind the values."""
+    return np.pad(values.astype(np.int32), (0, size - len(values)))
 
 
 def _keep(found, rows, numbers, patches, nats, likeliest) -> None:
-    for i, number in enumerate(numbers):
+    """Of one call: nats and likeliest of its rows' targets, one row behind the other."""
+    ends = np.cumsum([rows[number].scored for number in numbers])
+    first = np.append(0, ends[:-1])
+    values = np.add.reduceat(nats[: ends[-1]], first, dtype=np.float64).tolist()
+    greedy = np.logical_and.reduceat(likeliest[: ends[-1]], first).tolist()
+    for number, count, value, all_likeliest in zip(numbers, patches, values, greedy, strict=True):
         row = rows[number]
-        n = len(row.ids) - 1
-        scored = slice(n - row.scored, n)
-        value, greedy = -float(nats[i, scored].astype(np.float64).sum()), bool(likeliest[i, scored].all())
-        found[number] = Likelihood(value, greedy, row.cut, n, int(patches[i]))
+        found[number] = Likelihood(-value, all_likeliest, row.cut, len(row.ids) - 1, count)

@@ -5,6 +5,7 @@ What differs from kind to kind stands in the file of the kind, and everything el
     module(config)        the Linen module
     inputs(batch)         the arrays of a batch that it reads, in order
     example()             the smallest such arrays, for initialisation
+    head(params)          the matrix [D,V] that makes scores of the module's last states
     SLOTS, PATCHES        names of a training batch's arrays of shape [B,T] (or [B,N]) and [B,P]
     UNIT                  what a slot holds: "byte" or "token"
     bytes_of_targets(batch)   raw bytes that each target stands for, int32 like `targets`
@@ -88,6 +89,13 @@ def logits(model_config, params, batch):
     this kind, int32."""
     own = kind(model_config)
     return own.module(model_config).apply({"params": params}, *own.inputs(batch))
+
+
+def states(model_config, params, batch):
+    """What the head makes scores of, [B,T,D] ([B,N,D] for tokens), in the compute dtype: for those who need
+    few of them."""
+    own = kind(model_config)
+    return own.module(model_config).apply({"params": params}, *own.inputs(batch), head=False)
 
 
 def check_mesh(run, shape: tuple[int, int, int]) -> None:

@@ -26,14 +26,17 @@ class BLT(nn.Module):
     config: object
 
     @nn.compact
-    def __call__(self, bytes_BxT, patch_ids_BxT, latent_ids_BxT, doc_ids_BxT, patch_doc_ids_BxP):
-        """int32 arrays of a BLT batch -> float32 logits [B,T,V]. The arrays are obeyed as given."""
+    def __call__(
+        self, bytes_BxT, patch_ids_BxT, latent_ids_BxT, doc_ids_BxT, patch_doc_ids_BxP, head: bool = True
+    ):
+        """int32 arrays of a BLT batch -> float32 logits [B,T,V]; without `head`, what it reads [B,T,D]. The
+        arrays are obeyed as given."""
         states_BxTxD, patches = Encoder(self.config, name="encoder")(
             bytes_BxT, patch_ids_BxT, doc_ids_BxT, patch_doc_ids_BxP
         )
         latents_BxPxG = GlobalModel(self.config, name="latent")(patches, patch_doc_ids_BxP)
         return Decoder(self.config, name="decoder")(
-            states_BxTxD, latents_BxPxG, latent_ids_BxT, doc_ids_BxT, patch_doc_ids_BxP
+            states_BxTxD, latents_BxPxG, latent_ids_BxT, doc_ids_BxT, patch_doc_ids_BxP, head
         )
 
 
@@ -51,6 +54,11 @@ def example():
     """Smallest batch arrays, for initialisation."""
     zeros, ones = jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), jnp.int32)
     return ones, zeros, zeros, ones, ones
+
+
+def head(params):
+    """The matrix that makes scores of states, float32 [D,V]."""
+    return params["decoder"]["head"]["kernel"]
 
 
 def check(run):

@@ -32,12 +32,15 @@ def local_block(c, module=Block, name="block"):
 
 
 class Decoder(nn.Module):
-    """Byte states [B,T,D] and latents [B,P,G] -> float32 logits [B,T,V]."""
+    """Byte states [B,T,D] and latents [B,P,G] -> float32 logits [B,T,V]; without `head`, what it reads
+    [B,T,D]."""
 
     config: object
 
     @nn.compact
-    def __call__(self, states_BxTxD, latents_BxPxG, latent_ids_BxT, doc_ids_BxT, patch_doc_ids_BxP):
+    def __call__(
+        self, states_BxTxD, latents_BxPxG, latent_ids_BxT, doc_ids_BxT, patch_doc_ids_BxP, head: bool = True
+    ):
         c = self.config
         P, D = latents_BxPxG.shape[1], c.local.width
         rope = rope_table(states_BxTxD.shape[1], D // c.local.heads, c.rope_theta)
@@ -62,4 +65,4 @@ class Decoder(nn.Module):
         else:
             x, _ = local_block(c, stack(Block, c.local.decoder_layers, c), "blocks")(x, doc_ids_BxT, rope)
         x = RMSNorm(c.norm_eps, name="norm")(x)
-        return Linear((c.vocab,), c.dtype, out="float32", name="head")(x)
+        return Linear((c.vocab,), c.dtype, out="float32", name="head")(x) if head else x

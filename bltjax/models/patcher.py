@@ -16,6 +16,7 @@ from bltjax.models.token_lm import (  # noqa: F401  (the same network)
     Transformer,
     crosses,
     example,
+    head,
     stacks,
     step_scales,
 )

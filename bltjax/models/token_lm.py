@@ -20,8 +20,9 @@ class Transformer(nn.Module):
     config: object
 
     @nn.compact
-    def __call__(self, ids_BxN, doc_ids_BxN):
-        """ids and document ids, int32 [B,N] -> float32 logits [B,N,V]."""
+    def __call__(self, ids_BxN, doc_ids_BxN, head: bool = True):
+        """ids and document ids, int32 [B,N] -> float32 logits [B,N,V]; without `head`, what it reads
+        [B,N,D]."""
         c = self.config
         if c.reset:
             doc_ids_BxN = byte_lines(ids_BxN, doc_ids_BxN)
@@ -31,7 +32,7 @@ class Transformer(nn.Module):
         blocks = stack(Block, c.layers, c)
         x, _ = blocks(c.heads, c.ffn, c.window, c.norm_eps, c.dtype, name="blocks")(x, doc_ids_BxN, rope)
         x = RMSNorm(c.norm_eps, name="norm")(x)
-        return Linear((c.vocab,), c.dtype, out="float32", name="head")(x)
+        return Linear((c.vocab,), c.dtype, out="float32", name="head")(x) if head else x
 
 
 def byte_lines(ids, doc_ids):
@@ -54,6 +55,11 @@ def inputs(batch):
 def example():
     """Smallest batch arrays, for initialisation."""
     return jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), jnp.int32)
+
+
+def head(params):
+    """The matrix that makes scores of states, float32 [D,V]."""
+    return params["head"]["kernel"]
 
 
 def bytes_of_targets(batch):
