@@ -114,13 +114,20 @@ def twice(values: List[int]) -> List[int]:
     return [2 * Point(v, 0).x for v in values]
 if __name__ == "__main__": sys.exit(1)
 """
-    tests = "def check(f):\n    assert f([1, 2]) == [2, 4]\ncheck(twice)\nassert open('scratch.txt').read() == 'ok'"
+    tests = """
+def check(f):
+    assert f([1, 2]) == [2, 4]
+check(twice)
+assert open("scratch.txt").read() == "ok"
+"""
     assert sandbox.run(program, tests) == ("passed", "")
     assert sandbox.run(program, tests + "\nassert twice([1]) == [3], 'three'") == (
         "failed",
         "AssertionError: three",
     )
-    assert sandbox.run("x = 1", "import os\nassert os.listdir('.') == []").status == "passed", "an empty scratch"
+    assert (
+        sandbox.run("x = 1", "import os\nassert os.listdir('.') == []").status == "passed"
+    ), "an empty scratch"
     assert sandbox.run("x = 1", "import os\nos._exit(0)").status == "failed"
     assert sandbox.run("x = 1", "while True: pass", SHORT).status == "timeout"
     assert sandbox.run("# " + "x" * 10**6, "# " + "y" * 10**6).status == "passed"
@@ -137,7 +144,10 @@ def test_no_file_but_the_scratch(tmp_path, monkeypatch):
         assert found.status == "failed" and "Error" in found.why, (path, found)
     assert list(tmp_path.iterdir()) == [secret] and secret.read_text() == "secret"
     monkeypatch.setenv("TOKEN", "secret")
-    assert sandbox.run("import os", "assert 'secret' not in str(dict(os.environ)), os.environ").status == "passed"
+    assert (
+        sandbox.run("import os", "assert 'secret' not in str(dict(os.environ)), os.environ").status
+        == "passed"
+    )
     seen = "import os\nassert os.getuid() == os.getgid() == 1000 and os.getppid() == 1, os.getuid()"
     assert sandbox.run(seen, "").status == "passed"
 
@@ -221,7 +231,15 @@ def test_for_an_ordinary_user():
         pytest.skip("not root, or without a Python of the system's")
     if subprocess.run(ask, stderr=subprocess.DEVNULL, **as_nobody).returncode:
         pytest.skip("the system's Python is older than 3.11, or nobody may not read this checkout")
-    names = ("forks", "10 GB", "an endless loop", "the parent killed", "success by exit", "a mount", "a namespace")
+    names = (
+        "forks",
+        "10 GB",
+        "an endless loop",
+        "the parent killed",
+        "success by exit",
+        "a mount",
+        "a namespace",
+    )
     text = f"""
 from bltjax.evaluation import sandbox
 for program, status, why in {[BAD[name] for name in names]!r}:

@@ -1,6 +1,6 @@
 """The walls of sandbox.py, run as a file of its own by `python -I -S -B contained.py`: the standard library
-alone. Three processes: the launcher makes the namespaces and waits; `_first` is process 1 of the sandbox, whose
-end kills all in it; `_program` runs what is not trusted.
+alone. Three processes: the launcher makes the namespaces and waits; `_first` is process 1 of the sandbox,
+whose end kills all in it; `_program` runs what is not trusted.
 
 Told on standard input: a line of JSON (see sandbox.py), then "go" once this user is mapped. Says on standard
 output: "ready", then a line of JSON, {"refused": why} or {"timeout": bool, "signal": number}."""
@@ -25,13 +25,14 @@ LONGEST = 300  # bytes of what is said of an error
 
 # linux/sched.h, linux/mount.h, linux/prctl.h
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 1 << 17, 1 << 26, 1 << 27, 1 << 28, 1 << 29, 1 << 30
-NEWCGROUP, NEWTIME = 1 << 25, 1 << 7
+NEWCGROUP = 1 << 25
 NOSUID, NODEV, NOEXEC, BIND, REC, PRIVATE, DETACH = 2, 4, 8, 1 << 12, 1 << 14, 1 << 18, 2
 PDEATHSIG, DUMPABLE, SECCOMP, CAPBSET_DROP, NO_NEW_PRIVS = 1, 4, 22, 24, 38
 MOUNT_SETATTR = 442  # of every machine
 
-# What a program cannot call: other machines (vsock knows no namespace), memory that no limit counts (System V's,
-# memfd), other processes, what would give rights back, and large parts of the kernel that no program here needs.
+# What a program cannot call: sockets (those to the host of a virtual machine know no namespace), memory that
+# no limit counts (System V's, memfd), other processes, what would give rights back, and large parts of the
+# kernel that no program here needs.
 CALLS = {
     "x86_64": {
         "arch": 0xC000003E,
@@ -50,7 +51,7 @@ CALLS = {
         + (270, 271, 279, 280, 282),
     },
 }
-# io_uring, pidfd_getfd, mounts by descriptors, memfd_secret, landlock aside: the same numbers everywhere
+# io_uring, pidfds, mounts by descriptors, memfd_secret: the same numbers everywhere
 DENIED = (*range(424, 435), 438, 442, 447)
 CLONE3 = 435  # its flags lie in memory, where no filter sees them; libc falls back to clone
 
@@ -93,7 +94,7 @@ def _rooms() -> list[str]:
 
 
 def _file_system(root: str, scratch_bytes: int) -> None:
-    """A root of its own: Python and libraries, read-only, four devices, an empty scratch; no /proc, no home."""
+    """A root of its own: Python, libraries, four devices, an empty scratch; no /proc, no home."""
     _mount("none", "/", None, REC | PRIVATE)
     _mount("tmpfs", root, "tmpfs", NOSUID | NODEV, "size=1m,mode=755")
     for path in _rooms():

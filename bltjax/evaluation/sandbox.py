@@ -2,17 +2,17 @@
 
     sandbox.run("def f(x): return x + 1", "assert f(1) == 2")     Verdict(status="passed", why="")
 
-A program runs in Linux namespaces of its own (user, process, network, mount, IPC, host name), as an ordinary user
-without any right, also where root starts it: it sees Python and the system's libraries, read-only, and an empty
-/tmp in memory; no /proc, no home, no environment, no other process, no network and no sockets. Time, memory,
-processes, files and their sizes are limited, and when the verdict is known, all that it started is dead. Where
-the kernel lacks any of this, nothing is run.
+A program runs in Linux namespaces of its own (user, process, network, mount, IPC, host name), as an ordinary
+user without any right, also where root starts it: it sees Python and the system's libraries, read-only, and
+an empty /tmp in memory; no /proc, no home, no environment, no other process, no network and no sockets. Time,
+memory, processes, files and their sizes are limited, and when the verdict is known, all that it started is
+dead. Where the kernel lacks any of this, nothing is run.
 
 What it prints goes nowhere, and neither that nor its exit status is the verdict: the tests and a random token
-come only once the program's own lines have run, and only who comes behind the last test says the token. What is
-left: tests run in the same interpreter as the program, so that code which knows these walls and is called by a
-test could look for the token in the frames above it, just as it could give back an object that is equal to
-everything. It could then be called passed; it could do nothing else.
+come only once the program's own lines have run, and the token is said behind the last test. What is left:
+tests run in the same interpreter as the program, so that code which was written against these walls could ask
+for the tests itself, or look for the token in the frames above it, just as it could give back an object that
+is equal to everything. It would then be called passed, wrongly; it could do nothing else.
 """
 
 import functools
@@ -52,7 +52,7 @@ class Verdict(NamedTuple):
 
 
 def run(program: str, tests: str, limits: Limits = Limits()) -> Verdict:
-    """Runs a program and then its tests, in one namespace, which pass where nothing is raised. UserError where
+    """Runs a program and then its tests, in one namespace; they pass where nothing is raised. UserError where
     this machine has no walls."""
     if why := refusal():
         raise UserError(why)
@@ -97,7 +97,9 @@ def _run(program: str, tests: str, limits: Limits) -> Verdict:
         return Verdict("timeout", f"not done after {limits.seconds:g} s")
     if ended["signal"]:
         return Verdict("failed", f"killed by signal {ended['signal']}")
-    text = "".join(c if c.isprintable() else " " for c in said[:contained.LONGEST].decode("utf-8", "replace"))
+    text = "".join(
+        c if c.isprintable() else " " for c in said[: contained.LONGEST].decode("utf-8", "replace")
+    )
     return Verdict("failed", text or "it ended before its tests did")
 
 
@@ -135,7 +137,9 @@ def _launched(program: str, limits: Limits, folder: str, channel: int) -> subpro
 
 
 def _refused(why: str) -> UserError:
-    return UserError(f"code is run only where Linux gives it namespaces of its own, and here it does not: {why}")
+    return UserError(
+        f"code is run only where Linux gives it namespaces of its own, and here it does not: {why}"
+    )
 
 
 def _mapped(process: pathlib.Path, root: bool) -> None:
@@ -148,8 +152,8 @@ def _mapped(process: pathlib.Path, root: bool) -> None:
 
 
 def _heard(channel: socket.socket, tests: str, token: str) -> bytes:
-    """What a program says at last, b"" of one that says nothing; told its tests once it has loaded. Ends at the
-    latest with the sandbox."""
+    """What a program says at last, b"" of one that says nothing; once it has loaded, it is told its tests. Ends
+    with the sandbox at the latest."""
     said, asked = b"", False
     try:
         while len(said) < 1000 and (more := channel.recv(1000)):
