@@ -255,7 +255,7 @@ def main() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) == REFUSED:
         return
-    code = -1 if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+    code = os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
     print(json.dumps({"timeout": bool(late), "signal": code}), flush=True)
 
 
