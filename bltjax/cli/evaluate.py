@@ -44,12 +44,17 @@ def add(verbs) -> None:
         "--tasks",
         default="",
         metavar="NAME,...",
-        help="tasks instead of files: arc_easy, arc_challenge, piqa, hellaswag, hellaswag_noised, cute, ...",
+        help="tasks instead of files: table1, arc_easy, piqa, hellaswag_noised, mmlu, cute, ...",
     )
     sub.add_argument("--task-data", type=pathlib.Path, metavar="DIR", help="the folder of the tasks' data")
     sub.add_argument("--seed", type=int, default=0, help="of noise, and of what else a task draws")
     sub.add_argument(
         "--batch-size", type=int, default=0, metavar="N", help="rows of a call; no score hangs on it"
+    )
+    sub.add_argument(
+        "--allow-code",
+        action="store_true",
+        help="mbpp, humaneval: run the programs that the model writes, in a sandbox",
     )
     sub.add_argument("--cute-template", type=pathlib.Path, metavar="FILE", help="another wording of CUTE")
     sub.add_argument("--spm", type=pathlib.Path, metavar="FILE", help="FLORES's SentencePiece model: spBLEU")
@@ -66,7 +71,7 @@ def evaluate(args) -> int:
     if args.tasks:
         without_effect.refuse(args, "is of files, not of tasks", separator="", group="", context=0)
     else:
-        unset = dict(task_data=None, seed=0, batch_size=0, cute_template=None, spm=None)
+        unset = dict(task_data=None, seed=0, batch_size=0, cute_template=None, spm=None, allow_code=False)
         without_effect.refuse(args, "is of tasks, and files are scored", **unset)
     if args.batch_size < 0:
         raise UserError(f"--batch-size is {args.batch_size}; it is a number of rows, 0: by their length")
@@ -134,7 +139,7 @@ def _tasks(args) -> int:
         names,
         args.task_data,
         out,
-        Settings(args.limit, args.seed, args.batch_size, args.cute_template, args.spm),
+        Settings(args.limit, args.seed, args.batch_size, args.cute_template, args.spm, args.allow_code),
         bar=lambda task, items: _bar(args, "item", items, task),
         say=lambda line: print(f"bltjax: {line}", file=sys.stderr),
     )

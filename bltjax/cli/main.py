@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     data.add(
         verbs.add_parser(
             "data",
-            help="prepare, annotate, calibrate, inspect",
+            help="prepare, annotate, calibrate, inspect, tasks",
             description="Work on data ahead of training.",
         )
     )

@@ -126,16 +126,16 @@ def _read(name: str, made: str, place: str, data, settings: Settings) -> list[di
     return [noise.noised_item(item, made, place, settings.seed) for item in asked] if made else asked
 
 
-def _result(model, asked: list[dict], settings: Settings, progress) -> tuple[dict, list[dict]]:
+def result(model, asked: list[dict], settings: Settings, progress) -> tuple[dict, list[dict]]:
     """As task.Task has it."""
     lines = score(model, asked, settings.batch_size, progress=progress)
-    result = {
+    found = {
         "metrics": {name: mean([line[name] for line in lines]) for name in METRICS},
         "main": "acc_norm",
         "chance": sum(1 / len(item["choices"]) for item in asked) / len(asked),
         **cost(model, lines),
     }
-    return result, lines
+    return found, lines
 
 
 def cost(model, lines: list[dict]) -> dict:
@@ -148,7 +148,7 @@ def cost(model, lines: list[dict]) -> dict:
 
 
 def _task(name: str, made: str = "", place: str = "") -> Task:
-    return Task(functools.partial(_read, name, made, place), _result)
+    return Task(functools.partial(_read, name, made, place), result)
 
 
 def _noised(name: str) -> dict[str, Task]:

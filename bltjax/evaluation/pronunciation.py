@@ -71,7 +71,7 @@ def _add(found: dict, word: str, phonemes: list[str]) -> None:
 
 
 def _of_rows(data: pathlib.Path):
-    paths = task_data.find(data, NAMES, "JSON lines of {grapheme, phoneme}; docs/evaluation.md")
+    paths = task_data.find(data, NAMES, hint="JSON lines of {grapheme, phoneme}; docs/evaluation.md")
     return words_of_rows(task_data.rows(paths), paths[0]), paths[0]
 
 

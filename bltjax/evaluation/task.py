@@ -6,16 +6,18 @@ from typing import Callable, NamedTuple
 
 
 class Settings(NamedTuple):
-    """What a user may say of tasks; all but the batch size decide scores.
+    """What a user may say of tasks; all but batch_size and allow_code decide scores.
 
     limit: items of a task at most, 0: all. seed: of noise, and of what else is drawn. batch_size: rows of a
-    call, 0: by their length. cute_template: another wording of CUTE. spm: FLORES's SentencePiece model."""
+    call, 0: by their length. cute_template: another wording of CUTE. spm: FLORES's SentencePiece model.
+    allow_code: whether programs that a model wrote may be run, in a sandbox."""
 
     limit: int = 0
     seed: int = 0
     batch_size: int = 0
     cute_template: pathlib.Path | None = None
     spm: pathlib.Path | None = None
+    allow_code: bool = False
 
 
 class Task(NamedTuple):
@@ -32,8 +34,9 @@ class Task(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Tasks that are asked for by one name, and whose mean is said. clean: a task that is scored beside them,
-    to say how far their mean lies below it. by_items: whether every item counts alike, not every task."""
+    """Tasks, or groups of them, that are asked for by one name, and whose mean is said. clean: a task that is
+    scored beside them, to say how far their mean lies below it. by_items: whether every item counts alike,
+    not every task."""
 
     tasks: tuple[str, ...]
     clean: str = ""

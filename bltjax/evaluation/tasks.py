@@ -9,15 +9,26 @@ import json
 import pathlib
 
 from bltjax.errors import UserError
-from bltjax.evaluation import cute, cute_likelihood, multiple_choice, pronunciation, setup, translation
+from bltjax.evaluation import (
+    code_tasks,
+    cute,
+    cute_likelihood,
+    mmlu,
+    multiple_choice,
+    pronunciation,
+    setup,
+    translation,
+)
 from bltjax.evaluation.task import Group, Settings, Task
 from bltjax.storage import atomic, rundir
 
 SCHEMA_VERSION = 2
 # modules that have TASKS and GROUPS
-KINDS = (multiple_choice, cute, cute_likelihood, translation, pronunciation)
+KINDS = (multiple_choice, mmlu, code_tasks, cute, cute_likelihood, translation, pronunciation)
 TASKS: dict[str, Task] = {name: task for kind in KINDS for name, task in kind.TASKS.items()}
 GROUPS: dict[str, Group] = {name: group for kind in KINDS for name, group in kind.GROUPS.items()}
+# the paper's Table 1
+GROUPS["table1"] = Group(("arc_easy", "arc_challenge", "hellaswag", "piqa", "mmlu", "mbpp", "humaneval"))
 
 
 def expand(names: list[str]) -> list[str]:
@@ -28,12 +39,16 @@ def expand(names: list[str]) -> list[str]:
             alone = set(TASKS) - {task for group in GROUPS.values() for task in group.tasks}
             allowed = ", ".join([*(task for task in TASKS if task in alone), *GROUPS])
             raise UserError(f"unknown task {name!r}; allowed: {allowed}, and the tasks of these groups")
-        found |= dict.fromkeys(_members(GROUPS[name]) if name in GROUPS else [name])
+        found |= dict.fromkeys(_members(name))
     return list(found)
 
 
-def _members(group: Group) -> list[str]:
-    return [group.clean] * bool(group.clean) + list(group.tasks)
+def _members(name: str) -> list[str]:
+    """The tasks of a group and of the groups in it; a task itself."""
+    if name not in GROUPS:
+        return [name]
+    group = GROUPS[name]
+    return [group.clean] * bool(group.clean) + [task for one in group.tasks for task in _members(one)]
 
 
 def evaluate(
@@ -81,17 +96,20 @@ def means(results: list[dict]) -> list[dict]:
     their main metric, and how far it is below that of the clean task, where there is one."""
     found, there = [], {result["task"]: result for result in results}
     for name, group in GROUPS.items():
-        if not all(task in there for task in _members(group)):
+        if not all(task in there for task in _members(name)):
             continue
-        some = [there[task] for task in group.tasks]
-        weights = [result["items"] if group.by_items else 1 for result in some]
-        mean = sum(w * _main(result) for w, result in zip(weights, some)) / sum(weights)
-        drop = _main(there[group.clean]) - mean if group.clean else None
-        metrics = {result["main"] for result in some}
+        mean = _mean(name, there)
+        drop = _mean(group.clean, there) - mean if group.clean else None
+        metrics = {there[task]["main"] for task in _members(name)}
         metric = metrics.pop() if len(metrics) == 1 else ""
-        found.append({"group": name, "tasks": len(some), "metric": metric, "mean": mean, "drop": drop})
+        found.append({"group": name, "tasks": len(group.tasks), "metric": metric, "mean": mean, "drop": drop})
     return found
 
 
-def _main(result: dict) -> float:
-    return result["metrics"][result["main"]]["value"]
+def _mean(name: str, there: dict) -> float:
+    """The main metric of a task, or the mean of a group's; a group in another counts as one task."""
+    if name not in GROUPS:
+        return there[name]["metrics"][there[name]["main"]]["value"]
+    group = GROUPS[name]
+    weights = [there[task]["items"] if group.by_items else 1 for task in group.tasks]
+    return sum(w * _mean(task, there) for w, task in zip(weights, group.tasks)) / sum(weights)
