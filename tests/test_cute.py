@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from bltjax.errors import UserError
-from bltjax.evaluation import cute
+from bltjax.evaluation import cute, cute_wording
 
 PUBLISHED = dict(
     spell=0.994,
@@ -45,7 +45,7 @@ def test_its_data_is_read_and_asked(data):
     for task in cute.NAMES:
         items = cute.items(data / "cute" / f"{task}.tsv", task)
         assert len(items) == 1000
-        asked = cute.prompt(task, items[0]["inputs"])
+        asked = cute_wording.prompt(task, items[0]["inputs"])
         assert asked.endswith('Answer: "') and asked.count("Question:") == 5
         assert all(f'"{value}"' in asked for value in items[0]["inputs"])
 
@@ -66,7 +66,7 @@ def test_our_shots_are_right():
         "swap_char": lambda a, b, w: w.translate(str.maketrans(a + b, b + a)),
         "swap_word": lambda a, b, s: s.replace(a, "\0").replace(b, a).replace("\0", b),
     }
-    for task, (_, shots) in cute.TASKS.items():
+    for task, (_, shots) in cute_wording.QUESTIONS.items():
         assert len(shots) == 4
         for *inputs, answer in shots:
             assert task not in word or word[task](*inputs) == answer, (task, inputs)
@@ -102,14 +102,14 @@ def test_another_wording(tmp_path):
     file = tmp_path / "template.json"
     tasks = {name: {"prompt": f'{name}: {{0}} ->"'} for name in cute.NAMES}
     file.write_text(json.dumps({"tasks": tasks}))
-    assert cute.prompt("spell", ["ab{0}"], cute.template(file)) == 'spell: ab{0} ->"'
+    assert cute_wording.prompt("spell", ["ab{0}"], cute_wording.template(file)) == 'spell: ab{0} ->"'
     tasks = {name: {"question": "Q {0}", "shots": [["a", "b"]] * 4} for name in cute.NAMES}
     file.write_text(json.dumps({"tasks": tasks, "layout": "{question}={answer};"}))
-    assert cute.prompt("spell", ["x"], cute.template(file)) == "Q a=b;" * 4 + "Q x="
+    assert cute_wording.prompt("spell", ["x"], cute_wording.template(file)) == "Q a=b;" * 4 + "Q x="
     for bad in ("{", "[]", '{"tasks": {"spell": {"prompt": "x"}}}', '{"tasks": {"spell": {}}}'):
         file.write_text(bad)
         with pytest.raises(UserError, match="no template"):
-            cute.template(file)
+            cute_wording.template(file)
     (tmp_path / "t.tsv").write_text("a\tb\n")
     with pytest.raises(UserError, match="header"):
         cute.items(tmp_path / "t.tsv", "spell")

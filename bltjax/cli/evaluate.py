@@ -81,6 +81,7 @@ def _model(args):
     from bltjax import config as cfg
 
     model = api.load(args.model, entropy_model=args.entropy_model)
+    without_effect.refuse_entropy_model(model, args.entropy_model)
     if args.threshold is not None:
         scheme = model.config.patching.scheme
         if scheme not in ("entropy", "both"):
@@ -112,13 +113,14 @@ def _files(args, model) -> int:
 
 def _tasks(args) -> int:
     from bltjax.cli import score_tables
-    from bltjax.evaluation import cute, tasks
+    from bltjax.evaluation import cute_wording, tasks
+    from bltjax.evaluation.task import Settings
 
     names = [name for name in args.tasks.split(",") if name]
     tasks.expand(names)  # a wrong name is said before a model is read
     digest = ""
     if args.cute_template:
-        cute.template(args.cute_template)  # a wrong one is said before a model is read, too
+        cute_wording.template(args.cute_template)  # a wrong one is said before a model is read, too
         digest = hashlib.sha256(args.cute_template.read_bytes()).hexdigest()[:16]
     model = _model(args)
     out = _folder(args, model, "tasks", [str(args.task_data.resolve()), args.seed, digest])
@@ -127,10 +129,7 @@ def _tasks(args) -> int:
         names,
         args.task_data,
         out,
-        limit=args.limit,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        template=args.cute_template,
+        Settings(args.limit, args.seed, args.batch_size, args.cute_template),
         bar=lambda task, items: _bar(args, "item", items, task),
         say=lambda line: print(f"bltjax: {line}", file=sys.stderr),
     )

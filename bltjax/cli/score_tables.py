@@ -1,5 +1,6 @@
 """What `bltjax eval` prints: a line a document and group of files, or a line a task."""
 
+from bltjax.report import task_scores
 from bltjax.sweep import plan
 
 SHOWN = 40  # documents of a table; all are in documents.jsonl
@@ -39,24 +40,21 @@ def of_files(found: dict) -> str:
 
 
 def of_tasks(found: dict) -> str:
-    """A line a task: accuracies with standard errors, chance, and what a byte cost."""
-    head = ("", "items", "acc", "acc_norm", "chance", "bytes/patch", "FLOPs/byte", "cut")
-
-    def shown(metric):
-        if metric is None:
-            return ""
-        error = "" if metric["stderr"] is None else f" ± {metric['stderr']:.4f}"
-        return f"{metric['value']:.4f}{error}"
-
-    rows = [head]
-    for r in found["tasks"]:
+    """A line a task: its metrics with standard errors, chance, and what a byte cost."""
+    results = found["tasks"]
+    every = dict.fromkeys(name for r in results for name in r["metrics"])
+    names = [name for name in every if name not in task_scores.HIDDEN]
+    rows = [("", "items", *names, "chance", "bytes/patch", "FLOPs/byte", "cut")]
+    for r in results:
+        known = {name: task_scores.shown(value) for name, value in r["metrics"].items()}
+        scores = [known.get(name, "") for name in names]
         chance = f"{r['chance']:.3f}" if r.get("chance") else ""
-        scores = (shown(r["metrics"]["acc"]), shown(r["metrics"].get("acc_norm")), chance)
-        rows.append((r["task"], f"{r['items']:,}", *scores, *_cost(r), str(r["cut"])))
-    lines = plan.aligned(rows) if len(rows) > 1 else []
+        rows.append((r["task"], f"{r['items']:,}", *scores, chance, *_cost(r), str(r["cut"])))
+    lines = plan.aligned(rows) if results else []
     for group in found["groups"]:
         drop = "" if group["drop"] is None else f", {group['drop']:.4f} below the clean task"
-        lines.append(f"{group['group']}: mean of {group['tasks']} tasks {group['acc']:.4f}{drop}")
+        of = f" ({group['metric']})" if group["metric"] else ""
+        lines.append(f"{group['group']}: mean of {group['tasks']} tasks{of} {group['mean']:.4f}{drop}")
     return "\n".join(lines)
 
 

@@ -1,18 +1,21 @@
-"""Multiple choice by log-likelihood: the items of ARC, PIQA and HellaSwag as lm-eval words them, and what is
-right by the sum of nats, by nats a character and by nats a byte."""
+"""Multiple choice by log-likelihood: the items of ARC, PIQA and HellaSwag as lm-eval words them, clean and
+with noise, and what is right by the sum of nats, by nats a character and by nats a byte."""
 
-import math
+import functools
 import re
 from typing import Callable, NamedTuple
 
+from bltjax import models
 from bltjax.errors import UserError
-from bltjax.evaluation import encoding, likelihood
+from bltjax.evaluation import costs, encoding, likelihood, noise, task_data
+from bltjax.evaluation.task import Group, Settings, Task, mean
 
 METRICS = ("acc", "acc_norm", "acc_bytes")
+NOISED = "_noised"  # hellaswag_noised: 15 tasks, hellaswag_drop_prompt and so on
 CHUNK = 1024  # items whose log-likelihoods are asked for together
 
 
-class Task(NamedTuple):
+class Form(NamedTuple):
     """folders: how its data's folder may be called. item: a row -> (context, choices, right one's index)."""
 
     folders: tuple[str, ...]
@@ -40,11 +43,11 @@ def _piqa(row):
     return f"Question: {row['goal']}\nAnswer:", [row["sol1"], row["sol2"]], int(row["label"])
 
 
-TASKS = {
-    "arc_easy": Task(("arc_easy", "arc-easy"), _arc),
-    "arc_challenge": Task(("arc_challenge", "arc-challenge"), _arc),
-    "piqa": Task(("piqa",), _piqa),
-    "hellaswag": Task(("hellaswag",), _hellaswag),
+FORMS = {
+    "arc_easy": Form(("arc_easy", "arc-easy"), _arc),
+    "arc_challenge": Form(("arc_challenge", "arc-challenge"), _arc),
+    "piqa": Form(("piqa",), _piqa),
+    "hellaswag": Form(("hellaswag",), _hellaswag),
 }
 
 
@@ -57,7 +60,7 @@ def items(name: str, rows: list[dict]) -> list[dict]:
         try:
             ready = "context" in row and isinstance(row.get("choices"), list)
             context, choices, answer = (
-                (row["context"], row["choices"], int(row["answer"])) if ready else TASKS[name].item(row)
+                (row["context"], row["choices"], int(row["answer"])) if ready else FORMS[name].item(row)
             )
             if not all(isinstance(text, str) and text for text in choices) or not isinstance(context, str):
                 raise ValueError("a choice or the context is no text")
@@ -117,7 +120,36 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def mean(values) -> dict:
-    """{"value", "stderr"} of 0s and 1s: the mean and its standard error (None of one value)."""
-    n, share = len(values), sum(values) / len(values)
-    return {"value": share, "stderr": math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else None}
+def _read(name: str, made: str, place: str, data, settings: Settings) -> list[dict]:
+    rows = task_data.rows(task_data.find(data, FORMS[name].folders))
+    asked = items(name, rows[: settings.limit or None])
+    return [noise.noised_item(item, made, place, settings.seed) for item in asked] if made else asked
+
+
+def _result(model, asked: list[dict], settings: Settings, progress) -> tuple[dict, list[dict]]:
+    """As task.Task has it."""
+    lines = score(model, asked, settings.batch_size, progress=progress)
+    sizes = [size for line in lines for size in line["sizes"]]
+    tokens = models.kind(model.config.model).UNIT == "token"
+    positions = sum(sizes) if tokens else sum(line["positions"] for line in lines)
+    result = {
+        "metrics": {name: mean([line[name] for line in lines]) for name in METRICS},
+        "main": "acc_norm",
+        "chance": sum(1 / len(item["choices"]) for item in asked) / len(asked),
+        "cut": sum(line["cut"] for line in lines),
+        **costs.of(model, model.config, positions / sum(line["patches"] for line in lines), sizes),
+    }
+    return result, lines
+
+
+def _task(name: str, made: str = "", place: str = "") -> Task:
+    return Task(functools.partial(_read, name, made, place), _result)
+
+
+def _noised(name: str) -> dict[str, Task]:
+    """{its name: a task} of the 15 variants."""
+    return {f"{name}_{made}_{place}": _task(name, made, place) for made, place in noise.variants()}
+
+
+TASKS = {name: _task(name) for name in FORMS} | {k: v for name in FORMS for k, v in _noised(name).items()}
+GROUPS = {name + NOISED: Group(tuple(_noised(name)), clean=name) for name in FORMS}

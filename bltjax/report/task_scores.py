@@ -3,7 +3,8 @@
 from bltjax.results.run_directories import finite
 from bltjax.storage import json_object
 
-TASKS = ("run", "task", "items", "acc", "acc_norm", "chance", "bytes per patch", "FLOPs per byte")
+TASKS = ("run", "task", "items", "scores", "chance", "bytes per patch", "FLOPs per byte")
+HIDDEN = ("acc_bytes",)  # metrics that are kept in files alone
 FILES = ("run", "group", "documents", "bytes", "bits per byte", "bytes per patch", "FLOPs per byte")
 
 
@@ -28,15 +29,14 @@ def tables(runs: list) -> list:
 
 
 def _task(run: str, found: dict) -> list:
-    metrics = found["metrics"]
-    scores = [_metric(metrics.get(name)) for name in ("acc", "acc_norm")]
+    metrics = {name: value for name, value in found["metrics"].items() if name not in HIDDEN}
+    scores = ", ".join(f"{name} {shown(value)}" for name, value in metrics.items())
     chance = f"{found['chance']:.3f}" if finite(found.get("chance")) else "–"
-    return [run, found["task"], f"{found['items']:,}", *scores, chance, *_cost(found)]
+    return [run, found["task"], f"{found['items']:,}", scores, chance, *_cost(found)]
 
 
-def _metric(metric) -> str:
-    if not metric:
-        return "–"
+def shown(metric: dict) -> str:
+    """A metric and its standard error."""
     error = metric.get("stderr")
     return f"{metric['value']:.4f}" + (f" ± {error:.4f}" if error is not None else "")
 
