@@ -148,7 +148,9 @@ def test_test_text_is_scored_by_group(runs, prepared):
     text = splits.opened({str(prepared): 1.0}).test
     for name in ("space", "bpe"):
         test = evaluation(runs / name)["test"]
-        assert [g["bytes"] for g in test["groups"]] == sorted((g["bytes"] for g in test["groups"]), reverse=True)
+        assert [g["bytes"] for g in test["groups"]] == sorted(
+            (g["bytes"] for g in test["groups"]), reverse=True
+        )
         for group in test["groups"]:
             own = [
                 document
@@ -245,7 +247,8 @@ def test_by_default_it_costs_two_percent_at_most(prepared):
     some = sample(60 * batches)
     assert some.every == math.ceil(batches / 3 / 0.02) and 0.0195 < some.facts()["share_of_training"] <= 0.02
     assert sample(40) is None and sample(10**6, **{"eval.every": 0}) is None
-    less = sample(10**6, **{"eval.validation_bytes": 2000})  # what is scored at the end has entropies, no more
+    # of what is scored at the end there are entropies, and no more
+    less = sample(10**6, **{"eval.validation_bytes": 2000})
     assert sum(less.text.sizes) == splits.first(text.validation, 2000).lengths.sum()
 
 

@@ -64,10 +64,7 @@ def training(runs: list, label: str, text: str) -> Drawing:
         axes.tick_params(labelleft=index % columns == 0, labelbottom=index + columns >= len(families))
         panels.append(axes)
     figure.text(
-        8 / 72 / figure.get_size_inches()[0],
-        1 - 0.2 / height,
-        f"{text} bits per byte, smoothed",
-        va="center",
+        8 / 72 / figure.get_size_inches()[0], 1 - 0.2 / height, f"{text} bits per byte, smoothed", va="center"
     )
     found = []
     for run in runs:
