@@ -15,6 +15,7 @@ from bltjax.data import corpus, near_copies, prepare
 from bltjax.errors import UserError
 from bltjax.evaluation import overlap
 from bltjax.evaluation.overlap import Item
+from bltjax.run import inputs
 from bltjax.sweep import graph
 
 LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz ", np.uint8)
@@ -67,7 +68,7 @@ def found_by_hand(texts, documents) -> tuple[int, int]:
 
 
 def test_shares_are_those_of_a_search_for_every_shingle(prepared):
-    documents = overlap.training_text(prepared)
+    documents = inputs.training_text(prepared)
     every = [documents[i] for i in range(len(documents))]
     items = [
         Item("t", "whole", [every[5][100:300]]),
@@ -95,7 +96,7 @@ def test_shares_are_those_of_a_search_for_every_shingle(prepared):
 
 
 def test_neither_chunks_nor_order_have_a_say_and_much_text_is_sampled(prepared, monkeypatch):
-    documents = overlap.training_text(prepared)
+    documents = inputs.training_text(prepared)
     items = [Item("t", str(i), [documents[i][300:700] + words(i, 400).encode()]) for i in range(20)]
     whole = overlap.measure(items, documents)
     seen = []
@@ -142,7 +143,7 @@ def test_items_of_tasks_and_what_is_left_of_results(prepared, task_data, tmp_pat
 
 
 def test_documents_of_files(prepared, tmp_path, capsys):
-    documents = overlap.training_text(prepared)
+    documents = inputs.training_text(prepared)
     texts = [documents[2].decode(), words(7, 400), documents[4][:300].decode() + words(8, 300)]
     path = tmp_path / "mine.jsonl"
     path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
@@ -163,8 +164,8 @@ def test_of_a_run_it_is_the_text_that_the_run_may_read(prepared, tmp_path):
     changes = {"data.source": "prepared", "data.folder": str(tmp_path / "split"), "data.globs": ()}
     config = cfg.replace(run, **changes, **{"data.max_train_bytes": 5000})
     graph.of_run(tmp_path / "runs" / "e" / "space", config, "e")
-    own = overlap.training_text(tmp_path / "runs" / "e" / "space")
-    every = overlap.training_text(tmp_path / "split")
+    own = inputs.training_text(tmp_path / "runs" / "e" / "space")
+    every = inputs.training_text(tmp_path / "split")
     assert 0 < own.lengths.sum() <= 5000 < every.lengths.sum() and isinstance(every, corpus.Documents)
     items = [Item("t", str(i), [every[i]]) for i in range(len(own) + 2)]
     found = overlap.measure(items, own)["items"]

@@ -262,8 +262,10 @@ def overlap(args) -> int:
     """Exit status: 0, or 2 where a task's data is not there."""
     from tqdm import tqdm
 
+    from bltjax.cli import score_tables
     from bltjax.data import near_copies
     from bltjax.evaluation import overlap as looking
+    from bltjax.run import inputs
 
     share = near_copies.NEAR if args.share is None else args.share
     if not 0 <= share < 1:
@@ -278,7 +280,7 @@ def overlap(args) -> int:
         without_effect.refuse(args, "is of --tasks", task_data=None)
     if args.out and not args.out.absolute().parent.is_dir():
         raise UserError(f"--out {args.out}: there is no such folder")
-    documents = looking.training_text(args.path)
+    documents = inputs.training_text(args.path)
     say = lambda line: print(f"bltjax: {line}", file=sys.stderr)
     names = [name for name in args.tasks.split(",") if name]
     items, failed = (
@@ -300,5 +302,5 @@ def overlap(args) -> int:
     if args.out:
         looking.write(found, args.out)
         found.pop("items")
-    print(json.dumps(found) if args.json else looking.text(found))
+    print(json.dumps(found) if args.json else score_tables.of_overlap(found))
     return 2 if failed else 0

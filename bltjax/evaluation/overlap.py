@@ -9,14 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bltjax.counts import counted
-from bltjax.data import corpus, files, near_copies, shingles, splits
+from bltjax.data import files, near_copies, shingles
 from bltjax.errors import UserError
 from bltjax.evaluation import tasks
 from bltjax.evaluation.task import Settings
-from bltjax.run import inputs
-from bltjax.storage import atomic, json_lines, rundir
-from bltjax.sweep import plan
+from bltjax.storage import atomic, json_lines
 
 CHUNK = 1 << 22  # bytes of training text that are in memory together, or one document
 LONGEST = 1 << 24  # bytes of a document of files
@@ -73,17 +70,6 @@ def of_files(patterns, separator: str = "") -> list[Item]:
         for file in files.found(patterns)
         for number, (document, _) in enumerate(files.documents(file, "text", LONGEST, separator=separator))
     ]
-
-
-def training_text(path: pathlib.Path):
-    """The training documents of prepared data, or those that a run may read. UserError where it is neither."""
-    if (path / inputs.NAME).exists():
-        config, folders = rundir.load_config(path), inputs.folders(path)
-        return splits.training(splits.opened(folders).train, config.data.max_train_bytes)
-    found = [shard for shard in corpus.shards(path) if shard.split == "train"]
-    if not sum(shard.documents for shard in found):
-        raise UserError(f"{path} has no training documents")
-    return corpus.Documents(found)
 
 
 def measure(items: list[Item], documents, share: float = near_copies.NEAR, progress=None) -> dict:
@@ -145,23 +131,6 @@ def _chunks(documents):
             block, size = [], 0
     if block:
         yield block
-
-
-def text(found: dict) -> str:
-    """What `bltjax data overlap` prints: a line a task or file."""
-    rows = [("", "items", "overlapping", "share", "with any", "too short")]
-    for one in found["tasks"]:
-        counts = [f"{one[key]:,}" for key in ("items", "overlapping", "any", "short")]
-        rows.append((one["task"], *counts[:2], f"{one['overlapping'] / one['items']:.1%}", *counts[2:]))
-    sampled = f" (one in {found['sampling']} looked at)" if found["sampling"] > 1 else ""
-    size = f"{counted(found['documents'], 'document')} ({found['bytes']:,} bytes)"
-    return "\n".join(
-        [
-            *plan.aligned(rows),
-            f"overlapping: more than {found['share']:.0%} of an item's 50-byte shingles{sampled} occur in the"
-            f" training text of {size}, boilerplate left out",
-        ]
-    )
 
 
 def write(found: dict, path: pathlib.Path) -> None:
