@@ -112,6 +112,18 @@ def test_neither_chunks_nor_order_have_a_say_and_much_text_is_sampled(prepared, 
     assert np.mean(shares[0]) == pytest.approx(np.mean(shares[1]), abs=0.03)
 
 
+def test_what_many_items_have_in_common_says_nothing(prepared):
+    documents = inputs.training_text(prepared)
+    shots = documents[1][:200]  # which training text has
+    items = [Item("t", str(i), [shots + words(3000 + i, 150).encode()]) for i in range(20)]
+    items.append(Item("t", "there", [shots + documents[6][500:650]]))
+    found = overlap.measure(items, documents)["items"]
+    assert [line["id"] for line in found if line["overlaps"]] == ["there"]
+    assert {line["shingles"] for line in found} == {150}  # with the 49 that begin in the shots
+    few = overlap.measure(items[:3], documents)["items"]
+    assert all(line["overlaps"] for line in few)  # of so few items nothing can be told to be every item's
+
+
 def test_the_texts_of_items():
     choices = {"id": "3", "context": "Q: a\nA:", "choices": [" b", " c"], "answer": 1}
     assert overlap.texts(choices) == ["Q: a\nA: c"]

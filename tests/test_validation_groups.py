@@ -1,5 +1,5 @@
-"""Bits per byte by group of the text: of a sample while a run trains, of the test text at its end, in reports;
-and that the sample changes nothing else."""
+"""Bits per byte by group of the text: of a sample while a run trains, of the test text at its end, in
+reports; and that the sample changes nothing else."""
 
 import json
 import math

@@ -13,14 +13,7 @@ def of_files(found: dict) -> str:
     head = ("", "documents", "bytes", "nats", "bits/byte", f"bytes/{found['unit']}", "FLOPs/byte")
 
     def row(name, documents, x):
-        return (
-            name,
-            f"{documents:,}",
-            f"{x['bytes']:,}",
-            f"{x['nats']:,.1f}",
-            f"{x['bpb']:.4f}",
-            *_cost(x),
-        )
+        return (name, f"{documents:,}", f"{x['bytes']:,}", f"{x['nats']:,.1f}", f"{x['bpb']:.4f}", *_cost(x))
 
     documents, groups = found["documents"], found["groups"]
     several = {d["file"] for d in documents if d["index"]}

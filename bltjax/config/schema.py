@@ -156,8 +156,8 @@ def evaluation() -> ConfigDict:
         dict(
             test_bytes=0,
             validation_bytes=0,
-            # steps between two scores of a sample of validation text, as it trains; 0: none; -1: ten in a run,
-            # or fewer, so that they cost 2% of it at most
+            # steps between two scores of a sample of validation text, as it trains; 0: none; -1: ten in a
+            # run, or fewer, so that they cost 2% of it at most
             every=-1,
             sample_bytes=1 << 15,  # the sample: the first so many bytes of what is scored at the end
         )

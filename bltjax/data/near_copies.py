@@ -110,15 +110,16 @@ class HeldOut:
         """Counts the documents of some hits."""
         np.add.at(self.documents, hits.rows, 1)
 
-    def settle(self, documents: int) -> None:
-        """All documents of the source, so many, have been counted: says what is boilerplate."""
-        self.boilerplate = self.documents > many(documents)
+    def settle(self, documents: int, most: float = math.inf) -> None:
+        """All documents of the source, so many, have been counted: says what is boilerplate. most: what more
+        held-out documents than this have is boilerplate, too."""
+        self.boilerplate = (self.documents > many(documents)) | (np.diff(self.starts) > most)
         postings = np.repeat(~self.boilerplate, np.diff(self.starts))
         self.sizes = np.bincount(self.owners[postings], minlength=len(self.kept))
 
     def trained(self) -> np.ndarray:
-        """How many shingles of each held-out document, boilerplate left out, the counted documents have: int64
-        [held-out documents]; `sizes` says of how many."""
+        """How many shingles of each held-out document, boilerplate left out, the counted documents have:
+        int64 [held-out documents]; `sizes` says of how many."""
         there = np.repeat((self.documents > 0) & ~self.boilerplate, np.diff(self.starts))
         return np.bincount(self.owners[there], minlength=len(self.kept))
 

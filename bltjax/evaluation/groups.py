@@ -6,8 +6,8 @@ import numpy as np
 
 
 def of(chosen, documents: list[dict]) -> dict:
-    """{"bpb_of_groups": mean over groups, "groups": [{"group", "documents", "bytes", "nats", "bpb"}, ...], the
-    largest first}, of groups that were scored; both None where the text is of one group.
+    """{"bpb_of_groups": mean over groups, "groups": [{"group", "documents", "bytes", "nats", "bpb"}, ...]},
+    the largest group first, of those that were scored; both None where the text is of one group.
 
     chosen: what was scored (corpus.Selection); documents: of it, in its order, {"bytes", "nats"} each."""
     if len(chosen.group_names) < 2:

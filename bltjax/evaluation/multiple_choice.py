@@ -129,17 +129,22 @@ def _read(name: str, made: str, place: str, data, settings: Settings) -> list[di
 def _result(model, asked: list[dict], settings: Settings, progress) -> tuple[dict, list[dict]]:
     """As task.Task has it."""
     lines = score(model, asked, settings.batch_size, progress=progress)
-    sizes = [size for line in lines for size in line["sizes"]]
-    tokens = models.kind(model.config.model).UNIT == "token"
-    positions = sum(sizes) if tokens else sum(line["positions"] for line in lines)
     result = {
         "metrics": {name: mean([line[name] for line in lines]) for name in METRICS},
         "main": "acc_norm",
         "chance": sum(1 / len(item["choices"]) for item in asked) / len(asked),
-        "cut": sum(line["cut"] for line in lines),
-        **costs.of(model, model.config, positions / sum(line["patches"] for line in lines), sizes),
+        **cost(model, lines),
     }
     return result, lines
+
+
+def cost(model, lines: list[dict]) -> dict:
+    """{"cut": texts that lost their left, and costs.of} of the lines of `score`."""
+    sizes = [size for line in lines for size in line["sizes"]]
+    tokens = models.kind(model.config.model).UNIT == "token"
+    positions = sum(sizes) if tokens else sum(line["positions"] for line in lines)
+    size = positions / sum(line["patches"] for line in lines)
+    return {"cut": sum(line["cut"] for line in lines), **costs.of(model, model.config, size, sizes)}
 
 
 def _task(name: str, made: str = "", place: str = "") -> Task:

@@ -1,5 +1,5 @@
 """What of tasks and files stands in training text: by the 50-byte shingles with which prepared data looks for
-near-copies (data/near_copies.py), boilerplate of the training text left out.
+near-copies (data/near_copies.py), boilerplate of the training text and of the items left out.
 
 Training text is streamed; in memory are the shingles of what is looked for, of much text a sample of them."""
 
@@ -91,7 +91,7 @@ def measure(items: list[Item], documents, share: float = near_copies.NEAR, progr
         size += sum(map(len, some))
         if progress:
             progress(sum(map(len, some)))
-    held.settle(len(documents))
+    held.settle(len(documents), near_copies.many(len(items)))  # the shots of prompts, say, are every item's
     each = lambda values: np.bincount(owner, values, len(items)).astype(int).tolist()
     lines = [
         _line(item, *counts, share) for item, *counts in zip(items, each(held.sizes), each(held.trained()))

@@ -9,12 +9,13 @@ import json
 import pathlib
 
 from bltjax.errors import UserError
-from bltjax.evaluation import cute, multiple_choice, setup
+from bltjax.evaluation import cute, cute_likelihood, multiple_choice, pronunciation, setup, translation
 from bltjax.evaluation.task import Group, Settings, Task
 from bltjax.storage import atomic, rundir
 
 SCHEMA_VERSION = 2
-KINDS = (multiple_choice, cute)  # modules that have TASKS and GROUPS
+# modules that have TASKS and GROUPS
+KINDS = (multiple_choice, cute, cute_likelihood, translation, pronunciation)
 TASKS: dict[str, Task] = {name: task for kind in KINDS for name, task in kind.TASKS.items()}
 GROUPS: dict[str, Group] = {name: group for kind in KINDS for name, group in kind.GROUPS.items()}
 

@@ -13,8 +13,8 @@ MOST = 60  # points that are shown, those at the largest budgets
 
 
 def table(rows: list, runs: list) -> dict | None:
-    """{"columns", "rows"}: series and budgets down, groups across, over all bytes and seeds of a point's runs;
-    None where no run was scored by group. rows: points, of which each names its run_dirs."""
+    """{"columns", "rows"}: series and budgets down, groups across, over all bytes and seeds of a point's
+    runs; None where no run was scored by group. rows: points, of which each names its run_dirs."""
     own = {str(run.path): _groups(run) for run in runs}
     found = {}
     for row in rows:

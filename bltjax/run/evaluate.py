@@ -69,8 +69,8 @@ class Sample:
     mesh: object = None
 
     def score(self, params) -> dict:
-        """{"bpb": over all bytes, "bpb_of_groups": the mean over groups, "groups": {group: bits per byte}}, what
-        metrics.jsonl has under `validation`; None for what is no finite number, and without groups."""
+        """{"bpb": over all bytes, "bpb_of_groups": the mean over groups, "groups": {group: bits per byte}},
+        what metrics.jsonl has under `validation`; None for what is no finite number, and without groups."""
         found = self.text.score(params, self.mesh)
         by_group = groups.of(self.chosen, found["documents"])
         own = {one["group"]: _finite(one["bpb"]) for one in by_group["groups"] or ()}
