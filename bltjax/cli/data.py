@@ -96,7 +96,7 @@ def add(parser) -> None:
     sub = parts.add_parser(
         "overlap",
         help="which items of tasks stand in training text",
-        description="Items of tasks, or documents of files, that stand in training text, by 50-byte shingles.",
+        description="Items of tasks, or documents of files, that stand in training text, by their shingles.",
     )
     sub.add_argument("path", type=pathlib.Path, help="what bltjax data prepare wrote, or a run directory")
     sub.add_argument("files", nargs="*", metavar="FILE", help="paths, patterns or URLs, quoted")
