@@ -1,11 +1,11 @@
-"""The verbs of `bltjax data`: prepare, annotate, inspect, calibrate, tasks. It parses, calls, prints."""
+"""The verbs of `bltjax data`: prepare, annotate, inspect, calibrate, tasks, overlap. Parses and prints."""
 
 import json
 import pathlib
 import sys
 
-from bltjax.counts import counted
 from bltjax.cli import without_effect
+from bltjax.counts import counted
 from bltjax.errors import UserError
 
 
@@ -101,6 +101,30 @@ def add(parser) -> None:
     sub.add_argument("--task-data", type=pathlib.Path, metavar="DIR", help="say which tasks have data there")
     sub.add_argument("--json", action="store_true")
     sub.set_defaults(call=task_data)
+    sub = parts.add_parser(
+        "overlap",
+        help="which items of tasks stand in training text",
+        description="Items of tasks, or documents of files, that stand in training text, by their shingles.",
+    )
+    sub.add_argument("path", type=pathlib.Path, help="what bltjax data prepare wrote, or a run directory")
+    sub.add_argument("files", nargs="*", metavar="FILE", help="paths, patterns or URLs, quoted")
+    sub.add_argument(
+        "--tasks", default="", metavar="A,B", help="tasks in place of files, as bltjax eval has them"
+    )
+    sub.add_argument("--task-data", type=pathlib.Path, metavar="DIR", help="where the data of tasks lies")
+    sub.add_argument("--separator", default="", help="what stands between the documents of a plain file")
+    sub.add_argument(
+        "--share",
+        type=float,
+        default=None,
+        metavar="S",
+        help="an item overlaps where more than this share of its shingles is in training text (default: 0.2)",
+    )
+    sub.add_argument(
+        "--out", type=pathlib.Path, metavar="FILE", help="a JSON line an item, for bltjax eval's results"
+    )
+    sub.add_argument("--json", action="store_true")
+    sub.set_defaults(call=overlap)
 
 
 def job(shard: str) -> tuple[int, int]:
@@ -253,3 +277,51 @@ def task_data(args) -> int:
     else:
         print(task_packages.help_text())
     return 0
+
+
+def overlap(args) -> int:
+    """Exit status: 0, or 2 where a task's data is not there."""
+    from tqdm import tqdm
+
+    from bltjax.cli import score_tables
+    from bltjax.data import near_copies
+    from bltjax.evaluation import overlap as looking
+    from bltjax.run import inputs
+
+    share = near_copies.NEAR if args.share is None else args.share
+    if not 0 <= share < 1:
+        raise UserError(f"--share {share:g}: it must be 0 or more and below 1")
+    if bool(args.files) == bool(args.tasks):
+        raise UserError("either FILE... or --tasks A,B with --task-data DIR says what is looked for")
+    if args.tasks:
+        without_effect.refuse(args, "is of files, not of tasks", separator="")
+        if not args.task_data:
+            raise UserError("--tasks reads its data from a folder: --task-data DIR (docs/evaluation.md)")
+    else:
+        without_effect.refuse(args, "is of --tasks", task_data=None)
+    if args.out and not args.out.absolute().parent.is_dir():
+        raise UserError(f"--out {args.out}: there is no such folder")
+    documents = inputs.training_text(args.path)
+    say = lambda line: print(f"bltjax: {line}", file=sys.stderr)
+    names = [name for name in args.tasks.split(",") if name]
+    items, failed = (
+        looking.of_tasks(names, args.task_data, say)
+        if names
+        else (looking.of_files(args.files, args.separator), [])
+    )
+    if not items:
+        raise UserError("there is nothing to look for" if not failed else "no task has its data")
+    with tqdm(
+        total=int(documents.lengths.sum()),
+        unit="B",
+        unit_scale=True,
+        disable=not sys.stderr.isatty(),
+        dynamic_ncols=True,
+    ) as bar:
+        found = looking.measure(items, documents, share, bar.update)
+    found["failed"] = failed
+    if args.out:
+        looking.write(found, args.out)
+        found.pop("items")
+    print(json.dumps(found) if args.json else score_tables.of_overlap(found))
+    return 2 if failed else 0

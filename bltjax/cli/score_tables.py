@@ -1,5 +1,7 @@
-"""What `bltjax eval` prints: a line a document and group of files, or a line a task."""
+"""What `bltjax eval` prints: a line a document and group of files, or a line a task; and what `bltjax data
+overlap` prints."""
 
+from bltjax.counts import counted
 from bltjax.report import task_scores
 from bltjax.sweep import plan
 
@@ -11,14 +13,7 @@ def of_files(found: dict) -> str:
     head = ("", "documents", "bytes", "nats", "bits/byte", f"bytes/{found['unit']}", "FLOPs/byte")
 
     def row(name, documents, x):
-        return (
-            name,
-            f"{documents:,}",
-            f"{x['bytes']:,}",
-            f"{x['nats']:,.1f}",
-            f"{x['bpb']:.4f}",
-            *_cost(x),
-        )
+        return (name, f"{documents:,}", f"{x['bytes']:,}", f"{x['nats']:,.1f}", f"{x['bpb']:.4f}", *_cost(x))
 
     documents, groups = found["documents"], found["groups"]
     several = {d["file"] for d in documents if d["index"]}
@@ -56,6 +51,23 @@ def of_tasks(found: dict) -> str:
         of = f" ({group['metric']})" if group["metric"] else ""
         lines.append(f"{group['group']}: mean of {group['tasks']} tasks{of} {group['mean']:.4f}{drop}")
     return "\n".join(lines)
+
+
+def of_overlap(found: dict) -> str:
+    """What `bltjax data overlap` prints: a line a task or file."""
+    rows = [("", "items", "overlapping", "share", "with any", "too short")]
+    for one in found["tasks"]:
+        counts = [f"{one[key]:,}" for key in ("items", "overlapping", "any", "short")]
+        rows.append((one["task"], *counts[:2], f"{one['overlapping'] / one['items']:.1%}", *counts[2:]))
+    sampled = f" (one in {found['sampling']} looked at)" if found["sampling"] > 1 else ""
+    size = f"{counted(found['documents'], 'document')} ({found['bytes']:,} bytes)"
+    return "\n".join(
+        [
+            *plan.aligned(rows),
+            f"overlapping: more than {found['share']:.0%} of an item's 50-byte shingles{sampled} occur in the"
+            f" training text of {size}, boilerplate left out",
+        ]
+    )
 
 
 def _cost(x: dict) -> tuple[str, str]:

@@ -42,6 +42,8 @@ RANGES = {
     "train.log_every": (1, 10**9),
     "eval.test_bytes": (0, MOST),
     "eval.validation_bytes": (0, MOST),
+    "eval.every": (-1, 10**9),
+    "eval.sample_bytes": (1, MOST),
     "patching.size": (1, 2**24),
     "patching.max_length": (0, 2**31 - 1),
     "patching.resolution": (0, 1),

@@ -152,7 +152,16 @@ def data() -> ConfigDict:
 def evaluation() -> ConfigDict:
     """How much of the test and validation texts is scored; whole documents, in hash order, up to so many
     bytes (0: all)."""
-    return ConfigDict(dict(test_bytes=0, validation_bytes=0)).lock()
+    return ConfigDict(
+        dict(
+            test_bytes=0,
+            validation_bytes=0,
+            # steps between two scores of a sample of validation text, as it trains; 0: none; -1: ten in a
+            # run, or fewer, so that they cost 2% of it at most
+            every=-1,
+            sample_bytes=1 << 15,  # the sample: the first so many bytes of what is scored at the end
+        )
+    ).lock()
 
 
 def patching(scheme: str = "none", size: float = 1.0, **changes) -> ConfigDict:

@@ -24,9 +24,12 @@ def to_dict(config: ConfigDict) -> dict:
 
 
 def identified(config: ConfigDict) -> dict:
-    """to_dict as directories are named after it: without the label `paper`, which came later and changes
-    nothing that is computed."""
-    return {key: value for key, value in to_dict(config).items() if key != "paper"}
+    """to_dict as directories are named after it: without the label `paper`, and without what is said of
+    validation in training where that is the default: both came later and change no result."""
+    values = {key: value for key, value in to_dict(config).items() if key != "paper"}
+    usual, said = evaluation(), values.get("eval", {})
+    own = {k: v for k, v in said.items() if k not in ("every", "sample_bytes") or v != usual[k]}
+    return {**values, "eval": own} if said else values
 
 
 def from_dict(values: dict) -> ConfigDict:

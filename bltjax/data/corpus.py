@@ -265,8 +265,8 @@ class Mixture(Documents):
 
 
 class Selection:
-    """Some documents of a sequence, by their numbers there: len, [i] -> bytes, lengths, iteration; nothing is
-    read before it is asked for."""
+    """Some documents of a sequence, by their numbers there: len, [i] -> bytes, lengths, groups, iteration;
+    nothing is read before it is asked for."""
 
     def __init__(self, documents, numbers, parts=()):
         """parts: [(first, last + 1, weight)] of positions here that are of one source each, where several are
@@ -287,6 +287,14 @@ class Selection:
     @property
     def lengths(self) -> np.ndarray:
         return self.documents.lengths[self.numbers]
+
+    @property
+    def groups(self) -> np.ndarray:
+        return self.documents.groups[self.numbers]
+
+    @property
+    def group_names(self) -> tuple:
+        return self.documents.group_names
 
     def shards_of(self, numbers) -> list:
         """The shards that hold the documents of these numbers."""

@@ -21,6 +21,7 @@ COST = 0.05
 SAMPLING = 8  # one shingle in so many is looked at, or fewer where held-out text is large
 MOST = 1 << 21  # sampled shingles of held-out text, about
 NEVER = np.iinfo(np.int32).max
+PREFIX = 24  # bits of a hash that are looked at first
 TOP = 1 << 16  # what a document holds of test text is counted below this
 NONE = -1
 STAYS, TEST, VALIDATION = range(3)  # why a document leaves
@@ -32,9 +33,9 @@ def many(documents: int) -> float:
     return max(8, min(50, documents / 8), documents / 1000)
 
 
-def sampling_for(size: int) -> int:
+def sampling_for(size: int, least: int = SAMPLING) -> int:
     """One shingle in so many is sampled where held-out text has `size` bytes."""
-    return SAMPLING * (1 << max(0, math.ceil(math.log2(max(1, size / SAMPLING) / MOST))))
+    return least * (1 << max(0, math.ceil(math.log2(max(1, size / least) / MOST))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,19 +81,23 @@ class HeldOut:
         new[1:] = hashes[1:] != hashes[:-1]
         firsts = np.flatnonzero(new)
         self.hashes = hashes[firsts]  # a row of the table for each
-        self._maybe = np.zeros(1 << 22, bool)  # whether any hash begins so: most others need no look-up
-        self._maybe[self.hashes >> np.uint64(42)] = True
+        self._maybe = np.zeros(1 << PREFIX, bool)  # whether any hash begins so: most others need no look-up
+        self._maybe[self.hashes >> np.uint64(64 - PREFIX)] = True
         self.starts = np.append(firsts, len(hashes))  # of a row's owners
         self.tests = tests
         self.kept = np.zeros(first, bool)  # held-out documents so far
         self.documents = np.zeros(len(self.hashes), np.int32)  # of the source that have it
         self.least = np.full(len(self.hashes), NEVER, np.int32)  # of what its training documents hold: `hold`
 
+    def maybe(self, hashes: np.ndarray) -> np.ndarray:
+        """Whether each hash may be in the table: bool, False where it is not."""
+        return self._maybe[hashes >> np.uint64(64 - PREFIX)]
+
     def match(self, blocks) -> Hits:
         """The hits of documents of the source, each of which must be matched once."""
         sampled, counts, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for count, hashes, owners in blocks:
-            maybe = self._maybe[hashes >> np.uint64(42)]
+            maybe = self.maybe(hashes)
             sampled.append(np.bincount(owners, minlength=count))
             hashes, owners = hashes[maybe], owners[maybe]
             row = np.searchsorted(self.hashes, hashes)
@@ -105,11 +110,18 @@ class HeldOut:
         """Counts the documents of some hits."""
         np.add.at(self.documents, hits.rows, 1)
 
-    def settle(self, documents: int) -> None:
-        """All documents of the source, so many, have been counted: says what is boilerplate."""
-        self.boilerplate = self.documents > many(documents)
+    def settle(self, documents: int, most: float = math.inf) -> None:
+        """All documents of the source, so many, have been counted: says what is boilerplate. most: what more
+        held-out documents than this have is boilerplate, too."""
+        self.boilerplate = (self.documents > many(documents)) | (np.diff(self.starts) > most)
         postings = np.repeat(~self.boilerplate, np.diff(self.starts))
         self.sizes = np.bincount(self.owners[postings], minlength=len(self.kept))
+
+    def trained(self) -> np.ndarray:
+        """How many shingles of each held-out document, boilerplate left out, the counted documents have:
+        int64 [held-out documents]; `sizes` says of how many."""
+        there = np.repeat((self.documents > 0) & ~self.boilerplate, np.diff(self.starts))
+        return np.bincount(self.owners[there], minlength=len(self.kept))
 
     def repeated(self, sampled: int, rows: np.ndarray, upto: int) -> int:
         """The first held-out document, below number `upto` and kept, of which a document with these hits is a

@@ -27,31 +27,36 @@ def hashes(text: np.ndarray) -> np.ndarray:
 
 
 def sampled(documents, sampling: int):
+    """`among` for hashes that are multiples of `sampling`, a power of two."""
+    return among(documents, lambda found: found & np.uint64(sampling - 1) == 0)
+
+
+def among(documents, wanted):
     """Yields (D, hashes uint64 [S], owners int64 [S]) for blocks of D documents, in order: the distinct
-    hashes of every document that are multiples of `sampling` (a power of two), by document (0 to D - 1) and
-    then by value."""
+    hashes of every document that are wanted, by document (0 to D - 1) and then by value. wanted: uint64 [N]
+    -> bool [N]."""
     block, size = [], 0
     for document in documents:
         if len(document) > BLOCK:
             if block:
-                yield _of_block(block, sampling)
+                yield _of_block(block, wanted)
             block, size = [], 0
-            found = _of_long(document, sampling)
+            found = _of_long(document, wanted)
             yield 1, found, np.zeros(len(found), np.int64)
             continue
         block.append(document)
         size += len(document)
         if size >= BLOCK:
-            yield _of_block(block, sampling)
+            yield _of_block(block, wanted)
             block, size = [], 0
     if block:
-        yield _of_block(block, sampling)
+        yield _of_block(block, wanted)
 
 
-def _of_block(documents: list[bytes], sampling: int):
+def _of_block(documents: list[bytes], wanted):
     ends = np.cumsum([len(document) for document in documents])
     found = hashes(np.frombuffer(b"".join(documents), np.uint8))
-    at = np.flatnonzero(found & np.uint64(sampling - 1) == 0)
+    at = np.flatnonzero(wanted(found))
     owners = np.searchsorted(ends, at, side="right")
     whole = at + SHINGLE <= ends[owners]  # not across the end of a document
     found, owners = found[at[whole]], owners[whole]
@@ -62,10 +67,10 @@ def _of_block(documents: list[bytes], sampling: int):
     return len(documents), found[distinct], owners[distinct]
 
 
-def _of_long(document: bytes, sampling: int) -> np.ndarray:
+def _of_long(document: bytes, wanted) -> np.ndarray:
     text, parts = np.frombuffer(document, np.uint8), []
     for at in range(0, len(text) - SHINGLE + 1, BLOCK):
         found = hashes(text[at : at + BLOCK + SHINGLE - 1])
-        parts.append(found[found & np.uint64(sampling - 1) == 0])
+        parts.append(found[wanted(found)])
     found = np.sort(np.concatenate(parts))  # np.unique is several times slower for numbers like these
     return found[np.append(True, found[1:] != found[:-1])[: len(found)]]

@@ -1,6 +1,9 @@
 """Whole documents scored by any model: cut into patches or tokens, put into windows, summed by document. What
 training runs, `bltjax eval` and reports know of a text's bits per byte is computed here and nowhere else."""
 
+import dataclasses
+from collections.abc import Callable
+
 import numpy as np
 
 from bltjax import models
@@ -16,6 +19,31 @@ def score(
     config: a run's; its data.context and data.rows are the windows' shape. longest: {"slots", "patches"} of
     the longest segment that the model trained on, or None. entropies: float32 [len + 2] nats of each
     document, for the schemes that need them. tokenizer: of a model of tokens, or of scheme bpe."""
+    text = cut(config, documents, longest, entropies=entropies, tokenizer=tokenizer)
+    return text.score(params, mesh), text.units
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Documents cut into patches or tokens and put into windows, to be scored as often as one likes. sizes:
+    their bytes; units: as `score` has them."""
+
+    model_config: object
+    sizes: list[int]
+    units: np.ndarray
+    windows: windows.Windows
+    is_eos: Callable
+
+    def score(self, params, mesh=None) -> dict:
+        """bpb.summary under these parameters."""
+        found = bpb.nats_by_document(
+            self.model_config, params, self.windows, len(self.sizes), self.is_eos, mesh
+        )
+        return bpb.summary(self.sizes, found, size_of(self.units), self.windows)
+
+
+def cut(config, documents: list[bytes], longest=None, *, entropies=None, tokenizer=None) -> Text:
+    """The first part of `score`, with its arguments: what does not hang on parameters."""
     sizes, shape = [len(d) for d in documents], (config.data.context, config.data.rows)
     if models.kind(config.model).UNIT == "token":
         ids = [tokenizer.encode(d) for d in documents]
@@ -29,9 +57,7 @@ def score(
         shaped = windows.byte_windows(documents, lengths if patched else None, *shape, longest)
         is_eos = lambda batch: batch["targets"] == vocab.EOS
         units = [[int(l.sum()) for l in lengths], [len(l) for l in lengths]]
-    found = bpb.nats_by_document(config.model, params, shaped, len(documents), is_eos, mesh)
-    units = np.array(units, np.int64).T
-    return bpb.summary(sizes, found, size_of(units), shaped), units
+    return Text(config.model, sizes, np.array(units, np.int64).T, shaped, is_eos)
 
 
 def size_of(units) -> float:

@@ -58,6 +58,10 @@ class Windows:
             if plan.patch_capacity is not None:
                 self.largest_position["patches"] = int(plan.patches.max()) - 1
 
+    @property
+    def batches(self) -> int:
+        return -(-len(self._plan) // self._rows)
+
     def __iter__(self):
         rows, plan, slot_T = self._rows, self._plan, np.arange(self._plan.capacity)[None, :]
         for start in range(0, len(plan), rows):

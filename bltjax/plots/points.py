@@ -61,12 +61,12 @@ def sweep_note(sweep: dict, tried: dict, rows: dict) -> str:
     return lines(tried["runs"][0], facts)
 
 
-def training_note(row: dict, flops: float, bits: float) -> str:
-    """Of a place on a training curve."""
+def training_note(row: dict, text: str, flops: float, bits: float) -> str:
+    """Of a place on a curve of training or validation text."""
     facts = [
         ("series", row["series"]),
         ("here", f"{short_flops(float(f'{flops:.2g}'))} FLOPs"),
-        ("training bits/byte", f"{bits:.3f}, smoothed"),
+        (f"{text} bits/byte", f"{bits:.3f}, smoothed"),
         ("at its end", f"{row['bpb']:.4f} test bits/byte"),
         ("directory", row["run_dir"]),
     ]
@@ -100,10 +100,10 @@ def pair_data(pairs: list) -> str:
     return csv_text([titles.get(key, key) for key in keys], [[pair[key] for key in keys] for pair in pairs])
 
 
-def training_data(curves: list) -> str:
-    """CSV of smoothed training curves."""
+def training_data(curves: list, text: str) -> str:
+    """CSV of smoothed curves of training or validation text."""
     return csv_text(
-        ["run", "family", "useful training FLOPs [FLOP]", "training bpb, smoothed [bit/byte]"],
+        ["run", "family", "useful training FLOPs [FLOP]", f"{text} bpb, smoothed [bit/byte]"],
         [
             [curve["row"]["name"], curve["family"], float(x), float(y)]
             for curve in curves

@@ -9,9 +9,10 @@ from bltjax.plots.drawing import FAINT, WIDTH, Drawing, canvas, flops_axis, mark
 PLACES = 12  # of a training curve where hovering shows its run
 
 
-def training(runs: list, label: str) -> Drawing:
+def training(runs: list, label: str, text: str) -> Drawing:
     """A panel per family: its own training curves in colour over everybody's. runs: [{"family", "row", "x",
-    "y"}] with x ascending; row: of its run."""
+    "y"}] with x ascending; row: of its run. label: of x; text: whose bits per byte y are, "training" or
+    "validation"."""
     families = list(dict.fromkeys(r["family"] for r in runs))
     columns = 1 if len(families) == 1 else 2
     lines = -(-len(families) // columns)
@@ -63,10 +64,7 @@ def training(runs: list, label: str) -> Drawing:
         axes.tick_params(labelleft=index % columns == 0, labelbottom=index + columns >= len(families))
         panels.append(axes)
     figure.text(
-        8 / 72 / figure.get_size_inches()[0],
-        1 - 0.2 / height,
-        "training bits per byte, smoothed",
-        va="center",
+        8 / 72 / figure.get_size_inches()[0], 1 - 0.2 / height, f"{text} bits per byte, smoothed", va="center"
     )
     found = []
     for run in runs:
@@ -75,7 +73,7 @@ def training(runs: list, label: str) -> Drawing:
         if len(inside):
             kept = inside[np.unique(np.linspace(0, len(inside) - 1, PLACES).round().astype(int))]
             x, y = run["x"][kept], run["y"][kept]
-            notes = [points.training_note(run["row"], *place_) for place_ in zip(x, y)]
+            notes = [points.training_note(run["row"], text, *place_) for place_ in zip(x, y)]
             found += [
                 (*mark[:3], index == len(kept) - 1)
                 for index, mark in enumerate(marks(figure, axes.transData, dict(x=x, y=y, notes=notes)))

@@ -4,7 +4,7 @@ from bltjax.paper import comparison, paper_section, redrawn
 from bltjax.plots import curves, points, scores, swept_values, training_curves
 from bltjax.plots.drawing import look, picture
 from bltjax.report.sweeps import lexicons
-from bltjax.results.run_directories import finite
+from bltjax.results.run_directories import finite, lookup
 from bltjax.results.run_table import budget_key, family_order
 from bltjax.results.tables import short_flops
 
@@ -129,8 +129,20 @@ def figures(result: dict, runs: list):
                 "Each panel: one family's chosen runs in colour over all others in grey. Running mean over 2%"
                 " of the steps, on training rows."
             ),
-            training_curves.training(logged, EXACT),
-            points.training_data(logged),
+            training_curves.training(logged, EXACT, "training"),
+            points.training_data(logged, "training"),
+        )
+    validated = logged_curves(chosen, result["all_runs"], runs, "validation.bpb")
+    if validated:
+        yield (
+            "validation_curves",
+            "Validation bits per byte while training, a panel per family",
+            (
+                "The same of a sample of validation text, the same for all runs of one data set and"
+                " eval.sample_bytes (`validation` in metrics.jsonl, which has it by group)."
+            ),
+            training_curves.training(validated, EXACT, "validation"),
+            points.training_data(validated, "validation"),
         )
     rows = {r["name"]: r for r in result["all_runs"]}
 
@@ -254,9 +266,9 @@ def lines_of(chosen: list, x: str) -> list:
     return list(out.values())
 
 
-def logged_curves(chosen: list, every: list, runs: list) -> list:
-    """[{"family", "row", "x", "y"}] of the chosen runs that logged at least two steps, smoothed. row: of the
-    run."""
+def logged_curves(chosen: list, every: list, runs: list, key: str = "bpb") -> list:
+    """[{"family", "row", "x", "y"}] of the chosen runs that logged key at two steps at least, smoothed. row:
+    of the run."""
     logged = {str(run.path): run.metrics for run in runs}
     own = {r["run_dir"]: r for r in every}
     # every panel has every curve: of many runs fewer points each, or the page would be of megabytes
@@ -265,9 +277,9 @@ def logged_curves(chosen: list, every: list, runs: list) -> list:
     for r in chosen:
         for run_dir in r["run_dirs"]:
             logs = [
-                (m["useful_flops"], m["bpb"])
+                (m["useful_flops"], lookup(m, key))
                 for m in logged[run_dir]
-                if finite(m.get("useful_flops")) and finite(m.get("bpb")) and m["useful_flops"] > 0
+                if finite(m.get("useful_flops")) and finite(lookup(m, key)) and m["useful_flops"] > 0
             ]
             if len(logs) > 1:
                 x, y = training_curves.smooth(*zip(*logs), most)

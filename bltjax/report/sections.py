@@ -5,7 +5,7 @@ import json
 
 from bltjax.fits import scaling_law_section
 from bltjax.paper import paper_section
-from bltjax.report import patch_places, task_scores
+from bltjax.report import by_group, patch_places, task_scores
 from bltjax.report.compare_series import by_series
 from bltjax.report.figures import LEXICONS, SWEEPS
 from bltjax.results.run_directories import finite
@@ -58,6 +58,14 @@ def of(result: dict, runs: list, figures: dict) -> list:
         ),
         *paper_section.sections(result),
         section(
+            "Groups of text",
+            tables=[by_group.table([r for r in result["runs"] if r["compared"]], runs)],
+            lines=[
+                "Test bits per byte of each group of the text (`data.group_field`), over all its bytes and"
+                " seeds. The mean gives every group the same weight; the groups with most bytes are shown."
+            ],
+        ),
+        section(
             "The place of a byte in its patch",
             tables=[patch_places.table([r for r in result["runs"] if r["compared"]], runs)],
             lines=[
@@ -76,7 +84,7 @@ def of(result: dict, runs: list, figures: dict) -> list:
         section("Power laws", tables=[fit_table(result), crossing_table(result)], lines=fit_lines(result)),
         scaling_law_section.section(result.get("scaling_law"), result.get("scaling_figures", [])),
         sweep_section(result),
-        section("Training curves", figures=["training_curves"]),
+        section("Training curves", figures=["training_curves", "validation_curves"]),
         section(
             "Points",
             tables=[table(result["runs"], POINT)],

@@ -24,7 +24,13 @@ SWEPT = ("train.lr", "tokenizer.vocab", "model.ngrams.rows")  # of run directori
 IMPLIED = {("tokenizer.vocab", "patching.size")}
 # what a config is called, and what draws its weights: not what it is
 LABELS = ("name", "seed", "series", "swept", "paper.figure", "paper.row")
-NO_PART = (*LABELS, "schema_version", "budget_flops")  # of what a configuration is
+NO_PART = (  # of what a configuration is
+    *LABELS,
+    "schema_version",
+    "budget_flops",
+    "eval.every",
+    "eval.sample_bytes",
+)
 FORMS = {
     "patching.scheme": "{}",
     "patching.size": "{:g} bytes",

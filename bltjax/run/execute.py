@@ -104,13 +104,16 @@ def execute(
     }
     distributed.agree(mesh, {"data_fingerprint": run.inputs.text.fingerprint, **counted})
     check_same_text(run_dir, run.inputs.text.fingerprint)
+    longest = run.rows.longest(run.steps)
+    sample = evaluate.sample(run.config, run.inputs, run.steps, longest, mesh)
     writes = distributed.first(mesh)
     if writes:
         record_environment(run_dir)
         rundir.amend(run_dir, data_fingerprint=run.inputs.text.fingerprint, **where(mesh))
         record = rundir.read_json(run_dir / "config.json")
         made_with = {"config_fingerprint": rundir.config_fingerprint(record or {})}
-        rundir.write_json(run_dir / "planned.json", {**run.planned, **made_with})
+        validation = {"validation": sample and sample.facts()}
+        rundir.write_json(run_dir / "planned.json", {**run.planned, **validation, **made_with})
     params = loop.train(
         run.config,
         run.rows,
@@ -122,9 +125,10 @@ def execute(
         progress=progress,
         profile=profile,
         tensorboard=tensorboard,
+        sample=sample,
         mesh=mesh,
     )
-    scored = evaluate.evaluate(run.config, run.inputs, params, run.rows.longest(run.steps), mesh)
+    scored = evaluate.evaluate(run.config, run.inputs, params, longest, mesh)
     if writes:
         rundir.write_json(run_dir / "eval.json", {**scored, **made_with})
         ended = {

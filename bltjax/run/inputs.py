@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax import flops, models
-from bltjax.data import prepare, sources, splits
+from bltjax.data import corpus, prepare, sources, splits
 from bltjax.data.corpus import Selection
 from bltjax.entropy import store
 from bltjax.errors import UserError
@@ -182,6 +182,18 @@ def _check_vocabulary(config: ConfigDict, tokenizer: bpe.Tokenizer) -> None:
 def folders(run_dir: pathlib.Path) -> dict[str, float]:
     """{directory: weight} of the prepared data that a run reads."""
     return {str((run_dir / path).resolve()): weight for path, weight in _said(run_dir)["data"].items()}
+
+
+def training_text(path: pathlib.Path):
+    """The training documents of prepared data, or those that a run may read. UserError where a directory is
+    neither."""
+    if (path / NAME).exists():
+        text = splits.opened(folders(path))
+        return splits.training(text.train, rundir.load_config(path).data.max_train_bytes)
+    found = [shard for shard in corpus.shards(path) if shard.split == "train"]
+    if not sum(shard.documents for shard in found):
+        raise UserError(f"{path} has no training documents")
+    return corpus.Documents(found)
 
 
 def read(run_dir: pathlib.Path) -> dict | None:

@@ -194,8 +194,12 @@ def last_metrics(run_dir: pathlib.Path) -> dict | None:
     path = run_dir / "metrics.jsonl"
     try:
         with path.open("rb") as lines:
-            lines.seek(max(0, path.stat().st_size - 4096))
-            tail = lines.read().split(b"\n")[:-1]
+            size = path.stat().st_size
+            for part in (1 << bits for bits in range(12, 64)):  # a line of many groups is long
+                lines.seek(max(0, size - part))
+                tail = lines.read().split(b"\n")[:-1]
+                if len(tail) > 1 or part >= size:
+                    break
         line = json.loads(tail[-1]) if tail else None
     except (OSError, ValueError):
         return None

@@ -67,6 +67,7 @@ def train(
     init_params=None,
     on_checkpoint=None,
     loss_fn=model_nats,
+    sample=None,
     mesh=None,
 ):
     """Trains to `steps` updates, resuming from the newest whole checkpoint in `run_dir`, and returns the
@@ -77,10 +78,11 @@ def train(
     patches used, "bytes": raw bytes predicted}, int [steps]; `capacity` how many {"slots", "patches"} a batch
     has (patches: 0 or absent for models without). useful_per_step, executed_per_step: FLOPs, float [steps] or
     one float for all. init_params: parameters to start from instead of fresh ones. on_checkpoint(step):
-    called from the writing thread when a checkpoint is whole. mesh: what the run is spread over
-    (sharding.make_mesh), and its processes, each of which makes this call with the same arguments on the
-    same, shared, run_dir; the parameters that come back are laid out over it. None: one device of this
-    process.
+    called from the writing thread when a checkpoint is whole. sample: what is scored after each of its
+    `every` steps, by `score(params)`, and written as `validation` (run/evaluate.py); None: nothing. mesh:
+    what the run is spread over (sharding.make_mesh), and its processes, each of which makes this call with
+    the same arguments on the same, shared, run_dir; the parameters that come back are laid out over it. None:
+    one device of this process.
 
     An interrupted and resumed run writes the lines and the parameters of an uninterrupted one, bit for bit on
     the same core count. Raises UserError (checkpoints of another run, or none whole), RunFailed (not finite,
@@ -125,6 +127,12 @@ def train(
                 raise _NotFinite(f"step {step}: parameters or optimizer state")
             saved.save(step, state, {**about, "data": {"next_step": step, "seed": config.data.seed}})
 
+    def validated(step, params):
+        if sample is None or step % sample.every:
+            return None
+        with jax.transfer_guard("allow"):
+            return sample.score(params)
+
     pending = None
     try:
         with (
@@ -138,7 +146,7 @@ def train(
                 # one step late, so that the device has its next step before we wait for this one's numbers
                 if pending:
                     log(*pending)
-                pending = step, results
+                pending = step, results, validated(step, state.params)
                 stops = request.reached(step)
                 if saves.after(step) or stops:
                     log(*pending)
@@ -290,14 +298,16 @@ class _Log:
         self._start = self._before = time.perf_counter()
         self._bytes_before = int(ahead.bytes[first - 1]) if first else 0
 
-    def __call__(self, step, results):
+    def __call__(self, step, results, validation=None):
+        """validation: what the step's line has under that name, which then is written whatever log_every
+        says."""
         values = {name: value.item() for name, value in jax.device_get(results).items()}
         if not values["finite"]:
             raise _NotFinite(f"step {step}: loss ({values['loss']}) or gradient norm ({values['grad_norm']})")
         self._bar.update()
         if self._patch_sizes and (line := self._patch_sizes.said(step)):
             self._note(line)
-        if step % self._every and step != self._steps:
+        if step % self._every and step != self._steps and validation is None:
             return
         now = time.perf_counter()
         line = {
@@ -307,6 +317,7 @@ class _Log:
             **self._ahead.line(step),
             "grad_norm": values["grad_norm"],
             "lr": values["lr"],
+            **({} if validation is None else {"validation": validation}),
         }
         rate = (line["bytes"] - self._bytes_before) / max(now - self._before, 1e-9)
         self._before, self._bytes_before = now, line["bytes"]

@@ -65,8 +65,8 @@ class Writer:
             self._file.write(json.dumps(line, allow_nan=False) + "\n")
             self._file.flush()
         if self._board:
-            for name, value in line.items():
-                if name not in ("step", "time") and value is not None:
+            for name, value in _scalars(line):
+                if name not in ("step", "time"):
                     self._board.add_scalar(name, value, line["step"])
 
     def sync(self) -> None:
@@ -92,6 +92,15 @@ class Writer:
                     f"disk full while writing {self._path}; free some space and run again to resume"
                 ) from None
             raise
+
+
+def _scalars(line: dict, before: str = ""):
+    """Yields (name, number) of a line, those of what is nested under a path of names."""
+    for name, value in line.items():
+        if isinstance(value, dict):
+            yield from _scalars(value, f"{before}{name}/")
+        elif value is not None:
+            yield before + name, value
 
 
 def _board(folder):
