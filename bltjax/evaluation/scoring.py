@@ -10,8 +10,9 @@ from bltjax.patching import segmentation, vocab
 
 def score(
     config, params, documents: list[bytes], longest=None, *, entropies=None, tokenizer=None, mesh=None
-) -> tuple[dict, np.ndarray]:
-    """(bpb.summary, int64 [documents, 2]: positions and patches of each document, or its bytes and tokens).
+) -> tuple[dict, np.ndarray, list]:
+    """(bpb.summary, int64 [documents, 2]: positions and patches of each document, or its bytes and tokens,
+    bpb.Scored.places).
 
     config: a run's; its data.context and data.rows are the windows' shape. longest: {"slots", "patches"} of
     the longest segment that the model trained on, or None. entropies: float32 [len + 2] nats of each
@@ -31,7 +32,7 @@ def score(
         units = [[int(l.sum()) for l in lengths], [len(l) for l in lengths]]
     found = bpb.nats_by_document(config.model, params, shaped, len(documents), is_eos, mesh)
     units = np.array(units, np.int64).T
-    return bpb.summary(sizes, found, size_of(units), shaped), units
+    return bpb.summary(sizes, found, size_of(units), shaped), units, found.places()
 
 
 def size_of(units) -> float:

@@ -5,16 +5,17 @@ the first task that is not done.
     OUT/TASK.items.jsonl    a line an item, for paired comparisons of models"""
 
 import contextlib
+import hashlib
 import json
 import pathlib
 
 from bltjax.errors import UserError
-from bltjax.evaluation import cute, multiple_choice, setup
+from bltjax.evaluation import cute, multiple_choice, prompts, setup
 from bltjax.evaluation.task import Group, Settings, Task
 from bltjax.storage import atomic, rundir
 
-SCHEMA_VERSION = 2
-KINDS = (multiple_choice, cute)  # modules that have TASKS and GROUPS
+SCHEMA_VERSION = 3
+KINDS = (multiple_choice, prompts, cute)  # modules that have TASKS and GROUPS
 TASKS: dict[str, Task] = {name: task for kind in KINDS for name, task in kind.TASKS.items()}
 GROUPS: dict[str, Group] = {name: group for kind in KINDS for name, group in kind.GROUPS.items()}
 
@@ -68,11 +69,18 @@ def evaluate(
                 result, lines = TASKS[name].score(model, asked, settings, update)
             result = {"schema_version": SCHEMA_VERSION, "task": name, "items": len(asked), **result}
             if out is not None:
-                text = "".join(json.dumps(line) + "\n" for line in lines)
+                known = [{**line, "digest": digest(item)} for item, line in zip(asked, lines, strict=True)]
+                text = "".join(json.dumps(line) + "\n" for line in known)
                 atomic.write_text(out / f"{name}.items.jsonl", text)
                 atomic.write_json(out / f"{name}.json", result)
             results.append(result)
     return {"model": str(model.folder), "tasks": results, "groups": means(results), "failed": failed}
+
+
+def digest(item: dict) -> str:
+    """What tells an item from others, in 16 hex digits."""
+    told = json.dumps(item, sort_keys=True, default=str)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def means(results: list[dict]) -> list[dict]:

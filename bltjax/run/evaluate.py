@@ -28,7 +28,7 @@ def score(config: ConfigDict, inputs: Inputs, params, chosen, longest, mesh=None
     """Bits per byte of whole documents, each byte once, with the same left context in bytes for every
     family."""
     documents = list(chosen)
-    found, _ = scoring.score(
+    found, *_ = scoring.score(
         config,
         params,
         documents,
