@@ -8,7 +8,8 @@ from hf_blt import run
 from scipy import stats
 
 from bltjax.errors import UserError
-from bltjax.evaluation import against, files, tasks
+from bltjax.evaluation import files, tasks
+from bltjax.results import against
 from bltjax.science import paired
 
 COST = {"patch_size": 4.0, "flops_per_byte": 100.0, "entropy_flops_per_byte": 10.0}
@@ -91,17 +92,10 @@ def documents(folder, nats, digests, noises=()):
         {"digest": d, "bytes": 100, "nats": n, "group": "ab"[i % 2]}
         for i, (n, d) in enumerate(zip(nats, digests))
     ]
-    (folder / "files.json").write_text(
-        json.dumps(
-            {
-                "schema_version": files.SCHEMA_VERSION,
-                "documents": lines,
-                "noises": [{"noise": n, "documents": [{**x, "digest": n + x["digest"]} for x in lines], **COST}
-                           for n in noises],
-                **COST,
-            }
-        )
-    )
+    made = lambda noise: [{**line, "digest": noise + line["digest"]} for line in lines]
+    with_noise = [{"noise": noise, "documents": made(noise), **COST} for noise in noises]
+    result = {"schema_version": files.SCHEMA_VERSION, "documents": lines, "noises": with_noise, **COST}
+    (folder / "files.json").write_text(json.dumps(result))
 
 
 def test_what_was_kept_of_two_models(tmp_path, capfd):
@@ -126,9 +120,8 @@ def test_what_was_kept_of_two_models(tmp_path, capfd):
     half = stats.t.ppf(0.975, 29) * noised.std(ddof=1) / np.sqrt(30)
     assert group["high"] - group["difference"] == pytest.approx(half)
     assert group["drop"]["difference"] == pytest.approx((x - y - noised).mean())
-    assert [(f["noise"], f["group"], f["documents"]) for f in found["files"]] == [
-        ("", "", 4), ("", "a", 2), ("", "b", 2),
-    ]
+    shown = [(one["noise"], one["group"], one["documents"]) for one in found["files"]]
+    assert shown == [("", "", 4), ("", "a", 2), ("", "b", 2)]
     assert found["files"][0]["difference"] == pytest.approx(-0.1 * 325 / 400 / np.log(2))
     code, said, _ = run(capfd, "eval", tmp_path / "a", "--against", b)
     assert code == 0 and "piqa acc_norm" in said and "below clean" in said and "bits/byte a" in said

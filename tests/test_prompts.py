@@ -56,8 +56,9 @@ def test_bytes_lose_nothing_to_a_space(data):
 def test_tokens_read_the_space_that_was_sent(data, tokens):
     result, lines = score(tokens, "piqa_trailing_space", data)
     ids = encoding.Encoding(tokens)
-    pair = ids.apart(f"{QUESTIONS[0]['context']} ", "the door")
-    assert pair[0] == ids.encode(f"{QUESTIONS[0]['context']} ", bos=True) and pair[1] == ids.encode("the door")
+    prompt = f"{QUESTIONS[0]['context']} "
+    pair = ids.apart(prompt, "the door")
+    assert pair == (ids.encode(prompt, bos=True), ids.encode("the door"))
     assert lines[0]["nats"][0] == pytest.approx(likelihood.loglikelihoods(tokens, [pair])[0].value, abs=1e-4)
     assert any(line["nats"] != line["clean_nats"] for line in lines)
     clean, clean_lines = score(tokens, "piqa", data)

@@ -51,7 +51,8 @@ def evaluate(
     folder or a field's name; "": folders where there are several, else files. limit: documents at most, 0:
     all. context: bytes of a window; 0: what the model trained on. noises: of noise.NOISES, which the same
     documents are scored with, too. seed: of noise, which hangs on nothing else than a document's bytes.
-    progress: called with bytes as they are scored. say: told of every file that is left out, in a line. UserError where nothing can be scored."""
+    progress: called with bytes as they are scored. say: told of every file that is left out, in a line.
+    UserError where nothing can be scored."""
     config, longest = windowed(model, context)
     lines, skipped = [], []
     with _kept(out) as (known, keep):

@@ -106,9 +106,9 @@ def _read_texts(data: pathlib.Path, settings: Settings) -> list[dict]:
 
 
 def _cut_result(model, asked: list[dict], settings: Settings, progress) -> tuple[dict, list[dict]]:
-    """As task.Task has it. bits: of what comes next, behind the prompt alone, per character of it; bits_added:
-    how much more these are than behind a prompt that ends with one of the text's own tokens, the last that
-    ends by the cut.
+    """As task.Task has it. bits: of what comes next, behind the prompt alone, per character of it;
+    bits_added: how much more these are than behind a prompt that ends with one of the text's own tokens, the
+    last that ends by the cut.
 
     That other prompt is shorter by the characters of a token's beginning, which are then predicted, too, and
     counted: what is added is not overstated."""

@@ -33,8 +33,8 @@ def right_or_wrong(a, b, level: float = bootstrap.LEVEL) -> dict:
     a, b = np.asarray(a, np.int64), np.asarray(b, np.int64)
     only_a, only_b, n = int((a > b).sum()), int((b > a).sum()), len(a) + 2
     centre = (only_a - only_b) / n
-    half = float(stats.t.ppf((1 + level) / 2, max(1, len(a) - 1))) * math.sqrt((only_a + only_b + 1) / n - centre**2)
-    half /= math.sqrt(n)
+    variance = ((only_a + only_b + 1) / n - centre**2) / n
+    half = float(stats.t.ppf((1 + level) / 2, max(1, len(a) - 1))) * math.sqrt(variance)
     differ = only_a + only_b
     return {
         "difference": (only_a - only_b) / len(a),

@@ -27,10 +27,10 @@ class Kept(NamedTuple):
 
 
 def compare(a, b) -> dict:
-    """{"a", "b", "tasks": [{"task", "items", "metrics": {name: one}, "flops": [a's, b's per byte]}], "groups":
-    [{"group", "tasks", "metric", ...one, "drop": one or None}], "files": [{"noise", "group", "documents",
-    "bytes", "flops", ...one}], "refused": [{"what", "why"}]}; one: {"a", "b", "difference" (a less b), "low",
-    "high"}, and "only_a", "only_b", "p" of what is right or wrong.
+    """{"a", "b", "tasks": [{"task", "items", "metrics": {name: one}, "flops": [a's, b's per byte]}],
+    "groups": [{"group", "tasks", "metric", ...one, "drop": one or None}], "files": [{"noise", "group",
+    "documents", "bytes", "flops", ...one}], "refused": [{"what", "why"}]}; one: {"a", "b", "difference" (a
+    less b), "low", "high"}, and "only_a", "only_b", "p" of what is right or wrong.
 
     a, b: run directories, imports, or the folders of --out. UserError where one has no results, or they share
     nothing that can be compared."""
@@ -81,7 +81,8 @@ def _kept(folder: pathlib.Path) -> dict[str, list[Kept]]:
                 known = [line.get("digest") for line in lines]
                 found.setdefault(path.stem, []).append(Kept(settings, known, result, lines))
     if not found:
-        raise UserError(f"{folder} has no results of bltjax eval: neither {setup.FILE} nor eval/*/{setup.FILE}")
+        wanted = f"neither {setup.FILE} nor eval/*/{setup.FILE}"
+        raise UserError(f"{folder} has no results of bltjax eval that this version reads: {wanted}")
     return found
 
 
@@ -92,8 +93,9 @@ def _why_not(a: Kept, b: Kept) -> str:
     if differ := sum(x != y for x, y in zip(a.known, b.known)):
         return f"{differ:,} of {len(a.known):,} items differ"
     if a.settings != b.settings:
-        other = ", ".join(sorted(k for k in {*a.settings, *b.settings} if a.settings.get(k) != b.settings.get(k)))
-        return f"it was scored with another {other}"
+        keys = sorted({*a.settings, *b.settings})
+        other = [key for key in keys if a.settings.get(key) != b.settings.get(key)]
+        return f"it was scored with another {', '.join(other)}"
     return "" if a.known and all(a.known) else "its items are not known"
 
 
