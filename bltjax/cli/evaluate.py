@@ -117,6 +117,7 @@ def _model(args):
     from bltjax import config as cfg
 
     model = api.load(args.model, entropy_model=args.entropy_model)
+    without_effect.refuse_entropy_model(model, args.entropy_model)
     if args.threshold is not None:
         scheme = model.config.patching.scheme
         if scheme not in ("entropy", "both"):

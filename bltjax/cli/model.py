@@ -177,6 +177,8 @@ def train(args) -> int:
     from bltjax.storage import locks, rundir
     from bltjax.sweep import graph
 
+    if args.processes == 1:
+        without_effect.refuse(args, "is of several processes", heartbeat=30, start_timeout=300)
     distributed.check(args.coordinator, args.processes, args.process, args.heartbeat, args.start_timeout)
     shape = sharding.parse_mesh(args.mesh) if args.mesh else None
     config, name, default = chosen(args)
@@ -257,7 +259,7 @@ def chosen(args):
 
 
 def generate(args) -> int:
-    from bltjax import api, patching
+    from bltjax import api
     from bltjax.generation import Options, characters
     from bltjax.parallel import host
 
@@ -289,8 +291,7 @@ def generate(args) -> int:
         without_effect.refuse(args, why, top_k=None, top_p=None, seed=None)
     host.keep_compiled_programs()
     model = api.load(args.model, entropy_model=args.entropy_model)
-    if args.entropy_model and model.config.patching.scheme not in patching.NEEDS_ENTROPIES:
-        raise UserError(f"--entropy-model means nothing to {args.model}, which needs no entropies")
+    without_effect.refuse_entropy_model(model, args.entropy_model)
     generator = model.generator
     if args.json or len(prompts) > 1:
         result = generator.generate(prompts, options)
@@ -334,8 +335,10 @@ def import_(args) -> int:
 
 
 def export(args) -> int:
-    from bltjax import convert
+    from bltjax import api, convert
 
+    if args.entropy_model:
+        without_effect.refuse_entropy_model(api.load(args.source), args.entropy_model)
     note = convert.send_out(args.source, args.out, args.entropy_model, args.loosely)
     if note:
         print(f"bltjax: {note}", file=sys.stderr)
