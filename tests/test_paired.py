@@ -92,9 +92,13 @@ def documents(folder, nats, digests, noises=()):
         {"digest": d, "bytes": 100, "nats": n, "group": "ab"[i % 2]}
         for i, (n, d) in enumerate(zip(nats, digests))
     ]
-    made = lambda noise: [{**line, "digest": noise + line["digest"]} for line in lines]
-    with_noise = [{"noise": noise, "documents": made(noise), **COST} for noise in noises]
-    result = {"schema_version": files.SCHEMA_VERSION, "documents": lines, "noises": with_noise, **COST}
+    groups = {"groups": [{"group": name, **COST, "flops_per_byte": 7.0} for name in "ab"]}
+    made = lambda noise: [
+        {**line, "digest": noise + line["digest"], "bytes": 90, "nats": 1.5 * line["nats"]} for line in lines
+    ]
+    with_noise = [{"noise": noise, "documents": made(noise), **groups, **COST} for noise in noises]
+    result = {"documents": lines, "noises": with_noise, **groups, **COST}
+    result["schema_version"] = files.SCHEMA_VERSION
     (folder / "files.json").write_text(json.dumps(result))
 
 
@@ -106,7 +110,8 @@ def test_what_was_kept_of_two_models(tmp_path, capfd):
         for folder, right in zip((a, b), values[name].tolist()):
             keep(folder, name, right, "acc_norm")
     for folder, scale in ((a, 1.0), (b, 1.1)):
-        documents(folder, [scale * n for n in (80.0, 90, 70, 85)], "wxyz", ("drop",) if folder == a else ())
+        noises = ("drop", "repeat") if folder == a else ("drop",)
+        documents(folder, [scale * n for n in (80.0, 90, 70, 85)], "wxyz", noises)
     keep(tmp_path / "a" / "eval" / "tasks-0", "piqa", [1, 0], "acc_norm")  # of another limit
     code, said, error = run(capfd, "eval", tmp_path / "a", "--against", b, "--json")
     found = json.loads(said)
@@ -121,7 +126,12 @@ def test_what_was_kept_of_two_models(tmp_path, capfd):
     assert group["high"] - group["difference"] == pytest.approx(half)
     assert group["drop"]["difference"] == pytest.approx((x - y - noised).mean())
     shown = [(one["noise"], one["group"], one["documents"]) for one in found["files"]]
-    assert shown == [("", "", 4), ("", "a", 2), ("", "b", 2)]
+    assert shown == [(noise, group, 2 if group else 4) for noise in ("", "drop") for group in ("", "a", "b")]
+    assert [one["flops"] for one in found["files"][:2]] == [[110.0, 110.0], [17.0, 17.0]]
+    drop = found["files"][3]
+    assert drop["difference"] == pytest.approx(-0.15 * 325 / 360 / np.log(2))
+    assert drop["added"]["difference"] == pytest.approx(-0.05 * 325 / 400 / np.log(2))
+    assert drop["added"]["low"] < drop["added"]["difference"] < drop["added"]["high"]
     assert found["files"][0]["difference"] == pytest.approx(-0.1 * 325 / 400 / np.log(2))
     code, said, _ = run(capfd, "eval", tmp_path / "a", "--against", b)
     assert code == 0 and "piqa acc_norm" in said and "below clean" in said and "bits/byte a" in said

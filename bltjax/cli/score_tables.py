@@ -104,6 +104,8 @@ def of_pair(found: dict) -> str:
     for one in found["files"]:
         name = " ".join(text for text in ("bits/byte", one["noise"], one["group"]) if text)
         row(name, f"{one['documents']:,}", one, one["flops"])
+        if one["added"]:
+            row(f"{name}, added per clean byte", f"{one['documents']:,}", one["added"])
     return "\n".join([*plan.aligned(rows), "differences are MODEL less OTHER, over items or documents"])
 
 

@@ -29,8 +29,9 @@ class Kept(NamedTuple):
 def compare(a, b) -> dict:
     """{"a", "b", "tasks": [{"task", "items", "metrics": {name: one}, "flops": [a's, b's per byte]}],
     "groups": [{"group", "tasks", "metric", ...one, "drop": one or None}], "files": [{"noise", "group",
-    "documents", "bytes", "flops", ...one}], "refused": [{"what", "why"}]}; one: {"a", "b", "difference" (a
-    less b), "low", "high"}, and "only_a", "only_b", "p" of what is right or wrong.
+    "documents", "bytes", "flops", ...one, "added": one of bits per clean byte that the noise adds, or None}],
+    "refused": [{"what", "why"}]}; one: {"a", "b", "difference" (a less b), "low", "high"}, and "only_a",
+    "only_b", "p" of what is right or wrong.
 
     a, b: run directories, imports, or the folders of --out. UserError where one has no results, or they share
     nothing that can be compared."""
@@ -158,22 +159,29 @@ def _of_strata(strata) -> dict:
 
 def _files(a: Kept, b: Kept) -> list[dict]:
     """A line a noise that both have, and a line each of its groups where there are several."""
-    found = []
-    others = {one["noise"]: one for one in b.result["noises"]}
-    clean = ("", a.result, b.result)
-    for noise, mine, other in (
-        clean,
-        *((x["noise"], x, others[x["noise"]]) for x in a.result["noises"] if x["noise"] in others),
-    ):
-        pairs = list(zip(mine["documents"], other["documents"]))
-        if any(x["digest"] != y["digest"] for x, y in pairs):
-            continue  # of another seed
-        groups = {}
-        for pair in pairs:
-            groups.setdefault(pair[0]["group"], []).append(pair)
-        for group, some in (("", pairs), *(groups.items() if len(groups) > 1 else ())):
-            sizes = [x["bytes"] for x, _ in some]
-            one = paired.of_documents(*([pair[i]["nats"] for pair in some] for i in range(2)), sizes)
-            told = {"noise": noise, "group": group, "documents": len(some), "bytes": sum(sizes)}
-            found.append({**told, **one, "flops": _flops(mine, other)})
+    found, others = [], {one["noise"]: one for one in b.result["noises"]}
+    noises = [(one["noise"], one, others.get(one["noise"])) for one in a.result["noises"]]
+    for noise, mine, other in [("", a.result, b.result), *noises]:
+        known = other and [[line["digest"] for line in one["documents"]] for one in (mine, other)]
+        if not known or known[0] != known[1]:  # of another seed
+            continue
+        groups = [line["group"] for line in a.lines]
+        for name in ["", *dict.fromkeys(groups)]:
+            chosen = [i for i, group in enumerate(groups) if name in ("", group)]
+            own = [one if not name else _group(one, name) for one in (mine, other)]
+            if name and len(chosen) == len(groups):  # one group is all
+                continue
+            column = lambda one, key: np.array([one["documents"][i][key] for i in chosen])
+            sizes, clean = column(mine, "bytes"), column(a.result, "bytes")
+            nats = [column(one, "nats") for one in (mine, other)]
+            told = {"noise": noise, "group": name, "documents": len(chosen), "bytes": int(sizes.sum())}
+            told |= {"flops": _flops(*own), **paired.of_documents(*nats, sizes), "added": None}
+            if noise:
+                more = [x - column(one, "nats") for x, one in zip(nats, (a.result, b.result))]
+                told["added"] = paired.of_documents(*more, clean)
+            found.append(told)
     return found
+
+
+def _group(result: dict, name: str) -> dict:
+    return next(group for group in result["groups"] if group["group"] == name)
