@@ -53,11 +53,12 @@ def add(verbs) -> None:
         help="tasks instead of files: arc_easy, arc_challenge, piqa, hellaswag, hellaswag_noised, cute, ...",
     )
     sub.add_argument("--task-data", type=pathlib.Path, metavar="DIR", help="the folder of the tasks' data")
-    sub.add_argument("--seed", type=int, default=0, help="of noise")
+    sub.add_argument("--seed", type=int, default=0, help="of noise, and of what else a task draws")
     sub.add_argument(
         "--batch-size", type=int, default=0, metavar="N", help="rows of a call; no score hangs on it"
     )
     sub.add_argument("--cute-template", type=pathlib.Path, metavar="FILE", help="another wording of CUTE")
+    sub.add_argument("--spm", type=pathlib.Path, metavar="FILE", help="FLORES's SentencePiece model: spBLEU")
     sub.add_argument(
         "--against",
         type=pathlib.Path,
@@ -80,7 +81,7 @@ def evaluate(args) -> int:
     if args.tasks:
         without_effect.refuse(args, "is of files, not of tasks", separator="", group="", context=0, noise="")
     else:
-        unset = dict(task_data=None, batch_size=0, cute_template=None)
+        unset = dict(task_data=None, batch_size=0, cute_template=None, spm=None)
         if not args.noise:
             without_effect.refuse(args, "is of noise, and files are scored as they are", seed=0)
         without_effect.refuse(args, "is of tasks, and files are scored", **unset)
@@ -100,7 +101,7 @@ def _against(args) -> int:
     from bltjax.results import against
 
     unset = dict(tasks="", out=None, entropy_model=None, threshold=None, limit=0, separator="", group="")
-    more = dict(context=0, noise="", task_data=None, seed=0, batch_size=0, cute_template=None)
+    more = dict(context=0, noise="", task_data=None, seed=0, batch_size=0, cute_template=None, spm=None)
     without_effect.refuse(args, "has no effect on --against, which scores nothing", **unset, **more)
     if args.files:
         raise UserError("--against compares what was kept: give no files")
@@ -152,28 +153,37 @@ def _files(args, model, noises: list[str]) -> int:
 
 def _tasks(args) -> int:
     from bltjax.cli import score_tables
-    from bltjax.evaluation import cute_wording, tasks
+    from bltjax.evaluation import cute_wording, tasks, translation
     from bltjax.evaluation.task import Settings
 
     names = [name for name in args.tasks.split(",") if name]
-    tasks.expand(names)  # a wrong name is said before a model is read
-    digest = ""
+    asked = tasks.expand(names)  # a wrong name is said before a model is read
+    for option, kind in (("cute_template", "cute"), ("spm", "flores")):
+        if not any(name.startswith(f"{kind}_") for name in asked):
+            without_effect.refuse(args, f"is of {kind}, which is not among the tasks", **{option: None})
     if args.cute_template:
         cute_wording.template(args.cute_template)  # a wrong one is said before a model is read, too
-        digest = hashlib.sha256(args.cute_template.read_bytes()).hexdigest()[:16]
+    if args.spm:
+        translation.measures(args.spm)
     model = _model(args)
-    what = {"data": str(args.task_data.resolve()), "seed": args.seed, "cute_template": digest}
+    what = {"data": str(args.task_data.resolve()), "seed": args.seed}
+    what |= {"cute_template": _digest(args.cute_template), "spm": _digest(args.spm)}
     out = _folder(args, model, "tasks", what)
     found = tasks.evaluate(
         model,
         names,
         args.task_data,
         out,
-        Settings(args.limit, args.seed, args.batch_size, args.cute_template),
+        Settings(args.limit, args.seed, args.batch_size, args.cute_template, args.spm),
         bar=lambda task, items: _bar(args, "item", items, task),
         say=lambda line: print(f"bltjax: {line}", file=sys.stderr),
     )
     return _shown(args, found, score_tables.of_tasks, out, found["failed"])
+
+
+def _digest(path: pathlib.Path | None) -> str:
+    """Of a file that decides scores; no file: nothing."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path else ""
 
 
 def _shown(args, found: dict, table, out, left_out: list) -> int:

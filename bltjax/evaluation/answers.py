@@ -5,6 +5,7 @@ from bltjax.evaluation import encoding
 from bltjax.generation import Options
 
 ROWS = 16  # prompts in a batch
+UNCUT = 1 << 16  # ids of a prompt and its answer, where no shot may be lost
 
 
 def generate(

@@ -16,7 +16,6 @@ from bltjax.evaluation.task import Group, Settings, Task, mean
 
 NEW_BYTES = 100  # tokens in the release; of a model of bytes, bytes
 UNTIL = ("\n",)  # a base model would go on with a question of its own
-LONGEST = 1 << 16  # ids of a prompt: four shots are never cut
 NAMES = tuple(cute_wording.QUESTIONS)
 WORDS = tuple(name for name in NAMES if name.endswith("_word"))  # compared in lower case
 QUOTED = re.compile(r'"([^"]*)"')
@@ -63,7 +62,8 @@ def items(path: pathlib.Path, task: str) -> list[dict]:
     return [{"id": str(i), "inputs": row[:-1], "label": row[-1]} for i, row in enumerate(rows)]
 
 
-def _read(name: str, data: pathlib.Path, settings: Settings) -> list[dict]:
+def read(name: str, data: pathlib.Path, settings: Settings) -> list[dict]:
+    """The items of a task, in a user's folder. UserError where there are none."""
     for path in (data / "cute" / f"{name}.tsv", data / f"{name}.tsv"):
         if path.exists():
             return items(path, name)[: settings.limit or None]
@@ -77,7 +77,7 @@ def _result(name: str, model, asked: list[dict], settings: Settings, progress) -
     prompts = [cute_wording.prompt(name, item["inputs"], wording) for item in asked]
     counts = {}
     texts = answers.generate(
-        model, prompts, NEW_BYTES, UNTIL, progress=progress, counts=counts, max_length=LONGEST
+        model, prompts, NEW_BYTES, UNTIL, progress=progress, counts=counts, max_length=answers.UNCUT
     )
     lines = []
     for item, asked_for, text in zip(asked, prompts, texts, strict=True):
@@ -95,7 +95,7 @@ def _result(name: str, model, asked: list[dict], settings: Settings, progress) -
 
 
 TASKS = {
-    f"cute_{name}": Task(functools.partial(_read, name), functools.partial(_result, name)) for name in NAMES
+    f"cute_{name}": Task(functools.partial(read, name), functools.partial(_result, name)) for name in NAMES
 }
 GROUPS = {"cute": Group(tuple(TASKS))}
 

@@ -54,21 +54,21 @@ QUESTIONS = {
         ],
     ),
     "ins_char": (
-        'Write "{1}" behind every "{0}" in the word "{2}".',
+        'Write "{0}" behind every "{1}" in the word "{2}".',
         [
-            ("v", "x", "river", "rivxer"),
-            ("o", "b", "stone", "stobne"),
-            ("a", "t", "maple", "matple"),
-            ("s", "l", "dust", "duslt"),
+            ("x", "v", "river", "rivxer"),
+            ("b", "o", "stone", "stobne"),
+            ("t", "a", "maple", "matple"),
+            ("l", "s", "dust", "duslt"),
         ],
     ),
     "ins_word": (
-        'Write "{1}" behind every "{0}" in the sentence "{2}".',
+        'Write "{0}" behind every "{1}" in the sentence "{2}".',
         [
-            ("river", "old", "A river runs there.", "A river old runs there."),
-            ("all", "lamp", "We walked all night.", "We walked all lamp night."),
-            ("the", "big", "Red is the maple in fall.", "Red is the big maple in fall."),
-            ("Rain", "soon", "Rain has come.", "Rain soon has come."),
+            ("old", "river", "A river runs there.", "A river old runs there."),
+            ("lamp", "all", "We walked all night.", "We walked all lamp night."),
+            ("big", "the", "Red is the maple in fall.", "Red is the big maple in fall."),
+            ("soon", "Rain", "Rain has come.", "Rain soon has come."),
         ],
     ),
     "del_char": (

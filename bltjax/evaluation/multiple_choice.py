@@ -131,15 +131,19 @@ def read(name: str, data, settings: Settings) -> list[dict]:
 
 def result(model, asked: list[dict], lines: list[dict], metrics, main: str) -> dict:
     """A task's result, as task.Task has it, of what `score` said."""
-    sizes = [size for line in lines for size in line["sizes"]]
-    positions, patches = (sum(line[name] for line in lines) for name in ("positions", "patches"))
     return {
         "metrics": {name: mean([line[name] for line in lines]) for name in metrics},
         "main": main,
         "chance": sum(1 / len(item["choices"]) for item in asked) / len(asked),
-        "cut": sum(line["cut"] for line in lines),
-        **costs.of_rows(model, positions, patches, sizes),
+        **cost(model, lines),
     }
+
+
+def cost(model, lines: list[dict]) -> dict:
+    """{"cut": texts that lost their left, and costs.of} of the lines of `score`."""
+    sizes = [size for line in lines for size in line["sizes"]]
+    total = {name: sum(line[name] for line in lines) for name in ("cut", "positions", "patches")}
+    return {"cut": total["cut"], **costs.of_rows(model, total["positions"], total["patches"], sizes)}
 
 
 def _read(name: str, made: str, place: str, data, settings: Settings) -> list[dict]:

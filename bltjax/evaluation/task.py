@@ -8,13 +8,14 @@ from typing import Callable, NamedTuple
 class Settings(NamedTuple):
     """What a user may say of tasks; all but the batch size decide scores.
 
-    limit: items of a task at most, 0: all. seed: of noise. batch_size: rows of a call, 0: by their length.
-    cute_template: another wording of CUTE."""
+    limit: items of a task at most, 0: all. seed: of noise, and of what else is drawn. batch_size: rows of a
+    call, 0: by their length. cute_template: another wording of CUTE. spm: FLORES's SentencePiece model."""
 
     limit: int = 0
     seed: int = 0
     batch_size: int = 0
     cute_template: pathlib.Path | None = None
+    spm: pathlib.Path | None = None
 
 
 class Task(NamedTuple):
@@ -45,3 +46,12 @@ def mean(values) -> dict:
     value = sum(values) / n
     spread = sum((v - value) ** 2 for v in values) / (n - 1) if n > 1 else None
     return {"value": value, "stderr": None if spread is None else math.sqrt(spread / n)}
+
+
+def ratio(parts, wholes) -> dict:
+    """{"value", "stderr"}: a sum over a sum, as of nats over bytes, and its standard error over items (None
+    of one item), to first order."""
+    n, whole = len(parts), sum(wholes)
+    value = sum(parts) / whole
+    off = sum((part - value * w) ** 2 for part, w in zip(parts, wholes, strict=True))
+    return {"value": value, "stderr": math.sqrt(off / (n - 1) * n) / whole if n > 1 else None}

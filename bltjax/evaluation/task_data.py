@@ -16,9 +16,10 @@ HINT = (
 )
 
 
-def find(folder: pathlib.Path, names: tuple[str, ...]) -> list[pathlib.Path]:
+def find(folder: pathlib.Path, names: tuple[str, ...], hint: str = HINT) -> list[pathlib.Path]:
     """The files of a task: NAME.jsonl (.arrow, .parquet), or all of one split below a folder NAME. names: how
-    the task's folder may be called, compared in lower case. UserError where there is none."""
+    the task's folder may be called, compared in lower case. hint: where the data is to be had. UserError
+    where there is none."""
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise UserError(f"--task-data {folder} is no folder")
@@ -32,7 +33,7 @@ def find(folder: pathlib.Path, names: tuple[str, ...]) -> list[pathlib.Path]:
             some = [p for p in below if split in "/".join(p.relative_to(folder).parts).lower()]
             if some:
                 return some
-    raise UserError(f"{folder} has no data of {names[0]}: {names[0]}.jsonl, or a folder of it; {HINT}")
+    raise UserError(f"{folder} has no data of {names[0]}: {names[0]}.jsonl, or a folder of it; {hint}")
 
 
 def rows(paths: list[pathlib.Path]) -> list[dict]:

@@ -10,12 +10,21 @@ import json
 import pathlib
 
 from bltjax.errors import UserError
-from bltjax.evaluation import cute, multiple_choice, prompts, setup
+from bltjax.evaluation import (
+    cute,
+    cute_likelihood,
+    multiple_choice,
+    prompts,
+    pronunciation,
+    setup,
+    translation,
+)
 from bltjax.evaluation.task import Group, Settings, Task
 from bltjax.storage import atomic, rundir
 
 SCHEMA_VERSION = 3
-KINDS = (multiple_choice, prompts, cute)  # modules that have TASKS and GROUPS
+# modules that have TASKS and GROUPS
+KINDS = (multiple_choice, prompts, cute, cute_likelihood, translation, pronunciation)
 TASKS: dict[str, Task] = {name: task for kind in KINDS for name, task in kind.TASKS.items()}
 GROUPS: dict[str, Group] = {name: group for kind in KINDS for name, group in kind.GROUPS.items()}
 

@@ -110,9 +110,13 @@ def _task(name: str, a: Kept, b: Kept) -> dict:
 
 
 def _values(metric: str, a: Kept, b: Kept):
-    """The metric of each item under both models; None where it is not one of items."""
+    """The metric of each item under both models; None where it is no mean over items."""
     pair = [[line.get(metric) for line in one.lines] for one in (a, b)]
-    return None if any(value is None for values in pair for value in values) else pair
+    if any(value is None for values in pair for value in values):
+        return None
+    said = [one.result["metrics"][metric]["value"] for one in (a, b)]
+    means = [float(np.mean(values)) for values in pair]
+    return pair if np.allclose(means, said, rtol=1e-6, atol=1e-9) else None
 
 
 def _ends(a, b) -> dict:
