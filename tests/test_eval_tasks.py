@@ -197,7 +197,7 @@ def test_real_data_at_chance(real_data, name, monkeypatch):
     some = task.Settings(limit=2 if name == "mmlu" else 114)
     asked = [item for one in tasks.expand([name]) for item in tasks.TASKS[one].items(real_data, some)]
     assert len(asked) == 114
-    found, _ = multiple_choice.result(api.load(HF), asked, some, None)
+    found, _ = multiple_choice.scored(api.load(HF), asked, some, None)
     metrics = ("acc",) if name == "mmlu" else ("acc", "acc_norm")
     for metric in metrics:
         value, error = found["metrics"][metric].values()

@@ -33,17 +33,20 @@ def test_every_byte_counts_at_its_place(monkeypatch):
         for place, value in zip(np.minimum(places[1:-1], 15), ids):
             want_bytes[place] += 1
             want_nats[place] += 10.0 * place + value
-    np.testing.assert_array_equal(found.place_bytes_P, want_bytes)
-    np.testing.assert_allclose(found.place_nats_P, want_nats)
+    np.testing.assert_array_equal(found.place_bytes_DxP.sum(0), want_bytes)
+    np.testing.assert_allclose(found.place_nats_DxP.sum(0), want_nats)
     summed = bpb.summary([len(d) for d in documents], found, 9.0)
     assert sum(one["bytes"] for one in summed["patch_places"]) == summed["bytes"]
+    for document, sizes, places in zip(documents, lengths, found.places()):
+        assert sum(size for size, _ in places) == len(document) and len(places) <= bpb.PLACES
+        assert len(places) <= max(sizes)
     total = sum(one["nats"] for one in summed["patch_places"]) / summed["bytes"] / math.log(2)
     assert abs(total - summed["bpb"]) < 1e-9
 
 
 def test_a_model_without_patches_has_no_places():
-    none = bpb.Scored(np.ones(1), np.zeros(1), np.zeros(bpb.PLACES), np.zeros(bpb.PLACES, np.int64))
-    assert bpb.summary([8], none, 1.0)["patch_places"] is None
+    none = bpb.Scored.nothing(1)
+    assert bpb.summary([8], none, 1.0)["patch_places"] is None and none.places() == [[]]
 
 
 def test_the_table_adds_seeds_up_and_puts_places_behind_together():

@@ -12,7 +12,10 @@ def test_tasks_and_files_of_runs(tmp_path):
         "tasks-1/piqa.json": dict(
             task="piqa", items=9, metrics={"acc": {"value": 0.5, "stderr": 0.1}}, chance=0.5, **cost
         ),
-        "files-1/files.json": dict(groups=[dict(group="de", documents=2, bytes=1000, bpb=2.0, **cost)]),
+        "files-1/files.json": dict(
+            groups=[de := dict(group="de", documents=2, bytes=1000, bpb=2.0, **cost)],
+            noises=[dict(noise="drop", groups=[{**de, "bytes": 900}])],
+        ),
         "files-1/setup.json": dict(model="m"),
         "tasks-1/arc_easy.json": dict(task="arc_easy"),  # damaged
     }
@@ -24,7 +27,10 @@ def test_tasks_and_files_of_runs(tmp_path):
     tasks, files = task_scores.tables([types.SimpleNamespace(name="run", path=tmp_path)])
     cost = ["4.50", "1,000,000 + 100,000"]
     assert tasks["rows"] == [["run", "piqa", "9", "acc 0.5000 ± 0.1000", "0.500", *cost]]
-    assert files["rows"] == [["run", "de", "2", "1,000", "2.0000", *cost]]
+    assert files["rows"] == [
+        ["run", "de", "2", "1,000", "2.0000", *cost],
+        ["run", "de, drop", "2", "900", "2.0000", *cost],
+    ]
     assert [len(row) for row in (tasks["rows"][0], files["rows"][0])] == [7, 7]
     nothing = task_scores.tables([types.SimpleNamespace(name="run", path=tmp_path / "none")])
     assert not any(table["rows"] for table in nothing)

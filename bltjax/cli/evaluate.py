@@ -41,6 +41,12 @@ def add(verbs) -> None:
         "--context", type=int, default=0, metavar="N", help="bytes of a window (default: as it was trained)"
     )
     sub.add_argument(
+        "--noise",
+        default="",
+        metavar="NAME,...",
+        help="score the files with noises, too: antspeak, drop, random_case, repeat, upper_case, or all",
+    )
+    sub.add_argument(
         "--tasks",
         default="",
         metavar="NAME,...",
@@ -58,27 +64,57 @@ def add(verbs) -> None:
     )
     sub.add_argument("--cute-template", type=pathlib.Path, metavar="FILE", help="another wording of CUTE")
     sub.add_argument("--spm", type=pathlib.Path, metavar="FILE", help="FLORES's SentencePiece model: spBLEU")
+    sub.add_argument(
+        "--against",
+        type=pathlib.Path,
+        metavar="OTHER",
+        help="score nothing: what eval kept of MODEL less what it kept of another, with 95%% intervals",
+    )
     sub.add_argument("--json", action="store_true")
 
 
 def evaluate(args) -> int:
+    from bltjax.evaluation import noise
     from bltjax.parallel import host
 
+    if args.against:
+        return _against(args)
     if bool(args.files) == bool(args.tasks):
         raise UserError("give files or --tasks, not both" if args.files else "nothing to score: give files")
     if args.tasks and not args.task_data:
         raise UserError("--tasks reads its data from a folder: --task-data DIR (docs/evaluation.md)")
     if args.tasks:
-        without_effect.refuse(args, "is of files, not of tasks", separator="", group="", context=0)
+        without_effect.refuse(args, "is of files, not of tasks", separator="", group="", context=0, noise="")
     else:
-        unset = dict(task_data=None, seed=0, batch_size=0, cute_template=None, spm=None, allow_code=False)
+        unset = dict(task_data=None, batch_size=0, cute_template=None, spm=None, allow_code=False)
+        if not args.noise:
+            without_effect.refuse(args, "is of noise, and files are scored as they are", seed=0)
         without_effect.refuse(args, "is of tasks, and files are scored", **unset)
     if args.batch_size < 0:
         raise UserError(f"--batch-size is {args.batch_size}; it is a number of rows, 0: by their length")
     if args.limit < 0:
         raise UserError(f"--limit is {args.limit}; it is a number of documents")
     host.keep_compiled_programs()
-    return _tasks(args) if args.tasks else _files(args, _model(args))
+    if args.tasks:
+        return _tasks(args)
+    noises = noise.named(args.noise)  # a wrong name is said before a model is read
+    return _files(args, _model(args), noises)
+
+
+def _against(args) -> int:
+    from bltjax.cli import score_tables
+    from bltjax.results import against
+
+    unset = dict(tasks="", out=None, entropy_model=None, threshold=None, limit=0, separator="", group="")
+    more = dict(context=0, noise="", task_data=None, seed=0, batch_size=0, cute_template=None, spm=None)
+    without_effect.refuse(args, "has no effect on --against, which scores nothing", **unset, **more)
+    if args.files:
+        raise UserError("--against compares what was kept: give no files")
+    found = against.compare(args.model, args.against)
+    print(json.dumps(found) if args.json else score_tables.of_pair(found))
+    for one in found["refused"]:
+        print(f"bltjax: {one['why']}; left out", file=sys.stderr)
+    return 2 if found["refused"] else 0
 
 
 def _model(args):
@@ -96,11 +132,12 @@ def _model(args):
     return model
 
 
-def _files(args, model) -> int:
+def _files(args, model, noises: list[str]) -> int:
     from bltjax.cli import score_tables
     from bltjax.evaluation import files
 
-    out = _folder(args, model, "files", [os.path.abspath(f) if "://" not in f else f for f in args.files])
+    names = [os.path.abspath(f) if "://" not in f else f for f in args.files]
+    out = _folder(args, model, "files", {"files": names, "noises": noises, "seed": args.seed})
     say = lambda line: print(f"bltjax: {line}; left out", file=sys.stderr)
     with _bar(args, "B") as bar:
         found = files.evaluate(
@@ -111,6 +148,8 @@ def _files(args, model) -> int:
             group=args.group,
             limit=args.limit,
             context=args.context,
+            noises=noises,
+            seed=args.seed,
             progress=bar.update,
             say=say,
         )
@@ -132,7 +171,8 @@ def _tasks(args) -> int:
     if args.spm:
         translation.measures(args.spm)
     model = _model(args)
-    what = [str(args.task_data.resolve()), args.seed, _digest(args.cute_template), _digest(args.spm)]
+    what = {"data": str(args.task_data.resolve()), "seed": args.seed}
+    what |= {"cute_template": _digest(args.cute_template), "spm": _digest(args.spm)}
     out = _folder(args, model, "tasks", what)
     found = tasks.evaluate(
         model,

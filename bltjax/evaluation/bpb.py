@@ -31,14 +31,26 @@ def _scorer(model_config: FrozenConfigDict, mesh=None):
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """nats_D, eos_nats_D float64 [documents]: of raw bytes, and of ends. place_nats_P float64, place_bytes_P
-    int64 [PLACES]: of raw bytes by their place in their patch, the first's 0, the last with all beyond; zeros
-    where there are no patches."""
+    """nats_D, eos_nats_D float64 [documents]: of raw bytes, and of ends. place_nats_DxP float64,
+    place_bytes_DxP int64 [documents, PLACES]: of raw bytes by their place in their patch, the first's 0, the
+    last with all beyond; zeros where there are no patches."""
 
     nats_D: np.ndarray
     eos_nats_D: np.ndarray
-    place_nats_P: np.ndarray
-    place_bytes_P: np.ndarray
+    place_nats_DxP: np.ndarray
+    place_bytes_DxP: np.ndarray
+
+    @classmethod
+    def nothing(cls, documents: int) -> "Scored":
+        """Zeros, to add to."""
+        places = (documents, PLACES)
+        return cls(np.zeros(documents), np.zeros(documents), np.zeros(places), np.zeros(places, np.int64))
+
+    def places(self) -> list:
+        """Of each document [[bytes, nats], ...] by place, up to the last that it has."""
+        counts = [np.trim_zeros(bytes_P, "b").size for bytes_P in self.place_bytes_DxP]
+        pairs = zip(counts, self.place_bytes_DxP.tolist(), self.place_nats_DxP.tolist())
+        return [[list(pair) for pair in zip(bytes_P[:n], nats_P[:n])] for n, bytes_P, nats_P in pairs]
 
 
 def nats_by_document(model_config, params, windows, documents: int, is_eos, mesh=None) -> Scored:
@@ -53,7 +65,7 @@ def nats_by_document(model_config, params, windows, documents: int, is_eos, mesh
         rows = len(batch["loss_mask"])
         return jax.device_put(batch) if mesh is None else feed.placed(batch, mesh, rows, np.arange(rows))
 
-    found = Scored(np.zeros(documents), np.zeros(documents), np.zeros(PLACES), np.zeros(PLACES, np.int64))
+    found = Scored.nothing(documents)
     pending = None
     for window in [*windows, None]:  # one batch behind, so that the device works while the host adds up
         if pending is not None:
@@ -63,9 +75,10 @@ def nats_by_document(model_config, params, windows, documents: int, is_eos, mesh
             np.add.at(found.nats_D, document[of_bytes], values[of_bytes])
             np.add.at(found.eos_nats_D, document[score & eos], values[score & eos])
             if "patch_ids" in batch:
-                places = np.minimum(target_places(batch["patch_ids"]), PLACES - 1)[of_bytes]
-                found.place_nats_P[:] += np.bincount(places, values[of_bytes], PLACES)
-                found.place_bytes_P[:] += np.bincount(places, minlength=PLACES)
+                places = np.minimum(target_places(batch["patch_ids"]), PLACES - 1)
+                at = document[of_bytes], places[of_bytes]
+                np.add.at(found.place_nats_DxP, at, values[of_bytes])
+                np.add.at(found.place_bytes_DxP, at, 1)
         pending = None if window is None else (window, scorer(params, place(window[0])))
     return found
 
@@ -82,7 +95,6 @@ def target_places(patch_ids_BxT: np.ndarray) -> np.ndarray:
 def summary(sizes, scored: Scored, patch_size: float, windows=None) -> dict:
     """What eval.json holds of one text: bits per byte over all documents, and the parts that bootstraps
     resample. windows: windows.Windows that were scored, whose left context and positions it then has too."""
-    by_place = zip(scored.place_bytes_P.tolist(), scored.place_nats_P.tolist())
     return {
         "bpb": float(scored.nats_D.sum() / (math.log(2) * sum(sizes))),
         "bytes": int(sum(sizes)),
@@ -94,7 +106,14 @@ def summary(sizes, scored: Scored, patch_size: float, windows=None) -> dict:
             {"bytes": int(b), "nats": float(n), "eos_nats": float(e)}
             for b, n, e in zip(sizes, scored.nats_D, scored.eos_nats_D)
         ],
-        "patch_places": (
-            [{"bytes": b, "nats": n} for b, n in by_place] if scored.place_bytes_P.any() else None
-        ),
+        "patch_places": by_place(scored.places()),
     }
+
+
+def by_place(places) -> list[dict] | None:
+    """[{"bytes", "nats"}] of each place in patches, summed over documents' [[bytes, nats], ...]; None where
+    there are no patches."""
+    sums = np.zeros((PLACES, 2))
+    for one in places:
+        sums[: len(one)] += np.reshape(one, (-1, 2))
+    return [{"bytes": int(size), "nats": nats} for size, nats in sums.tolist()] if sums.any() else None

@@ -17,3 +17,10 @@ def of(model, config, patch_size: float, sizes) -> dict:
         "flops_per_byte": flops.count(config.model, patch_size, **given)["exact"]["total"],
         "entropy_flops_per_byte": beside,
     }
+
+
+def of_rows(model, positions: int, patches: int, sizes) -> dict:
+    """The same of rows that likelihood.loglikelihoods scored: positions and patches of all of them, as it
+    says; sizes: bytes of each."""
+    tokens = models.kind(model.config.model).UNIT == "token"
+    return of(model, model.config, (sum(sizes) if tokens else positions) / patches, sizes)

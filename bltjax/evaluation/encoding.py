@@ -3,6 +3,8 @@ lm-eval's hf adapter, for bytes and tokens alike."""
 
 import json
 
+import numpy as np
+
 from bltjax import models
 from bltjax.errors import UserError
 from bltjax.formats import detect
@@ -19,6 +21,7 @@ class Encoding:
         tokenizer = model.tokenizer if self.unit == "token" else None
         self.bos, self.eos = (tokenizer.bos, tokenizer.eos) if tokenizer else (vocab.BOS, vocab.EOS)
         self._ids = tokenizer.encode if tokenizer else vocab.encode
+        self._counts = tokenizer.byte_counts if tokenizer else None  # bytes of each token
         if tokenizer and tokenizer.vocab > model.config.model.vocab:
             raise UserError(
                 f"{model.folder}: the tokenizer has {tokenizer.vocab:,} entries, the model"
@@ -38,6 +41,20 @@ class Encoding:
         head = self.encode(context.rstrip(), bos)
         whole = self.encode(context + continuation, bos)
         return head or [self.bos], whole[len(head) :]
+
+    def apart(self, prompt: str, continuation: str) -> tuple[list[int], list[int]]:
+        """(ids of a prompt behind BOS, of what follows it), each encoded alone: what a model reads that is
+        given the prompt as it is, white space at its end and half a word too."""
+        return self.encode(prompt, bos=True), self.encode(continuation)
+
+    def aligned(self, prompt: str, continuation: str) -> tuple[list[int], list[int]]:
+        """(ids of the whole text, behind BOS, that end within the prompt; all those after them): the prompt
+        is cut back to where one of the text's own tokens ends. Of bytes: as `apart`."""
+        whole, size = self.encode(prompt + continuation), len(self.encode(prompt))
+        if self.unit == "token":
+            size = len(prompt.encode("utf-8", "surrogateescape"))
+            size = int(np.searchsorted(np.cumsum(self._counts[whole]), size, side="right"))
+        return [self.bos, *whole[:size]], whole[size:]
 
 
 def longest(model) -> int:

@@ -71,7 +71,7 @@ def _read(subject: str, data: pathlib.Path, settings: Settings) -> list[dict]:
 
 def _result(model, asked: list[dict], settings: Settings, progress) -> tuple[dict, list[dict]]:
     """As task.Task has it; choices of one letter are alike in every length."""
-    result, lines = multiple_choice.result(model, asked, settings, progress)
+    result, lines = multiple_choice.scored(model, asked, settings, progress)
     return {**result, "metrics": {"acc": result["metrics"]["acc"]}, "main": "acc"}, lines
 
 

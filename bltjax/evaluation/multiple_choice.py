@@ -5,7 +5,6 @@ import functools
 import re
 from typing import Callable, NamedTuple
 
-from bltjax import models
 from bltjax.errors import UserError
 from bltjax.evaluation import costs, encoding, likelihood, noise, task_data
 from bltjax.evaluation.task import Group, Settings, Task, mean
@@ -75,15 +74,19 @@ def items(name: str, rows: list[dict]) -> list[dict]:
     return found
 
 
-def score(model, asked: list[dict], batch_size: int = 0, max_length: int = 0, progress=None) -> list[dict]:
+def score(
+    model, asked: list[dict], batch_size: int = 0, max_length: int = 0, progress=None, apart: bool = False
+) -> list[dict]:
     """One line an item: {"id", "answer", "nats": log-likelihood of each choice, METRICS: 0 or 1, "bytes",
     "positions", "patches": of all its rows, "sizes": bytes of each row, "cut": rows that lost their left}.
 
-    progress: called with the number of items done."""
+    progress: called with the number of items done. apart: contexts are encoded as they are, alone, and not
+    as the beginnings of whole texts."""
     ids, found = encoding.Encoding(model), []
+    encode = ids.apart if apart else ids.pair
     for at in range(0, len(asked), CHUNK):
         some = asked[at : at + CHUNK]
-        pairs = [ids.pair(item["context"], choice) for item in some for choice in item["choices"]]
+        pairs = [encode(item["context"], choice) for item in some for choice in item["choices"]]
         told = iter(likelihood.loglikelihoods(model, pairs, max_length, batch_size))
         found += [_line(item, [next(told) for _ in item["choices"]]) for item in some]
         if progress:
@@ -120,35 +123,42 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _read(name: str, made: str, place: str, data, settings: Settings) -> list[dict]:
+def read(name: str, data, settings: Settings) -> list[dict]:
+    """`items` of a folder of data. UserError where it has none."""
     rows = task_data.rows(task_data.find(data, FORMS[name].folders))
-    asked = items(name, rows[: settings.limit or None])
-    return [noise.noised_item(item, made, place, settings.seed) for item in asked] if made else asked
+    return items(name, rows[: settings.limit or None])
 
 
-def result(model, asked: list[dict], settings: Settings, progress) -> tuple[dict, list[dict]]:
-    """As task.Task has it."""
-    lines = score(model, asked, settings.batch_size, progress=progress)
-    found = {
-        "metrics": {name: mean([line[name] for line in lines]) for name in METRICS},
-        "main": "acc_norm",
+def result(model, asked: list[dict], lines: list[dict], metrics, main: str) -> dict:
+    """A task's result, as task.Task has it, of what `score` said."""
+    return {
+        "metrics": {name: mean([line[name] for line in lines]) for name in metrics},
+        "main": main,
         "chance": sum(1 / len(item["choices"]) for item in asked) / len(asked),
         **cost(model, lines),
     }
-    return found, lines
 
 
 def cost(model, lines: list[dict]) -> dict:
     """{"cut": texts that lost their left, and costs.of} of the lines of `score`."""
     sizes = [size for line in lines for size in line["sizes"]]
-    tokens = models.kind(model.config.model).UNIT == "token"
-    positions = sum(sizes) if tokens else sum(line["positions"] for line in lines)
-    size = positions / sum(line["patches"] for line in lines)
-    return {"cut": sum(line["cut"] for line in lines), **costs.of(model, model.config, size, sizes)}
+    total = {name: sum(line[name] for line in lines) for name in ("cut", "positions", "patches")}
+    return {"cut": total["cut"], **costs.of_rows(model, total["positions"], total["patches"], sizes)}
+
+
+def _read(name: str, made: str, place: str, data, settings: Settings) -> list[dict]:
+    asked = read(name, data, settings)
+    return [noise.noised_item(item, made, place, settings.seed) for item in asked] if made else asked
+
+
+def scored(model, asked: list[dict], settings: Settings, progress) -> tuple[dict, list[dict]]:
+    """As task.Task has it."""
+    lines = score(model, asked, settings.batch_size, progress=progress)
+    return result(model, asked, lines, METRICS, "acc_norm"), lines
 
 
 def _task(name: str, made: str = "", place: str = "") -> Task:
-    return Task(functools.partial(_read, name, made, place), result)
+    return Task(functools.partial(_read, name, made, place), scored)
 
 
 def _noised(name: str) -> dict[str, Task]:

@@ -45,19 +45,32 @@ NOISES = {
 }
 
 
+def draws(*of) -> random.Random:
+    """What draws by a seed and names and texts alone, whatever was drawn before."""
+    told = "\0".join(map(str, of)).encode("utf-8", "surrogateescape")
+    return random.Random(int.from_bytes(hashlib.sha256(told).digest()[:8]))
+
+
 def noised(text: str, noise: str, seed: int = 0, key: str = "") -> str:
     """The text with a noise of NOISES. key: what it is of (item and part): equal texts of different items
     get different noise. White space around the text stays as it is: it holds a completion apart from its
     prompt. UserError for an unknown noise."""
     if noise not in NOISES:
         raise UserError(f"unknown noise {noise!r}; allowed: {', '.join(NOISES)}")
-    digest = hashlib.sha256(f"{seed}\0{noise}\0{key}\0{text}".encode("utf-8", "surrogateescape")).digest()
     core = text.strip()
     if not core:
         return text
     at = text.index(core)
-    changed = NOISES[noise](core, random.Random(int.from_bytes(digest[:8])))
+    changed = NOISES[noise](core, draws(seed, noise, key, text))
     return text[:at] + (changed or core[:1]) + text[at + len(core) :]  # never nothing at all
+
+
+def named(text: str) -> list[str]:
+    """The noises of a comma-separated list, each once; `all`: every one. UserError for an unknown one."""
+    names = list(NOISES) if text == "all" else list(dict.fromkeys(name for name in text.split(",") if name))
+    if unknown := [name for name in names if name not in NOISES]:
+        raise UserError(f"unknown noise {unknown[0]!r}; allowed: {', '.join(NOISES)}, or all")
+    return names
 
 
 def variants() -> list[tuple[str, str]]:

@@ -13,14 +13,16 @@ from bltjax.patching import segmentation, vocab
 
 def score(
     config, params, documents: list[bytes], longest=None, *, entropies=None, tokenizer=None, mesh=None
-) -> tuple[dict, np.ndarray]:
-    """(bpb.summary, int64 [documents, 2]: positions and patches of each document, or its bytes and tokens).
+) -> tuple[dict, np.ndarray, list]:
+    """(bpb.summary, int64 [documents, 2]: positions and patches of each document, or its bytes and tokens,
+    bpb.Scored.places).
 
     config: a run's; its data.context and data.rows are the windows' shape. longest: {"slots", "patches"} of
     the longest segment that the model trained on, or None. entropies: float32 [len + 2] nats of each
     document, for the schemes that need them. tokenizer: of a model of tokens, or of scheme bpe."""
     text = cut(config, documents, longest, entropies=entropies, tokenizer=tokenizer)
-    return text.score(params, mesh), text.units
+    summary, places = text.score(params, mesh)
+    return summary, text.units, places
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +36,12 @@ class Text:
     windows: windows.Windows
     is_eos: Callable
 
-    def score(self, params, mesh=None) -> dict:
-        """bpb.summary under these parameters."""
+    def score(self, params, mesh=None) -> tuple[dict, list]:
+        """(bpb.summary, bpb.Scored.places) under these parameters."""
         found = bpb.nats_by_document(
             self.model_config, params, self.windows, len(self.sizes), self.is_eos, mesh
         )
-        return bpb.summary(self.sizes, found, size_of(self.units), self.windows)
+        return bpb.summary(self.sizes, found, size_of(self.units), self.windows), found.places()
 
 
 def cut(config, documents: list[bytes], longest=None, *, entropies=None, tokenizer=None) -> Text:

@@ -5,6 +5,7 @@ the first task that is not done.
     OUT/TASK.items.jsonl    a line an item, for paired comparisons of models"""
 
 import contextlib
+import hashlib
 import json
 import pathlib
 
@@ -15,6 +16,7 @@ from bltjax.evaluation import (
     cute_likelihood,
     mmlu,
     multiple_choice,
+    prompts,
     pronunciation,
     setup,
     translation,
@@ -22,9 +24,9 @@ from bltjax.evaluation import (
 from bltjax.evaluation.task import Group, Settings, Task
 from bltjax.storage import atomic, rundir
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # modules that have TASKS and GROUPS
-KINDS = (multiple_choice, mmlu, code_tasks, cute, cute_likelihood, translation, pronunciation)
+KINDS = (multiple_choice, mmlu, prompts, code_tasks, cute, cute_likelihood, translation, pronunciation)
 TASKS: dict[str, Task] = {name: task for kind in KINDS for name, task in kind.TASKS.items()}
 GROUPS: dict[str, Group] = {name: group for kind in KINDS for name, group in kind.GROUPS.items()}
 # the paper's Table 1
@@ -84,11 +86,18 @@ def evaluate(
                 result, lines = TASKS[name].score(model, asked, settings, update)
             result = {"schema_version": SCHEMA_VERSION, "task": name, "items": len(asked), **result}
             if out is not None:
-                text = "".join(json.dumps(line) + "\n" for line in lines)
+                known = [{**line, "digest": digest(item)} for item, line in zip(asked, lines, strict=True)]
+                text = "".join(json.dumps(line) + "\n" for line in known)
                 atomic.write_text(out / f"{name}.items.jsonl", text)
                 atomic.write_json(out / f"{name}.json", result)
             results.append(result)
     return {"model": str(model.folder), "tasks": results, "groups": means(results), "failed": failed}
+
+
+def digest(item: dict) -> str:
+    """What tells an item from others, in 16 hex digits."""
+    told = json.dumps(item, sort_keys=True, default=str)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def means(results: list[dict]) -> list[dict]:

@@ -10,6 +10,8 @@ from bltjax.results.series import order
 from bltjax.results.tables import short_flops
 
 SHOWN = 8  # places with a column of their own
+_TH = ("1st", "2nd", "3rd", *(f"{n}th" for n in range(4, SHOWN + 1)))
+COLUMNS = (*(f"{th} byte" for th in _TH), "those behind")
 
 
 def table(rows: list, runs: list) -> dict | None:
@@ -28,8 +30,12 @@ def table(rows: list, runs: list) -> dict | None:
         for (series, budget), (_, of_seeds) in sorted(found.items(), key=lambda item: item[0][1])
         if series == name
     ]
-    columns = ["series", "budget", *[f"{_th(n + 1)} byte" for n in range(SHOWN)], "those behind"]
-    return dict(columns=columns, rows=made) if made else None
+    return dict(columns=["series", "budget", *COLUMNS], rows=made) if made else None
+
+
+def bits(places: list) -> list[str]:
+    """Bits per byte under COLUMNS, of one text's patch_places."""
+    return [_bits([place]) for place in _cut(places)]
 
 
 def _cut(places: list) -> list:
@@ -43,7 +49,3 @@ def _bits(of_seeds) -> str:
     """Bits per byte of one place, over seeds."""
     size, nats = map(sum, zip(*of_seeds))
     return f"{nats / size / math.log(2):.3f}" if size else "–"
-
-
-def _th(n: int) -> str:
-    return {1: "1st", 2: "2nd", 3: "3rd"}.get(n, f"{n}th")

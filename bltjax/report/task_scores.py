@@ -17,6 +17,7 @@ def tables(runs: list) -> list:
             try:
                 if found and path.name == "files.json":
                     files += [_group(run.name, group) for group in found["groups"]]
+                    files += [_group(run.name, g, x["noise"]) for x in found["noises"] for g in x["groups"]]
                 elif found and found.get("task") == path.stem:
                     tasks.append(_task(run.name, found))
             except (KeyError, TypeError, AttributeError):  # of another version: it is said nowhere
@@ -41,9 +42,10 @@ def shown(metric: dict) -> str:
     return f"{metric['value']:.4f}" + (f" ± {error:.4f}" if error is not None else "")
 
 
-def _group(run: str, group: dict) -> list:
+def _group(run: str, group: dict, noise: str = "") -> list:
     size = (f"{group['documents']:,}", f"{group['bytes']:,}", f"{group['bpb']:.4f}")
-    return [run, str(group["group"]), *size, *_cost(group)]
+    name = f"{group['group']}, {noise}" if noise else str(group["group"])
+    return [run, name, *size, *_cost(group)]
 
 
 def _cost(found: dict) -> list:

@@ -36,7 +36,7 @@ def score(config: ConfigDict, inputs: Inputs, params, chosen, longest, mesh=None
     """Bits per byte of whole documents, each byte once, with the same left context in bytes for every
     family."""
     documents = list(chosen)
-    found, _ = scoring.score(
+    found, *_ = scoring.score(
         config,
         params,
         documents,
@@ -71,7 +71,7 @@ class Sample:
     def score(self, params) -> dict:
         """{"bpb": over all bytes, "bpb_of_groups": the mean over groups, "groups": {group: bits per byte}},
         what metrics.jsonl has under `validation`; None for what is no finite number, and without groups."""
-        found = self.text.score(params, self.mesh)
+        found, _ = self.text.score(params, self.mesh)
         by_group = groups.of(self.chosen, found["documents"])
         own = {one["group"]: _finite(one["bpb"]) for one in by_group["groups"] or ()}
         means = {"bpb": found["bpb"], "bpb_of_groups": by_group["bpb_of_groups"]}
