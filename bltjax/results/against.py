@@ -78,7 +78,8 @@ def _kept(folder: pathlib.Path) -> dict[str, list[Kept]]:
                 found.setdefault(FILES, []).append(Kept(settings, known, result, documents))
             elif result.get("task") == path.stem and version == tasks.SCHEMA_VERSION:
                 lines = json_lines.read(path.with_name(path.stem + ITEMS))
-                settings = {key: value for key, value in said["what"].items() if key != "data"}
+                # what is not set may not have been known to the version that scored
+                settings = {key: value for key, value in said["what"].items() if value and key != "data"}
                 known = [line.get("digest") for line in lines]
                 found.setdefault(path.stem, []).append(Kept(settings, known, result, lines))
     if not found:
