@@ -9,7 +9,7 @@ from scipy import stats
 
 from bltjax.errors import UserError
 from bltjax.evaluation import files, tasks
-from bltjax.results import against
+from bltjax.inspection import against
 from bltjax.science import paired
 
 COST = {"patch_size": 4.0, "flops_per_byte": 100.0, "entropy_flops_per_byte": 10.0}

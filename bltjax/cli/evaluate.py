@@ -103,7 +103,7 @@ def evaluate(args) -> int:
 
 def _against(args) -> int:
     from bltjax.cli import score_tables
-    from bltjax.results import against
+    from bltjax.inspection import against
 
     unset = dict(tasks="", out=None, entropy_model=None, threshold=None, limit=0, separator="", group="")
     more = dict(context=0, noise="", task_data=None, seed=0, batch_size=0, cute_template=None, spm=None)
