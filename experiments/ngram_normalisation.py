@@ -6,7 +6,7 @@ Figure     none; the division is section 3.2's, and the released code has none. 
            model, its tables and its data are Table 8's last row: 1B, n-grams of 3 to 8 bytes, 400,000 rows
            for each, 100B bytes.
 Hardware   2 CPU cores (runlocal); one GPU (gpu); at the paper's scale a run is 2.4e20 FLOPs
-Time       runlocal: 63 runs, one to two hours on two cores (an estimate); short: minutes
+Time       runlocal: 63 runs, 80 minutes of one core beside other work (measured); short: minutes
 Expect     `sum` and `compensated` are one model, trained alike, and end alike; `divided` is far behind, and
            so is either half of the remedy for the tables alone.
 Command    bltjax run ngram_normalisation --runlocal && bltjax report ngram_normalisation --runlocal
