@@ -117,6 +117,15 @@ def test_tasks_are_kept_one_by_one(data, tmp_path, capfd, monkeypatch):
     assert code == 2 and "another evaluation" in error
 
 
+def test_linked_folders_are_read_once(data, tmp_path):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "far").symlink_to(data, target_is_directory=True)
+    (data / "round").symlink_to(linked, target_is_directory=True)
+    assert task_data.find(linked, ("piqa",)) == [linked / "far" / "piqa.jsonl"]
+    assert len(task_data.files_below(linked)) == len(task_data.files_below(data)) > 3
+
+
 def test_noise_and_cute(data, capfd, monkeypatch):
     monkeypatch.setattr(cute, "NEW_BYTES", 8)
     names = "hellaswag_drop_both,cute_spell"

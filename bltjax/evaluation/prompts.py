@@ -11,7 +11,7 @@ import pathlib
 
 from bltjax.data import files as sources
 from bltjax.errors import UserError
-from bltjax.evaluation import costs, encoding, likelihood, multiple_choice, noise
+from bltjax.evaluation import costs, encoding, likelihood, multiple_choice, noise, task_data
 from bltjax.evaluation.task import Group, Settings, Task, mean
 
 SPACE = "_trailing_space"
@@ -90,7 +90,7 @@ def pieces(text: str) -> list[str]:
 def _read_texts(data: pathlib.Path, settings: Settings) -> list[dict]:
     """{"id", "prompt", "next"} of every piece of the texts in DIR/cut_prompts/ or of DIR/cut_prompts.*, files
     as docs/data.md has them."""
-    found, paths = [], [*data.glob(f"{CUT}.*"), *(data / CUT).rglob("*")]
+    found, paths = [], [*data.glob(f"{CUT}.*"), *task_data.files_below(data / CUT)]
     if not (paths := [str(path) for path in sorted(paths) if path.is_file()]):
         raise UserError(f"{data} has no texts to cut: neither files in {CUT}/ nor {CUT}.jsonl")
     for file in sources.found(paths):

@@ -76,7 +76,7 @@ def _of_rows(data: pathlib.Path):
 
 
 def _of_cmudict(data: pathlib.Path):
-    if not (paths := sorted(pathlib.Path(data).rglob(CMUDICT))):
+    if not (paths := [path for path in task_data.files_below(data) if path.name == CMUDICT]):
         raise UserError(f"{data} has no {CMUDICT} of g2p_cmudict; {HINT}")
     return words_of_cmudict(paths[0]), paths[0]
 

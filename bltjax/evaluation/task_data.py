@@ -3,6 +3,7 @@ them. Nothing is downloaded."""
 
 import gzip
 import json
+import os
 import pathlib
 
 from bltjax.errors import UserError
@@ -22,7 +23,7 @@ def find(
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise UserError(f"--task-data {folder} is no folder")
-    files = [p for p in sorted(folder.rglob("*")) if p.name.endswith(ENDINGS) and p.is_file()]
+    files = [p for p in files_below(folder) if p.name.endswith(ENDINGS)]
     for name in [f"{name}_{split}" for name in names for split in splits] if shots else names:
         if alone := [p for p in files if p.name.split(".")[0].lower() == name]:
             return alone[:1]
@@ -36,6 +37,20 @@ def find(
             return asked[:1]
     alone = f"{names[0]}_{splits[0]}" if shots else names[0]
     raise UserError(f"{folder} has no data of {alone}: {alone}.jsonl, or a folder of it; {hint}")
+
+
+def files_below(folder: pathlib.Path) -> list[pathlib.Path]:
+    """All files below a folder, those of linked folders too, sorted; a link to a folder above is not followed
+    twice."""
+    found, seen = [], set()
+    for at, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(at)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [path for name in names if (path := pathlib.Path(at, name)).is_file()]
+    return sorted(found)
 
 
 def rows(paths: list[pathlib.Path]) -> list[dict]:
