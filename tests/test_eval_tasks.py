@@ -4,6 +4,7 @@ import fnmatch
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -141,8 +142,33 @@ def test_noise_and_cute(data, capfd, monkeypatch):
     assert tasks.means(fake) == [found]
 
 
+def test_rows_that_are_none(tmp_path, capfd):
+    """Each is one line; the task behind it is scored, and what holds no results is not left behind."""
+    (tmp_path / "arc_easy.jsonl").write_text(json.dumps(ROWS["arc_easy"]) + "\n")
+    good = json.dumps(ROWS["piqa"])
+    for text, says in (
+        (json.dumps({**ROWS["piqa"], "goal": "\ud800"}).encode(), "line 1: half a character"),
+        (b"[" * 100_000, "nested too deeply"),
+        (good.encode() + b"\n\xff\xfe", "no UTF-8"),
+        (good.replace('"label": 0', '"label": 0.5').encode(), "0.5 is no whole number"),
+        (good.replace('"label": 0', '"label": true').encode(), "True is no whole number"),
+        (good.replace('"Open a door"', "3").encode(), "goal is no text"),
+    ):
+        (tmp_path / "piqa.jsonl").write_bytes(text)
+        for names in ("piqa", "piqa,arc_easy"):
+            out = tmp_path / "out"
+            code, said, error = run(
+                capfd, "eval", HF, "--tasks", names, "--task-data", tmp_path, "--out", out
+            )
+            assert code == 2 and says in error and "Traceback" not in error, error
+            assert ("arc_easy" in said, out.exists()) == ("arc_easy" in names,) * 2
+            shutil.rmtree(out, ignore_errors=True)
+    (tmp_path / "piqa.jsonl").write_bytes(b"\xef\xbb\xbf" + good.encode())  # a mark of the order of bytes
+    assert len(task_data.rows([tmp_path / "piqa.jsonl"])) == 1
+
+
 def test_what_cannot_be(data, tmp_path, capfd):
-    (data / "piqa.jsonl").write_text('{"goal": 1}\n')
+    (data / "piqa.jsonl").write_text('{"goal": "a"}\n')
     (data / "arc_easy.jsonl").write_text("{not json\n")
     for arguments, says in (
         (("--tasks", "nothing", "--task-data", data), "unknown task 'nothing'"),
@@ -153,6 +179,11 @@ def test_what_cannot_be(data, tmp_path, capfd):
         (("--tasks", "arc_easy", "--task-data", data), "line 1"),
         (("--tasks", "arc_challenge", "--task-data", data), "has no data of arc_challenge"),
         (("--tasks", "cute_spell", "--task-data", tmp_path), "no cute/spell.tsv"),
+        (("--tasks", "mmlu", "--task-data", data), "has no data of mmlu"),
+        (("--tasks", ",", "--task-data", data), "names no task"),
+        (("--tasks", "piqa", "--task-data", data, "--allow-code"), "--allow-code"),
+        (("--tasks", "piqa", "--task-data", data, "--threshold", "nan"), "--threshold"),
+        (("--tasks", "piqa", "--task-data", data, "--out", data / "arc_easy.jsonl" / "x"), "cannot keep"),
     ):
         code, _, error = run(capfd, "eval", HF, *arguments)
         lines = error.strip().splitlines()

@@ -78,6 +78,12 @@ BAD = {
     "a crash": ("import ctypes\nctypes.string_at(0)", "failed", "signal 11"),
     "success by status": ("import os\nos._exit(0)", "failed", "before its tests"),
     "success by exit": ("import sys\nsys.exit(0)", "failed", "SystemExit"),
+    "input": ("input()", "failed", "EOFError"),
+    "another exec": (
+        "import builtins, json\nbuiltins.exec = builtins.compile = json.loads = lambda *_: ['', '']",
+        "failed",
+        "tests were reached",
+    ),
     "success in words": ("print('passed')\nimport os\nos.write(3, b'passed')\nos._exit(0)", "failed", ""),
     "success at the end": ("import atexit, os\natexit.register(os._exit, 0)\nraise ValueError", "failed", ""),
     "the channel closed": ("import os\nos.close(3)", "failed", ""),
@@ -101,6 +107,22 @@ def test_contained(what):
     program, status, why = BAD[what]
     found = sandbox.run(program, "raise ValueError('tests were reached')", SHORT)
     assert found.status == status and why in found.why and "\n" not in found.why, found
+
+
+TALK = {
+    "flushed": "print('x', flush=True)",
+    "long": "print('x' * 9000)",
+    "warnings": "import warnings\nwarnings.warn('x')\nif 1 is 1: pass",
+    "errors, later": "import sys\ndef f():\n print('x', file=sys.stderr, flush=True)",
+    "all that is sent": "import sys\nassert sys.stdin.read() == ''",
+}
+
+
+@pytest.mark.parametrize("what", TALK)
+def test_what_it_prints_is_no_verdict(what):
+    assert sandbox.run(TALK[what], "if 'f' in globals(): f()", SHORT) == ("passed", "")
+    found = sandbox.run(TALK[what], "if 'f' in globals(): f()\nraise ValueError('no')", SHORT)
+    assert found == ("failed", "ValueError: no")
 
 
 def test_a_good_program_passes():

@@ -1,7 +1,9 @@
 """The verb of scores: `bltjax eval`. Parses, calls, prints."""
 
+import functools
 import hashlib
 import json
+import math
 import os
 import pathlib
 import sys
@@ -29,7 +31,9 @@ def add(verbs) -> None:
     )
     sub.add_argument("--entropy-model", type=pathlib.Path, metavar="DIR", help="another model for entropies")
     sub.add_argument("--threshold", type=float, help="another threshold for patches by entropy, nats")
-    sub.add_argument("--limit", type=int, default=0, metavar="N", help="the first N documents (items) alone")
+    sub.add_argument(
+        "--limit", type=int, default=0, metavar="N", help="the first N documents (items) alone (0: all)"
+    )
     sub.add_argument("--separator", default="", help="what stands between documents of a plain file")
     sub.add_argument(
         "--group",
@@ -128,6 +132,8 @@ def _model(args):
         scheme = model.config.patching.scheme
         if scheme not in ("entropy", "both"):
             raise UserError(f"--threshold: the patches of {args.model} ({scheme}) have no threshold")
+        if not 0 <= args.threshold < math.inf:
+            raise UserError(f"--threshold is {args.threshold:g}; it is a number of nats, 0 or more")
         model.config = cfg.replace(model.config, **{"patching.threshold": args.threshold})
     return model
 
@@ -158,14 +164,21 @@ def _files(args, model, noises: list[str]) -> int:
 
 def _tasks(args) -> int:
     from bltjax.cli import score_tables
-    from bltjax.evaluation import cute_wording, tasks, translation
+    from bltjax.evaluation import code_tasks, cute_wording, tasks, translation
     from bltjax.evaluation.task import Settings
 
     names = [name for name in args.tasks.split(",") if name]
     asked = tasks.expand(names)  # a wrong name is said before a model is read
-    for option, kind in (("cute_template", "cute"), ("spm", "flores")):
-        if not any(name.startswith(f"{kind}_") for name in asked):
-            without_effect.refuse(args, f"is of {kind}, which is not among the tasks", **{option: None})
+    if not asked:
+        raise UserError(f"--tasks {args.tasks!r} names no task")
+    if not args.task_data.is_dir():
+        raise UserError(f"--task-data {args.task_data} is no folder")
+    for option, kind in (("cute_template", "cute_"), ("spm", "flores_")):
+        if not any(name.startswith(kind) for name in asked):
+            without_effect.refuse(args, f"is of {kind[:-1]}, which is not among the tasks", **{option: None})
+    if not set(code_tasks.TASKS).intersection(asked):
+        why = "is of mbpp and humaneval, which are not among the tasks"
+        without_effect.refuse(args, why, allow_code=False)
     if args.cute_template:
         cute_wording.template(args.cute_template)  # a wrong one is said before a model is read, too
     if args.spm:
@@ -181,7 +194,7 @@ def _tasks(args) -> int:
         out,
         Settings(args.limit, args.seed, args.batch_size, args.cute_template, args.spm, args.allow_code),
         bar=lambda task, items: _bar(args, "item", items, task),
-        say=lambda line: print(f"bltjax: {line}", file=sys.stderr),
+        say=functools.cache(lambda line: print(f"bltjax: {line}", file=sys.stderr)),  # each line once
     )
     return _shown(args, found, score_tables.of_tasks, out, found["failed"])
 
@@ -194,7 +207,9 @@ def _digest(path: pathlib.Path | None) -> str:
 def _shown(args, found: dict, table, out, left_out: list) -> int:
     """Exit status: 0, or 2 where something was left out."""
     print(json.dumps(found) if args.json else table(found))
-    if out is not None:
+    from bltjax.evaluation import setup
+
+    if out is not None and not setup.emptied(out):
         print(f"kept in {out}", file=sys.stderr)
     return 2 if left_out else 0
 

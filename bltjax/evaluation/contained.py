@@ -6,6 +6,7 @@ Told on standard input: a line of JSON (see sandbox.py), then "go" once this use
 output: "ready", then a line of JSON, {"refused": why} or {"timeout": bool, "signal": number}."""
 
 import ctypes
+import fcntl
 import json
 import os
 import platform
@@ -16,6 +17,7 @@ import sys
 
 USER = 1000  # of the sandbox; outside, the caller or, where that is root, nobody
 SCRATCH = "/tmp"
+ROOT = "/proc"  # under its new root: every system has that folder, and Python needs nothing of it
 DEVICES = ("null", "zero", "random", "urandom")
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 CHANNEL = 3  # the descriptor through which tests come in and the token goes out
@@ -184,10 +186,11 @@ def _first(job: dict) -> None:
     _rights(job["root"])
     _limits(**job["limits"])
     _filter()
+    channel = fcntl.fcntl(job["channel"], fcntl.F_DUPFD, CHANNEL + 1)  # above what is written over here
     null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(job["channel"], CHANNEL)
     for standard in range(3):
         os.dup2(null, standard)
+    os.dup2(channel, CHANNEL)
     os.closerange(CHANNEL + 1, 1 << 16)
     program = os.fork()
     if program == 0:
@@ -199,17 +202,18 @@ def _first(job: dict) -> None:
             os._exit(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0)
 
 
-def _program(text: str) -> None:
+def _program(text: str, run=exec, make=compile, load=json.loads) -> None:
     """Runs the program, then asks for the tests and runs them, then says the token that came with them: a
-    program that leaves early has nothing to say. No return."""
+    program that leaves early has nothing to say. run, make, load: as they were before the program ran. No
+    return."""
     channel = socket.socket(fileno=CHANNEL)
     names = {"__name__": "program"}
     try:
-        exec(compile(text, "program", "exec"), names)
+        run(make(text, "program", "exec"), names)
         channel.sendall(LOADED)
         with channel.makefile("r", encoding="utf-8") as told:
-            tests, said = json.loads(told.readline())
-        exec(compile(tests, "tests", "exec"), names)
+            tests, said = load(told.readline())
+        run(make(tests, "tests", "exec"), names)
     except BaseException as error:  # SystemExit, too
         where = "".join(str(error).splitlines()[:1])
         said = f"{type(error).__name__}: {where}" if where else type(error).__name__
@@ -236,7 +240,7 @@ def main() -> None:
         if sys.stdin.readline() != "go\n":
             return
         _done(_libc.sethostname(b"sandbox", 7), "sethostname")
-        _file_system(job["folder"], job["limits"]["file_bytes"])
+        _file_system(ROOT, job["limits"]["file_bytes"])
         first = os.fork()
     except OSError as error:
         return _refused(error)

@@ -111,12 +111,19 @@ def published(folder: pathlib.Path) -> list[dict]:
         if not labels.exists():
             raise UserError(f"{path} has no labels beside it ({labels.name})")
         value = score(task, _lines(path), _lines(labels))
-        stated = float(said.read_text(encoding="utf-8")) if said.exists() else None
+        stated = _score(said) if said.exists() else None
         agrees = stated is None or abs(stated - value) < 5e-5
         found.append({"model": model, "task": task, "score": value, "published": stated, "agrees": agrees})
     if not found:
         raise UserError(f"{folder} has no outputs.MODEL.TASK.txt")
     return found
+
+
+def _score(path: pathlib.Path) -> float:
+    try:
+        return float(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} holds no number") from None
 
 
 def _lines(path: pathlib.Path) -> list[str]:

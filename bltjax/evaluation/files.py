@@ -89,6 +89,9 @@ def windowed(model, context: int = 0):
         raise UserError(f"a context is {context} bytes; at least 8 are needed")
     if model.positions and not context:
         return model.config, model.positions
+    if model.positions and context > model.config.data.context:
+        trained = f"{model.folder} trained on {model.config.data.context} bytes of context"
+        raise UserError(f"{trained}, and is scored at no position behind them: --context {context}")
     return cfg.replace(model.config, **{"data.context": context or CONTEXT, "data.rows": 4}), None
 
 

@@ -1,6 +1,7 @@
 """MMLU: 57 subjects of questions with four choices, five shots each, as lm-eval 0.4.13 words them. What is
 scored is the letter of a choice."""
 
+import contextlib
 import functools
 import pathlib
 
@@ -27,7 +28,7 @@ SHOTS = 5  # the first of the split dev
 
 def _question(row: dict) -> str:
     choices = "".join(f"{letter}. {text}\n" for letter, text in zip(LETTERS, row["choices"], strict=True))
-    return f"{row['question'].strip()}\n{choices}Answer:"
+    return f"{multiple_choice.text_of(row, 'question').strip()}\n{choices}Answer:"
 
 
 def items(subject: str, rows: list[dict], dev: list[dict]) -> list[dict]:
@@ -52,7 +53,7 @@ def items(subject: str, rows: list[dict], dev: list[dict]) -> list[dict]:
 
 def _asked(name: str, number: int, row: dict) -> tuple[str, int]:
     try:
-        question, answer = _question(row), int(row["answer"])
+        question, answer = _question(row), multiple_choice.index_of(row["answer"])
         if not 0 <= answer < len(LETTERS):
             raise ValueError(f"the answer is {answer}")
     except KeyError as error:
@@ -62,8 +63,24 @@ def _asked(name: str, number: int, row: dict) -> tuple[str, int]:
     return question, answer
 
 
+def _names(subject: str) -> tuple[str, str]:
+    return f"mmlu_{subject}", subject
+
+
+@functools.lru_cache(maxsize=1)
+def _there(data: pathlib.Path) -> bool:
+    """Whether a folder has any subject: 57 lines of 57 that are missing would say no more than one."""
+    for subject in SUBJECTS:
+        with contextlib.suppress(UserError):
+            return bool(task_data.find(data, _names(subject), ("test",)))
+    return False
+
+
 def _read(subject: str, data: pathlib.Path, settings: Settings) -> list[dict]:
-    names = (f"mmlu_{subject}", subject)
+    names = _names(subject)
+    if not _there(data):
+        wanted = "mmlu_SUBJECT.jsonl, or folders of subjects"
+        raise UserError(f"{data} has no data of mmlu: {wanted}; {task_data.HINT}")
     rows = task_data.rows(task_data.find(data, names, ("test",)))
     dev = task_data.rows(task_data.find(data, names, ("dev",), shots=True))
     return items(subject, rows[: settings.limit or None], dev)

@@ -22,8 +22,9 @@ class Form(NamedTuple):
 
 
 def _hellaswag(row):
-    context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
-    return _cleaned(context), [_cleaned(ending) for ending in row["endings"]], int(row["label"])
+    label, before, after = (text_of(row, key) for key in ("activity_label", "ctx_a", "ctx_b"))
+    context = _cleaned(f"{label}: {before} {after.capitalize()}")
+    return context, [_cleaned(ending) for ending in row["endings"]], index_of(row["label"])
 
 
 def _cleaned(text: str) -> str:
@@ -35,11 +36,26 @@ def _cleaned(text: str) -> str:
 def _arc(row):
     labels = [str(label) for label in row["choices"]["label"]]
     answer = labels.index(str(row["answerKey"]))
-    return f"Question: {row['question']}\nAnswer:", list(row["choices"]["text"]), answer
+    return f"Question: {text_of(row, 'question')}\nAnswer:", list(row["choices"]["text"]), answer
 
 
 def _piqa(row):
-    return f"Question: {row['goal']}\nAnswer:", [row["sol1"], row["sol2"]], int(row["label"])
+    goal = text_of(row, "goal")
+    return f"Question: {goal}\nAnswer:", [row["sol1"], row["sol2"]], index_of(row["label"])
+
+
+def text_of(row: dict, key: str) -> str:
+    """A field that is a text. TypeError where it is none."""
+    if not isinstance(row[key], str):
+        raise TypeError(f"{key} is no text")
+    return row[key]
+
+
+def index_of(value) -> int:
+    """A whole number, or one that is spelled out. ValueError for what is neither."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{value!r} is no whole number")
+    return int(value)
 
 
 FORMS = {
@@ -59,7 +75,7 @@ def items(name: str, rows: list[dict]) -> list[dict]:
         try:
             ready = "context" in row and isinstance(row.get("choices"), list)
             context, choices, answer = (
-                (row["context"], row["choices"], int(row["answer"])) if ready else FORMS[name].item(row)
+                (row["context"], row["choices"], index_of(row["answer"])) if ready else FORMS[name].item(row)
             )
             if not all(isinstance(text, str) and text for text in choices) or not isinstance(context, str):
                 raise ValueError("a choice or the context is no text")

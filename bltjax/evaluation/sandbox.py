@@ -23,7 +23,6 @@ import secrets
 import socket
 import subprocess
 import sys
-import tempfile
 from typing import NamedTuple
 
 from bltjax.errors import UserError
@@ -74,9 +73,9 @@ def refusal() -> str:
 def _run(program: str, tests: str, limits: Limits) -> Verdict:
     token = secrets.token_hex(16)
     ours, theirs = socket.socketpair()
-    with ours, tempfile.TemporaryDirectory(prefix="bltjax-") as folder:
+    with ours:
         with theirs:
-            launcher = _launched(program, limits, folder, theirs.fileno())
+            launcher = _launched(program, limits, theirs.fileno())
         try:
             ours.settimeout(limits.seconds + GRACE)
             said = _heard(ours, tests, token)
@@ -103,10 +102,10 @@ def _run(program: str, tests: str, limits: Limits) -> Verdict:
     return Verdict("failed", text or "it ended before its tests did")
 
 
-def _launched(program: str, limits: Limits, folder: str, channel: int) -> subprocess.Popen:
+def _launched(program: str, limits: Limits, channel: int) -> subprocess.Popen:
     """contained.py, told its job and its user mapped."""
     root = os.geteuid() == 0
-    job = {"program": program, "limits": limits._asdict(), "folder": folder, "channel": channel, "root": root}
+    job = {"program": program, "limits": limits._asdict(), "channel": channel, "root": root}
     job["parent"] = os.getpid()
     launcher = subprocess.Popen(
         [os.path.realpath(sys.executable), "-I", "-S", "-B", contained.__file__],

@@ -36,7 +36,7 @@ def held(out: pathlib.Path | None):
     if out is None:
         yield
         return
-    out.mkdir(parents=True, exist_ok=True)
+    made(out)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locks.held(out / ".lock", wait=False))
@@ -45,11 +45,35 @@ def held(out: pathlib.Path | None):
         yield
 
 
+def made(out: pathlib.Path) -> None:
+    """Makes a folder of results. UserError where it cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot keep results in {out}: {error.strerror}") from None
+
+
+def emptied(out: pathlib.Path) -> bool:
+    """Whether a folder has no results; what claimed it is then gone, and so is the folder."""
+    if _begun(out):
+        return False
+    for name in (FILE, ".lock"):
+        (out / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody else's files are in it
+        out.rmdir()
+    return True
+
+
 def claim(out: pathlib.Path, said: dict) -> None:
-    """Says in a folder of results what they are of. UserError where other results are in it."""
+    """Says in a folder of results what they are of. UserError where other results are in it, and where it
+    cannot be written."""
+    made(out)
     there = rundir.read_json(out / FILE)
     if there is None or not (_begun(out) or locks.is_held(out / ".lock")):
-        atomic.write_json(out / FILE, said)
+        try:
+            atomic.write_json(out / FILE, said)
+        except OSError as error:
+            raise UserError(f"cannot keep results in {out}: {error.strerror}") from None
     elif there != said:
         keys = ", ".join(sorted(k for k in {*there, *said} if there.get(k) != said.get(k)))
         raise UserError(f"{out} holds results of another evaluation ({keys}); give another --out")

@@ -64,17 +64,25 @@ def rows(paths: list[pathlib.Path]) -> list[dict]:
 
 
 def _lines(path: pathlib.Path) -> list[dict]:
-    found = []
+    found, number = [], 0
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     value = json.loads(line)
                     if not isinstance(value, dict):
                         raise UserError(f"{path}: line {number} is no JSON object")
+                    if r"\ud" in line.lower():  # half a character, in an escape
+                        json.dumps(value, ensure_ascii=False).encode()
                     found.append(value)
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {path}, which is no UTF-8: {error.reason}") from None
+    except UnicodeEncodeError:
+        raise UserError(f"cannot read {path}, line {number}: half a character (a surrogate alone)") from None
+    except RecursionError:
+        raise UserError(f"cannot read {path}, line {number + 1}: it is nested too deeply") from None
     except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"cannot read {path}, line {len(found) + 1}: {error}") from None
+        raise UserError(f"cannot read {path}, line {number or 1}: {error}") from None
     return found
 
 
