@@ -152,7 +152,7 @@ def aligned(rows: list[list[str]]) -> list[str]:
 
 def _short(n: float) -> str:
     for unit, sign in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if n >= unit:
+        if n >= 0.9995 * unit:  # what three digits round up to the unit
             return f"{n / unit:.3g}{sign}"
     return f"{n:g}"
 
