@@ -193,6 +193,7 @@ def test_execute_writes_the_files_again(run_dir, monkeypatch):
     monkeypatch.setattr(execute.loop, "train", lambda *_, **__: {})
     monkeypatch.setattr(execute.warm_start, "params", lambda *_: None)
     monkeypatch.setattr(execute.evaluate, "evaluate", lambda *_: wanted["eval.json"])
+    monkeypatch.setattr(execute.evaluate, "sample", lambda *_: None)
     for name in rundir.REDONE:
         (run_dir / name).write_text('{"a": ')
         execute.execute(run_dir, progress=False)

@@ -21,8 +21,8 @@ WITHOUT_EFFECT = {
     "units of an experiment": (("fit", "quickstart", "--units", "N=parameters"), "--units"),
     "budgets of an experiment": (("fit", "quickstart", "--budget", "C"), "--budget"),
     "a choice of runs to compare": (("report", "--compare", "a", "b", "--only", "bpe"), "--only"),
-    "seeds of a report": (("report", "quickstart", "--seeds", "2"), "--seeds"),
-    "keys of a report": (("report", "quickstart", "--set", "seed=1"), "--set"),
+    "seeds to compare": (("report", "--compare", "a", "b", "--seeds", "2"), "--seeds"),
+    "keys to compare": (("report", "--compare", "a", "b", "--set", "seed=1"), "--set"),
     "one process's heartbeat": (
         ("train", "--config", TINY, "--run", "space", "--processes", "1", "--heartbeat", "9"),
         "--heartbeat",

@@ -20,14 +20,13 @@ def add(verbs) -> None:
             nargs="?" if name == "report" else None,  # which --compare does without
             help="a registered name (optionally NAME:arg), or the path of your own experiment file",
         )
-        if name != "report":  # which reads what was run
-            sub.add_argument(
-                "--set",
-                action="append",
-                default=[],
-                metavar="KEY=VALUE",
-                help="override a key of every run's config",
-            )
+        sub.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="override a key of every run's config",
+        )
         sub.add_argument(
             "--runlocal", action="store_true", help="the experiment's small version, for a laptop"
         )
@@ -38,7 +37,7 @@ def add(verbs) -> None:
             metavar="TEXT",
             help="only runs whose name contains TEXT (given twice: one of them)",
         )
-        if name not in ("compile", "report"):  # weights of another seed compile to the same program
+        if name != "compile":  # weights of another seed compile to the same program
             sub.add_argument(
                 "--seeds",
                 type=int,
@@ -142,7 +141,7 @@ def chosen(args, refused: list | None = None):
         raise UserError(f"--root {args.root}: {there} is no directory")
     experiment = registry.load(
         args.experiment,
-        getattr(args, "set", ()),
+        args.set,
         runlocal=args.runlocal,
         only=args.only,
         seeds=getattr(args, "seeds", None),
@@ -245,7 +244,7 @@ def report(args) -> int:
 
     if args.compare:
         why = "is of one experiment, and cannot stand beside --compare"
-        without_effect.refuse(args, why, export=None, only=[])
+        without_effect.refuse(args, why, export=None, set=[], only=[], seeds=None)
         return compare(args)
     if args.experiment is None:
         raise UserError("report wants an EXPERIMENT, or --compare A B")

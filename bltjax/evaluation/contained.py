@@ -231,7 +231,7 @@ def main() -> None:
     try:
         _calls()
         _done(_libc.prctl(PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
-        with open("/proc/self/oom_score_adj", "w") as file:
+        with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
             file.write("1000")
         if os.getppid() != job["parent"]:
             return

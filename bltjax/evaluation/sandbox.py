@@ -144,10 +144,10 @@ def _refused(why: str) -> UserError:
 def _mapped(process: pathlib.Path, root: bool) -> None:
     """Says who the launcher's users are outside: root's program is nobody."""
     if not root:
-        (process / "setgroups").write_text("deny")
+        (process / "setgroups").write_text("deny", encoding="utf-8")
     for name, own in (("uid_map", os.geteuid()), ("gid_map", os.getegid())):
         lines = f"0 0 1\n{contained.USER} {OUTSIDE} 1\n" if root else f"{contained.USER} {own} 1\n"
-        (process / name).write_text(lines)
+        (process / name).write_text(lines, encoding="utf-8")
 
 
 def _heard(channel: socket.socket, tests: str, token: str) -> bytes:
