@@ -3,7 +3,8 @@
 import numpy as np
 
 from bltjax.fits import best_runs
-from bltjax.fits.source import Source
+from bltjax.fits.source import Source, of_table
+from bltjax.fits.table import read
 from bltjax.science import fit_runs
 
 BUDGETS = np.array([1e15, 4e15, 1.6e16])
@@ -54,6 +55,32 @@ def test_none_in_range_one_budget_and_no_seeds_are_said():
     last = theirs.only(theirs.values["N"] * theirs.values["D"] > 1e16, "")
     first = mine.only(mine.values["N"] * mine.values["D"] < 2e15, "")
     assert best_runs.compared(of_all, first, last, 200, 0) is None
+
+
+def test_a_table_says_which_column_is_validation_text(tmp_path, fit):
+    of_all, *_ = source([1, 1, 1], 0.5, noise=0, seeds=1)
+    path, runs = tmp_path / "runs.csv", of_all.runs
+    lines = [
+        f"{f},{c},{n},{d},{loss},{loss if n < 9e6 else 0.1}"
+        for f, c, n, d, loss in zip(
+            of_all.groups, of_all.budgets, runs.values["N"], runs.values["D"], runs.loss_N, strict=True
+        )
+    ]
+    path.write_text("\n".join(["f,C,N,D,L,V", *lines]) + "\n")
+    columns = dict(N="N", D="D", L="L")
+    for choose_by, size in (("", 3e6), ("V", 9e6)):
+        told = of_table(read(path), columns, columns, "C", "f", choose_by=choose_by)
+        mine = told.runs.only(np.array([told.groups[row] == "blt" for row in told.runs.rows_N]), "")
+        sizes = dict(zip(mine.rows_N, mine.values["N"], strict=True))
+        assert {round(sizes[one.row]) for one in best_runs.best(told, mine).values()} == {size}
+    asked = (path, "--columns", "N=N,D=D,L=L", "--group", "f")
+    for more, says in (
+        (("--choose-by", "V"), "--choose-by takes --budget"),
+        (("--choose-by", "f", "--budget", "C"), "holds text"),
+        (("--where", "V>abc"), "'abc', which is no number"),
+    ):
+        status, _, error = fit(*asked, *more)
+        assert status == 2 and says in error and error.count("\n") == 1
 
 
 def test_the_best_is_chosen_on_validation_text_where_there_is_some():

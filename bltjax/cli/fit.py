@@ -40,6 +40,12 @@ def add(verbs) -> None:
         "--budget", default="", metavar="COLUMN", help="of each run's budget: approach 2 (IsoFLOP)"
     )
     sub.add_argument(
+        "--choose-by",
+        default="",
+        metavar="COLUMN",
+        help="of scores by which the best run of a budget is chosen: validation text's (default: the loss)",
+    )
+    sub.add_argument(
         "--group", default="", metavar="COLUMN", help="a law for each value, and gain and crossing"
     )
     sub.add_argument("--reference", default="", help="the group that others are compared with (default: bpe)")
@@ -152,7 +158,18 @@ def from_table(args):
         raise UserError("--reference takes --group, the column whose values are compared")
     columns = {variable: table.heading(name) for variable, name in parse_columns(args.columns).items()}
     units = parse_units(args.units, columns)
-    source = of_table(table, columns, units, args.budget, args.group, args.where, args.drop_highest)
+    if args.choose_by and not args.budget:
+        raise UserError("--choose-by takes --budget, the column of budgets whose best runs are chosen")
+    source = of_table(
+        table,
+        columns,
+        units,
+        args.budget,
+        args.group,
+        args.where,
+        args.drop_highest,
+        choose_by=table.heading(args.choose_by) if args.choose_by else "",
+    )
     return source, ()
 
 
@@ -161,7 +178,7 @@ def from_experiment(args):
     from bltjax.fits.experiment import ATTEMPTS, of_directory
 
     why = f"is of a table, and {args.what} is an experiment, whose runs say it"
-    without_effect.refuse(args, why, units="", budget="")
+    without_effect.refuse(args, why, units="", budget="", choose_by="")
     experiment = registry.load(args.what, args.set, runlocal=args.runlocal)
     folder, params = (args.root or pathlib.Path("runs")) / experiment.name, args.params or "latent"
     source = of_directory(folder, params, args.group, args.where, args.drop_highest)

@@ -99,6 +99,11 @@ def condition(table: Table, text: str) -> np.ndarray:
     name, sign, wanted = found.groups()
     plain = lambda value: BITS.get(str(value).strip().lower(), str(value).strip().lower())
     compare, wanted = COMPARE[sign], plain(wanted)
+    if sign not in ("=", "!="):
+        try:
+            float(wanted)
+        except ValueError:
+            raise UserError(f"--where: {text!r} compares with {wanted!r}, which is no number") from None
 
     def holds(value):
         value = "" if value is None else plain(value)
@@ -121,10 +126,12 @@ def of_table(
     where=(),
     drop_highest: int = 0,
     keep_flops: bool = False,
+    choose_by: str = "",
 ) -> Source:
     """The runs of a table. columns: {variable: column}, L among them; N or D may be left out where C is there
     (D = C/(6N)), and C may be "6ND". keep_flops: C is a variable of the runs beside others. Rows that lack a
-    number, hold something that is none or stand in the table twice are left out and counted."""
+    number, hold something that is none or stand in the table twice are left out and counted. choose_by: a
+    column of scores (validation text's) by which the best run of a budget is chosen; "": by the loss."""
     notes, warnings, text = [], [], {}
     values = {}
     for variable, column in columns.items():
@@ -182,7 +189,10 @@ def of_table(
     groups = None
     if group:
         groups = np.array(["" if value is None else str(value) for value in table.column(group)])
-    told = dict(notes=tuple(notes), warnings=tuple(warnings))
+    chosen_by = table.numbers(choose_by)[0] if choose_by else None
+    if chosen_by is not None and not np.isfinite(chosen_by[found.rows_N]).all():
+        raise UserError(f"--choose-by: column {choose_by!r} has not a number in every row that is fitted")
+    told = dict(notes=tuple(notes), warnings=tuple(warnings), chosen_by=chosen_by)
     return Source(table.name, found, flops, flops_from, budgets, groups, **told)
 
 
