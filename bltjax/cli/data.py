@@ -1,5 +1,6 @@
 """The verbs of `bltjax data`: prepare, annotate, inspect, calibrate, tasks, overlap. Parses and prints."""
 
+import functools
 import json
 import pathlib
 import sys
@@ -302,7 +303,7 @@ def overlap(args) -> int:
     if args.out and not args.out.absolute().parent.is_dir():
         raise UserError(f"--out {args.out}: there is no such folder")
     documents = inputs.training_text(args.path)
-    say = lambda line: print(f"bltjax: {line}", file=sys.stderr)
+    say = functools.cache(lambda line: print(f"bltjax: {line}", file=sys.stderr))  # each line once
     names = [name for name in args.tasks.split(",") if name]
     items, failed = (
         looking.of_tasks(names, args.task_data, say)

@@ -152,12 +152,11 @@ def _result(name: str, model, asked: list[dict], settings: Settings, progress) -
         {"id": item["id"], "text": text, "pass@1": int(told.status == "passed"), **told._asdict()}
         for item, text, told in zip(asked, texts, verdicts, strict=True)
     ]
-    size = counts["bytes"] / max(1, counts["patches"])
     result = {
         "metrics": {"pass@1": mean([line["pass@1"] for line in lines])},
         "main": "pass@1",
         "cut": 0,
-        **costs.of(model, model.config, size, [len(prompt.encode()) for prompt in prompts]),
+        **costs.of_answers(model, counts, prompts),
     }
     return result, lines
 

@@ -24,3 +24,9 @@ def of_rows(model, positions: int, patches: int, sizes) -> dict:
     says; sizes: bytes of each."""
     tokens = models.kind(model.config.model).UNIT == "token"
     return of(model, model.config, (sum(sizes) if tokens else positions) / patches, sizes)
+
+
+def of_answers(model, counts: dict, prompts: list[str]) -> dict:
+    """The same of prompts that answers.generate went on with. counts: as it has them."""
+    size = counts["bytes"] / max(1, counts["patches"])
+    return of(model, model.config, size, [len(prompt.encode()) for prompt in prompts])

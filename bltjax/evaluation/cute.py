@@ -84,12 +84,11 @@ def _result(name: str, model, asked: list[dict], settings: Settings, progress) -
         answer = extract(asked_for.rpartition("\n")[2] + text)  # the prompt may have opened the quote
         right = int(equal(name, answer, item["label"]))
         lines.append({"id": item["id"], "text": text, "answer": answer, "label": item["label"], "acc": right})
-    size = counts["bytes"] / max(1, counts["patches"])
     result = {
         "metrics": {"acc": mean([line["acc"] for line in lines])},
         "main": "acc",
         "cut": 0,
-        **costs.of(model, model.config, size, [len(prompt.encode()) for prompt in prompts]),
+        **costs.of_answers(model, counts, prompts),
     }
     return result, lines
 

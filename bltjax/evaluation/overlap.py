@@ -96,9 +96,9 @@ def measure(items: list[Item], documents, share: float = near_copies.NEAR, progr
     lines = [
         _line(item, *counts, share) for item, *counts in zip(items, each(held.sizes), each(held.trained()))
     ]
-    of_tasks = {}
+    by_task = {}
     for line in lines:
-        of_tasks.setdefault(line["task"], []).append(line)
+        by_task.setdefault(line["task"], []).append(line)
     summed = [
         {
             "task": name,
@@ -107,7 +107,7 @@ def measure(items: list[Item], documents, share: float = near_copies.NEAR, progr
             "any": sum(line["in_training"] > 0 for line in own),
             "short": sum(line["share"] is None for line in own),
         }
-        for name, own in of_tasks.items()
+        for name, own in by_task.items()
     ]
     told = {"documents": len(documents), "bytes": size, "sampling": sampling, "share": share}
     return {**told, "tasks": summed, "items": lines}
