@@ -216,11 +216,12 @@ def _options(settings: Settings) -> list[str]:
     return [*given, *([f"--cpus-per-task={settings.cpus}"] if settings.cpus else []), *more]
 
 
-# srun's own way to end a step when a process fails would take one that saved and ended with 42 for a failure,
-# and lose the others' 42: such a process leaves a mark and ends with 0. While it waits for the process the
-# shell around it must outlive the signals, which reach both.
+# What each host runs: a shell around the process, which outlives the signals that reach both. The first
+# process that ends otherwise than with 0 says how the job ended, in a file: srun would say the largest of all
+# codes, and it ends the others of one that failed. One that ends with 42 leaves the others their time to save.
 PROCESS = (
-    'trap : TERM INT HUP USR1 USR2; "$@"; code=$?; [ $code -ne 42 ] || { : >"$0" && code=0; }; exit $code'
+    'trap : TERM INT HUP USR1 USR2; "$@"; code=$?;'
+    ' [ $code -eq 0 ] || (set -C; echo $code >"$0") 2>/dev/null; [ $code -ne 42 ] || [ ! -s "$0" ] || code=0; exit $code'
 )
 SCRIPT = r"""#!/bin/bash
 # Made by `bltjax launch`; Slurm keeps a copy. An element of the array is a job.
@@ -229,7 +230,7 @@ jobs=(
 )
 process=({process} "${{jobs[SLURM_ARRAY_TASK_ID]}}")
 attempt=${{SLURM_RESTART_COUNT:-0}}
-mark={mark}.$SLURM_JOB_ID.$attempt  # that processes saved and ended with 42
+mark={mark}.$SLURM_JOB_ID.$attempt  # the first code of a process that is not 0
 element=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID  # SLURM_JOB_ID of the last one means them all
 export PYTHONUNBUFFERED=1
 
@@ -248,13 +249,12 @@ srun --kill-on-bad-exit=1 --wait=60 --cpu-bind=none bash -c {wrapped} "$mark" "$
 srun=$!
 while interrupted=; wait "$srun"; code=$?; [ -n "$interrupted" ]; do :; done
 
-if [ -e "$mark" ]; then
-  code=42
-  rm -f "$mark"
-elif [ -n "$asked" ] && {{ [ $code -eq 138 ] || [ $code -eq 143 ]; }}; then
-  code=42  # asked before it could listen: nothing to save yet
+if [ -s "$mark" ]; then code=$(cat "$mark"); fi
+rm -f "$mark"
+if [ -n "$asked" ]; then
+  case $code in 137|138|143) code=42 ;; esac  # asked before it could listen, or killed before it had saved
 fi
-[ $code -eq 42 ] || exit $code
+[ "$code" = 42 ] || exit "$code"
 
 # While the controller is away it is asked again, for five minutes.
 for try in {{1..30}}; do

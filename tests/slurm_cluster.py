@@ -1,5 +1,5 @@
-"""A real Slurm on this machine, for tests: munged, a controller, and nodes that are all this host, each daemon
-in a folder that goes with it.
+"""A real Slurm on this machine, for tests: munged, a controller, and nodes that are all this host, in a
+folder that goes with them.
 
 It needs root, and munged, slurmctld, slurmd and the commands (Debian: slurm-wlm, munge). Nothing outside its
 folder is read or written: the daemons have ports and a socket of their own."""
@@ -18,7 +18,8 @@ DAEMONS = ("munged", "slurmctld", "slurmd")
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "srun")
 
 # The kernel's cgroups, accounting and CPUs that are there are left alone (config_overrides): what is tested
-# is what a scheduler says to jobs. A requeued job waits until its credential has expired: 120 s elsewhere.
+# is what a scheduler says to jobs. A requeued job waits until its credential has expired: 120 s elsewhere,
+# and where less than 5 is asked for.
 CONF = """ClusterName=bltjax
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
@@ -128,7 +129,12 @@ def _run(folder: pathlib.Path, name: str, *arguments: str) -> None:
     """A daemon, which goes to the background by itself."""
     with (folder / "start.log").open("ab") as log:
         subprocess.run(
-            [_found(name), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True, timeout=30
+            [_found(name), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            check=True,
+            timeout=30,
         )
 
 
@@ -145,8 +151,8 @@ def _end(folder: pathlib.Path) -> None:
     """Ends jobs first, then the daemons, each by the number that it wrote down itself."""
     if (folder / "slurmctld.pid").exists():
         with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(["scancel", "--user=root"], capture_output=True, timeout=20)
-            subprocess.run(["scancel", "--user=root", "--signal=KILL", "--full"], capture_output=True, timeout=20)
+            for how in ((), ("--signal=KILL", "--full")):
+                subprocess.run(["scancel", "--user=root", *how], capture_output=True, timeout=20)
             for _ in range(40):
                 if not command("squeue", "--noheader", check=False):
                     break

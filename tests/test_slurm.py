@@ -87,9 +87,10 @@ def test_an_array_is_not_larger_than_slurm_takes(tmp_path):
 
 def test_settings_become_options(tmp_path):
     settings = dict(partition="gpu", account="me", time="1-12:30:00", cpus=8, mem="64G", qos="low")
-    command = steps(tmp_path, **settings, gres="gpu:h100:8", options="--exclude=n1,n2 --exclusive")[-1].command
-    assert {"--partition=gpu", "--account=me", "--time=1-12:30:00", "--cpus-per-task=8", "--mem=64G"} <= {*command}
-    assert {"--qos=low", "--gres=gpu:h100:8", "--exclude=n1,n2", "--exclusive"} <= {*command}
+    settings |= dict(gres="gpu:h100:8", options="--exclude=n1,n2 --exclusive")
+    command = steps(tmp_path, **settings)[-1].command
+    assert {"--partition=gpu", "--account=me", "--time=1-12:30:00", "--cpus-per-task=8"} <= {*command}
+    assert {"--qos=low", "--mem=64G", "--gres=gpu:h100:8", "--exclude=n1,n2", "--exclusive"} <= {*command}
     assert not any(word.startswith("--gpus") for word in command)
     assert {"--requeue", "--open-mode=append", "--signal=B:USR1@120", "--ntasks-per-node=1"} <= {*command}
     assert command[0] == "sbatch" and command[-1].endswith(".sh")
@@ -163,7 +164,8 @@ def start(tmp_path, monkeypatch):
     """start(jobs, index, **environment) starts the script of an array's element; a Popen."""
     bin = tmp_path / "bin"
     bin.mkdir()
-    for name, text in (("srun", SRUN), ("scontrol", SCONTROL), ("python", PROCESS.format(python=sys.executable))):
+    python = PROCESS.format(python=sys.executable)
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL), ("python", python)):
         (bin / name).write_text(text)
         (bin / name).chmod(0o755)
     monkeypatch.chdir(tmp_path)
@@ -176,7 +178,8 @@ def start(tmp_path, monkeypatch):
         step.path.write_text(step.manifest)
         given = dict(SLURM_JOB_ID="7", SLURM_ARRAY_JOB_ID="5", SLURM_ARRAY_TASK_ID=str(index))
         given |= dict(STATE="RUNNING", REASON="None", REQUEUE="1", CODE="0", SLURM_JOB_NODELIST="n1")
-        given |= dict(PATH=f"{bin}:{os.environ['PATH']}", SAID=str(tmp_path / "said"), SEEN=str(tmp_path / "seen"))
+        given |= dict(PATH=f"{bin}:{os.environ['PATH']}")
+        given |= {name: str(tmp_path / name.lower()) for name in ("SAID", "SEEN")}
         return subprocess.Popen(["bash", str(step.path)], env={**os.environ, **given, **environment})
 
     return begin
