@@ -101,15 +101,20 @@ def found(name: str, settings: Settings) -> str:
 
 
 def alive(ids: list[str], settings: Settings) -> set[str]:
-    """An id is an array's, or ARRAY_INDEX: a job by its place in its step."""
+    """An id is an array's, or an element's."""
     if not ids:
         return set()
     asked = dict.fromkeys(number.partition("_")[0] for number in ids)
     there = set()
     for number, index, state in _queue("--jobs", ",".join(asked)):
         if state not in ENDED:
-            there |= {number, f"{number}_{index}"}
+            there |= {number, element(number, index)}
     return there & set(ids)
+
+
+def element(number: str, index: int) -> str:
+    """The id of a job alone, by its place in its step."""
+    return f"{number}_{index}"
 
 
 def cancel(ids: list[str], settings: Settings) -> None:
@@ -221,7 +226,8 @@ def _options(settings: Settings) -> list[str]:
 # codes, and it ends the others of one that failed. One that ends with 42 leaves the others their time to save.
 PROCESS = (
     'trap : TERM INT HUP USR1 USR2; "$@"; code=$?;'
-    ' [ $code -eq 0 ] || (set -C; echo $code >"$0") 2>/dev/null; [ $code -ne 42 ] || [ ! -s "$0" ] || code=0; exit $code'
+    ' [ $code -eq 0 ] || (set -C; echo $code >"$0") 2>/dev/null;'
+    ' [ $code -ne 42 ] || [ ! -s "$0" ] || code=0; exit $code'
 )
 SCRIPT = r"""#!/bin/bash
 # Made by `bltjax launch`; Slurm keeps a copy. An element of the array is a job.
@@ -244,10 +250,12 @@ trap ask TERM USR1
 
 # It may have been stopped before the trap stood.
 case "$(scontrol show job "$element" 2>/dev/null)" in *Requeue=0*) exit 42 ;; esac
-[ -z "$asked" ] || exit 42
-srun --kill-on-bad-exit=1 --wait=60 --cpu-bind=none bash -c {wrapped} "$mark" "${{process[@]}}" &
-srun=$!
-while interrupted=; wait "$srun"; code=$?; [ -n "$interrupted" ]; do :; done
+code=42
+if [ -z "$asked" ]; then
+  srun --kill-on-bad-exit=1 --wait=60 --cpu-bind=none bash -c {wrapped} "$mark" "${{process[@]}}" &
+  srun=$!
+  while interrupted=; wait "$srun"; code=$?; [ -n "$interrupted" ]; do :; done
+fi
 
 if [ -s "$mark" ]; then code=$(cat "$mark"); fi
 rm -f "$mark"

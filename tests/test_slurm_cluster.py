@@ -93,10 +93,6 @@ def goes_on(launched, name, attempts=2):
     launched.until_ended()
 
 
-def element(number, index=0):
-    return f"{number}_{index}"
-
-
 def test_a_sweep_runs_in_order(launched):
     jobs = [a_job("text"), a_job("entropy", "text"), *[a_job(f"run{i}", "entropy") for i in range(4)]]
     launched.submit(jobs, plan={one.name: {"steps": 5} for one in jobs})
@@ -128,9 +124,9 @@ def test_requeued_by_slurm(launched):
     (number,) = launched.submit([a_job("run")], plan={"run": {"steps": 30}})
     launched.until("run", "begin")
     time.sleep(0.5)
-    slurm_cluster.command("scontrol", "requeue", element(number))
+    slurm_cluster.command("scontrol", "requeue", slurm.element(number, 0))
     launched.until("run", "saved")
-    assert slurm.alive([number, element(number), "99999"], None) == {number, element(number)}
+    assert slurm.alive([number, slurm.element(number, 0), "99999"], None) == {number, slurm.element(number, 0)}
     goes_on(launched, "run")
 
 
@@ -138,7 +134,7 @@ def test_requeued_by_slurm(launched):
 def test_asked_to_stop(launched, whom):
     (number,) = launched.submit([a_job("other"), a_job("run")], plan={"run": {"steps": 30}})
     launched.until("run", "begin")
-    slurm_cluster.command("scancel", "--signal=TERM", *whom, element(number, 1))
+    slurm_cluster.command("scancel", "--signal=TERM", *whom, slurm.element(number, 1))
     goes_on(launched, "run")
     assert len(launched.events("other", "begin")) == 1
 
@@ -158,7 +154,7 @@ def test_asked_many_times(launched):
     (number,) = launched.submit([a_job("run")], plan={"run": {"steps": 80}})
     for attempt in range(1, 7):
         launched.until("run", "begin", attempt)
-        slurm_cluster.command("scancel", "--signal=TERM", element(number))
+        slurm_cluster.command("scancel", "--signal=TERM", slurm.element(number, 0))
     goes_on(launched, "run", attempts=7)
 
 
@@ -206,7 +202,7 @@ def test_cancel_lets_them_save_and_starts_no_other(launched):
 def test_cancel_of_what_was_queued_again(launched):
     (number,) = launched.submit([a_job("run")], plan={"run": {"steps": 300}})
     launched.until("run", "begin")
-    slurm_cluster.command("scancel", "--signal=TERM", element(number))
+    slurm_cluster.command("scancel", "--signal=TERM", slurm.element(number, 0))
     launched.until("run", "saved")
     slurm.cancel([number], None)
     launched.until_ended()
@@ -217,9 +213,9 @@ def test_cancel_of_one_of_an_array(launched):
     plan = {"a": {"steps": 40}, "b": {"steps": 300}}
     (number,) = launched.submit([a_job("a"), a_job("b")], plan=plan)
     launched.until("b", "begin")
-    slurm.cancel([element(number, 1)], None)
+    slurm.cancel([slurm.element(number, 1)], None)
     launched.until("b", "saved")
-    asked, left = [number, element(number), element(number, 1)], {number, element(number)}
+    asked, left = [number, slurm.element(number, 0), slurm.element(number, 1)], {number, slurm.element(number, 0)}
     until(lambda: slurm.alive(asked, None) == left)
     goes_on(launched, "a", attempts=1)
 
@@ -251,7 +247,7 @@ def test_several_processes_find_their_place_and_save_together(launched):
     plan = {"run": {"steps": 40, "saving": {"1": 2}}}  # one of them takes longer
     (number,) = launched.submit([a_job("run", topology="h100:16")], plan=plan, gres="none")
     launched.until("run", "begin", 2)
-    slurm_cluster.command("scancel", "--signal=TERM", element(number))
+    slurm_cluster.command("scancel", "--signal=TERM", slurm.element(number, 0))
     launched.until("run", "done", 2)
     launched.until_ended()
     assert sorted(e["process"] for e in launched.events("run", "saved")) == [0, 1]
