@@ -95,13 +95,14 @@ class Target(Protocol):
 
 
 def of_experiment(
-    root, experiment: str, runs, topology: chips.Topology | None = None, mesh: str = ""
+    root, experiment: str, runs, topology: chips.Topology | None = None, mesh: str = "", make: bool = True
 ) -> list[Job]:
     """The jobs of an experiment's runs, each after those that it needs; their directories are made, with
-    their configs. topology: of every run; what runs share gets one host of such chips, or a CPU. None: CPUs.
+    their configs, unless make is False. topology: of every run; what runs share gets one host of such chips,
+    or a CPU. None: CPUs.
 
     UserError for runs that cannot be."""
-    found = graph.of_runs(root, experiment, list(runs))
+    found = graph.of_runs(root, experiment, list(runs), make)
     names = {job.directory: job.name for job in found}
     hours = _hours(runs, topology)
     jobs = []

@@ -8,7 +8,7 @@ import pathlib
 import sys
 import traceback
 
-from bltjax.cli import data, evaluate, experiment, fit, model
+from bltjax.cli import data, evaluate, experiment, fit, launch, model
 from bltjax.errors import Interrupted, RunFailed, UserError
 from bltjax.parallel import distributed, environment, host
 
@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
     experiment.add(verbs)
+    launch.add(verbs, experiment.arguments)
     fit.add(verbs)
     model.add(verbs)
     evaluate.add(verbs)

@@ -18,6 +18,7 @@ import sys
 import threading
 
 from bltjax.errors import Interrupted, RunFailed, UserError
+from bltjax.storage import locks
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as gone
 LONGEST = 24 * 3600  # seconds that either may be
@@ -265,7 +266,8 @@ def once(mesh, call):
         return answer
     said = json.loads(_client().blocking_key_value_get(key, WAIT_MS))
     if "error" in said:
-        raise {"RunFailed": RunFailed, "Interrupted": Interrupted}.get(said["kind"], UserError)(said["error"])
+        kinds = {kind.__name__: kind for kind in (RunFailed, Interrupted, locks.Busy)}
+        raise kinds.get(said["kind"], UserError)(said["error"])
     return said["answer"]
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from bltjax.counts import counted
 from bltjax.run import jobs, worker
-from bltjax.storage import locks, rundir
+from bltjax.storage import attempts, locks, rundir
 from bltjax.sweep import graph
 
 POLL_SECONDS = 0.5
@@ -111,12 +111,18 @@ def tasks_of(root: pathlib.Path, experiment: str, configs: list[ConfigDict]) -> 
 
 
 def run(
-    root: pathlib.Path, experiment: str, configs: list[ConfigDict], machine: Machine, workers: int = 0
+    root: pathlib.Path,
+    experiment: str,
+    configs: list[ConfigDict],
+    machine: Machine,
+    workers: int = 0,
+    chip_hours: float | None = None,
 ) -> int:
     """Makes every job. Returns 0, 2 (the input of one was wrong) or 1 (one failed); what others computed
     stays.
 
-    workers: processes at once; 0 is one per core on CPUs, one in all on accelerators."""
+    workers: processes at once; 0 is one per core on CPUs, one a chip on accelerators. chip_hours: once so many
+    are spent on these jobs (a CPU's process counts as a chip), no other is begun."""
     tasks = tasks_of(root, experiment, configs)
     skipped = [task.name for task in tasks if task.state == "done"]
     if skipped:
@@ -127,7 +133,10 @@ def run(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while any(task.state in ("waiting", "running", "elsewhere") for task in tasks):
-            advance(tasks, free, machine, display)
+            begins = not chip_hours or _spent(tasks) < chip_hours
+            if not begins and not any(task.state in ("running", "elsewhere") for task in tasks):
+                break
+            advance(tasks, free, machine, display, begins)
             display.show()
             time.sleep(POLL_SECONDS)
     except (KeyboardInterrupt, SystemExit):
@@ -139,15 +148,18 @@ def run(
     failed = [task for task in tasks if task.state == "failed"]
     if failed:
         print(failures(failed), file=sys.stderr)
+    if left := [task.name for task in tasks if task.state == "waiting"]:
+        print(f"not begun, since {chip_hours:g} chip-hours are spent: {', '.join(left)}", file=sys.stderr)
+        return 1
     codes = [task.process.returncode for task in failed if task.process]
     if not failed:
         return 0
     return worker.EXIT_USER if codes and all(code == worker.EXIT_USER for code in codes) else 1
 
 
-def advance(tasks: list[Task], free: list, machine: Machine, display: Display) -> None:
-    """Takes note of what has ended, then starts what can be started, in order: a job that waited for one that
-    ended goes before those behind it."""
+def advance(tasks: list[Task], free: list, machine: Machine, display: Display, begins: bool = True) -> None:
+    """Takes note of what has ended, then (begins) starts what can be started, in order: a job that waited for
+    one that ended goes before those behind it."""
     for task in tasks:
         if task.state == "running" and task.process.poll() is not None:
             free.append(task.slot)
@@ -162,12 +174,17 @@ def advance(tasks: list[Task], free: list, machine: Machine, display: Display) -
         if gone := [lost[need] for need in task.job.needs if need in lost]:
             task.state = "failed"
             display.line(f"not run  {task.name}: {gone[0]} failed")
-        elif free and not unmade & set(task.job.needs):
+        elif begins and free and not unmade & set(task.job.needs):
             task.slot = free.pop(0)
             (task.directory / "failed.json").unlink(missing_ok=True)
             task.noted = len(rundir.notes(task.directory))
             task.process = machine.start([str(task.directory)], task.slot, task.directory / "log.txt")
             task.state = "running"
+
+
+def _spent(tasks: list[Task]) -> float:
+    """Chip-hours of all attempts at these jobs."""
+    return sum(attempts.hours(task.directory) for task in tasks)
 
 
 def finish(task: Task, display) -> None:
