@@ -81,14 +81,14 @@ class Target(Protocol):
         that cannot be had there."""
 
     def submit(self, step: Step, ids: dict[str, str], settings) -> str:
-        """Gives a step to the scheduler; the id that it gave. ids: of the steps that were submitted before, by
-        name, ended ones too. UserError, in a line, where it is refused."""
+        """Gives a step to the scheduler; the id that it gave. ids: of the steps that were submitted
+        before, by name, ended ones too. UserError, in a line, where it is refused."""
 
     def found(self, name: str, settings) -> str:
-        """The id of a submission by its step's name, where the command ended before it was noted; "": none."""
+        """The id of a submission by its step's name, where the command ended before it was noted, or ""."""
 
     def alive(self, ids: list[str], settings) -> set[str]:
-        """Of the ids, those whose step waits, runs or will be started again by the scheduler itself."""
+        """Of the ids, those whose step waits, runs or will be begun again by the scheduler itself."""
 
     def cancel(self, ids: list[str], settings) -> None:
         """Ends steps: their processes get SIGTERM, save and end."""

@@ -33,6 +33,14 @@ def spent_hours(every: dict[str, launched.Job]) -> float:
     return sum(attempts.hours(pathlib.Path(one.directory)) for one in every.values())
 
 
+def label(environ) -> str:
+    """The scheduler's name for this attempt, as `status` shows it; "": it gave none."""
+    job, array = environ.get("SLURM_JOB_ID"), environ.get("SLURM_ARRAY_JOB_ID")
+    if array:
+        return f"slurm {array}_{environ.get('SLURM_ARRAY_TASK_ID', '')}"
+    return f"slurm {job}" if job else environ.get("BLTJAX_LAUNCHED_AS", "")
+
+
 def main(argv=None) -> int:
     folder, name = sys.argv[1:] if argv is None else argv
     try:
@@ -47,7 +55,7 @@ def main(argv=None) -> int:
     except UserError as error:
         print(f"bltjax: {error}", file=sys.stderr)
         return 2
-    options = ["--wait", str(LOCK_SECONDS), "--chips", str(one.chips), "--on", slurm.label(os.environ)]
+    options = ["--wait", str(LOCK_SECONDS), "--chips", str(one.chips), "--on", label(os.environ)]
     if one.mesh:
         options += ["--mesh", one.mesh]
     if coordinator:

@@ -51,7 +51,13 @@ def state(job: Job) -> str:
 
 
 def forward(
-    folder: pathlib.Path, jobs: list[Job], on: str, target: Target, settings, limit: int = 0, dry: bool = False
+    folder: pathlib.Path,
+    jobs: list[Job],
+    on: str,
+    target: Target,
+    settings,
+    limit: int = 0,
+    dry: bool = False,
 ) -> Standing:
     """One step further. on: the target's name; limit: of jobs at once, 0: none; dry: nothing is given to
     the scheduler, which is not asked either."""
@@ -67,9 +73,8 @@ def _forward(folder, jobs, on, target, settings, limit, dry) -> Standing:
     going = {} if dry else _going(folder, on, target, settings)
     lost = _lost(jobs, states)
     by = lambda wanted: [name for name in named if states[name] == wanted]
-    todo = [
-        job for job in jobs if states[job.name] == "waiting" and job.name not in going and job.name not in lost
-    ]
+    away = {*going, *lost}
+    todo = [job for job in jobs if states[job.name] == "waiting" and job.name not in away]
     if not target.CHAINS and not dry:
         todo = [job for job in todo if all(states.get(need, "done") == "done" for need in job.needs)]
         if limit:
@@ -79,7 +84,7 @@ def _forward(folder, jobs, on, target, settings, limit, dry) -> Standing:
     if not dry:
         _submit(folder, steps, on, target, settings)
     given = {name for step in steps for name in step.jobs}
-    waiting = [name for name in by("waiting") if name not in lost and name not in given and name not in going]
+    waiting = [name for name in by("waiting") if name not in away and name not in given]
     alive = [name for name in named if name in going and states[name] != "done"]
     return Standing(by("done"), by("failed"), by("running"), alive, waiting, sorted(lost), steps)
 

@@ -1,5 +1,5 @@
-"""Launching: what is done or on its way is left alone, what failed waits for `retry`, a lost id is found again,
-and nothing is made by a dry run. The scheduler here is a dictionary."""
+"""Launching: what is done or on its way is left alone, what failed waits for `retry`, a lost id is found
+again, and nothing is made by a dry run. The scheduler here is a dictionary."""
 
 import dataclasses
 import json
@@ -33,10 +33,8 @@ class Scheduler:
 
     def steps(self, folder, jobs, settings, limit):
         here = {job.name for job in jobs}
-        return [
-            Step(f"s-{job.name}", (job.name,), ("submit", job.name), tuple(f"s-{n}" for n in job.needs if n in here))
-            for job in jobs
-        ]
+        after = lambda job: tuple(f"s-{need}" for need in job.needs if need in here)
+        return [Step(f"s-{job.name}", (job.name,), ("submit", job.name), after(job)) for job in jobs]
 
     def submit(self, step, ids, settings):
         if self.dies_after == len(self.given):
@@ -81,7 +79,8 @@ def states(monkeypatch):
 
 
 def forward(tmp_path, jobs, scheduler, limit=0, dry=False):
-    return submit.forward(tmp_path / "e" / "launch", jobs, "slurm", scheduler, scheduler.Settings(), limit, dry)
+    folder, settings = tmp_path / "e" / "launch", scheduler.Settings()
+    return submit.forward(folder, jobs, "slurm", scheduler, settings, limit, dry)
 
 
 def test_asked_again_nothing_is_added(tmp_path, jobs, states):
@@ -279,3 +278,41 @@ def test_a_lock_is_waited_for_so_long_and_no_longer(tmp_path):
 def hold(path, seconds):
     with locks.held(path):
         time.sleep(seconds)
+
+
+def test_cpus_that_a_cgroup_allows(tmp_path):
+    """Version 2, in a container and below a limited parent; version 1; none."""
+    from bltjax.parallel import host
+
+    own, mount = tmp_path / "cgroup", tmp_path / "fs"
+    (mount / "a" / "b").mkdir(parents=True)
+    own.write_text("0::/a/b\n")
+    assert host.cgroup_cpus(own, mount) is None
+    (mount / "a" / "b" / "cpu.max").write_text("max 100000\n")
+    (mount / "a" / "cpu.max").write_text("150000 100000\n")
+    assert host.cgroup_cpus(own, mount) == 1.5
+    own.write_text("0::/seen/from/the/host\n")
+    (mount / "cpu.max").write_text("400000 100000\n")
+    assert host.cgroup_cpus(own, mount) == 4.0
+    own.write_text("5:cpu,cpuacct:/box\n1:name=systemd:/\n")
+    (mount / "cpu" / "box").mkdir(parents=True)
+    (mount / "cpu" / "box" / "cpu.cfs_quota_us").write_text("200000\n")
+    (mount / "cpu" / "box" / "cpu.cfs_period_us").write_text("100000\n")
+    assert host.cgroup_cpus(own, mount) == 2.0
+    (mount / "cpu" / "box" / "cpu.cfs_quota_us").write_text("-1\n")
+    assert host.cgroup_cpus(own, mount) is None
+    assert host.cgroup_cpus(tmp_path / "none", mount) is None
+
+
+def test_one_process_a_gpu(monkeypatch):
+    from bltjax.launch import local
+
+    monkeypatch.setattr(local, "devices", lambda: ("gpu", 4))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [slot.gpu for slot in local.slots()] == ["0", "1", "2", "3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,5,7")
+    assert [slot.gpu for slot in local.slots(2)] == ["GPU-a", "GPU-b"]
+    monkeypatch.setattr(local, "devices", lambda: ("tpu", 4))
+    assert local.slots() == [local.Slot()]
+    monkeypatch.setattr(local, "devices", lambda: ("cpu", 1))
+    assert all(slot.core is not None and slot.gpu is None for slot in local.slots(3))

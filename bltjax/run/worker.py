@@ -46,7 +46,7 @@ def main(argv=None) -> int:
     parser.add_argument("--core", type=int)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--child", action="store_true", help="stop when standard input ends")
-    parser.add_argument("--wait", type=float, default=0.0, help="seconds for another process of the job to end")
+    parser.add_argument("--wait", type=float, default=0.0, help="seconds for another's process to end")
     parser.add_argument("--chips", type=int, help="that this attempt holds")
     parser.add_argument("--on", default="", help="the scheduler's name for this attempt")
     parser.add_argument("--mesh", default="")

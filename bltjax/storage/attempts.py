@@ -1,4 +1,4 @@
-"""The attempts at a job: when each began, was last heard of and ended, with which exit status, and on how many
+"""The attempts at a job: when each began, was last heard of and ended, with which exit status, on how many
 chips. `attempts/0001.json` and so on in the job's directory, each written by the process that holds the job's
 lock, and again while it lives, so that one that was killed says until when it lived."""
 
@@ -93,7 +93,8 @@ def stuck(directory: pathlib.Path) -> bool:
     last = read(directory)[-MOST:]
     return (
         len(last) == MOST
-        and all(one.get("code") not in (exit_codes.DONE, exit_codes.STOPPED) and not one.get("forgiven") for one in last)
+        and all(one.get("code") not in (exit_codes.DONE, exit_codes.STOPPED) for one in last)
+        and not any(one.get("forgiven") for one in last)
         and len({one.get("step") for one in last}) == 1
     )
 

@@ -121,8 +121,8 @@ def run(
     """Makes every job. Returns 0, 2 (the input of one was wrong) or 1 (one failed); what others computed
     stays.
 
-    workers: processes at once; 0 is one per core on CPUs, one a chip on accelerators. chip_hours: once so many
-    are spent on these jobs (a CPU's process counts as a chip), no other is begun."""
+    workers: processes at once; 0 is one per core on CPUs, one a chip on accelerators. chip_hours: once so
+    many are spent on these jobs (a CPU's process counts as a chip), no other is begun."""
     tasks = tasks_of(root, experiment, configs)
     skipped = [task.name for task in tasks if task.state == "done"]
     if skipped:
@@ -157,7 +157,9 @@ def run(
     return worker.EXIT_USER if codes and all(code == worker.EXIT_USER for code in codes) else 1
 
 
-def advance(tasks: list[Task], free: list, machine: Machine, display: Display, begins: bool = True) -> None:
+def advance(
+    tasks: list[Task], free: list, machine: Machine, display: Display, begins: bool = True
+) -> None:
     """Takes note of what has ended, then (begins) starts what can be started, in order: a job that waited for
     one that ended goes before those behind it."""
     for task in tasks:
