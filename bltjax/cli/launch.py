@@ -8,7 +8,7 @@ import time
 from bltjax.counts import counted
 from bltjax.errors import UserError
 
-EVERY_SECONDS = 60.0  # between two looks of --watch
+EVERY_SECONDS = 60.0
 
 
 def add(verbs, arguments) -> None:
@@ -43,6 +43,13 @@ def add(verbs, arguments) -> None:
     )
     sub.add_argument(
         "--watch", action="store_true", help="stay, and launch again what a lost machine leaves undone"
+    )
+    sub.add_argument(
+        "--every",
+        type=float,
+        default=EVERY_SECONDS,
+        metavar="SECONDS",
+        help=f"between two looks of --watch (default: {EVERY_SECONDS:g})",
     )
     sub.add_argument("--workers", type=int, default=0, help="local: processes at once")
     sub.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
@@ -94,7 +101,7 @@ def launch(args) -> int:
         said = line
         if not args.watch or standing.over:
             return 1 if standing.failed or standing.unreachable else 0
-        time.sleep(EVERY_SECONDS)
+        time.sleep(args.every)
 
 
 def check(args) -> None:
@@ -107,6 +114,10 @@ def check(args) -> None:
         raise UserError(f"--chip-hours is {args.chip_hours:g}; it must be more than 0")
     if args.json and not args.dry_run:
         raise UserError("--json is what --dry-run prints; `bltjax status --json` says how a launch stands")
+    if not 0 < args.every < float("inf"):
+        raise UserError(f"--every is {args.every:g}; it must be more than 0")
+    if args.every != EVERY_SECONDS and not args.watch:
+        raise UserError("--every is of --watch")
     if args.watch and args.dry_run:
         raise UserError("--watch and --dry-run: one stays to launch, the other launches nothing")
     if args.workers and args.on != "local":
@@ -128,7 +139,7 @@ def local(args) -> int:
     from bltjax.launch import local as machine
 
     why = "is of a scheduler, and --on local has none"
-    without_effect.refuse(args, why, topology="", mesh="", settings=[], watch=False)
+    without_effect.refuse(args, why, topology="", mesh="", settings=[], watch=False, every=EVERY_SECONDS)
     if not args.dry_run:
         args.workers = args.workers or args.limit
         return experiment.run(args, chip_hours=args.chip_hours)
