@@ -69,6 +69,8 @@ class Target(Protocol):
     """A module of this folder. Its Settings is a frozen dataclass of strings and numbers, whose fields are
     what `--with KEY=VALUE` sets.
 
+    release(ids, settings), where there is one, gives back the machines of steps whose jobs have ended.
+
     CHAINS: the scheduler itself holds steps until those that they come after have ended; else a step is given
     to it only once its jobs' needs are done."""
 

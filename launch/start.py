@@ -9,7 +9,7 @@ import sys
 
 from bltjax.errors import UserError
 from bltjax.launch import job as launched
-from bltjax.launch import slurm
+from bltjax.launch import sky, slurm
 from bltjax.run import jobs, worker
 from bltjax.storage import attempts
 
@@ -22,6 +22,11 @@ def refused(one: launched.Job, every: dict[str, launched.Job], facts: dict) -> s
         needed = every.get(name)
         if needed and jobs.state(pathlib.Path(needed.directory), needed.kind) != "done":
             return f"{one.name} needs {name}, which is not done"
+    if attempts.stuck(pathlib.Path(one.directory)):
+        return (
+            f"{one.name} was killed {attempts.MOST} times in a row and came no further; `bltjax retry` lets it"
+            " be tried again"
+        )
     budget = facts.get("chip_hours")
     if budget and (spent := spent_hours(every)) >= budget:
         return f"{one.name} is not begun: {spent:.4g} of {budget:g} chip-hours are spent"
@@ -52,6 +57,8 @@ def main(argv=None) -> int:
             print(f"bltjax: {why}", file=sys.stderr)
             return 1
         coordinator, processes, process = slurm.place(os.environ)
+        if not coordinator:
+            coordinator, processes, process = sky.place(os.environ)
     except UserError as error:
         print(f"bltjax: {error}", file=sys.stderr)
         return 2

@@ -71,6 +71,8 @@ def _forward(folder, jobs, on, target, settings, limit, dry) -> Standing:
     states = {job.name: state(job) for job in jobs}
     named = {job.name: job for job in jobs}
     going = {} if dry else _going(folder, on, target, settings)
+    if not dry:
+        _release(folder, states, going, target, settings)
     lost = _lost(jobs, states)
     by = lambda wanted: [name for name in named if states[name] == wanted]
     away = {*going, *lost}
@@ -97,6 +99,17 @@ def _lost(jobs: list[Job], states: dict[str, str]) -> set[str]:
             if any(states.get(need) == "failed" or need in lost for need in job.needs):
                 lost.add(job.name)
     return lost
+
+
+def _release(folder, states, going, target, settings) -> None:
+    """Gives machines back whose jobs have ended, where the scheduler does not do so by itself."""
+    if not hasattr(target, "release"):
+        return
+    over = {step for name, step in going.items() if states.get(name) in ("done", "failed")}
+    over -= {step for name, step in going.items() if states.get(name) not in ("done", "failed", None)}
+    if over:
+        known = records(folder)
+        target.release(sorted(known[step]["id"] for step in over), settings)
 
 
 def _behind(step: Step, named: dict[str, Job], going: dict[str, str]) -> Step:

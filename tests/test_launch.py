@@ -15,7 +15,7 @@ from bltjax.errors import Interrupted, RunFailed, UserError
 from bltjax.launch import job as launched
 from bltjax.launch import submit, targets
 from bltjax.launch.job import Job, Step
-from bltjax.storage import attempts, locks
+from bltjax.storage import attempts, locks, rundir
 
 
 class Scheduler:
@@ -316,3 +316,46 @@ def test_one_process_a_gpu(monkeypatch):
     assert local.slots() == [local.Slot()]
     monkeypatch.setattr(local, "devices", lambda: ("cpu", 1))
     assert all(slot.core is not None and slot.gpu is None for slot in local.slots(3))
+
+
+def test_machines_of_ended_jobs_are_given_back(tmp_path, jobs, states):
+    scheduler, released = Scheduler(chains=False), []
+    scheduler.release = lambda ids, settings: released.extend(ids)
+    forward(tmp_path, jobs, scheduler)
+    assert not released
+    states["data"] = "done"
+    forward(tmp_path, jobs, scheduler)
+    assert released == ["0"]
+
+
+def start(folder, name):
+    from bltjax.launch import start
+
+    return start.main([str(folder), name])
+
+
+def test_what_a_machine_does_not_begin(tmp_path, jobs, monkeypatch, capsys):
+    """A job whose needs are not done, whose budget is spent, or which is killed again and again."""
+    from bltjax.run import worker
+
+    began = []
+    monkeypatch.setattr(worker, "main", lambda words: began.append(words) or 0)
+    folder = tmp_path / "e" / "launch"
+    for one in jobs:
+        rundir.write_json(pathlib.Path(one.directory) / "config.json", {"kind": one.kind, "config": {}})
+    launched.write(folder, "e", jobs, chip_hours=None)
+    assert start(folder, "a") == 1 and "a needs data, which is not done" in capsys.readouterr().err
+    assert start(folder, "nobody") == 2 and start(tmp_path, "a") == 2
+    assert start(folder, "data") == 0 and began[-1][0] == jobs[0].directory
+    with attempts.recorded(pathlib.Path(jobs[0].directory)):
+        time.sleep(0.05)
+    launched.write(folder, "e", jobs, chip_hours=1e-6)
+    assert start(folder, "data") == 1 and "chip-hours are spent" in capsys.readouterr().err
+    launched.write(folder, "e", jobs, chip_hours=1.0)
+    for path in (pathlib.Path(jobs[0].directory) / attempts.FOLDER).glob("*"):
+        path.unlink()
+    for _ in range(attempts.MOST):
+        with pytest.raises(RunFailed), attempts.recorded(pathlib.Path(jobs[0].directory)):
+            raise RunFailed("killed")
+    assert start(folder, "data") == 1 and "bltjax retry" in capsys.readouterr().err
+    assert len(began) == 1
