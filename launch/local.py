@@ -36,8 +36,8 @@ def slots(workers: int = 0) -> list[int | None]:
 def start(arguments: list[str], core: int | None, log: pathlib.Path) -> subprocess.Popen:
     """`python -m bltjax.run.worker ARGUMENTS`, pinned to a core; its output is appended to log.
 
-    The child holds the other end of a pipe: when this process dies, however it dies, the child sees the end
-    of the pipe, saves a checkpoint and stops."""
+    The child holds the other end of a pipe: when this process dies, however it dies, or closes it, the child
+    sees the end of the pipe, saves a checkpoint and stops."""
     log.parent.mkdir(parents=True, exist_ok=True)
     pin = [] if core is None else ["--core", str(core)]
     with log.open("ab") as out:

@@ -13,10 +13,9 @@ import threading
 import time
 import traceback
 
-from bltjax.errors import UserError
-from bltjax.parallel import host
-
-EXIT_USER, EXIT_BUSY, EXIT_STOPPED = 2, 75, 130
+from bltjax import exit_codes
+from bltjax.errors import Interrupted, UserError
+from bltjax.parallel import host, stopping
 
 
 def watch_parent() -> None:
@@ -25,7 +24,8 @@ def watch_parent() -> None:
     def wait():
         while os.read(0, 1024):
             pass
-        os.kill(os.getpid(), signal.SIGTERM)
+        if not stopping.first():  # a signal that the parent got too, and passes on so
+            os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()
 
@@ -37,6 +37,12 @@ def one_line(error: BaseException) -> str:
 
 
 def main() -> int:
+    host.keep_memory()  # before any thread: each would have a heap of its own, which gives memory back
+    with stopping.listening():
+        return work()
+
+
+def work() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -46,9 +52,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {args.core})  # before JAX starts: its thread pool takes its size from here
-    host.keep_memory()  # before any thread: each would have a heap of its own, which gives memory back
     watch_parent()
-    from bltjax.errors import Interrupted, RunFailed
     from bltjax.run import jobs
     from bltjax.storage import locks, rundir
 
@@ -59,12 +63,15 @@ def main() -> int:
         jobs.do(
             args.directory, wait=False, say=lambda text: print(text, file=sys.stderr, flush=True), **options
         )
-        return 0
+        return exit_codes.DONE
     except locks.Busy:
-        return EXIT_BUSY
-    except (Interrupted, KeyboardInterrupt) as stopped:
+        return exit_codes.BUSY
+    except KeyboardInterrupt as stopped:
+        print(f"stopped by {stopped.args[0] if stopped.args else 'SIGINT'}", file=sys.stderr)
+        return exit_codes.STOPPED
+    except Interrupted as stopped:
         print(one_line(stopped), file=sys.stderr)
-        return EXIT_STOPPED
+        return exit_codes.STOPPED
     except Exception as error:
         if not isinstance(error, UserError):
             traceback.print_exc()
@@ -74,8 +81,8 @@ def main() -> int:
             rundir.write_json(args.directory / "failed.json", {"error": line, "time": time.time()})
         except OSError as full:
             print(f"failed.json could not be written: {full}", file=sys.stderr)
-        return EXIT_USER if isinstance(error, UserError) and not isinstance(error, RunFailed) else 1
+        return error.exit_code if isinstance(error, UserError) else exit_codes.FAILED
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stopping.leave(main())
