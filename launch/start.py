@@ -10,6 +10,7 @@ import sys
 from bltjax.errors import UserError
 from bltjax.launch import job as launched
 from bltjax.launch import sky, slurm
+from bltjax.parallel import stopping
 from bltjax.run import jobs, worker
 from bltjax.storage import attempts
 
@@ -73,4 +74,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stopping.leave(main())
