@@ -37,7 +37,7 @@ from bltjax.run import validate
 FOLDER = pathlib.Path(__file__).parent
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 LONGEST_NAME = 150  # characters: a directory's name has 255, and files beside it are named after it
-RESERVED = ("report", "compiled")  # what stands beside an experiment's runs
+RESERVED = ("report", "compiled", "launch")  # what stands beside an experiment's runs
 MOST_SEEDS = 100  # of one run
 # Keys that move no document to another split; but where a run and its entropy model differ in them, their
 # text is prepared twice.

@@ -69,6 +69,8 @@ class Target(Protocol):
     """A module of this folder. Its Settings is a frozen dataclass of strings and numbers, whose fields are
     what `--with KEY=VALUE` sets.
 
+    release(ids, settings), where there is one, gives back the machines of steps whose jobs have ended.
+
     CHAINS: the scheduler itself holds steps until those that they come after have ended; else a step is given
     to it only once its jobs' needs are done."""
 
@@ -81,27 +83,28 @@ class Target(Protocol):
         that cannot be had there."""
 
     def submit(self, step: Step, ids: dict[str, str], settings) -> str:
-        """Gives a step to the scheduler; the id that it gave. ids: of the steps that were submitted before, by
-        name, ended ones too. UserError, in a line, where it is refused."""
+        """Gives a step to the scheduler; the id that it gave. ids: of the steps that were submitted
+        before, by name, ended ones too. UserError, in a line, where it is refused."""
 
     def found(self, name: str, settings) -> str:
-        """The id of a submission by its step's name, where the command ended before it was noted; "": none."""
+        """The id of a submission by its step's name, where the command ended before it was noted, or ""."""
 
     def alive(self, ids: list[str], settings) -> set[str]:
-        """Of the ids, those whose step waits, runs or will be started again by the scheduler itself."""
+        """Of the ids, those whose step waits, runs or will be begun again by the scheduler itself."""
 
     def cancel(self, ids: list[str], settings) -> None:
         """Ends steps: their processes get SIGTERM, save and end."""
 
 
 def of_experiment(
-    root, experiment: str, runs, topology: chips.Topology | None = None, mesh: str = ""
+    root, experiment: str, runs, topology: chips.Topology | None = None, mesh: str = "", make: bool = True
 ) -> list[Job]:
     """The jobs of an experiment's runs, each after those that it needs; their directories are made, with
-    their configs. topology: of every run; what runs share gets one host of such chips, or a CPU. None: CPUs.
+    their configs, unless make is False. topology: of every run; what runs share gets one host of such chips,
+    or a CPU. None: CPUs.
 
     UserError for runs that cannot be."""
-    found = graph.of_runs(root, experiment, list(runs))
+    found = graph.of_runs(root, experiment, list(runs), make)
     names = {job.directory: job.name for job in found}
     hours = _hours(runs, topology)
     jobs = []

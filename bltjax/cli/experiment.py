@@ -15,41 +15,7 @@ def add(verbs) -> None:
 
     def verb(name, does, call, help):
         sub = verbs.add_parser(name, help=help, description=does)
-        sub.add_argument(
-            "experiment",
-            nargs="?" if name == "report" else None,  # which --compare does without
-            help="a registered name (optionally NAME:arg), or the path of your own experiment file",
-        )
-        sub.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help="override a key of every run's config",
-        )
-        sub.add_argument(
-            "--runlocal", action="store_true", help="the experiment's small version, for a laptop"
-        )
-        sub.add_argument(
-            "--only",
-            action="append",
-            default=[],
-            metavar="TEXT",
-            help="only runs whose name contains TEXT (given twice: one of them)",
-        )
-        if name != "compile":  # weights of another seed compile to the same program
-            sub.add_argument(
-                "--seeds",
-                type=int,
-                metavar="N",
-                help="every run N times, its weights drawn by N seeds (default: as the experiment says)",
-            )
-        sub.add_argument(
-            "--root",
-            type=pathlib.Path,
-            default=pathlib.Path("runs"),
-            help="where run directories live (default: runs)",
-        )
+        arguments(sub, optional=name == "report", seeds=name != "compile")
         sub.set_defaults(call=call)
         return sub
 
@@ -129,6 +95,46 @@ def add(verbs) -> None:
         metavar=("A", "B"),
         help="two experiments cell by cell, by name or directory of runs; with EXPERIMENT, that one under two"
         " roots; files only with --out",
+    )
+
+
+def arguments(sub, optional: bool = False, seeds: bool = True) -> None:
+    """What every verb of an experiment takes. optional: the experiment may be left out (report --compare);
+    seeds: whether --seeds is among them."""
+    sub.add_argument(
+        "experiment",
+        nargs="?" if optional else None,
+        help="a registered name (optionally NAME:arg), or the path of your own experiment file",
+    )
+    sub.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of every run's config",
+    )
+    sub.add_argument(
+        "--runlocal", action="store_true", help="the experiment's small version, for a laptop"
+    )
+    sub.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="only runs whose name contains TEXT (given twice: one of them)",
+    )
+    if seeds:  # weights of another seed compile to the same program
+        sub.add_argument(
+            "--seeds",
+            type=int,
+            metavar="N",
+            help="every run N times, its weights drawn by N seeds (default: as the experiment says)",
+        )
+    sub.add_argument(
+        "--root",
+        type=pathlib.Path,
+        default=pathlib.Path("runs"),
+        help="where run directories live (default: runs)",
     )
 
 
@@ -214,14 +220,15 @@ def compile_(args) -> int:
     return 0 if all(record["fits"] for record in records) else 1
 
 
-def run(args) -> int:
+def run(args, chip_hours: float | None = None) -> int:
+    """chip_hours: once so many are spent, nothing more is begun."""
     from bltjax.launch import local
     from bltjax.sweep import runner
 
     if args.workers < 0:
         raise UserError(f"--workers is {args.workers}; it must be 0 (one per core) or more")
     experiment, runs = chosen(args)
-    return runner.run(args.root, experiment.name, runs, local, args.workers)
+    return runner.run(args.root, experiment.name, runs, local, args.workers, chip_hours)
 
 
 def status(args) -> int:

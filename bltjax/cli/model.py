@@ -1,6 +1,5 @@
 """The verbs of one model: train, generate, import, export, patch. Parses, calls, prints."""
 
-import contextlib
 import json
 import os
 import pathlib
@@ -173,8 +172,8 @@ def train(args) -> int:
     from bltjax import config as cfg
     from bltjax import models
     from bltjax.parallel import distributed, host, sharding
-    from bltjax.run import execute, jobs
-    from bltjax.storage import locks, rundir
+    from bltjax.run import jobs
+    from bltjax.storage import rundir
     from bltjax.sweep import graph
 
     if args.processes == 1:
@@ -201,23 +200,19 @@ def train(args) -> int:
     if joined:
         sizes = "x".join(map(str, mesh.shape.values()))
         print(f"{joined}: {counted(mesh.size, 'device')}, {sizes} (replica x data x model)", file=sys.stderr)
-    with contextlib.ExitStack() as held:
+    needed = []
 
-        def make_inputs():
-            """In the first process alone, while the others wait: the run's lock, and the jobs whose outputs
-            it reads."""
-            *needed, run = graph.of_run(run_dir, config, name)
-            try:
-                held.enter_context(locks.held(run_dir / ".lock", wait=False))
-            except locks.Busy:
-                raise UserError(f"{run_dir} is being run by another process") from None
-            if jobs.state(run.directory, run.kind) == "done":
-                return
-            for job in needed:
-                jobs.do(job.directory, **({"progress": False} if job.kind == "run" else {}))
+    def declare():
+        """The run's directory, and the jobs whose outputs it reads: in the first process alone."""
+        needed.extend(graph.of_run(run_dir, config, name)[:-1])
 
-        distributed.once(mesh, make_inputs)
-        execute.execute(run_dir, progress=True, profile=args.profile, tensorboard=args.tensorboard, mesh=mesh)
+    def make_inputs():
+        for job in needed:
+            jobs.do(job.directory, **({"progress": False} if job.kind == "run" else {}))
+
+    distributed.once(mesh, declare)
+    watched = dict(progress=True, profile=args.profile, tensorboard=args.tensorboard)
+    jobs.do(run_dir, wait=False, mesh=mesh, before=make_inputs, **watched)
     if distributed.first(mesh):
         scored = rundir.read_json(run_dir / "eval.json")
         print(f"{run_dir}: {scored['test']['bpb']:.4f} bits per byte on test text")

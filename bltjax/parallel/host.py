@@ -41,12 +41,54 @@ def collect_cycles_rarely() -> None:
 
 
 def cores() -> list[int]:
-    """The cores this process may use."""
-    return (
+    """The cores this process may use: those of its affinity, and no more of them than its cgroup has time
+    for (a container of two CPUs on a host of sixty-four sees all of them)."""
+    seen = (
         sorted(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else list(range(os.cpu_count() or 1))
     )
+    allowed = cgroup_cpus()
+    return seen if allowed is None else seen[: max(1, int(allowed))]
+
+
+def cgroup_cpus(
+    own: pathlib.Path = pathlib.Path("/proc/self/cgroup"),
+    mount: pathlib.Path = pathlib.Path("/sys/fs/cgroup"),
+) -> float | None:
+    """CPUs' time that this process's cgroup, or one above it, may take (cpu.max of version 2, the quota of
+    version 1); None: no limit, or no cgroups. own, mount: where the kernel says so."""
+    try:
+        lines = own.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    found = []
+    for line in lines:
+        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = mount if not controllers else mount / "cpu"
+        folder = base / path.lstrip("/")
+        # in a container the path may be the host's, and its own limit stands at the mount
+        for where in dict.fromkeys((folder, *folder.parents, base)):
+            if base in (where, *where.parents):
+                found += _quota(where)
+    return min(found, default=None)
+
+
+def _quota(folder: pathlib.Path) -> list[float]:
+    """[CPUs] that a cgroup's files allow; [] where they set no limit."""
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+        else:
+            quota, period = (
+                (folder / name).read_text(encoding="utf-8").strip()
+                for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            )
+        return [int(quota) / int(period)] if quota != "max" and int(quota) > 0 and int(period) > 0 else []
+    except (OSError, ValueError):
+        return []
 
 
 def ready() -> None:

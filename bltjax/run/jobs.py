@@ -7,17 +7,21 @@ by the process that makes it, and `done.json` is written last of all. Made again
     run          a training run, an entropy model's too                                    run/execute.py
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import time
 from collections.abc import Callable
 
+import jax
+
 from bltjax import config as cfg
 from bltjax.data import corpus, prepare, sources, splits
 from bltjax.entropy import store
 from bltjax.errors import UserError
+from bltjax.parallel import distributed
 from bltjax.run import execute, inputs
-from bltjax.storage import locks, rundir
+from bltjax.storage import attempts, locks, rundir
 from bltjax.tokenizers import bpe
 
 # A change of what a job of a kind makes is another version, and with it another directory.
@@ -58,20 +62,51 @@ def state(directory: pathlib.Path, kind: str) -> str:
     return "failed" if (directory / "failed.json").exists() else "new"
 
 
-def do(directory: pathlib.Path, *, wait: bool = True, say=lambda text: None, **options) -> None:
-    """Brings a job to its end, unless it is there. wait: for another process that is at it; else locks.Busy.
+def do(
+    directory: pathlib.Path,
+    *,
+    wait: bool | float = True,
+    say=lambda text: None,
+    chips: int | None = None,
+    on: str = "",
+    mesh=None,
+    before=lambda: None,
+    **options,
+) -> None:
+    """Brings a job to its end, unless it is there. wait: for another process that is at it (locks.held); else
+    locks.Busy. chips, on: of this attempt (storage/attempts.py); None: what JAX sees here, for a run.
 
-    options: of execute.execute, for a run. UserError for what the job cannot be made of."""
-    kind = kind_of(directory)
-    with locks.held(directory / ".lock", wait=wait):
-        if kind == "run":
-            execute.execute(directory, **options)
-            return
+    mesh: what a run is spread over, and its processes, each of which makes this call; the first holds the
+    lock, and does what comes before the run. options: of execute.execute, for a run. UserError for what the
+    job cannot be made of."""
+    kind, held = kind_of(directory), contextlib.ExitStack()
+
+    def begin():
+        held.enter_context(locks.held(directory / ".lock", wait=wait))
         if state(directory, kind) == "done":
+            return True
+        step = (rundir.last_metrics(directory) or {}).get("step", 0)
+        holds = chips if chips is not None else _chips(mesh) if kind == "run" else 0
+        held.enter_context(attempts.recorded(directory, holds, on, step))
+        before()
+        return False
+
+    with held:
+        if distributed.once(mesh, begin):
+            return
+        if kind == "run":
+            execute.execute(directory, mesh=mesh, **options)
             return
         facts = KINDS[kind].make(directory, rundir.read_json(directory / "config.json")["config"], say)
         rundir.write_json(directory / "done.json", {**facts, "finished": time.time()})
         (directory / "failed.json").unlink(missing_ok=True)
+
+
+def _chips(mesh) -> int:
+    """Chips that a run here holds; 0: a CPU alone."""
+    if jax.default_backend() == "cpu":
+        return 0
+    return mesh.size if mesh is not None else 1
 
 
 def _prepare(directory: pathlib.Path, config: dict, say) -> dict:

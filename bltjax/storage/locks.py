@@ -7,6 +7,9 @@ import fcntl
 import os
 import pathlib
 import struct
+import time
+
+from bltjax.errors import RunFailed
 
 # Linux has locks that belong to an open file, as flock's do, and that can be asked for; elsewhere it is
 # flock.
@@ -14,13 +17,22 @@ OF_OPEN_FILES = hasattr(fcntl, "F_OFD_SETLK")
 TAKEN = (errno.EAGAIN, errno.EACCES)
 
 
-class Busy(Exception):
+POLL_SECONDS = 0.5
+
+
+class Busy(RunFailed):
     """Another process holds the lock."""
 
 
 @contextlib.contextmanager
-def held(path: pathlib.Path, wait: bool = True):
-    """Holds an exclusive lock on a file (made if missing). wait=False: raises Busy instead of waiting."""
+def held(path: pathlib.Path, wait: bool | float = True):
+    """Holds an exclusive lock on a file (made if missing). wait: False, or seconds: raises Busy instead of
+    waiting, or once they are over."""
+    if not isinstance(wait, bool):
+        give_up = time.monotonic() + wait
+        while is_held(path) and time.monotonic() < give_up:
+            time.sleep(POLL_SECONDS)
+        wait = False
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -32,7 +44,7 @@ def held(path: pathlib.Path, wait: bool = True):
         except OSError as error:
             if error.errno not in TAKEN:
                 raise
-            raise Busy(str(path)) from None
+            raise Busy(f"{path.parent} is being worked on by another process") from None
         yield
     finally:
         os.close(handle)

@@ -39,12 +39,15 @@ class Job:
     experiment: bool = False  # one of the experiment's own runs
 
 
-def of_runs(root: pathlib.Path, experiment: str, configs: list[ConfigDict]) -> list[Job]:
+def of_runs(
+    root: pathlib.Path, experiment: str, configs: list[ConfigDict], make: bool = True
+) -> list[Job]:
     """All jobs of an experiment's runs, each after those that it needs; every job's directory has its config.
+    make=False: nothing is written, and nothing there is compared.
 
     UserError for runs that cannot be, before anything is made: another run's directory, a source that is not
     there."""
-    graph = _Graph(pathlib.Path(root) / rundir.SHARED)
+    graph = _Graph(pathlib.Path(root) / rundir.SHARED, make)
     folder = pathlib.Path(root) / experiment
     graph.siblings = {folder / config.name: config for config in configs}
     for config in configs:
@@ -62,8 +65,9 @@ def of_run(run_dir: pathlib.Path, config: ConfigDict, experiment: str) -> list[J
 class _Graph:
     """Jobs by directory, in an order in which they can be made."""
 
-    def __init__(self, shared: pathlib.Path):
+    def __init__(self, shared: pathlib.Path, make: bool = True):
         self.shared = pathlib.Path(os.path.realpath(shared))
+        self.make = make  # directories, with what they are to hold
         self.jobs: dict[pathlib.Path, Job] = {}
         self.siblings: dict[pathlib.Path, ConfigDict] = {}  # the experiment's runs
         self.waiting: list[pathlib.Path] = []  # of them, those that start from one which is being added
@@ -77,7 +81,8 @@ class _Graph:
         """A shared job of this kind, in a directory named after what it is made of."""
         key = cfg.fingerprint({"kind": kind, "version": jobs.VERSIONS[kind], "made of": made_of})
         directory = self.shared / f"{name}-{key}"
-        jobs.create(directory, kind, config)
+        if self.make:
+            jobs.create(directory, kind, config)
         return self.add(Job(directory.name, kind, directory, tuple(needs)))
 
     def run(
@@ -96,8 +101,9 @@ class _Graph:
         if config.patching.scheme in patching.NEEDS_ENTROPIES:
             found["entropy_model"], found["annotation"] = self.entropies(config, folders, identity, needs)
             needs = [*needs, found["annotation"]]
-        rundir.create(run_dir, config, experiment)
-        self.write_inputs(run_dir, found)
+        if self.make:
+            rundir.create(run_dir, config, experiment)
+            self.write_inputs(run_dir, found)
         return self.add(Job(run_dir.name, "run", run_dir, tuple(needs), config.budget_flops, own))
 
     def begun_from(self, config: ConfigDict, run_dir: pathlib.Path, experiment: str) -> tuple:
@@ -130,7 +136,8 @@ class _Graph:
         settings = {key: cfg.to_dict(data_config)[key] for key in prepare.KEYS}
         stem = cfg.fingerprint({"settings": settings, "version": jobs.VERSIONS["prepare"]})
         directory = self.shared / f"data-{stem}-{self.stamp(data_config, stem)}"
-        jobs.create(directory, "prepare", cfg.to_dict(data_config))
+        if self.make:
+            jobs.create(directory, "prepare", cfg.to_dict(data_config))
         self.add(Job(directory.name, "prepare", directory, ()))
         return {directory: 1.0}, directory.name, [directory]
 

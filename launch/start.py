@@ -1,0 +1,77 @@
+"""What each process of a launched job runs: python -m bltjax.launch.start FOLDER NAME
+
+FOLDER is launch/ of an experiment, whose jobs.json says what NAME is. The exit status is the contract with
+whatever restarts it: 0 done, 2 the input is wrong, 42 saved and to be started again, any other a failure."""
+
+import os
+import pathlib
+import sys
+
+from bltjax.errors import UserError
+from bltjax.launch import job as launched
+from bltjax.launch import sky, slurm
+from bltjax.parallel import stopping
+from bltjax.run import jobs, worker
+from bltjax.storage import attempts
+
+LOCK_SECONDS = 600  # that an earlier process of the job may take to end
+
+
+def refused(one: launched.Job, every: dict[str, launched.Job], facts: dict) -> str:
+    """Why a job may not begin now, in a line; "" where it may."""
+    for name in one.needs:
+        needed = every.get(name)
+        if needed and jobs.state(pathlib.Path(needed.directory), needed.kind) != "done":
+            return f"{one.name} needs {name}, which is not done"
+    if attempts.stuck(pathlib.Path(one.directory)):
+        return (
+            f"{one.name} was killed {attempts.MOST} times in a row and came no further; `bltjax retry` lets it"
+            " be tried again"
+        )
+    budget = facts.get("chip_hours")
+    if budget and (spent := spent_hours(every)) >= budget:
+        return f"{one.name} is not begun: {spent:.4g} of {budget:g} chip-hours are spent"
+    return ""
+
+
+def spent_hours(every: dict[str, launched.Job]) -> float:
+    """Chip-hours of all attempts at the jobs of a launch."""
+    return sum(attempts.hours(pathlib.Path(one.directory)) for one in every.values())
+
+
+def label(environ) -> str:
+    """The scheduler's name for this attempt, as `status` shows it; "": it gave none."""
+    job, array = environ.get("SLURM_JOB_ID"), environ.get("SLURM_ARRAY_JOB_ID")
+    if array:
+        return f"slurm {array}_{environ.get('SLURM_ARRAY_TASK_ID', '')}"
+    return f"slurm {job}" if job else environ.get("BLTJAX_LAUNCHED_AS", "")
+
+
+def main(argv=None) -> int:
+    folder, name = sys.argv[1:] if argv is None else argv
+    try:
+        every, facts = launched.read(pathlib.Path(folder))
+        if name not in every:
+            raise UserError(f"{folder} has no job {name!r}")
+        one = every[name]
+        if why := refused(one, every, facts):
+            print(f"bltjax: {why}", file=sys.stderr)
+            return 1
+        coordinator, processes, process = slurm.place(os.environ)
+        if not coordinator:
+            coordinator, processes, process = sky.place(os.environ)
+    except UserError as error:
+        print(f"bltjax: {error}", file=sys.stderr)
+        return 2
+    options = ["--wait", str(LOCK_SECONDS), "--chips", str(one.chips), "--on", label(os.environ)]
+    if one.mesh:
+        options += ["--mesh", one.mesh]
+    if coordinator:
+        options += ["--coordinator", coordinator, "--processes", str(processes), "--process", str(process)]
+    else:  # 0: the machine's cluster is asked
+        options += ["--processes", "1" if one.hosts == 1 else "0"]
+    return worker.main([one.directory, *options])
+
+
+if __name__ == "__main__":
+    stopping.leave(main())

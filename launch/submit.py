@@ -1,0 +1,189 @@
+"""Brings a launch a step further: what is neither done nor on its way is given to the scheduler. Asked twice,
+by whomever, it adds nothing.
+
+launch/submitted.jsonl has a line before a step is given to the scheduler and one after, with the id that it
+got, so that a command that ends between the two leaves nothing that cannot be found again."""
+
+import dataclasses
+import json
+import pathlib
+import time
+
+from bltjax.errors import UserError
+from bltjax.launch.job import Job, Step, Target
+from bltjax.run import jobs as kinds
+from bltjax.storage import attempts, json_lines, locks
+from bltjax.storage.atomic import write_text
+
+RECORD = "submitted.jsonl"
+
+
+@dataclasses.dataclass
+class Standing:
+    """Names of jobs by how they stand. alive: given to the scheduler, and waiting or running there; running:
+    by any process; held: waiting for room, or for what they need; unreachable: what they need has failed.
+    steps: that were given to the scheduler now (or would be)."""
+
+    done: list[str]
+    failed: list[str]
+    running: list[str]
+    alive: list[str]
+    held: list[str]
+    unreachable: list[str]
+    steps: list[Step]
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to wait for."""
+        return not (self.running or self.alive or self.held or self.steps)
+
+
+def state(job: Job) -> str:
+    """done, failed, running or waiting, from the job's directory. failed is also one that was killed again
+    and again and came no further, until `bltjax retry`."""
+    directory = pathlib.Path(job.directory)
+    found = kinds.state(directory, job.kind)
+    if found != "done" and locks.is_held(directory / ".lock"):
+        return "running"
+    if found == "failed" or found != "done" and attempts.stuck(directory):
+        return "failed"
+    return "done" if found == "done" else "waiting"
+
+
+def forward(
+    folder: pathlib.Path,
+    jobs: list[Job],
+    on: str,
+    target: Target,
+    settings,
+    limit: int = 0,
+    dry: bool = False,
+) -> Standing:
+    """One step further. on: the target's name; limit: of jobs at once, 0: none; dry: nothing is given to
+    the scheduler, which is not asked either."""
+    if dry:
+        return _forward(folder, jobs, on, target, settings, limit, dry)
+    with locks.held(folder / ".lock"):
+        return _forward(folder, jobs, on, target, settings, limit, dry)
+
+
+def _forward(folder, jobs, on, target, settings, limit, dry) -> Standing:
+    states = {job.name: state(job) for job in jobs}
+    named = {job.name: job for job in jobs}
+    going = {} if dry else _going(folder, on, target, settings)
+    if not dry:
+        _release(folder, states, going, target, settings)
+    lost = _lost(jobs, states)
+    by = lambda wanted: [name for name in named if states[name] == wanted]
+    away = {*going, *lost}
+    todo = [job for job in jobs if states[job.name] == "waiting" and job.name not in away]
+    if not target.CHAINS and not dry:
+        todo = [job for job in todo if all(states.get(need, "done") == "done" for need in job.needs)]
+        if limit:
+            todo = todo[: max(0, limit - len(going))]
+    steps = target.steps(folder, todo, settings, limit) if todo else []
+    steps = [_behind(step, named, going) for step in steps]
+    if not dry:
+        _submit(folder, steps, on, target, settings)
+    given = {name for step in steps for name in step.jobs}
+    waiting = [name for name in by("waiting") if name not in away and name not in given]
+    alive = [name for name in named if name in going and states[name] != "done"]
+    return Standing(by("done"), by("failed"), by("running"), alive, waiting, sorted(lost), steps)
+
+
+def _lost(jobs: list[Job], states: dict[str, str]) -> set[str]:
+    """Jobs that wait for one that has failed; those that they need stand before them."""
+    lost = set()
+    for job in jobs:
+        if states[job.name] not in ("done", "failed"):
+            if any(states.get(need) == "failed" or need in lost for need in job.needs):
+                lost.add(job.name)
+    return lost
+
+
+def _release(folder, states, going, target, settings) -> None:
+    """Gives machines back whose jobs have ended, where the scheduler does not do so by itself."""
+    if not hasattr(target, "release"):
+        return
+    over = {step for name, step in going.items() if states.get(name) in ("done", "failed")}
+    over -= {step for name, step in going.items() if states.get(name) not in ("done", "failed", None)}
+    if over:
+        known = records(folder)
+        target.release(sorted(known[step]["id"] for step in over), settings)
+
+
+def _behind(step: Step, named: dict[str, Job], going: dict[str, str]) -> Step:
+    """The step after those too that were given earlier and make what it reads."""
+    needs = {need for name in step.jobs for need in named[name].needs}
+    earlier = dict.fromkeys(going[need] for need in sorted(needs) if need in going)
+    return dataclasses.replace(step, after=tuple(dict.fromkeys((*step.after, *earlier))))
+
+
+def records(folder: pathlib.Path) -> dict[str, dict]:
+    """{step: what is known of its newest submission}: "on", "jobs", "time" and, once it is known, "id"."""
+    found = {}
+    for line in _lines(folder):
+        if line.get("id") is None:
+            found[line["step"]] = line
+        elif line["step"] in found:
+            found[line["step"]] = {**found[line["step"]], "id": line["id"]}
+    return found
+
+
+def _lines(folder: pathlib.Path) -> list[dict]:
+    return [line for line in json_lines.read(folder / RECORD) if "step" in line]
+
+
+def _note(folder: pathlib.Path, **line) -> None:
+    """A line behind those that are there; the whole file anew, so that none is ever half of one."""
+    kept = [*_lines(folder), line]
+    write_text(folder / RECORD, "".join(json.dumps(one) + "\n" for one in kept), durable=True)
+
+
+def _going(folder: pathlib.Path, on: str, target: Target, settings) -> dict[str, str]:
+    """{job: its step} of what was given to the scheduler and waits or runs there. A submission whose id was
+    not noted is looked for by its name."""
+    known = records(folder)
+    for name, record in known.items():
+        if record["on"] != on:
+            raise UserError(
+                f"{folder.parent.name} was launched on {record['on']}: `bltjax stop` it there before it is"
+                f" launched on {on}"
+            )
+        if "id" not in record:
+            found = target.found(name, settings)
+            _note(folder, step=name, id=found)
+            record["id"] = found
+    ids = {record["id"]: name for name, record in known.items() if record["id"]}
+    alive = target.alive(list(ids), settings) if ids else set()
+    return {job: ids[one] for one in alive for job in known[ids[one]]["jobs"]}
+
+
+def _submit(folder, steps, on, target, settings) -> None:
+    ids = {name: record["id"] for name, record in records(folder).items() if record.get("id")}
+    for step in steps:
+        if step.manifest is not None:
+            write_text(step.path, step.manifest)
+        _note(folder, step=step.name, on=on, jobs=list(step.jobs), time=time.time())
+        ids[step.name] = target.submit(step, ids, settings)
+        _note(folder, step=step.name, id=ids[step.name])
+
+
+def stop(folder: pathlib.Path, target: Target, settings) -> list[str]:
+    """Ends what was given to the scheduler and lives there; the names of its jobs."""
+    with locks.held(folder / ".lock"):
+        on = {record["on"] for record in records(folder).values()}
+        going = _going(folder, *on, target, settings) if on else {}
+        ids = records(folder)
+        target.cancel([ids[step]["id"] for step in dict.fromkeys(going.values())], settings)
+        return sorted(going)
+
+
+def forgive(jobs: list[Job]) -> list[str]:
+    """Forgets why jobs failed; their names."""
+    found = [job for job in jobs if state(job) == "failed"]
+    for job in found:
+        directory = pathlib.Path(job.directory)
+        attempts.forgive(directory)
+        (directory / "failed.json").unlink(missing_ok=True)
+    return [job.name for job in found]
