@@ -13,7 +13,7 @@ from bltjax.errors import UserError
 from bltjax.storage import rundir
 from bltjax.sweep import graph
 
-FOLDER = "launch"  # in the directory of an experiment's runs
+FOLDER = rundir.LAUNCH
 NAME = "jobs.json"
 SCHEMA = 1
 ON_CPU = ("prepare", "tokenizer")  # kinds of jobs that compute nothing on a chip

@@ -131,7 +131,7 @@ def records(folder: pathlib.Path) -> dict[str, dict]:
 
 
 def _lines(folder: pathlib.Path) -> list[dict]:
-    return [line for line in json_lines.read(folder / RECORD) if "step" in line]
+    return [line for line in json_lines.read(folder / RECORD) if isinstance(line.get("step"), str)]
 
 
 def _note(folder: pathlib.Path, **line) -> None:
