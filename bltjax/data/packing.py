@@ -207,7 +207,7 @@ def _spread(numbers, sizes, rng) -> np.ndarray:
 
 
 def _rooms(filled: float):
-    """Slots that each row may fill: the whole numbers beside `filled`, in turns that have it as their mean."""
+    """Slots that each row may fill: the whole numbers beside `filled`, in turns that have it as mean."""
     for row in itertools.count():
         yield math.floor((row + 1) * filled) - math.floor(row * filled)
 

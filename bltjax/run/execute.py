@@ -70,8 +70,8 @@ def ready(run_dir: pathlib.Path, place: tuple[int, int] = (0, 1)) -> Ready:
         steps, useful, counts = budget.steps_ahead(config, rows)
         bytes_off = row_shape.bytes_off(config, counts, aim)
         before.add(shape)
-        # the threshold moves patch starts, and with them what rows of a shape hold; and what the first rows of
-        # a long run hold is not quite what all do
+        # the threshold moves patch starts, and with them what rows of a shape hold; and the first rows of a
+        # long run do not hold quite what all do
         if not row_shape.differs(config, rows, bytes_off, steps):
             break
         shape = row_shape.mended(config, units(config), shape, bytes_off)

@@ -4,11 +4,12 @@ every family hold the same bytes.
 All are matched to one number, the aim, which hangs on the text, its order and `data.context` alone: a little
 less than rows of bytes hold that have two slots less. Rows of patches lose about as much to a second BOS, to
 a patch that no longer fits and, where documents differ much, to slots for which no patches are left; to spare
-that they would need many more patches, most of them empty. A row of patches has at least `data.patch_slack` times the patches that it needs on average,
-and as many more as make it hold the aim within WITHIN; a row of tokens has as many tokens as that takes. Rows
-that would hold more than the aim are filled to a slot more or less in turns, so that they hold it within EVEN.
-Both are counted ahead, on the run's own first rows: patches on few of them, and then on all. What a run's
-batches hold is counted again on all that it reads, once its threshold is known."""
+that they would need many more patches, most of them empty. A row of patches has at least `data.patch_slack`
+times the patches that it needs on average, and as many more as make it hold the aim within WITHIN; a row of
+tokens has as many tokens as that takes. Rows that would hold more than the aim are filled to a slot more or
+less in turns, so that they hold it within EVEN. Both are counted ahead, on the run's own first rows:
+patches on few of them, and then on all. What a run's batches hold is counted again on all that it reads, once
+its threshold is known."""
 
 import functools
 import math
@@ -95,7 +96,7 @@ def aim(config: ConfigDict, documents) -> float:
 
 
 def bytes_off(config: ConfigDict, counts: dict, aim: float) -> float:
-    """By how much the bytes of some batches (batches.Rows.counts) differ from the aim's, as a share of those."""
+    """By how much the bytes of some batches (batches.Rows.counts) differ from the aim's, as a share."""
     return float(counts["bytes"].mean() / (config.data.rows * aim) - 1)
 
 

@@ -56,5 +56,6 @@ def units_of(config: ConfigDict, documents, entropies=None, tokenizer=None) -> U
 
 def _key(units: UnitCache, shape: row_plans.Shape, config: ConfigDict) -> str:
     """All that a plan of rows depends on."""
-    made_of = {"units": units.key, "shape": dataclasses.asdict(shape), "seed": config.data.seed, "version": packing.VERSION}
+    sizes = dataclasses.asdict(shape)
+    made_of = {"units": units.key, "shape": sizes, "seed": config.data.seed, "version": packing.VERSION}
     return cfg.fingerprint(made_of)
