@@ -62,21 +62,25 @@ def ready(run_dir: pathlib.Path, place: tuple[int, int] = (0, 1)) -> Ready:
         return planned.mean_size(config, tried(config).counts(row_shape.few_steps(config)))
 
     few_first, asked = of_few if row_shape.is_long(config) else None, config
+    aim, before = row_shape.aim(config, reads.documents), set()
     while True:
         config = thresholds.found(asked, reads.documents, entropies, realized, few_first)
         shape = shape or row_shape.chosen(config, units(config))
         rows = run_rows.rows(config, units(config), rundir.shared(run_dir), place, shape)
         steps, useful, counts = budget.steps_ahead(config, rows)
-        bytes_off = row_shape.bytes_off(config, rows, reads.documents, steps)
-        # the threshold moves patch starts, and with them what rows of a shape hold
-        if not row_shape.lacks(config, rows, bytes_off, steps):
+        bytes_off = row_shape.bytes_off(config, counts, aim)
+        before.add(shape)
+        # the threshold moves patch starts, and with them what rows of a shape hold; and the first rows of a
+        # long run do not hold quite what all do
+        if not row_shape.differs(config, rows, bytes_off, steps):
             break
-        shape, narrow = row_shape.wider(config, units(config), shape), shape
-        if shape == narrow:
+        shape = row_shape.mended(config, units(config), shape, bytes_off)
+        if shape in before:
             break
     row_shape.check_bytes(config, rows, bytes_off, steps)
     executed = flops.executed_step(config, rows.rows, rows.row_length, rows.row_patches or 0)
-    facts = {**planned.facts(config, reads, rows, counts, useful, executed), "bytes_off": bytes_off}
+    facts = planned.facts(config, reads, rows, counts, useful, executed)
+    facts |= {"row_filled": shape.filled, "bytes_off": bytes_off}
     return Ready(config, reads, rows, steps, useful, executed, facts)
 
 
