@@ -25,8 +25,8 @@ def refused(one: launched.Job, every: dict[str, launched.Job], facts: dict) -> s
             return f"{one.name} needs {name}, which is not done"
     if attempts.stuck(pathlib.Path(one.directory)):
         return (
-            f"{one.name} was killed {attempts.MOST} times in a row and came no further; `bltjax retry` lets it"
-            " be tried again"
+            f"{one.name} was killed {attempts.MOST} times in a row and came no further; `bltjax retry` lets"
+            " it be tried again"
         )
     budget = facts.get("chip_hours")
     if budget and (spent := spent_hours(every)) >= budget:

@@ -60,7 +60,9 @@ def results(root: pathlib.Path) -> dict:
 
 
 def running_elements() -> list[str]:
-    said = slurm_cluster.command("squeue", "--noheader", "--array", "--states=R", "--format=%F_%K", check=False)
+    said = slurm_cluster.command(
+        "squeue", "--noheader", "--array", "--states=R", "--format=%F_%K", check=False
+    )
     return said.split()
 
 
@@ -111,8 +113,8 @@ def test_a_disturbed_sweep_is_the_undisturbed_one(tmp_path, texts):
 
 
 def test_after_a_warning_no_step_is_lost(tmp_path, texts):
-    """A preemption that Slurm announces (USR1 to the batch shell): saved at the step that it had reached, queued
-    again by its own script, and gone on from there."""
+    """A preemption that Slurm announces (USR1 to the batch shell): saved at the step that it had reached,
+    queued again by its own script, and gone on from there."""
     run_dir = tmp_path / "tiny_experiment" / "space"
     with slurm_cluster.running(nodes=1, cpus=1, kill_wait=30):
         never = ("--set", "train.checkpoint_every=100000", "--only", "space", "--set", "budget_flops=4e9")
