@@ -38,6 +38,7 @@ def of_launch(folder: pathlib.Path) -> dict | None:
     value, why = json_object.read(folder / launched.NAME)
     if why == json_object.MISSING:
         return None
+    why = why and f"{launched.NAME} {why}"
     value = value or {}
     listed = [one for one in _list(value.get("jobs")) if isinstance(one, dict) and _name(one.get("name"))]
     given = {}
@@ -47,14 +48,14 @@ def of_launch(folder: pathlib.Path) -> dict | None:
                 of = {"on": record["on"], "id": record.get("id")}
                 given |= {name: of for name in _list(record.get("jobs")) if isinstance(name, str)}
     except OSError as error:
-        why = why or f"{submit.RECORD}: {error.strerror}"
+        why = why or f"{submit.RECORD} may not be read ({error.strerror})"
     return {
         "on": str(value.get("on") or "") or None,
         "chip_hours": rundir.number(value, "chip_hours"),
         "own": [one["name"] for one in listed if one.get("own")],
         "shared": [one["name"] for one in listed if not one.get("own")],
         "given": given,
-        "why": f"{launched.FOLDER}/{launched.NAME} {why}" if why else None,
+        "why": f"{launched.FOLDER}/{why}" if why else None,
     }
 
 
