@@ -125,7 +125,7 @@ def cancel(ids: list[str], settings: Settings) -> None:
             ("scontrol", "update", f"JobId={number}", "Requeue=0"),
             ("scancel", "--state=PENDING", number),
             ("scancel", "--state=SUSPENDED", number),
-            ("scancel", "--state=RUNNING", "--batch", "--signal=TERM", number),
+            ("scancel", "--state=RUNNING", "--batch", "--signal=USR1", number),
         ):
             said = _ask(*command)
             if said.returncode and alive([number], settings):
@@ -222,8 +222,8 @@ def _options(settings: Settings) -> list[str]:
 
 
 # What each host runs: a shell around the process, which outlives the signals that reach both. The first
-# process that ends otherwise than with 0 says how the job ended, in a file: srun would say the largest of all
-# codes, and it ends the others of one that failed. One that ends with 42 leaves the others their time to save.
+# process that ends otherwise than with 0 says how the job ended, in a file: srun would say the largest of
+# all codes, and it ends the others of one that failed. One that ends with 42 leaves them their time to save.
 PROCESS = (
     'trap : TERM INT HUP USR1 USR2; "$@"; code=$?;'
     ' [ $code -eq 0 ] || (set -C; echo $code >"$0") 2>/dev/null;'
@@ -241,11 +241,10 @@ element=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID  # SLURM_JOB_ID of the last
 export PYTHONUNBUFFERED=1
 
 srun= asked= interrupted=
-ask() {{
-  asked=yes interrupted=yes
-  [ -z "$srun" ] || kill -USR1 "$srun" 2>/dev/null
-}}
-trap ask TERM USR1
+# USR1 comes to this shell alone; with TERM Slurm ends the job itself, whose processes have got it too, and a
+# second signal would end them before they have saved.
+trap 'asked=yes interrupted=yes; [ -z "$srun" ] || kill -USR1 "$srun" 2>/dev/null' USR1
+trap 'asked=yes interrupted=yes' TERM
 {setup}echo "$(date -u +%FT%TZ) ${{jobs[SLURM_ARRAY_TASK_ID]}}: attempt $((attempt + 1)), $SLURM_JOB_NODELIST"
 
 # It may have been stopped before the trap stood.
