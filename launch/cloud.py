@@ -28,13 +28,19 @@ FORMS = {
     "context": (r"[A-Za-z0-9][\w.:/@-]*", "gke_my-project_us-east5_my-cluster"),
     "namespace": (NAME, "default"),
     "infra": (r"[a-z0-9*][\w*.-]*(/[\w*.-]+){0,2}", "gcp/us-east5/us-east5-a"),
-    "image": (r"[A-Za-z0-9][\w.-]*(:\d+)?(/[\w.-]+)*(:[\w.-]+)?(@sha256:[0-9a-f]{64})?", "HOST/PROJECT/bltjax:1"),
+    "image": (
+        r"[A-Za-z0-9][\w.-]*(:\d+)?(/[\w.-]+)*(:[\w.-]+)?(@sha256:[0-9a-f]{64})?",
+        "HOST/PROJECT/bltjax:1",
+    ),
     "runtime": (r"[a-z0-9][a-z0-9.-]*", "v2-alpha-tpuv5"),
     "service_account": (r"[A-Za-z0-9][\w.-]*@[\w-]+(\.[\w-]+)+", "NAME@PROJECT.iam.gserviceaccount.com"),
     "network": (r"[a-z0-9][\w./-]*", "default"),
     "subnetwork": (r"[a-z0-9][\w./-]*", "default"),
     "reservation": (r"[a-z0-9][\w./-]*", "my-reservation"),
-    "labels": (r"[a-z][\w-]{0,62}=[a-z0-9_-]{0,63}(,[a-z][\w-]{0,62}=[a-z0-9_-]{0,63})*", "team=scaling,goal=paper"),
+    "labels": (
+        r"[a-z][\w-]{0,62}=[a-z0-9_-]{0,63}(,[a-z][\w-]{0,62}=[a-z0-9_-]{0,63})*",
+        "team=scaling,goal=paper",
+    ),
     "tags": (r"[a-z][-a-z0-9]*(,[a-z][-a-z0-9]*)*", "ssh,tpu"),
     "valid_until": (r"\d+[smhd]", "12h"),
     "cpu": (r"[a-z0-9][a-z0-9.:+x*-]*", "n2-standard-32-1"),
@@ -130,5 +136,7 @@ def ask(*command: str) -> str:
 def _reason(text: str) -> str:
     """The line of a tool's output that says what is wrong: the last that speaks of an error, or the last."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    wrong = [line for line in lines if re.search("error|denied|not found|invalid|unable", line, re.IGNORECASE)]
+    wrong = [
+        line for line in lines if re.search("error|denied|not found|invalid|unable", line, re.IGNORECASE)
+    ]
     return ([*lines[-1:], *wrong[-1:]] or [""])[-1][:400]

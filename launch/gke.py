@@ -108,7 +108,9 @@ def _machines(one: job.Job, settings: Settings) -> tuple[str, ...]:
     if not one.chips:
         return (f"--device-type={settings.cpu}", "--num-slices=1")
     if topology.chip.platform != "tpu":
-        raise UserError(f"{one.name}: --on gke has TPUs and CPUs; {topology.name} runs --on slurm or --on sky")
+        raise UserError(
+            f"{one.name}: --on gke has TPUs and CPUs; {topology.name} runs --on slurm or --on sky"
+        )
     kind = tpu.accelerator(topology).partition("-")[0]  # with the grid, so that there is no doubt
     capacity = f"--{settings.capacity}" if settings.capacity else ""
     if settings.reservation:
@@ -169,5 +171,6 @@ def _jobsets(settings: Settings) -> dict[str, bool]:
 
 def _ended(status: dict) -> bool:
     return status.get("terminalState", "") in ("Completed", "Failed") or any(
-        one["type"] in ("Completed", "Failed") and one["status"] == "True" for one in status.get("conditions", [])
+        one["type"] in ("Completed", "Failed") and one["status"] == "True"
+        for one in status.get("conditions", [])
     )

@@ -43,7 +43,9 @@ def steps(folder: pathlib.Path, jobs: list[job.Job], settings: Settings, limit: 
     for one in jobs:
         name = cloud.name(folder, one.name)
         path = cloud.file(folder, f"{name}.yaml")
-        flags = [word for key in secret for word in ("--secret", key)]  # sky takes the value from its environment
+        flags = [
+            word for key in secret for word in ("--secret", key)
+        ]  # sky takes the value from its environment
         made.append(
             job.Step(
                 name=name,

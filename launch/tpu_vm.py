@@ -1,7 +1,7 @@
 """Jobs on TPU VMs: a queued resource each, made for one job and given back when it ends.
 
-Every host of it runs startup.sh, which starts the job again where it was stopped. One that is preempted takes
-all its slices along: it is SUSPENDED, is deleted, and is made anew by the next `bltjax launch` (or --watch)."""
+Every host of it runs startup.sh, which starts the job again where it was stopped. A preemption takes all its
+slices: it is SUSPENDED then, and the next `bltjax launch` (or --watch) deletes it and makes it anew."""
 
 import dataclasses
 import json
@@ -198,7 +198,8 @@ def _resources(settings: Settings) -> dict[str, bool]:
     said = cloud.ask(*_gcloud("list", settings), "--format=json")
     try:
         return {
-            one["name"].rpartition("/")[2]: one.get("state", {}).get("state") not in DEAD for one in json.loads(said)
+            one["name"].rpartition("/")[2]: one.get("state", {}).get("state") not in DEAD
+            for one in json.loads(said)
         }
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError("gcloud did not answer with the JSON of queued resources") from None
