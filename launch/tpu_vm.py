@@ -138,6 +138,7 @@ def _script(folder, one: job.Job, name: str, topology, settings: Settings, plain
         *secrets.prefix(settings.python, settings.project, secret),
         *job.command(folder, one.name, settings.python),
     )
+    variables = {cloud.LAUNCHED_AS: f"tpu-vm {name}", **plain}
     store = str(folder) if str(folder).startswith("gs://") else ""
     values = {
         "NAME": name,
@@ -152,7 +153,7 @@ def _script(folder, one: job.Job, name: str, topology, settings: Settings, plain
             "#!/bin/bash",
             *(f"{key}={shlex.quote(value)}" for key, value in values.items()),
             f"COMMAND=({shlex.join(command)})",
-            f"VARIABLES=({shlex.join(f'{key}={value}' for key, value in plain.items())})",
+            f"VARIABLES=({shlex.join(f'{key}={value}' for key, value in variables.items())})",
             BODY.read_text(encoding="utf-8"),
         ]
     )

@@ -75,6 +75,8 @@ def test_a_step_a_job_in_order_behind_its_needs(target):
     assert [step.name for step in made] == [cloud.name(FOLDER, name) for name in ("data", "entropy", "blt")]
     assert all(isinstance(word, str) for step in made for word in step.command)
     for step in made:
+        everything = " ".join(step.command) + (step.manifest or "")
+        assert cloud.LAUNCHED_AS in everything and re.search(f"(gke|tpu-vm|sky) {step.name}", everything)
         assert (step.manifest is None) == (step.path is None)
         assert step.path is None or any(str(step.path) in word for word in step.command)
 
