@@ -165,8 +165,8 @@ def check_same_rows(run_dir: pathlib.Path, planned: dict) -> None:
     if rundir.begun(run_dir) and differ:
         said = ", ".join(f"{key} was {before[key]} and is {planned[key]}" for key in differ)
         raise UserError(
-            f"{run_dir} was begun on other rows, by another version of bltjax ({said}): go on with that one, or"
-            " begin anew in another directory"
+            f"{run_dir} was begun on other rows, by another version of bltjax ({said}): go on with that one,"
+            " or begin anew in another directory"
         )
 
 
