@@ -253,6 +253,11 @@ def test_what_is_damaged_hides_nothing_else(root, name):
                 assert {**before, "launched": 0} == {**after, "launched": 0}
 
 
+def test_an_integer_beyond_all_floats_is_no_number():
+    assert rundir.number({"a": {"b": 10**400}}, "a.b") is None
+    assert rundir.number({"a": 10**300}, "a") == 10**300
+
+
 def test_shared_jobs_that_are_damaged_hide_nothing(root):
     shared = root / "_shared"
     said = {"data": {f"../../_shared/{name}": 1.0 for name in ("a", "b", "c")}}
