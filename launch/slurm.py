@@ -118,16 +118,18 @@ def element(number: str, index: int) -> str:
 
 
 def cancel(ids: list[str], settings: Settings) -> None:
-    """First they are not to be queued again, whatever happens; then those that wait are gone, and the scripts
-    of those that run are told, which tell the processes and wait for them as long as they save."""
-    for number in sorted(alive(ids, settings)):
-        for command in (
-            ("scontrol", "update", f"JobId={number}", "Requeue=0"),
-            ("scancel", "--state=PENDING", number),
-            ("scancel", "--state=SUSPENDED", number),
-            ("scancel", "--state=RUNNING", "--batch", "--signal=USR1", number),
-        ):
-            said = _ask(*command)
+    """First they are not to be queued again, whatever happens; then those that wait are gone, before what
+    they wait for ends; then the scripts of those that run are told, which tell the processes and wait for
+    them as long as they save."""
+    there = sorted(alive(ids, settings))
+    for program, *options in (
+        ("scontrol", "update", "Requeue=0"),
+        ("scancel", "--state=PENDING"),
+        ("scancel", "--state=SUSPENDED"),
+        ("scancel", "--state=RUNNING", "--batch", "--signal=USR1"),
+    ):
+        for number in there:
+            said = _ask(program, *options, f"JobId={number}" if program == "scontrol" else number)
             if said.returncode and alive([number], settings):
                 raise UserError(f"Slurm job {number} cannot be stopped: {_line(said)}")
 
