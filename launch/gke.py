@@ -75,13 +75,14 @@ def _command(folder, one: job.Job, settings: Settings, plain: dict, secret: tupl
         *secrets.prefix(settings.python, settings.project, secret),
         *job.command(folder, one.name, settings.python),
     )
-    said = shlex.join(wanted)
+    said, name = shlex.join(wanted), cloud.name(folder, one.name)
+    variables = {**ENVIRONMENT, cloud.LAUNCHED_AS: f"gke {name}", **plain}
     if "\n" in said or "$(" in said:  # a line of YAML, where Kubernetes itself replaces $(NAME)
         raise UserError(f"{one.name}: a pod's command has no line break and no $(...): {said!r}")
     return (
         *("xpk", "workload", "create"),
         *_of_cluster(settings),
-        f"--workload={cloud.name(folder, one.name)}",
+        f"--workload={name}",
         f"--command=exec {said}",  # in the place of xpk's subshell, which SIGTERM would end alone
         *_machines(one, settings),
         f"--docker-image={settings.image}",
@@ -90,7 +91,7 @@ def _command(folder, one: job.Job, settings: Settings, plain: dict, secret: tupl
         f"--termination-grace-period-seconds={settings.grace}",
         f"--ttl-seconds-after-finished={settings.kept}",
         f"--priority={settings.priority}",
-        *(f"--env={key}={value}" for key, value in {**ENVIRONMENT, **plain}.items()),
+        *(f"--env={key}={value}" for key, value in variables.items()),
     )
 
 

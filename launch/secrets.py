@@ -1,5 +1,5 @@
-"""Runs a command with variables whose values are in Google's Secret Manager: what a machine of GKE or a TPU VM
-runs before start.py, so that no manifest, script or command line has the values.
+"""Runs a command with variables whose values are in Google's Secret Manager. Machines of GKE and TPU VMs run
+it before start.py, so that no manifest, script or command line has the values.
 
     python -m bltjax.launch.secrets PROJECT NAME,NAME COMMAND...
 

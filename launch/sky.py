@@ -70,12 +70,14 @@ def _yaml(folder, one: job.Job, name: str, settings: Settings, plain: dict, secr
     if settings.labels:
         resources["labels"] = dict(pair.split("=") for pair in settings.labels.split(","))
     nodes = one.hosts if one.on.chip.platform == "gpu" else 1  # a TPU pod is one resource
-    variables = {**plain, **({PORT: str(cloud.COORDINATOR_PORT)} if nodes > 1 else {})}
+    variables = {cloud.LAUNCHED_AS: f"sky {name}", **plain}
+    if nodes > 1:
+        variables[PORT] = str(cloud.COORDINATOR_PORT)
     parts = {
         "name": name,
         "num_nodes": nodes,
         "resources": {key: value for key, value in resources.items() if value != ""},
-        **({"envs": variables} if variables else {}),
+        "envs": variables,
         **({"secrets": dict.fromkeys(secret)} if secret else {}),
         "run": "exec " + shlex.join(job.command(folder, one.name, settings.python)),
     }

@@ -118,16 +118,18 @@ def element(number: str, index: int) -> str:
 
 
 def cancel(ids: list[str], settings: Settings) -> None:
-    """First they are not to be queued again, whatever happens; then those that wait are gone, and the scripts
-    of those that run are told, which tell the processes and wait for them as long as they save."""
-    for number in sorted(alive(ids, settings)):
-        for command in (
-            ("scontrol", "update", f"JobId={number}", "Requeue=0"),
-            ("scancel", "--state=PENDING", number),
-            ("scancel", "--state=SUSPENDED", number),
-            ("scancel", "--state=RUNNING", "--batch", "--signal=TERM", number),
-        ):
-            said = _ask(*command)
+    """First they are not to be queued again, whatever happens; then those that wait are gone, before what
+    they wait for ends; then the scripts of those that run are told, which tell the processes and wait for
+    them as long as they save."""
+    there = sorted(alive(ids, settings))
+    for program, *options in (
+        ("scontrol", "update", "Requeue=0"),
+        ("scancel", "--state=PENDING"),
+        ("scancel", "--state=SUSPENDED"),
+        ("scancel", "--state=RUNNING", "--batch", "--signal=USR1"),
+    ):
+        for number in there:
+            said = _ask(program, *options, f"JobId={number}" if program == "scontrol" else number)
             if said.returncode and alive([number], settings):
                 raise UserError(f"Slurm job {number} cannot be stopped: {_line(said)}")
 
@@ -222,8 +224,8 @@ def _options(settings: Settings) -> list[str]:
 
 
 # What each host runs: a shell around the process, which outlives the signals that reach both. The first
-# process that ends otherwise than with 0 says how the job ended, in a file: srun would say the largest of all
-# codes, and it ends the others of one that failed. One that ends with 42 leaves the others their time to save.
+# process that ends otherwise than with 0 says how the job ended, in a file: srun would say the largest of
+# all codes, and it ends the others of one that failed. One that ends with 42 leaves them their time to save.
 PROCESS = (
     'trap : TERM INT HUP USR1 USR2; "$@"; code=$?;'
     ' [ $code -eq 0 ] || (set -C; echo $code >"$0") 2>/dev/null;'
@@ -241,11 +243,10 @@ element=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID  # SLURM_JOB_ID of the last
 export PYTHONUNBUFFERED=1
 
 srun= asked= interrupted=
-ask() {{
-  asked=yes interrupted=yes
-  [ -z "$srun" ] || kill -USR1 "$srun" 2>/dev/null
-}}
-trap ask TERM USR1
+# USR1 comes to this shell alone; with TERM Slurm ends the job itself, whose processes have got it too, and a
+# second signal would end them before they have saved.
+trap 'asked=yes interrupted=yes; [ -z "$srun" ] || kill -USR1 "$srun" 2>/dev/null' USR1
+trap 'asked=yes interrupted=yes' TERM
 {setup}echo "$(date -u +%FT%TZ) ${{jobs[SLURM_ARRAY_TASK_ID]}}: attempt $((attempt + 1)), $SLURM_JOB_NODELIST"
 
 # It may have been stopped before the trap stood.

@@ -34,8 +34,8 @@ def grid(topology: chips.Topology) -> str:
 
 
 def _compact(count: int, axes: int) -> list[int]:
-    """The sides, ascending, of the grid of so many chips that has the least sum. Large grids of three axes are
-    made of cubes of 4x4x4; [] where there is none."""
+    """The sides, ascending, of the grid of so many chips that has the least sum; [] where there is none.
+    Large grids of three axes are made of cubes of 4x4x4."""
     found = []
     for sides in itertools.product([n for n in range(1, count + 1) if count % n == 0], repeat=axes - 1):
         last = count // math.prod(sides)

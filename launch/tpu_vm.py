@@ -1,8 +1,7 @@
 """Jobs on TPU VMs: a queued resource each, made for one job and given back when it ends.
 
-Every host of it runs startup.sh, which starts the job again where it was stopped. One that is preempted takes
-all its slices along: it is SUSPENDED, is deleted, and is made anew by the next `bltjax launch` (or --watch).
-"""
+Every host of it runs startup.sh, which starts the job again where it was stopped. A preemption takes all its
+slices: it is SUSPENDED then, and the next `bltjax launch` (or --watch) deletes it and makes it anew."""
 
 import dataclasses
 import json
@@ -139,6 +138,7 @@ def _script(folder, one: job.Job, name: str, topology, settings: Settings, plain
         *secrets.prefix(settings.python, settings.project, secret),
         *job.command(folder, one.name, settings.python),
     )
+    variables = {cloud.LAUNCHED_AS: f"tpu-vm {name}", **plain}
     store = str(folder) if str(folder).startswith("gs://") else ""
     values = {
         "NAME": name,
@@ -153,7 +153,7 @@ def _script(folder, one: job.Job, name: str, topology, settings: Settings, plain
             "#!/bin/bash",
             *(f"{key}={shlex.quote(value)}" for key, value in values.items()),
             f"COMMAND=({shlex.join(command)})",
-            f"VARIABLES=({shlex.join(f'{key}={value}' for key, value in plain.items())})",
+            f"VARIABLES=({shlex.join(f'{key}={value}' for key, value in variables.items())})",
             BODY.read_text(encoding="utf-8"),
         ]
     )

@@ -20,7 +20,9 @@ def tool(name: str) -> str:
         path = FOLDER / {"sky": "skypilot"}.get(name, name) / "bin" / name
         found = str(path) if path.exists() else found
     if not found:
-        where = "`make launch-tools` installs it" if name in ("xpk", "sky") else "it is Google's, installed apart"
+        where = (
+            "`make launch-tools` installs it" if name in ("xpk", "sky") else "it is Google's, installed apart"
+        )
         pytest.skip(f"{name} is not here: {where}")
     return found
 

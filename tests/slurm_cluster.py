@@ -50,7 +50,10 @@ OverTimeLimit=0
 InactiveLimit=0
 MinJobAge=300
 {nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime={grace}
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 """
 
 
@@ -67,16 +70,18 @@ def _found(name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def running(nodes: int = 2, cpus: int = 2, kill_wait: int = 10):
-    """The names of the cluster's nodes, each with so many CPUs; SLURM_CONF names it while it is there.
+def running(nodes: int = 2, cpus: int = 2, kill_wait: int = 10, grace: int = 20):
+    """The names of the cluster's nodes, each with so many CPUs; SLURM_CONF names it while it is there. Jobs
+    of the partition "urgent" preempt those of "main", the usual one.
 
-    kill_wait: seconds between TERM and KILL of what is cancelled or requeued. RuntimeError, with the end of
+    kill_wait: seconds between TERM and KILL of what is cancelled or requeued; grace: seconds that a job has
+    which is preempted. RuntimeError, with the end of
     the logs, if it does not come up within a minute. All its daemons and jobs end with it."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bltjax-slurm-"))
     before = os.environ.get("SLURM_CONF")
     names = [f"node{number}" for number in range(nodes)]
     try:
-        _configure(folder, names, cpus, kill_wait)
+        _configure(folder, names, cpus, kill_wait=kill_wait, grace=grace)
         os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
         _start(folder, names)
         _wait_until_idle(folder, nodes)
@@ -97,7 +102,7 @@ def command(*words: str, check: bool = True) -> str:
     return ran.stdout.strip()
 
 
-def _configure(folder: pathlib.Path, names: list[str], cpus: int, kill_wait: int) -> None:
+def _configure(folder: pathlib.Path, names: list[str], cpus: int, **seconds: int) -> None:
     controller, *ports = _free_ports(1 + len(names))
     host = socket.gethostname().split(".")[0]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
@@ -108,7 +113,7 @@ def _configure(folder: pathlib.Path, names: list[str], cpus: int, kill_wait: int
     ]
     (folder / "state").mkdir()
     text = CONF.format(
-        host=host, folder=folder, controller=controller, nodes="\n".join(lines), kill_wait=kill_wait
+        host=host, folder=folder, controller=controller, nodes="\n".join(lines), **seconds
     )
     (folder / "slurm.conf").write_text(text)
     (folder / "munge.key").write_bytes(os.urandom(128))
@@ -140,7 +145,8 @@ def _run(folder: pathlib.Path, name: str, *arguments: str) -> None:
 
 def _wait_until_idle(folder: pathlib.Path, nodes: int) -> None:
     for _ in range(120):
-        if command("sinfo", "--noheader", "--Node", "--format=%T", check=False).split() == ["idle"] * nodes:
+        states = command("sinfo", "--noheader", "--Node", "--partition=main", "--format=%T", check=False)
+        if states.split() == ["idle"] * nodes:
             return
         time.sleep(0.5)
     logs = [f"{path.name}: {path.read_text()[-1000:]}" for path in sorted(folder.glob("*.log"))]

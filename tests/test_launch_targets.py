@@ -7,10 +7,9 @@ import os
 import pathlib
 import re
 import shlex
-import stat
-import subprocess
 
 import pytest
+from fake_programs import Fakes
 
 from bltjax.compile import chips
 from bltjax.errors import UserError
@@ -46,7 +45,17 @@ def target(request):
 
 
 def test_names_are_short_unique_and_the_same_again():
-    jobs = ["blt-entropy-s", "BLT entropy s", "blt_entropy_s", "x" * 200, "9-lives", "ü", "a" * 25 + "-b", "-", ""]
+    jobs = [
+        "blt-entropy-s",
+        "BLT entropy s",
+        "blt_entropy_s",
+        "x" * 200,
+        "9-lives",
+        "ü",
+        "a" * 25 + "-b",
+        "-",
+        "",
+    ]
     names = [cloud.name(FOLDER, name) for name in jobs]
     assert len(set(names)) == len(jobs)
     assert all(re.fullmatch("[a-z]([-a-z0-9]{0,36}[a-z0-9])", name) for name in names)
@@ -55,13 +64,19 @@ def test_names_are_short_unique_and_the_same_again():
 
 
 def test_a_step_a_job_in_order_behind_its_needs(target):
-    jobs = [one(name="data"), one("v5p:2x2x1", "entropy", ("data",)), one("v5p:2x2x4", "blt", ("entropy", "gone"))]
+    jobs = [
+        one(name="data"),
+        one("v5p:2x2x1", "entropy", ("data",)),
+        one("v5p:2x2x4", "blt", ("entropy", "gone")),
+    ]
     made = target.steps(FOLDER, jobs, SETTINGS[target], 0)
     assert [step.jobs for step in made] == [("data",), ("entropy",), ("blt",)]
     assert [step.after for step in made] == [(), (made[0].name,), (made[1].name,)]
     assert [step.name for step in made] == [cloud.name(FOLDER, name) for name in ("data", "entropy", "blt")]
     assert all(isinstance(word, str) for step in made for word in step.command)
     for step in made:
+        everything = " ".join(step.command) + (step.manifest or "")
+        assert cloud.LAUNCHED_AS in everything and re.search(f"(gke|tpu-vm|sky) {step.name}", everything)
         assert (step.manifest is None) == (step.path is None)
         assert step.path is None or any(str(step.path) in word for word in step.command)
 
@@ -138,7 +153,7 @@ def test_secrets_are_neither_printed_nor_stored(target, monkeypatch):
     made = step(target, one("v5p:2x2x1"), settings)
     everything = json.dumps([made.command, made.manifest, dataclasses.asdict(settings)])
     assert "secret" not in everything.replace("bltjax.launch.secrets", "").replace('--secret"', "").replace(
-        'secrets: {', ""
+        "secrets: {", ""
     )
     assert "HF_TOKEN" in everything and "ANYTHING" in everything
     assert "--xla_gpu_autotune_level=0 --xla_b=c" in everything
@@ -186,40 +201,23 @@ def test_several_nodes_of_gpus_find_one_another():
     assert sky.place({key: environ[key] for key in environ if key != sky.PORT}) == ("", 0, -1)
 
 
-class Fakes:
-    """Programs on the PATH that note how they were called, and answer what a test says."""
-
-    def __init__(self, folder, monkeypatch):
-        self.folder, self.calls = folder, folder / "calls"
-        self.calls.touch()
-        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-
-    def program(self, name, body):
-        path = self.folder / name
-        path.write_text(f'#!/bin/bash\necho "{name} $*" >>{self.calls}\n{body}\n', encoding="utf-8")
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-    def answer(self, name, text, status=0):
-        (self.folder / f"{name}.answer").write_text(text, encoding="utf-8")
-        self.program(name, f"cat {self.folder}/{name}.answer; exit {status}")
-
-    def called(self, text=""):
-        return [line for line in self.calls.read_text().splitlines() if text in line]
-
-
 @pytest.fixture
 def fakes(tmp_path, monkeypatch):
-    (tmp_path / "bin").mkdir()
     return Fakes(tmp_path / "bin", monkeypatch)
 
 
 def resources(**states):
-    listed = [{"name": f"projects/p/locations/z/queuedResources/{n}", "state": {"state": s}} for n, s in states.items()]
+    listed = [
+        {"name": f"projects/p/locations/z/queuedResources/{n}", "state": {"state": s}}
+        for n, s in states.items()
+    ]
     return json.dumps(listed)
 
 
 def test_states_of_queued_resources(fakes):
-    states = dict(a="WAITING_FOR_RESOURCES", b="PROVISIONING", c="ACTIVE", d="FAILED", e="SUSPENDING", f="SUSPENDED")
+    states = dict(
+        a="WAITING_FOR_RESOURCES", b="PROVISIONING", c="ACTIVE", d="FAILED", e="SUSPENDING", f="SUSPENDED"
+    )
     fakes.answer("gcloud", resources(**states, g="DELETING", h="A_NEW_STATE"))
     settings = SETTINGS[tpu_vm]
     assert tpu_vm.alive(list("abcdefghz"), settings) == set("abcegh")
@@ -243,7 +241,9 @@ def jobsets(**states):
     return json.dumps({"items": [{"metadata": {"name": n}, "status": s} for n, s in states.items()]})
 
 
-@pytest.mark.parametrize("status, creates, deletes", [({}, 0, 0), ({"terminalState": "Failed"}, 1, 1), (None, 1, 0)])
+@pytest.mark.parametrize(
+    "status, creates, deletes", [({}, 0, 0), ({"terminalState": "Failed"}, 1, 1), (None, 1, 0)]
+)
 def test_workloads_that_ended_make_room(fakes, status, creates, deletes):
     made = step(gke, one("v5p:2x2x1"))
     fakes.program("xpk", "")
@@ -253,15 +253,24 @@ def test_workloads_that_ended_make_room(fakes, status, creates, deletes):
     fakes.answer("kubectl", jobsets(**listed, **({} if status is None else {made.name: status})))
     assert gke.alive(["a", "b", "c", "z"], SETTINGS[gke]) == {"b"}
     assert gke.submit(made, {}, SETTINGS[gke]) == made.name
-    assert [len(fakes.called("xpk workload create")), len(fakes.called("kubectl delete"))] == [creates, deletes]
+    assert [len(fakes.called("xpk workload create")), len(fakes.called("kubectl delete"))] == [
+        creates,
+        deletes,
+    ]
     assert all("--context=gke_my-project_us-east5_c1" in line for line in fakes.called("kubectl"))
 
 
 def test_managed_jobs_of_skypilot(fakes, monkeypatch):
-    listed = [{"job_name": name, "status": status} for name, status in (("a", "RUNNING"), ("b", "RECOVERING"))]
+    listed = [
+        {"job_name": name, "status": status} for name, status in (("a", "RUNNING"), ("b", "RECOVERING"))
+    ]
     fakes.answer("sky", "Refreshing...\n" + json.dumps(listed, indent=2) + "\n")
     settings = SETTINGS[sky]
-    assert sky.alive(["a", "c"], settings) == {"a"} and sky.found("b", settings) == "b" and not sky.found("c", settings)
+    assert (
+        sky.alive(["a", "c"], settings) == {"a"}
+        and sky.found("b", settings) == "b"
+        and not sky.found("c", settings)
+    )
     sky.cancel(["a", "c"], settings)
     assert [line.split()[3:] for line in fakes.called("cancel")] == [["--name", "a", "--yes"]]
     fakes.answer("sky", "sky.exceptions.ClusterNotUpError: No in-progress managed jobs.", 1)
@@ -288,100 +297,6 @@ def test_a_scheduler_that_does_not_answer_is_not_one_without_jobs(target, fakes)
         target.found("a", SETTINGS[target])
 
 
-# ---- the start-up script of a TPU VM's hosts, run by bash with a docker of ours ----
-
-
-@pytest.fixture
-def host(tmp_path, fakes, monkeypatch):
-    """host(topology, codes) -> a function that runs the script; docker ends with codes, one after the other."""
-
-    def made(topology="v5p:2x2x1", codes=(0,), tpu_env="", worker="0", docker="", store="/runs/e/launch"):
-        (tmp_path / "codes").write_text("\n".join(map(str, codes)) + "\n")
-        (tmp_path / "tpu-env").write_text(tpu_env)
-        body = f'[ "$1" = rm ] && exit 0\n{docker}\ncode=$(head -1 {tmp_path}/codes); sed -i 1d {tmp_path}/codes; exit $code'
-        fakes.program("docker", body)
-        fakes.program("gcloud", "")
-        fakes.program("curl", f'case "$*" in *tpu-env) cat {tmp_path}/tpu-env ;; *worker-number) echo {worker} ;; esac')
-        (step,) = tpu_vm.steps(store, [one(topology)], SETTINGS[tpu_vm], 0)
-        text = step.manifest.replace("STATE=/var/lib/bltjax PAUSE=15", f"STATE={tmp_path}/state PAUSE=0.1")
-        text = text.replace('$((PAUSE * 4))', "0")
-        assert text != step.manifest
-        script = tmp_path / "startup.sh"
-        script.write_text(text, encoding="utf-8")
-        environ = {"PATH": os.environ["PATH"], "MEGASCALE_COORDINATOR_ADDRESS": "gone", "MEGASCALE_NUM_SLICES": "9"}
-        return lambda: subprocess.Popen(["bash", str(script)], env=environ)
-
-    return made
-
-
-def test_a_host_starts_its_job_until_it_has_ended(host, fakes, tmp_path):
-    assert host(codes=(42, 137, 143, 125, 0))().wait(30) == 0
-    assert len(fakes.called("docker run")) == 5
-    assert "bltjax.launch.start /runs/e/launch blt-entropy-s" in fakes.called("docker run")[0]
-    assert len(fakes.called("queued-resources delete")) == 1
-    assert host(codes=(0,))().wait(30) == 0  # a boot later
-    assert len(fakes.called("docker run")) == 5
-
-
-@pytest.mark.parametrize("code", [1, 2, 75])
-def test_a_failure_is_not_tried_again(host, fakes, code):
-    assert host(codes=(code, 0), worker="3", store="gs://b/runs/e/launch")().wait(30) == code
-    assert len(fakes.called("docker run")) == 1
-    assert len(fakes.called("queued-resources delete")) == 1
-    assert len(fakes.called("storage cp")) == 1
-
-
-def test_one_host_gives_the_slice_back_after_a_success(host, fakes):
-    assert host(codes=(0,), worker="1")().wait(30) == 0
-    assert not fakes.called("queued-resources delete")
-
-
-def test_stale_variables_of_slices_are_overwritten(host, fakes):
-    assert host(docker='env | grep MEGASCALE >>"$(dirname "$0")/calls"')().wait(30) == 0
-    assert not fakes.called("MEGASCALE")
-
-
-def test_who_is_who_among_slices_is_said_by_the_metadata(host, fakes):
-    said = "ACCELERATOR_TYPE: 'v5p-8'\nMEGASCALE_COORDINATOR_ADDRESS: '10.0.0.7'\nMEGASCALE_NUM_SLICES: '2'\n"
-    assert host("2*v5p:2x2x4", tpu_env=said + "MEGASCALE_SLICE_ID: '1'\n")().wait(30) == 0
-    (run,) = fakes.called("docker run")
-    wanted = "COORDINATOR_ADDRESS=10.0.0.7", "NUM_SLICES=2", "SLICE_ID=1"
-    assert all(f"--env MEGASCALE_{text} " in run for text in wanted) and "gone" not in run
-    assert not fakes.called("queued-resources delete")  # slice 0 does it
-
-
-def wait_for(there, seconds=20):
-    import time
-
-    for _ in range(seconds * 20):
-        if there():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not come")
-
-
-def test_a_signal_reaches_the_job_and_ends_the_script(host, fakes, tmp_path):
-    waits = f"trap 'echo saved >{tmp_path}/saved; exit 42' TERM\ntouch {tmp_path}/runs\nfor i in {{1..400}}; do sleep 0.05; done"
-    process = host(codes=(42, 0), docker=waits)()
-    wait_for((tmp_path / "runs").exists)
-    process.terminate()
-    assert process.wait(30) == 0 and (tmp_path / "saved").exists()
-    assert len(fakes.called("docker run")) == 1 and not list((tmp_path / "state").glob("*.ended"))
-
-
-def test_a_second_gang_waits_for_the_first(host, fakes, tmp_path):
-    waits = f"touch {tmp_path}/runs; until [ -e {tmp_path}/go ]; do sleep 0.05; done"
-    start = host(codes=(0, 0), docker=waits)
-    first = start()
-    wait_for((tmp_path / "runs").exists)
-    second = start()
-    with pytest.raises(subprocess.TimeoutExpired):
-        second.wait(1)
-    (tmp_path / "go").touch()
-    assert (first.wait(30), second.wait(30)) == (0, 0)
-    assert len(fakes.called("docker run")) == 1
-
-
 # ---- secrets, of a store of ours on loopback ----
 
 
@@ -398,7 +313,9 @@ def test_secrets_come_from_the_store_alone(tmp_path, monkeypatch, capfd):
             self.send_response(200 if token or value else 403)
             self.end_headers()
             data = base64.b64encode("ŝecret\n".encode()).decode()
-            self.wfile.write(json.dumps({"access_token": "t"} if token else {"payload": {"data": data}}).encode())
+            self.wfile.write(
+                json.dumps({"access_token": "t"} if token else {"payload": {"data": data}}).encode()
+            )
 
         def log_message(self, *said):
             pass
@@ -407,7 +324,9 @@ def test_secrets_come_from_the_store_alone(tmp_path, monkeypatch, capfd):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         here = f"http://127.0.0.1:{server.server_port}"
         ask = secrets.values
-        monkeypatch.setattr(secrets, "values", lambda project, names: ask(project, names, here + "/token", here))
+        monkeypatch.setattr(
+            secrets, "values", lambda project, names: ask(project, names, here + "/token", here)
+        )
         ran = []
         monkeypatch.setattr(os, "execvpe", lambda *what: ran.append(what))
         secrets.main(["p", "HF_TOKEN", "python", "-c", "pass"])

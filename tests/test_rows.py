@@ -14,6 +14,7 @@ from bltjax.data import batches
 from bltjax.errors import UserError
 from bltjax.run import budget, execute, row_shape
 from bltjax.run import rows as run_rows
+from bltjax.storage import rundir
 
 
 @pytest.fixture(scope="module")
@@ -211,3 +212,16 @@ def test_fixed_shapes_cost_little_more_than_what_full_rows_use():
                 shape = (run.data.rows, *batches.row_shape(run))
                 executed, full = flops.executed_step(run, *shape), flops.full_rows(run, *shape)
                 assert executed / flops.train_flops(run, full) < most, run.name
+
+
+def test_a_run_that_has_begun_goes_on_with_its_own_rows(tmp_path):
+    planned = {"steps": 10, "train_bytes": 5000, "row_filled": 0.5, "threshold": None}
+    rundir.write_json(tmp_path / "planned.json", {**planned, "train_bytes": 5001})
+    execute.check_same_rows(tmp_path, planned)  # not begun
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="train_bytes was 5001 and is 5000"):
+        execute.check_same_rows(tmp_path, planned)
+    rundir.write_json(tmp_path / "planned.json", planned)
+    execute.check_same_rows(tmp_path, planned)
+    (tmp_path / "planned.json").write_text("{")  # damaged: it is written anew
+    execute.check_same_rows(tmp_path, planned)

@@ -219,12 +219,22 @@ def test_what_the_time_limit_ended_is_queued_again(start, tmp_path):
     assert said(tmp_path) == ["requeue 5_0"]
 
 
-@pytest.mark.parametrize("sign", [signal.SIGUSR1, signal.SIGTERM])
-def test_signals_reach_the_process(start, tmp_path, sign):
-    began = start([a_job("run")], 0, SECONDS_OF_JOB="30", CODE="0")
+def test_a_warning_reaches_the_process(start, tmp_path):
+    began = start([a_job("run")], 0, SECONDS_OF_JOB="30")
     while not (tmp_path / "seen").exists():
         time.sleep(0.05)
-    began.send_signal(sign)
+    began.send_signal(signal.SIGUSR1)
+    assert began.wait(20) == 42
+    assert said(tmp_path) == ["requeue 5_0"]
+
+
+@pytest.mark.parametrize("code", [137, 138, 143])
+def test_killed_while_it_is_asked_to_stop_is_queued_again(start, tmp_path, code):
+    """Slurm sends TERM to the processes by itself, which may be too early or too late for them."""
+    began = start([a_job("run")], 0, SECONDS_OF_JOB="1", CODE=str(code))
+    while not (tmp_path / "seen").exists():
+        time.sleep(0.05)
+    began.send_signal(signal.SIGTERM)
     assert began.wait(20) == 42
     assert said(tmp_path) == ["requeue 5_0"]
 

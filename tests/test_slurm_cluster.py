@@ -126,17 +126,26 @@ def test_requeued_by_slurm(launched):
     time.sleep(0.5)
     slurm_cluster.command("scontrol", "requeue", slurm.element(number, 0))
     launched.until("run", "saved")
-    assert slurm.alive([number, slurm.element(number, 0), "99999"], None) == {number, slurm.element(number, 0)}
+    there = {number, slurm.element(number, 0)}
+    assert slurm.alive([*there, "99999"], None) == there
     goes_on(launched, "run")
 
 
-@pytest.mark.parametrize("whom", [(), ("--batch",)])
-def test_asked_to_stop(launched, whom):
+@pytest.mark.parametrize("how", [("--signal=TERM",), ("--signal=USR1", "--batch")])
+def test_asked_to_stop(launched, how):
     (number,) = launched.submit([a_job("other"), a_job("run")], plan={"run": {"steps": 30}})
     launched.until("run", "begin")
-    slurm_cluster.command("scancel", "--signal=TERM", *whom, slurm.element(number, 1))
+    slurm_cluster.command("scancel", *how, slurm.element(number, 1))
     goes_on(launched, "run")
     assert len(launched.events("other", "begin")) == 1
+
+
+def test_preempted(launched):
+    launched.submit([a_job("run")], plan={"run": {"steps": 40}}, options="--exclusive")
+    launched.until("run", "begin")
+    urgent = ("--partition=urgent", "--exclusive", "--nodes=2", "--output=/dev/null", "--wrap=sleep 1")
+    slurm_cluster.command("sbatch", *urgent)
+    goes_on(launched, "run")
 
 
 def test_asked_together_with_srun(launched):
@@ -215,8 +224,8 @@ def test_cancel_of_one_of_an_array(launched):
     launched.until("b", "begin")
     slurm.cancel([slurm.element(number, 1)], None)
     launched.until("b", "saved")
-    asked, left = [number, slurm.element(number, 0), slurm.element(number, 1)], {number, slurm.element(number, 0)}
-    until(lambda: slurm.alive(asked, None) == left)
+    left = {number, slurm.element(number, 0)}
+    until(lambda: slurm.alive([*left, slurm.element(number, 1)], None) == left)
     goes_on(launched, "a", attempts=1)
 
 

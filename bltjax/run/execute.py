@@ -108,6 +108,7 @@ def execute(
     }
     distributed.agree(mesh, {"data_fingerprint": run.inputs.text.fingerprint, **counted})
     check_same_text(run_dir, run.inputs.text.fingerprint)
+    distributed.once(mesh, lambda: check_same_rows(run_dir, run.planned))
     longest = run.rows.longest(run.steps)
     sample = evaluate.sample(run.config, run.inputs, run.steps, longest, mesh)
     writes = distributed.first(mesh)
@@ -152,6 +153,20 @@ def check_same_text(run_dir: pathlib.Path, fingerprint: str) -> None:
         raise UserError(
             f"{run_dir} was begun on other text (fingerprint {trained_on}, now {fingerprint}): bring that"
             " back, or begin anew in another directory"
+        )
+
+
+def check_same_rows(run_dir: pathlib.Path, planned: dict) -> None:
+    """UserError where a run that has begun would go on with other rows: those of another version of the
+    packer, whose steps hold other bytes."""
+    before = rundir.read_json(run_dir / "planned.json") or {}
+    keys = ("steps", "train_bytes", "row_filled", "threshold")
+    differ = [key for key in keys if key in before and before[key] != planned[key]]
+    if rundir.begun(run_dir) and differ:
+        said = ", ".join(f"{key} was {before[key]} and is {planned[key]}" for key in differ)
+        raise UserError(
+            f"{run_dir} was begun on other rows, by another version of bltjax ({said}): go on with that one,"
+            " or begin anew in another directory"
         )
 
 
