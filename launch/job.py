@@ -149,7 +149,8 @@ def _hours(runs, topology: chips.Topology | None) -> dict[str, float]:
 def write(folder: pathlib.Path, experiment: str, jobs: list[Job], **facts) -> None:
     """jobs.json, with those of an earlier launch of other runs. facts: of the launch, such as its budget."""
     before = rundir.read_json(folder / NAME) or {}
-    kept = {job["name"]: job for job in before.get("jobs", [])}
+    listed = before.get("jobs") if before.get("schema") == SCHEMA else None
+    kept = {job["name"]: job for job in listed or () if isinstance(job, dict) and "name" in job}
     kept |= {job.name: dataclasses.asdict(job) for job in jobs}
     record = {**before, **facts, "schema": SCHEMA, "experiment": experiment, "jobs": list(kept.values())}
     rundir.write_json(folder / NAME, record)
@@ -163,7 +164,10 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Job], dict]:
         raise UserError(f"{folder / NAME} is not there, or damaged: `bltjax launch` writes it")
     if record.get("schema") != SCHEMA:
         raise UserError(f"{folder / NAME} is of another version of bltjax; launch again from this one")
-    jobs = [Job(**{**job, "needs": tuple(job["needs"])}) for job in record.pop("jobs")]
+    try:
+        jobs = [Job(**{**job, "needs": tuple(job["needs"])}) for job in record.pop("jobs")]
+    except (KeyError, TypeError):
+        raise UserError(f"{folder / NAME} is damaged; launch again") from None
     return {job.name: job for job in jobs}, record
 
 
