@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -78,21 +79,24 @@ def running(nodes: int = 2, cpus: int = 2, kill_wait: int = 10, grace: int = 20)
     which is preempted. RuntimeError, with the end of
     the logs, if it does not come up within a minute. All its daemons and jobs end with it."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bltjax-slurm-"))
-    before = os.environ.get("SLURM_CONF")
+    before, conf = os.environ.get("SLURM_CONF"), str(folder / "slurm.conf")
+    os.environ["SLURM_CONF"] = conf
     names = [f"node{number}" for number in range(nodes)]
+    # ends them when its input does, however this process ends
+    guard = subprocess.Popen(
+        [sys.executable, __file__, str(folder)], stdin=subprocess.PIPE, start_new_session=True
+    )
     try:
         _configure(folder, names, cpus, kill_wait=kill_wait, grace=grace)
-        os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
         _start(folder, names)
         _wait_until_idle(folder, nodes)
         yield names
     finally:
-        _end(folder)
+        guard.communicate()
         if before is None:
             os.environ.pop("SLURM_CONF", None)
         else:
             os.environ["SLURM_CONF"] = before
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def command(*words: str, check: bool = True) -> str:
@@ -184,3 +188,9 @@ def _free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
+
+
+if __name__ == "__main__":
+    sys.stdin.read()
+    _end(pathlib.Path(sys.argv[1]))
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
