@@ -10,11 +10,12 @@ import pathlib
 import re
 import subprocess
 
+from bltjax import exit_codes
 from bltjax.errors import UserError
 from bltjax.launch.job import Job
 from bltjax.parallel import environment
 
-AGAIN = 42  # the exit status of a process that was stopped and saved: start it again
+AGAIN = exit_codes.STOPPED  # the exit status of a process that was stopped and saved: start it again
 LAUNCHED_AS = "BLTJAX_LAUNCHED_AS"  # a variable: what `bltjax status` says of an attempt, such as "gke NAME"
 SECONDS = 900  # that one command of a scheduler may take
 COORDINATOR_PORT = 8476  # of process 0; named to every process, since versions of JAX have different ones

@@ -69,6 +69,7 @@ class Target(Protocol):
     """A module of this folder. Its Settings is a frozen dataclass of strings and numbers, whose fields are
     what `--with KEY=VALUE` sets.
 
+    element(id, index), where there is one, is the id of one job of a step, by its place in it.
     release(ids, settings), where there is one, gives back the machines of steps whose jobs have ended.
 
     CHAINS: the scheduler itself holds steps until those that they come after have ended; else a step is given

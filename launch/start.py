@@ -68,8 +68,9 @@ def main(argv=None) -> int:
         options += ["--mesh", one.mesh]
     if coordinator:
         options += ["--coordinator", coordinator, "--processes", str(processes), "--process", str(process)]
-    else:  # 0: the machine's cluster is asked
-        options += ["--processes", "1" if one.hosts == 1 else "0"]
+    else:  # 0: the machine's cluster is asked, which alone knows how many hosts a slice of TPUs has
+        tpu = one.on.chip.platform == "tpu"
+        options += ["--processes", "0" if tpu or one.hosts > 1 else "1"]
     return worker.main([one.directory, *options])
 
 

@@ -79,9 +79,10 @@ def _forward(folder, jobs, on, target, settings, limit, dry) -> Standing:
     todo = [job for job in jobs if states[job.name] == "waiting" and job.name not in away]
     if not target.CHAINS and not dry:
         todo = [job for job in todo if all(states.get(need, "done") == "done" for need in job.needs)]
-        if limit:
-            todo = todo[: max(0, limit - len(going))]
-    steps = target.steps(folder, todo, settings, limit) if todo else []
+        todo = todo[: max(0, limit - len(going))] if limit else todo
+    elif limit and len(going) >= limit:
+        todo = []
+    steps = target.steps(folder, todo, settings, max(0, limit - len(going))) if todo else []
     steps = [_behind(step, named, going) for step in steps]
     if not dry:
         _submit(folder, steps, on, target, settings)
@@ -154,9 +155,15 @@ def _going(folder: pathlib.Path, on: str, target: Target, settings) -> dict[str,
             found = target.found(name, settings)
             _note(folder, step=name, id=found)
             record["id"] = found
-    ids = {record["id"]: name for name, record in known.items() if record["id"]}
-    alive = target.alive(list(ids), settings) if ids else set()
-    return {job: ids[one] for one in alive for job in known[ids[one]]["jobs"]}
+    one_of = getattr(target, "element", lambda number, index: number)
+    ids = {
+        (name, job): one_of(record["id"], index)
+        for name, record in known.items()
+        if record["id"]
+        for index, job in enumerate(record["jobs"])
+    }
+    alive = target.alive(list(dict.fromkeys(ids.values())), settings) if ids else set()
+    return {job: name for (name, job), one in ids.items() if one in alive}
 
 
 def _submit(folder, steps, on, target, settings) -> None:
@@ -175,7 +182,9 @@ def stop(folder: pathlib.Path, target: Target, settings) -> list[str]:
         on = {record["on"] for record in records(folder).values()}
         going = _going(folder, *on, target, settings) if on else {}
         ids = records(folder)
-        target.cancel([ids[step]["id"] for step in dict.fromkeys(going.values())], settings)
+        steps = list(dict.fromkeys(going.values()))
+        if steps:
+            target.cancel([ids[step]["id"] for step in steps], settings)
         return sorted(going)
 
 
