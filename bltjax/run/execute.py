@@ -86,6 +86,7 @@ def execute(
     progress: bool = True,
     profile: bool = False,
     tensorboard: bool = False,
+    wandb: str = "",
     mesh=None,
 ) -> None:
     """Brings a run directory whose inputs are there to done.json; goes on from its newest whole checkpoint.
@@ -125,6 +126,7 @@ def execute(
         progress=progress,
         profile=profile,
         tensorboard=tensorboard,
+        wandb=wandb,
         sample=sample,
         mesh=mesh,
     )
