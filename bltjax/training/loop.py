@@ -79,12 +79,13 @@ def train(
     data/feed.py says); `counts(steps)` says what each holds, {"slots": byte or token slots used, "patches":
     patches used, "bytes": raw bytes predicted}, int [steps]; `capacity` how many {"slots", "patches"} a batch
     has (patches: 0 or absent for models without). useful_per_step, executed_per_step: FLOPs, float [steps] or
-    one float for all. tensorboard, wandb: what follows the metrics (trackers.chosen). init_params: parameters
-    to start from instead of fresh ones. on_checkpoint(step): called from the writing thread when a checkpoint is whole. sample: what is scored after each of its
-    `every` steps, by `score(params)`, and written as `validation` (run/evaluate.py); None: nothing. mesh:
-    what the run is spread over (sharding.make_mesh), and its processes, each of which makes this call with
-    the same arguments on the same, shared, run_dir; the parameters that come back are laid out over it. None:
-    one device of this process.
+    one float for all. tensorboard, wandb: what follows the metrics (trackers.chosen). init_params:
+    parameters to start from instead of fresh ones. on_checkpoint(step): called from the writing thread
+    when a checkpoint is whole. sample: what is scored after each of its `every` steps, by
+    `score(params)`, and written as `validation` (run/evaluate.py); None: nothing. mesh: what the run is
+    spread over (sharding.make_mesh), and its processes, each of which makes this call with the same
+    arguments on the same, shared, run_dir; the parameters that come back are laid out over it. None: one
+    device of this process.
 
     An interrupted and resumed run writes the lines and the parameters of an uninterrupted one, bit for bit on
     the same core count. Raises UserError (checkpoints of another run, or none whole), RunFailed (not finite,
