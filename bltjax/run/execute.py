@@ -90,6 +90,7 @@ def execute(
     progress: bool = True,
     profile: bool = False,
     tensorboard: bool = False,
+    wandb: str = "",
     mesh=None,
 ) -> None:
     """Brings a run directory whose inputs are there to done.json; goes on from its newest whole checkpoint.
@@ -130,6 +131,7 @@ def execute(
         progress=progress,
         profile=profile,
         tensorboard=tensorboard,
+        wandb=wandb,
         sample=sample,
         mesh=mesh,
     )
