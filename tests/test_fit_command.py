@@ -202,6 +202,25 @@ def test_reasons_stand_below_tables_and_open_ends_are_words(tmp_path):
     ]
 
 
+def test_tables_as_others_write_them(fit, tmp_path):
+    columns = isoflops(noise=0.002)
+    plain = fit(write(tmp_path / "runs.csv", columns), "--columns", ND, "--draws", "20")[1]["fits"]
+    whole = dict(columns, tokens=[f"{value:,.9f}" for value in columns["tokens"]])
+    remark = tmp_path / "remark.csv"
+    remark.write_text("# from a paper\n" + pathlib.Path(write(tmp_path / "w.csv", whole)).read_text())
+    lists = tmp_path / "lists.json"
+    lists.write_text(json.dumps({name: [float(one) for one in values] for name, values in columns.items()}))
+    for file in (remark, lists):
+        found = fit(file, "--columns", ND, "--draws", "20")[1]["fits"]
+        assert found[0]["alpha"] == pytest.approx(plain[0]["alpha"], rel=1e-6)
+    decimals = dict(columns, loss=[f"{value:.3f}".replace(".", ",") for value in columns["loss"]])
+    status, _, error = fit(write(tmp_path / "d.csv", decimals), "--columns", ND)
+    assert status == 2 and "'loss' holds text ('" in error  # not thousands of nats
+    logs = dict(log_n=np.log10(columns["params"]), tokens=columns["tokens"], loss=columns["loss"])
+    _, found, _ = fit(write(tmp_path / "l.csv", logs), "--columns", "N=log_n,D=tokens,L=loss", "--draws", "20")
+    assert any("if these are logarithms" in said for said in found["warnings"])
+
+
 def test_what_is_no_number_and_no_json_is_said_with_its_line(fit, tmp_path):
     import datetime
 

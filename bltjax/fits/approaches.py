@@ -278,8 +278,7 @@ def by_isoflop(runs: Runs, budgets_N, settings: Settings) -> Found:
 
 def _ends(values_RxB):
     """[low, high] of each column of draws; None where they do not bound it. A drawn parabola that opens
-    downwards has no lowest point, and a drawn envelope may have too few sizes: where more than one in forty
-    does, neither end is known."""
+    downwards has no lowest point: where more than one in forty does, neither end is known."""
     for values_R in values_RxB.T:
         found = fit_bootstrap.interval(values_R)
         yield [found.low, found.high] if found.share > 1 - (1 - found.level) / 2 else None
@@ -310,8 +309,9 @@ def by_envelope(runs: Runs, flops_N, settings: Settings) -> Found:
     entry.update(objective="squares", a=found.size[1], b=found.data[1])
     entry["identified"].update(a=True, b=True)
     drawn_Rx2x2 = envelope.draws(*of, settings.draws, settings.seed)
-    for name, ends in zip("ab", _ends(drawn_Rx2x2[:, :, 1])):
-        entry["intervals"].update({name: ends} if ends else {})
+    for name, drawn_R in zip("ab", drawn_Rx2x2[:, :, 1].T):
+        if ends := envelope.interval(entry[name], drawn_R):
+            entry["intervals"][name] = [ends.low, ends.high]
     drawn = {v: drawn_Rx2x2[:, k].T for k, v in enumerate("ND")} if entry["intervals"] else None
     for variable, (coefficient, exponent) in (("N", found.size), ("D", found.data)):
         entry[f"{variable}_star"] = dict(coefficient=coefficient, exponent=exponent)

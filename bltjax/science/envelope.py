@@ -14,6 +14,9 @@ import dataclasses
 
 import numpy as np
 
+from bltjax.science import fit_bootstrap
+from bltjax.science.bootstrap import LEVEL
+from bltjax.science.fit_bootstrap import Interval
 from bltjax.science.identifiability import NotIdentified
 
 POINTS = 1500
@@ -231,3 +234,14 @@ def draws(size_N, data_N, flops_N, loss_N, count: int, seed: int = 0) -> np.ndar
             law_Cx2 = np.stack([np.exp(level_C), exponent_C], 1)
             found_Rx2x2[rows, k] = np.where(told_C[:, None], law_Cx2, np.nan)
     return found_Rx2x2
+
+
+def interval(value: float, drawn_R, level: float = LEVEL) -> Interval | None:
+    """Of an exponent, of its draws. Noise moves which budgets are kept, and so an exponent, to one side, by
+    as much in the draws again: the interval holds what the draws do, and their mirror image about the value.
+    None where so many draws have no envelope that their ends are unknown."""
+    found = fit_bootstrap.interval(drawn_R, level)
+    if found.share <= (1 + level) / 2:
+        return None
+    low, high = min(found.low, 2 * value - found.high), max(found.high, 2 * value - found.low)
+    return Interval(low, high, level, found.share)
