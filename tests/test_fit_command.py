@@ -217,7 +217,8 @@ def test_tables_as_others_write_them(fit, tmp_path):
     status, _, error = fit(write(tmp_path / "d.csv", decimals), "--columns", ND)
     assert status == 2 and "'loss' holds text ('" in error  # not thousands of nats
     logs = dict(log_n=np.log10(columns["params"]), tokens=columns["tokens"], loss=columns["loss"])
-    _, found, _ = fit(write(tmp_path / "l.csv", logs), "--columns", "N=log_n,D=tokens,L=loss", "--draws", "20")
+    named = ("--columns", "N=log_n,D=tokens,L=loss", "--draws", "20")
+    _, found, _ = fit(write(tmp_path / "l.csv", logs), *named)
     assert any("if these are logarithms" in said for said in found["warnings"])
 
 

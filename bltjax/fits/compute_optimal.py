@@ -153,7 +153,9 @@ def trust(entry: dict, mine: dict, method: str) -> str:
         "isoflop": (
             "parabolas are biased where grids are off centre or wide, and have about 8 times the variance"
         ),
-        "envelope": "an envelope leaves out what is at its edges, and curves of single sizes have more variance",
+        "envelope": (
+            "an envelope leaves out what is at its edges, and curves of single sizes have more variance"
+        ),
     }[method]
     far = f"; this is an extrapolation ({mine['outside']})" if mine["outside"] else ""
     return (
