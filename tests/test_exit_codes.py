@@ -13,9 +13,7 @@ import time
 import pytest
 
 from bltjax import exit_codes
-from bltjax.launch import local
 from bltjax.parallel import stopping
-from bltjax.run import jobs
 from bltjax.sweep import graph, runner
 from bltjax.training import checkpoint, metrics
 
