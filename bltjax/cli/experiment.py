@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import sys
 
 from bltjax.counts import counted
@@ -148,6 +149,8 @@ def chosen(args, refused: list | None = None):
     """(experiment, the runs that --only keeps). refused: as in `registry.load`."""
     from bltjax.experiments import registry
 
+    if re.match(r"[a-z][a-z0-9+.-]*:/", str(args.root)):
+        raise UserError(f"--root {args.root}: run directories lie on a disk; a URL is no root yet")
     there = next((folder for folder in (args.root, *args.root.parents) if os.path.exists(folder)), None)
     if there and not os.path.isdir(there):
         raise UserError(f"--root {args.root}: {there} is no directory")
