@@ -150,7 +150,8 @@ def test_intervals_of_envelopes_hold_planted_exponents_as_often_as_they_say(name
     n, d = grid(N=axes[0], D=axes[1]).values()
     inside, there = held(law, n, d, noise, 200)
     print(inside, there)
-    assert 0.90 * there <= inside <= 0.995 * there
+    error = np.sqrt(0.09 * there)  # of counting so few draws
+    assert 0.90 * there - 2 * error <= inside <= 0.995 * there + (there < 100)
     assert there > 190 or noise == 0.01  # 1% is too much for narrow grids, and there is no interval then
 
 
