@@ -11,14 +11,14 @@ own clock, and gives up by itself when it could not give one for half of that.""
 
 import dataclasses
 import json
-import threading
+import secrets
 
 from bltjax.errors import Interrupted
 from bltjax.storage.locks import Busy
 from bltjax.storage.store import Store, Unreachable
 
 SCHEMA = 1
-TTL = 180.0  # seconds without a sign of life after which a job is taken over
+TTL = 300.0  # seconds without a sign of life after which a job is taken over
 EVERY_SECONDS = 20.0  # between two signs of life
 LOOK_SECONDS = 5.0  # between two looks of who waits
 
@@ -29,11 +29,12 @@ class Lost(Interrupted):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """number: 0: there is none yet. holder: who holds the job; "": nobody. taken: the entry with which that
-    one took it. files: {path relative to the job's directory: {"bytes", "sha256", "at": its object, relative
+    """number: 0: there is none yet. by: who wrote it. holder: who holds the job from then on; "": nobody.
+    taken: the entry with which that one took it. files: {path relative to the job's directory: {"bytes", "sha256", "at": its object, relative
     to the job's folder in the store}}."""
 
     number: int = 0
+    by: str = ""
     holder: str = ""
     taken: int = 0
     files: dict = dataclasses.field(default_factory=dict)
@@ -53,11 +54,11 @@ class Journal:
         """The newest entry. after: the number of one that is known; 0: the store is asked what there is.
 
         A listing is no more than where to begin to look: it may be old, and entries have no gaps."""
-        number = after
-        if not after:
+        found = self._read(after) if after else None
+        if found is None:
             names = self.store.list(f"{self.folder}/log/")
             number = max((int(name.rpartition("/")[2]) for name in names), default=0)
-        found = self._read(number) if number else Entry()
+            found = self._read(number) if number else Entry()
         while (later := self._read(found.number + 1)) is not None:
             found = later
         return found
@@ -70,16 +71,23 @@ class Journal:
         if data is None:
             return None
         said = json.loads(data)
-        return Entry(number, said["holder"], said["taken"], said["files"])
+        return Entry(number, said["by"], said["holder"], said["taken"], said["files"])
+
+    def add(self, last: Entry, files: dict) -> Entry | None:
+        """The same of who does not hold the job, where nobody does: other files; None: another was first."""
+        try:
+            return self.append(last, secrets.token_hex(8), "", files)
+        except Lost:
+            return None
 
     def append(self, last: Entry, by: str, holder: str, files: dict, taken: int = 0) -> Entry:
         """The entry behind the last one. by: who writes it, a word that nobody else has. taken: 0: with this
         one. Raises Lost where another stands there."""
         number = last.number + 1
-        entry = Entry(number, holder, (taken or number) if holder else 0, files)
-        said = {"schema": SCHEMA, "by": by, "time": self.store.clock.wall(), **dataclasses.asdict(entry)}
+        entry = Entry(number, by, holder, (taken or number) if holder else 0, files)
+        said = {"schema": SCHEMA, "time": self.store.clock.wall(), **dataclasses.asdict(entry)}
         if not self.store.create(self._name(number), (json.dumps(said) + "\n").encode()):
-            raise Lost(f"another process took {self.folder} over; what it holds stands there")
+            raise Lost(f"another process wrote entry {number} of {self.folder}")
         return entry
 
     def alive(self, entry: Entry) -> bytes | None:
@@ -96,47 +104,51 @@ class Journal:
 
 
 class Lease:
-    """A job that this process holds: it alone may write entries. Used by two threads, one of which gives the
-    signs of life."""
+    """A job that this process holds: it alone may write entries. found: the entry behind which it took the
+    job. A thread of its own gives signs of life; whoever publishes does so one after the other."""
 
-    def __init__(self, journal: Journal, me: str, entry: Entry):
-        self.journal, self.me, self.entry = journal, me, entry
-        self._clock, self._one, self._beats = journal.store.clock, threading.Lock(), 0
-        self._since = self._clock.monotonic()
+    def __init__(self, journal: Journal, me: str, found: Entry, entry: Entry, since: float):
+        self.journal, self.me, self.found, self.entry, self.taken = journal, me, found, entry, entry.number
+        self._clock, self._beats, self._since = journal.store.clock, 0, since
         self.lost = False
 
     def publish(self, files: dict, release: bool = False) -> Entry:
         """The next entry. release: and nobody holds the job any more. Raises Lost."""
-        with self._one:
-            if self.lost:
-                raise Lost(f"another process took {self.journal.folder} over")
+        holder = "" if release else self.me
+        while not self.lost:
             try:
-                holder = "" if release else self.me
-                self.entry = self.journal.append(self.entry, self.me, holder, files, self.entry.taken)
+                self.entry = self.journal.append(self.entry, self.me, holder, files, self.taken)
+                return self.entry
             except Lost:
-                self.lost = True
-                raise
-            return self.entry
+                later = self.journal.newest(after=self.entry.number)
+                if later.by == self.me:  # written by a call that was given up
+                    self.entry = later
+                else:
+                    self.lost = True
+        raise Lost(f"another process took {self.journal.folder} over; what it holds stands there")
 
     def beat(self, **facts) -> bool:
-        """A sign of life, with facts for others to see; whether the job is still held. Not, too, where the
-        store did not answer for so long that another may believe this process dead."""
+        """A sign of life, with facts for others to see; whether nobody took the job over, as far as known."""
         began = self._clock.monotonic()
         self._beats += 1
         said = {"beat": self._beats, "time": self._clock.wall(), **facts}
         journal = self.journal
         try:
-            journal.store.put(f"{journal.folder}/alive/{self.entry.taken:06}", json.dumps(said).encode())
-            last = self.entry
-            later = journal._read(last.number + 1)
-            if later and later.holder and later.taken != last.taken:
+            journal.store.put(f"{journal.folder}/alive/{self.taken:06}", json.dumps(said).encode())
+            later = journal._read(self.entry.number + 1)
+            if later and later.by != self.me:
                 self.lost = True
             else:
                 self._since = began
         except Unreachable:
             pass
-        self.lost = self.lost or self._clock.monotonic() - self._since > TTL / 2
         return not self.lost
+
+    @property
+    def silent(self) -> bool:
+        """Whether the store took no sign of life for so long that another may soon believe this process
+        dead."""
+        return self._clock.monotonic() - self._since > TTL / 2
 
 
 def take(journal: Journal, me: str, wait: float = 0.0, gone: str = "") -> Lease | None:
@@ -146,19 +158,19 @@ def take(journal: Journal, me: str, wait: float = 0.0, gone: str = "") -> Lease 
     clock = journal.store.clock
     began = since = clock.monotonic()
     entry, seen = journal.newest(), None
-    while True:
-        if entry.done:
-            return None
+    while not entry.done:
         ended = not entry.holder or bool(gone) and entry.holder.startswith(gone)
+        looked = clock.monotonic()  # before the look: a reader may be stopped behind it, for as long as may be
         if not ended and (now := (entry.number, journal.alive(entry))) != seen:
             seen, since = now, clock.monotonic()
-        if ended or clock.monotonic() - since > TTL:
+        if ended or looked - since > TTL:
             try:
-                return Lease(journal, me, journal.append(entry, me, me, entry.files))
+                return Lease(journal, me, entry, journal.append(entry, me, me, entry.files), looked)
             except Lost:
-                since = clock.monotonic()
+                pass  # to another that waited, or the holder lives
         elif clock.monotonic() - began >= wait:
             raise Busy(f"{journal.folder} is being worked on by {entry.holder}")
         else:
             clock.sleep(LOOK_SECONDS)
         entry = journal.newest(after=entry.number)
+    return None

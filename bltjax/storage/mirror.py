@@ -10,6 +10,7 @@ What `status` and `report` read is small: they pull that alone."""
 
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import secrets
@@ -83,10 +84,13 @@ class Directory:
         said, _ = json_object.read(self.local / PULLED)
         return (said["entry"], said["whole"]) if said else (0, False)
 
+    def mark(self, entry: Entry, whole: bool = True) -> None:
+        write_json(self.local / PULLED, {"entry": entry.number, "whole": whole})
+
     def pull(self, entry: Entry | None = None) -> Entry:
         """The directory as its newest entry says. entry: that one, where this process holds the job. UserError
         for what is damaged in the store, unless it is a checkpoint's, which is left out."""
-        newest = entry or self.journal.newest()
+        newest = entry or self.journal.newest(after=self.here[0])
         if self.here != (newest.number, True):
             newest = self._pull(newest, entry is None)
         return newest
@@ -94,7 +98,7 @@ class Directory:
     def pull_small(self) -> Entry:
         """Of the newest entry what says how the job stands, and whether it is held; nothing where a process
         here works on it."""
-        newest = self.journal.newest()
+        newest = self.journal.newest(after=self.here[0])
         with contextlib.suppress(locks.Busy), locks.held(self.local / ".lock", wait=False):
             if self.here[0] != newest.number:
                 newest = self._pull(newest, True, small=True)
@@ -106,7 +110,7 @@ class Directory:
         for _ in range(AGAIN):
             lacking = self._get_all(entry, small)
             if not lacking:
-                write_json(self.local / PULLED, {"entry": entry.number, "whole": not small})
+                self.mark(entry, not small)
                 return entry
             later = self.journal.newest(after=entry.number) if follow else entry
             if later.number == entry.number:
@@ -156,7 +160,7 @@ class Directory:
         before, line = rundir.last_metrics(self.local) or {}, said.get("metrics") or {}
         if line and line.get("step", 0) > before.get("step", 0):
             with (self.local / "metrics.jsonl").open("a", encoding="utf-8") as lines:
-                lines.write(stores.line(line))
+                lines.write(json.dumps(line) + "\n")
 
     def publish(self, lease: Lease, release: bool = False, beside=()) -> None:
         """The directory as it is, as the next entry. release: and the job is held no longer. beside: more
@@ -168,7 +172,7 @@ class Directory:
             paths += [os.path.relpath(path, self.local) for path in more if not path.name.startswith(".")]
         files = self._put(paths, before, lease.entry.number + 1)
         entry = lease.publish(files, release)
-        write_json(self.local / PULLED, {"entry": entry.number, "whole": True})
+        self.mark(entry)
         kept = {one["at"] for one in files.values()}
         for one in before.values():
             if one["at"] not in kept:
@@ -184,8 +188,8 @@ class Directory:
             files |= self._put(small, entry.files, entry.number + 1)
             if files == entry.files:
                 return
-            if self.journal.add(entry, files):
-                write_json(self.local / PULLED, {"entry": entry.number + 1, "whole": self.here[1]})
+            if added := self.journal.add(entry, files):
+                self.mark(added, self.here[1])
                 return
         mine = {path: self._digest(path) for path in small}
         if any(mine.get(path) != (one["bytes"], one["sha256"]) for path, one in entry.files.items() if path in mine):

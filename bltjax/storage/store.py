@@ -103,13 +103,13 @@ class Store:
             return None
 
     def put(self, name: str, data: bytes) -> None:
-        self._again(name, self.backend.put, name, data)
+        self._write(name, self.backend.put, name, data)
 
     def get_file(self, name: str, path: pathlib.Path) -> None:
         self._again(name, self.backend.get_file, name, path)
 
     def put_file(self, name: str, path: pathlib.Path) -> None:
-        self._again(name, self.backend.put_file, name, path)
+        self._write(name, self.backend.put_file, name, path)
 
     def list(self, prefix: str) -> list[str]:
         """Names that begin with it, in order. One that was made or deleted a moment ago may be missing or
@@ -137,7 +137,13 @@ class Store:
                 except FileNotFoundError:
                     raise error from None
 
-        return self._again(name, made)
+        return self._write(name, made)
+
+    def _write(self, name: str, call, *arguments):
+        try:
+            return self._again(name, call, *arguments)
+        except FileNotFoundError as error:
+            raise UserError(f"{self.url}/{name} cannot be written: {_words(error)}") from error
 
     def _again(self, name: str, call, *arguments):
         pause = FIRST_PAUSE
@@ -146,7 +152,7 @@ class Store:
                 return call(*arguments)
             except Exception as error:
                 if permanent(error):
-                    if isinstance(error, FileNotFoundError) and call not in (self.backend.put, self.backend.put_file):
+                    if isinstance(error, FileNotFoundError):
                         raise
                     raise UserError(f"{self.url}/{name}: {_words(error)}") from error
                 if not left:
