@@ -20,7 +20,7 @@ from bltjax.storage.store import Store, Unreachable
 SCHEMA = 1
 TTL = 300.0  # seconds without a sign of life after which a job is taken over
 EVERY_SECONDS = 20.0  # between two signs of life
-LOOK_SECONDS = 5.0  # between two looks of who waits
+LOOK_SECONDS = 10.0  # between two looks of who waits
 
 
 class Lost(Interrupted):
@@ -58,7 +58,7 @@ class Journal:
         if found is None:
             names = self.store.list(f"{self.folder}/log/")
             number = max((int(name.rpartition("/")[2]) for name in names), default=0)
-            found = self._read(number) if number else Entry()
+            found = number and self._read(number) or Entry()
         while (later := self._read(found.number + 1)) is not None:
             found = later
         return found
@@ -85,7 +85,7 @@ class Journal:
         one. Raises Lost where another stands there."""
         number = last.number + 1
         entry = Entry(number, by, holder, (taken or number) if holder else 0, files)
-        said = {"schema": SCHEMA, "time": self.store.clock.wall(), **dataclasses.asdict(entry)}
+        said = {"schema": SCHEMA, "time": self.store.clock.wall(), **vars(entry)}
         if not self.store.create(self._name(number), (json.dumps(said) + "\n").encode()):
             raise Lost(f"another process wrote entry {number} of {self.folder}")
         return entry

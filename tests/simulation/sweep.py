@@ -16,10 +16,13 @@ from bltjax import exit_codes
 from bltjax.errors import Interrupted, RunFailed, UserError
 from bltjax.launch import stored, submit
 from bltjax.launch.job import Job, Step
+from bltjax.run import jobs
 from bltjax.storage import attempts, json_object, locks, mirror, store, work
 from bltjax.storage.atomic import write_json, write_text
 
 EVERY = 2  # steps between checkpoints
+KIND = "simulated"
+jobs.KINDS[KIND] = jobs.Kind(None, lambda directory: True)
 CALM = 2500.0  # seconds, after which nothing fails any more
 
 
@@ -104,11 +107,11 @@ class Sweep:
         self.folder, self.machines, self.busy = folder, [], {}
         self.wild = faults or some_faults(draw)
         self.content = faulty.Content(self.world, self.entry_made)
-        names = ["data", "lm", "a", "b"][: draw.choice([1, 2, 2, 3, 3, 4])]
+        names = ["data", "lm", "a", "b"][: draw.choice([1, 1, 2, 2, 3])]
         self.jobs = {}
         for i, name in enumerate(names):
             needs = [other for other in names[:i] if draw.random() < 0.6]
-            self.jobs[name] = draw.randint(1, 5), needs
+            self.jobs[name] = draw.randint(1, 4), needs
         self.target = Target(Cluster(self), draw.random() < 0.5)
         self.limit = draw.choice([0, 0, 2])
         self.working, self.newest = {}, {}
@@ -198,7 +201,7 @@ class Sweep:
         """The fake job: as run/execute.py, it goes on from its newest whole checkpoint."""
         folder, world, steps = here.directory.local, self.world, self.jobs[job][0]
         for need in self.jobs[job][1]:
-            found = (folder.parent / need / "out.txt").read_text()
+            found = (folder.parent / need / "out.bin").read_text()
             if found != self.output(need):
                 raise Broken(f"{job} reads {found} of {need}")
         first, state = newest_checkpoint(folder) or (0, self.states(job)[0])
@@ -224,13 +227,9 @@ class Sweep:
                     raise Interrupted("asked to stop")
                 if world.draw.random() < self.faults().kill:
                     raise RunFailed("no luck")
-            write_text(folder / "out.txt", state)
-            write_json(folder / "planned.json", {"train_flops": 1.0, "steps": steps, "patch_size": 1.0})
-            documents = [{"bytes": 1, "nats": 1.0}]
-            scored = {"test": {"bpb": 1.0, "documents": documents}, "validation": {"bpb": 1.0}}
-            write_json(folder / "eval.json", scored)
+            write_text(folder / "out.bin", state)
             world.pause(1.0)
-            write_json(folder / "done.json", {"realized_flops": 1.0})
+            write_json(folder / "done.json", {})
             (folder / "failed.json").unlink(missing_ok=True)
 
     @contextlib.contextmanager
@@ -259,26 +258,27 @@ class Sweep:
                 self.world.pause(patience)
 
         self.world.start(process, live)
-        self.world.later(CALM, lambda: process.dead and self.launcher(number + 10, patience))
+        if self.world.now < CALM:  # it may be killed, and somebody launches again
+            self.world.later(CALM, lambda: process.dead and self.launcher(number + 10, patience))
 
     def launch(self, process) -> bool:
         """One step further; whether the sweep is over."""
         root = self.root(process)
         root.local.mkdir(parents=True, exist_ok=True)
-        jobs = []
+        made = []
         for name, (_, needs) in self.jobs.items():
             directory = root.directory(self.directory(name))
-            jobs.append(Job(name, "run", str(directory.local), tuple(needs), own=True))
+            made.append(Job(name, KIND, str(directory.local), tuple(needs), own=True))
             if directory.here[0] == 0 and directory.pull_small().number == 0:
-                write_json(directory.local / "config.json", {"job": name})
+                write_json(directory.local / "config.json", {"kind": KIND, "config": {"job": name}})
                 directory.offer()
         start = lambda live: self.world.start(process, live)
-        here = stored.Launch(root, "e/launch", jobs, wait=400.0, start=start)
-        on = lambda **more: submit.forward(root.local / "e/launch", jobs, "x", self.target, None, self.limit, **more)
+        here = stored.Launch(root, "e/launch", made, wait=400.0, start=start)
+        on = lambda **more: submit.forward(root.local / "e/launch", made, "x", self.target, None, self.limit, **more)
         standing = on(work=here)
         if standing.failed and self.world.draw.random() < (0.3 if self.world.now < CALM else 1.0):
-            submit.forgive(jobs)
-            for job in jobs:
+            submit.forgive(made)
+            for job in made:
                 with contextlib.suppress(UserError):
                     root.directory(job.directory).offer()
         return standing.over and not standing.failed
@@ -316,7 +316,7 @@ class Sweep:
         found = None if small else newest_checkpoint(folder)
         if found and found[1] != states[found[0]]:
             raise Broken(f"{job}: checkpoint {found[0]} is not that of an undisturbed run")
-        if entry.done and ((folder / "out.txt").read_text() != states[-1] or len(said) != len(states) - 1):
+        if entry.done and not small and ((folder / "out.bin").read_text() != states[-1] or len(said) != len(states) - 1):
             raise Broken(f"{job} is done, and not as an undisturbed one")
 
     def entry_made(self, name: str, data: bytes) -> None:
@@ -413,9 +413,7 @@ def note_end(path, facts, error, world) -> None:
 def save(folder: pathlib.Path, step: int, state: str, world) -> None:
     """A checkpoint as training/checkpoint.py makes it: files, then the manifest; then those before go."""
     at = folder / "checkpoints" / str(step)
-    write_text(at / "params" / "x", state[:6])
-    world.pause(0.5)
-    write_text(at / "y", state[6:])
+    write_text(at / "params" / "x", state)
     world.pause(0.5)
     write_json(folder / "checkpoints" / f"{step}.manifest.json", {"state": state})
     for other in folder.glob("checkpoints/*.manifest.json"):
@@ -429,7 +427,7 @@ def newest_checkpoint(folder: pathlib.Path) -> tuple[int, str] | None:
     for path in sorted(folder.glob("checkpoints/*.manifest.json"), reverse=True):
         at = path.with_name(path.name.removesuffix(".manifest.json"))
         try:
-            state = (at / "params" / "x").read_text() + (at / "y").read_text()
+            state = (at / "params" / "x").read_text()
         except FileNotFoundError:
             raise Broken(f"{at} has a manifest, and is not whole") from None
         if json_object.read(path)[0] != {"state": state}:

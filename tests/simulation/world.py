@@ -80,7 +80,8 @@ class World:
             if self.now > self.until and not self.failure:
                 self.failure = AssertionError(f"not over after {self.until} s")
             if not isinstance(what, _Thread):
-                what()
+                if not self.failure:
+                    what()
                 continue
             if what.process.stopped_until > self.now and not what.process.dead and not self.failure:
                 heapq.heappush(self._heap, (what.process.stopped_until, next(self._number), what))
