@@ -5,6 +5,7 @@ gke.py, tpu_vm.py, sky.py) makes of them the steps that its scheduler is given. 
 what machines read of it: jobs.json, which start.py reads there."""
 
 import dataclasses
+import os
 import pathlib
 from typing import Protocol
 
@@ -148,7 +149,10 @@ def write(folder: pathlib.Path, experiment: str, jobs: list[Job], **facts) -> No
     """jobs.json, with those of an earlier launch of other runs. facts: of the launch, such as its budget."""
     before = rundir.read_json(folder / NAME) or {}
     kept = {job["name"]: job for job in before.get("jobs", [])}
-    kept |= {job.name: dataclasses.asdict(job) for job in jobs}
+    root = str(folder.parent.parent) + os.sep  # which another machine has elsewhere
+    kept |= {
+        job.name: {**dataclasses.asdict(job), "directory": job.directory.removeprefix(root)} for job in jobs
+    }
     record = {**before, **facts, "schema": SCHEMA, "experiment": experiment, "jobs": list(kept.values())}
     rundir.write_json(folder / NAME, record)
 
@@ -161,7 +165,8 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Job], dict]:
         raise UserError(f"{folder / NAME} is not there, or damaged: `bltjax launch` writes it")
     if record.get("schema") != SCHEMA:
         raise UserError(f"{folder / NAME} is of another version of bltjax; launch again from this one")
-    jobs = [Job(**{**job, "needs": tuple(job["needs"])}) for job in record.pop("jobs")]
+    at = lambda job: {"needs": tuple(job["needs"]), "directory": str(folder.parent.parent / job["directory"])}
+    jobs = [Job(**{**job, **at(job)}) for job in record.pop("jobs")]
     return {job.name: job for job in jobs}, record
 
 

@@ -87,12 +87,14 @@ def execute(
     profile: bool = False,
     tensorboard: bool = False,
     mesh=None,
+    on_checkpoint=None,
 ) -> None:
     """Brings a run directory whose inputs are there to done.json; goes on from its newest whole checkpoint.
     Done already: nothing.
 
     mesh: what the run is spread over, and its processes, each of which calls this on the same, shared,
-    directory (training/loop.py)."""
+    directory (training/loop.py). on_checkpoint(step): called, in another thread, when a checkpoint is
+    whole."""
     run_dir = pathlib.Path(run_dir)
     if distributed.once(mesh, lambda: rundir.state(run_dir)) == "done":
         return
@@ -125,6 +127,7 @@ def execute(
         progress=progress,
         profile=profile,
         tensorboard=tensorboard,
+        on_checkpoint=on_checkpoint,
         sample=sample,
         mesh=mesh,
     )

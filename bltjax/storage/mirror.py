@@ -256,6 +256,12 @@ class Directory:
         return self._known[path][1]
 
 
+def partial(directory: pathlib.Path) -> bool:
+    """Whether a directory is a mirror's of which only what is small is here."""
+    said, _ = json_object.read(directory / PULLED)
+    return bool(said) and not said["whole"]
+
+
 def is_small(path: str, size: int = 0) -> bool:
     """Whether a file says how a job stands."""
     return path.endswith(SMALL) and size <= SMALL_BYTES and not checkpoint_of(path) and not path.startswith("..")

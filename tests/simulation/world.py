@@ -30,7 +30,7 @@ class Machine:
 class World:
     """now: seconds since the beginning. record: lines of what happened, alike for equal seeds."""
 
-    def __init__(self, seed: int, until: float = 200_000.0):
+    def __init__(self, seed: int, until: float = 30_000.0):
         self.draw, self.now, self.until = random.Random(seed), 0.0, until
         self.record, self.here, self.failure = [], None, None
         self._heap, self._number, self._threads = [], itertools.count(), 0
