@@ -8,7 +8,11 @@ comma := ,
 STAMP := .venv/.installed$(if $(EXTRAS),-$(subst $(comma),-,$(EXTRAS)))
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: setup quickstart test test-fast test-slow setup-newest test-newest test-newest-core clean
+# xpk and SkyPilot, by whose own parsers tests check what `bltjax launch` prints. Their pins conflict with ours
+# and one another's: an environment each, outside of the checkout.
+LAUNCH_TOOLS ?= $(or $(BLTJAX_LAUNCH_TOOLS),$(HOME)/.cache/bltjax/launch-tools)
+
+.PHONY: launch-tools setup quickstart test test-fast test-slow setup-newest test-newest test-newest-core clean
 
 setup: $(STAMP)
 
@@ -56,6 +60,15 @@ NEWEST := golden_models llama attention accelerator_attention causality hashing 
 
 test-newest-core: setup-newest
 	.venv-newest/bin/python -m pytest -n 2 $(NEWEST:%=tests/test_%.py)
+
+launch-tools: $(LAUNCH_TOOLS)/xpk/.installed $(LAUNCH_TOOLS)/skypilot/.installed
+
+$(LAUNCH_TOOLS)/xpk/.installed: TOOL := xpk==1.16.0
+$(LAUNCH_TOOLS)/skypilot/.installed: TOOL := skypilot==0.14.0
+$(LAUNCH_TOOLS)/%/.installed:
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(TOOL)
+	touch $@
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache

@@ -14,7 +14,7 @@ from bltjax.errors import UserError
 from bltjax.storage import rundir
 from bltjax.sweep import graph
 
-FOLDER = "launch"  # in the directory of an experiment's runs
+FOLDER = rundir.LAUNCH
 NAME = "jobs.json"
 SCHEMA = 1
 ON_CPU = ("prepare", "tokenizer")  # kinds of jobs that compute nothing on a chip
@@ -70,6 +70,9 @@ class Target(Protocol):
     """A module of this folder. Its Settings is a frozen dataclass of strings and numbers, whose fields are
     what `--with KEY=VALUE` sets.
 
+    element(id, index), where there is one, is the id of one job of a step, by its place in it.
+    release(ids, settings), where there is one, gives back the machines of steps whose jobs have ended.
+
     CHAINS: the scheduler itself holds steps until those that they come after have ended; else a step is given
     to it only once its jobs' needs are done."""
 
@@ -82,14 +85,14 @@ class Target(Protocol):
         that cannot be had there."""
 
     def submit(self, step: Step, ids: dict[str, str], settings) -> str:
-        """Gives a step to the scheduler; the id that it gave. ids: of the steps that were submitted before, by
-        name, ended ones too. UserError, in a line, where it is refused."""
+        """Gives a step to the scheduler; the id that it gave. ids: of the steps that were submitted
+        before, by name, ended ones too. UserError, in a line, where it is refused."""
 
     def found(self, name: str, settings) -> str:
-        """The id of a submission by its step's name, where the command ended before it was noted; "": none."""
+        """The id of a submission by its step's name, where the command ended before it was noted, or ""."""
 
     def alive(self, ids: list[str], settings) -> set[str]:
-        """Of the ids, those whose step waits, runs or will be started again by the scheduler itself."""
+        """Of the ids, those whose step waits, runs or will be begun again by the scheduler itself."""
 
     def cancel(self, ids: list[str], settings) -> None:
         """Ends steps: their processes get SIGTERM, save and end."""
@@ -148,8 +151,9 @@ def _hours(runs, topology: chips.Topology | None) -> dict[str, float]:
 def write(folder: pathlib.Path, experiment: str, jobs: list[Job], **facts) -> None:
     """jobs.json, with those of an earlier launch of other runs. facts: of the launch, such as its budget."""
     before = rundir.read_json(folder / NAME) or {}
-    kept = {job["name"]: job for job in before.get("jobs", [])}
-    root = str(folder.parent.parent) + os.sep  # which another machine has elsewhere
+    listed = before.get("jobs") if before.get("schema") == SCHEMA else None
+    kept = {job["name"]: job for job in listed or () if isinstance(job, dict) and "name" in job}
+    root = str(folder.parent.parent) + os.sep  # which another machine may have elsewhere
     kept |= {
         job.name: {**dataclasses.asdict(job), "directory": job.directory.removeprefix(root)} for job in jobs
     }
@@ -166,7 +170,10 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Job], dict]:
     if record.get("schema") != SCHEMA:
         raise UserError(f"{folder / NAME} is of another version of bltjax; launch again from this one")
     at = lambda job: {"needs": tuple(job["needs"]), "directory": str(folder.parent.parent / job["directory"])}
-    jobs = [Job(**{**job, **at(job)}) for job in record.pop("jobs")]
+    try:
+        jobs = [Job(**{**job, **at(job)}) for job in record.pop("jobs")]
+    except (KeyError, TypeError):
+        raise UserError(f"{folder / NAME} is damaged; launch again") from None
     return {job.name: job for job in jobs}, record
 
 

@@ -61,8 +61,8 @@ def start(arguments: list[str], slot: Slot, log: pathlib.Path) -> subprocess.Pop
     """A process of a job in a slot; its output is appended to log. arguments: the job's directory, and more
     for run/worker.py.
 
-    The child holds the other end of a pipe: when this process dies, however it dies, the child sees the end
-    of the pipe, saves a checkpoint and stops."""
+    The child holds the other end of a pipe: when this process dies, however it dies, or closes it, the child
+    sees the end of the pipe, saves a checkpoint and stops."""
     log.parent.mkdir(parents=True, exist_ok=True)
     directory, *more = arguments
     pin = [] if slot.core is None else ["--core", str(slot.core)]

@@ -9,7 +9,8 @@ import sys
 
 from bltjax.errors import UserError
 from bltjax.launch import job as launched
-from bltjax.launch import slurm
+from bltjax.launch import sky, slurm
+from bltjax.parallel import stopping
 from bltjax.run import jobs, worker
 from bltjax.storage import attempts, mirror, store
 
@@ -22,6 +23,11 @@ def refused(one: launched.Job, every: dict[str, launched.Job], facts: dict) -> s
         needed = every.get(name)
         if needed and jobs.state(pathlib.Path(needed.directory), needed.kind) != "done":
             return f"{one.name} needs {name}, which is not done"
+    if attempts.stuck(pathlib.Path(one.directory)):
+        return (
+            f"{one.name} was killed {attempts.MOST} times in a row and came no further; `bltjax retry` lets"
+            " it be tried again"
+        )
     budget = facts.get("chip_hours")
     if budget and (spent := spent_hours(every)) >= budget:
         return f"{one.name} is not begun: {spent:.4g} of {budget:g} chip-hours are spent"
@@ -40,6 +46,14 @@ def needed(one: launched.Job, every: dict[str, launched.Job]) -> list[str]:
 def spent_hours(every: dict[str, launched.Job]) -> float:
     """Chip-hours of all attempts at the jobs of a launch."""
     return sum(attempts.hours(pathlib.Path(one.directory)) for one in every.values())
+
+
+def label(environ) -> str:
+    """The scheduler's name for this attempt, as `status` shows it; "": it gave none."""
+    job, array = environ.get("SLURM_JOB_ID"), environ.get("SLURM_ARRAY_JOB_ID")
+    if array:
+        return f"slurm {array}_{environ.get('SLURM_ARRAY_TASK_ID', '')}"
+    return f"slurm {job}" if job else environ.get("BLTJAX_LAUNCHED_AS", "")
 
 
 def main(argv=None) -> int:
@@ -64,18 +78,21 @@ def main(argv=None) -> int:
             print(f"bltjax: {why}", file=sys.stderr)
             return 1
         coordinator, processes, process = slurm.place(os.environ)
+        if not coordinator:
+            coordinator, processes, process = sky.place(os.environ)
     except UserError as error:
         print(f"bltjax: {error}", file=sys.stderr)
         return error.exit_code
-    options += ["--wait", str(LOCK_SECONDS), "--chips", str(one.chips), "--on", slurm.label(os.environ)]
+    options += ["--wait", str(LOCK_SECONDS), "--chips", str(one.chips), "--on", label(os.environ)]
     if one.mesh:
         options += ["--mesh", one.mesh]
     if coordinator:
         options += ["--coordinator", coordinator, "--processes", str(processes), "--process", str(process)]
-    else:  # 0: the machine's cluster is asked
-        options += ["--processes", "1" if one.hosts == 1 else "0"]
+    else:  # 0: the machine's cluster is asked, which alone knows how many hosts a slice of TPUs has
+        tpu = one.on.chip.platform == "tpu"
+        options += ["--processes", "0" if tpu or one.hosts > 1 else "1"]
     return worker.main([one.directory, *options])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stopping.leave(main())

@@ -74,21 +74,23 @@ def _forward(folder, jobs, on, target, settings, limit, dry, work=None) -> Stand
     states = {job.name: state(job) for job in jobs}
     named = {job.name: job for job in jobs}
     going = {} if dry else _going(folder, on, target, settings, work)
+    if not dry:
+        _release(folder, states, going, target, settings)
     lost = _lost(jobs, states)
     by = lambda wanted: [name for name in named if states[name] == wanted]
-    todo = [
-        job for job in jobs if states[job.name] == "waiting" and job.name not in going and job.name not in lost
-    ]
+    away = {*going, *lost}
+    todo = [job for job in jobs if states[job.name] == "waiting" and job.name not in away]
     if not target.CHAINS and not dry:
         todo = [job for job in todo if all(states.get(need, "done") == "done" for need in job.needs)]
-        if limit:
-            todo = todo[: max(0, limit - len(going))]
-    steps = target.steps(folder, todo, settings, limit) if todo else []
+        todo = todo[: max(0, limit - len(going))] if limit else todo
+    elif limit and len(going) >= limit:
+        todo = []
+    steps = target.steps(folder, todo, settings, max(0, limit - len(going))) if todo else []
     steps = [_behind(step, named, going) for step in steps]
     if not dry:
         _submit(folder, steps, on, target, settings, work)
     given = {name for step in steps for name in step.jobs}
-    waiting = [name for name in by("waiting") if name not in lost and name not in given and name not in going]
+    waiting = [name for name in by("waiting") if name not in away and name not in given]
     alive = [name for name in named if name in going and states[name] != "done"]
     return Standing(by("done"), by("failed"), by("running"), alive, waiting, sorted(lost), steps)
 
@@ -101,6 +103,17 @@ def _lost(jobs: list[Job], states: dict[str, str]) -> set[str]:
             if any(states.get(need) == "failed" or need in lost for need in job.needs):
                 lost.add(job.name)
     return lost
+
+
+def _release(folder, states, going, target, settings) -> None:
+    """Gives machines back whose jobs have ended, where the scheduler does not do so by itself."""
+    if not hasattr(target, "release"):
+        return
+    over = {step for name, step in going.items() if states.get(name) in ("done", "failed")}
+    over -= {step for name, step in going.items() if states.get(name) not in ("done", "failed", None)}
+    if over:
+        known = records(folder)
+        target.release(sorted(known[step]["id"] for step in over), settings)
 
 
 def _behind(step: Step, named: dict[str, Job], going: dict[str, str]) -> Step:
@@ -122,7 +135,7 @@ def records(folder: pathlib.Path) -> dict[str, dict]:
 
 
 def _lines(folder: pathlib.Path) -> list[dict]:
-    return [line for line in json_lines.read(folder / RECORD) if "step" in line]
+    return [line for line in json_lines.read(folder / RECORD) if isinstance(line.get("step"), str)]
 
 
 def _note(folder: pathlib.Path, work=None, **line) -> None:
@@ -147,9 +160,15 @@ def _going(folder: pathlib.Path, on: str, target: Target, settings, work=None) -
             found = target.found(name, settings)
             _note(folder, work, step=name, id=found)
             record["id"] = found
-    ids = {record["id"]: name for name, record in known.items() if record["id"]}
-    alive = target.alive(list(ids), settings) if ids else set()
-    return {job: ids[one] for one in alive for job in known[ids[one]]["jobs"]}
+    one_of = getattr(target, "element", lambda number, index: number)
+    ids = {
+        (name, job): one_of(record["id"], index)
+        for name, record in known.items()
+        if record["id"]
+        for index, job in enumerate(record["jobs"])
+    }
+    alive = target.alive(list(dict.fromkeys(ids.values())), settings) if ids else set()
+    return {job: name for (name, job), one in ids.items() if one in alive}
 
 
 def _submit(folder, steps, on, target, settings, work=None) -> None:
@@ -168,7 +187,9 @@ def stop(folder: pathlib.Path, target: Target, settings, work=None) -> list[str]
         on = {record["on"] for record in records(folder).values()}
         going = _going(folder, *on, target, settings, work) if on else {}
         ids = records(folder)
-        target.cancel([ids[step]["id"] for step in dict.fromkeys(going.values())], settings)
+        steps = list(dict.fromkeys(going.values()))
+        if steps:
+            target.cancel([ids[step]["id"] for step in steps], settings)
         return sorted(going)
 
 

@@ -375,7 +375,8 @@ def test_failures_that_are_no_mistakes_have_another_status(capsys, monkeypatch):
     for error, status in (
         (OSError(30, "Read-only file system", "x"), 1),
         (RunFailed("the loss is nan"), 1),
-        (Interrupted("SIGTERM"), 130),
+        (Interrupted("SIGTERM"), 42),
+        (KeyboardInterrupt(), 42),
         (OSError(28, "full"), 1),
     ):
         monkeypatch.setattr(main.experiment, "plan", fails(error))

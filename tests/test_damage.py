@@ -13,7 +13,7 @@ from bltjax.errors import UserError
 from bltjax.report import report as reporting
 from bltjax.run import execute, jobs
 from bltjax.storage import rundir
-from bltjax.sweep import graph, runner, status
+from bltjax.sweep import graph, runner, status, status_table
 from bltjax.tokenizers import bpe
 
 GARBLED = [None, b"", b'{"a": ', b"\xff\xfe\x00", b"[1]", b"{}", b"null"]  # None: removed
@@ -54,7 +54,7 @@ def test_a_damaged_run_has_started_and_status_says_what_is_wrong(run_dir, name, 
         and "`bltjax run` will redo it" in rows["run"]["why"]
         and "\n" not in rows["run"]["why"]
     )
-    assert rows["run"]["why"] in status.text_table(list(rows.values()))
+    assert rows["run"]["why"] in status_table.text({"runs": list(rows.values())})
 
 
 @pytest.mark.parametrize("name, key", [(name, key) for name, keys in rundir.REDONE.items() for key in keys])
@@ -162,7 +162,7 @@ def test_status_survives_what_a_stopped_run_left(run_dir, name):
         (run_dir / name).write_bytes(content)
         row = standing(run_dir)["run"]
         assert row["state"] == {"planned.json": "damaged", "failed.json": "failed"}.get(name, "stopped")
-        assert "\n" not in status.text_table([row]).split("\n\n")[0].split("\n", 1)[1]
+        assert "\n" not in status_table.text({"runs": [row]}).split("\n\n")[0].split("\n", 1)[1]
 
 
 def test_a_redone_run_that_fails_says_why(run_dir):
@@ -173,9 +173,9 @@ def test_a_redone_run_that_fails_says_why(run_dir):
 
 def test_old_notes_are_no_news_of_a_done_run(run_dir):
     (run_dir / "notes.txt").write_text("checkpoint 20 is not whole\n")
-    assert "not whole" not in status.text_table([standing(run_dir)["run"]])
+    assert "not whole" not in status_table.text({"runs": [standing(run_dir)["run"]]})
     (run_dir / "done.json").unlink()
-    assert "not whole" in status.text_table([standing(run_dir)["run"]])
+    assert "not whole" in status_table.text({"runs": [standing(run_dir)["run"]]})
 
 
 def test_execute_writes_the_files_again(run_dir, monkeypatch):

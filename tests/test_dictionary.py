@@ -15,8 +15,11 @@ from pyarrow import parquet
 from bltjax import config as cfg
 from bltjax.cli import main
 from bltjax.errors import UserError
+from bltjax.launch import job as launched
+from bltjax.launch import overview, submit
 from bltjax.report import report as reporting
 from bltjax.results import export
+from bltjax.storage import attempts
 
 DOC = (pathlib.Path(__file__).parent.parent / "docs" / "run_directory.md").read_text()
 SCORED = "key of `test` and `validation`"  # the table of eval.json's that both splits share
@@ -87,6 +90,48 @@ def test_the_exported_table_is_as_the_dictionary_says():
     lines = dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", section("The exported table"), re.M))
     assert lines == {column.title: column.meaning for column in export.KEYS}
     assert "bpb [bit/byte]" in lines and "train_bytes [byte]" in lines
+
+
+def tables(title: str) -> dict:
+    """{head of the first column: keys} of a section's tables."""
+    found = re.findall(r"^\| (key[^|]*) \|.*\n((?:\|.*\n)+)", section(title), re.M)
+    return {head: keys(rows) for head, rows in found}
+
+
+def test_what_launches_and_attempts_leave_has_lines(tmp_path):
+    job = launched.Job("a", "run", "/x/a", ("b",), own=True)
+    launched.write(tmp_path, "x", [job], on="slurm", chip_hours=1.0, settings={"partition": "gpu"})
+    known = tables("launch/")
+    found = flat(json.loads((tmp_path / launched.NAME).read_text()))
+    assert not unknown(found, known["key of `jobs.json`"]) and "jobs[].hours" in found
+    submit._note(tmp_path, step="a", on="slurm", jobs=["a"], time=1.0)
+    submit._note(tmp_path, step="a", id="1")
+    lines = map(json.loads, (tmp_path / submit.RECORD).read_text().splitlines())
+    assert set().union(*lines) == set(known["key of `submitted.jsonl`"])
+    with attempts.recorded(tmp_path):
+        pass
+    attempts.forgive(tmp_path)
+    attempt = json.loads((tmp_path / "attempts" / "0001.json").read_text())
+    assert set(attempt) == set(keys(section("attempts/NNNN.json")))
+
+
+def test_status_as_json_is_as_the_dictionary_says(tmp_path):
+    experiment = tmp_path / "tiny_experiment"
+    add_run(experiment, "blt-space", 1e11, name="space")
+    paths = dict.fromkeys(("tokenizer", "entropy_model", "annotation"))
+    paths["data"] = {"../../_shared/data": 1.0}
+    (experiment / "space" / "inputs.json").write_text(json.dumps(paths))
+    job = launched.Job("space", "run", "/x/space", own=True)
+    launched.write(experiment / "launch", "tiny_experiment", [job], on="slurm")
+    submit._note(experiment / "launch", step="a", on="slurm", jobs=["space"], time=1.0)
+    found = overview.of_experiment(tmp_path, "tiny_experiment", list(tiny_experiment.get_config().runs))
+    known = tables("`bltjax status --json`")
+    rows = found.pop("runs") + found.pop("jobs")
+    assert flat({**found, "runs": {"*": 0}, "jobs": {"*": 0}}) == {
+        key.replace("[]", "") for key in known["key"] if key != "launch"
+    }
+    of_rows = set().union(*map(flat, rows))
+    assert of_rows == set(known["key of a run or job"]) and len(rows) == 4
 
 
 @pytest.fixture(scope="module")

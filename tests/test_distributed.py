@@ -236,8 +236,7 @@ def test_one_is_killed_or_asked_to_stop_the_other_ends_and_both_start_again(
     tmp_path, texts, two_token_processes
 ):
     """Process 1 is killed, then process 0, which writes; then process 1 is asked to stop, and both save (by
-    SIGTERM; test_stops.py has both signals, which one function takes). The run ends as if nothing had
-    been."""
+    SIGTERM; others are passed on as that). The run ends as if nothing had been."""
     run_dir = tmp_path / "e" / "run"
     for killed, line in ((1, 4), (0, 10)):
         processes = begun(run_dir, texts, line)
@@ -252,7 +251,7 @@ def test_one_is_killed_or_asked_to_stop_the_other_ends_and_both_start_again(
     processes = begun(run_dir, texts, checkpoint.newest_whole(run_dir) + 1)
     processes[1].send_signal(signal.SIGTERM)
     (code, said), other = end(processes[0]), end(processes[1])
-    assert other == (code, said) and code == 130 and len(said) == 1
+    assert other == (code, said) and code == 42 and len(said) == 1
     last = lines(run_dir)[-1]["step"]
     assert (
         f"after step {last} of {STEPS}; saved" in said[0] and checkpoint.newest_whole(run_dir) == last < STEPS
@@ -260,6 +259,24 @@ def test_one_is_killed_or_asked_to_stop_the_other_ends_and_both_start_again(
     together(run_dir, texts, "--mesh", "4x2", run="bpe")
     close(lines(run_dir), lines(two_token_processes), rel=1e-6)
     assert scored(run_dir) == pytest.approx(scored(two_token_processes), rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [signal.SIGUSR1, signal.SIGINT])
+def test_one_is_asked_to_stop_before_the_first_step_and_after(tmp_path, texts, which):
+    """Before it there is nothing to save, and both end soon; past it they save after the same step."""
+    run_dir = tmp_path / "e" / "run"
+    processes = pair(run_dir, texts, "--mesh", "4x2", run="bpe")
+    while not (run_dir / ".lock").exists():
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+    processes[1].send_signal(which)
+    assert [end(process, 120)[0] for process in processes] == [42, 42] and not checkpoint.steps(run_dir)
+    processes = begun(run_dir, texts, 1)
+    processes[0].send_signal(which)
+    (code, said), other = end(processes[0]), end(processes[1])
+    assert other == (code, said) and code == 42 and "saved" in said[0]
+    assert checkpoint.newest_whole(run_dir) == lines(run_dir)[-1]["step"] < STEPS
 
 
 @pytest.mark.slow

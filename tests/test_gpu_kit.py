@@ -230,21 +230,6 @@ def test_an_error_of_memory_is_told_from_others():
     assert not out_of_memory(RuntimeError("INTERNAL: cuDNN error"))
 
 
-@pytest.mark.parametrize(
-    "kind,peak",
-    [
-        ("NVIDIA H100 80GB HBM3", 989.4e12),
-        ("NVIDIA H200", 989.4e12),
-        ("NVIDIA A100-SXM4-80GB", 312e12),
-        ("NVIDIA H100 PCIe", None),
-        ("cpu", None),
-    ],
-)
-def test_published_peaks(kind, peak):
-    chip = machine.chip_of(kind)
-    assert (chip.flops_per_second if chip else None) == peak
-
-
 def test_a_kernel_that_is_off_is_told_from_rounding():
     """A wrong mask is more than rounding; a NaN always is."""
     case = settings.SMALL.attention[0]

@@ -41,6 +41,7 @@ FLOORS = (
     ("storage",),
     ("config",),
     ("errors", "counts"),
+    ("exit_codes",),
 )
 LEVEL = {name: len(FLOORS) - i for i, names in enumerate(FLOORS) for name in names}
 OUTSIDE = {"hashing"}  # only gives another name to what is in patching, for those who script

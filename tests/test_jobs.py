@@ -15,7 +15,7 @@ from bltjax.errors import UserError
 from bltjax.experiments import registry
 from bltjax.run import execute, inputs, jobs
 from bltjax.storage import locks, rundir
-from bltjax.sweep import graph, status
+from bltjax.sweep import graph, status, status_table
 
 TINY = pathlib.Path(__file__).parent / "tiny_experiment.py"
 
@@ -191,7 +191,7 @@ def test_status_names_what_runs_wait_for(tmp_path, texts):
     assert by_kind["prepare"]["state"] == "done" and by_kind["tokenizer"]["why"] == "no space"
     waiting = {row["name"]: row["why"] for row in status.of_experiment(tmp_path, "x", names)}
     assert waiting["bpe"] == f"{found[1].directory.name} failed: no space" and not waiting["space"]
-    table = status.text_table(status.of_experiment(tmp_path, "x", names), shared)
+    table = status_table.text({"runs": status.of_experiment(tmp_path, "x", names), "jobs": shared})
     assert "shared by these runs" in table and found[0].directory.name in table
 
 

@@ -1,5 +1,5 @@
-"""Launching: what is done or on its way is left alone, what failed waits for `retry`, a lost id is found again,
-and nothing is made by a dry run. The scheduler here is a dictionary."""
+"""Launching: what is done or on its way is left alone, what failed waits for `retry`, a lost id is found
+again, and nothing is made by a dry run. The scheduler here is a dictionary."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from bltjax.errors import Interrupted, RunFailed, UserError
 from bltjax.launch import job as launched
 from bltjax.launch import submit, targets
 from bltjax.launch.job import Job, Step
-from bltjax.storage import attempts, locks
+from bltjax.storage import attempts, locks, rundir
 
 
 class Scheduler:
@@ -33,10 +33,8 @@ class Scheduler:
 
     def steps(self, folder, jobs, settings, limit):
         here = {job.name for job in jobs}
-        return [
-            Step(f"s-{job.name}", (job.name,), ("submit", job.name), tuple(f"s-{n}" for n in job.needs if n in here))
-            for job in jobs
-        ]
+        after = lambda job: tuple(f"s-{need}" for need in job.needs if need in here)
+        return [Step(f"s-{job.name}", (job.name,), ("submit", job.name), after(job)) for job in jobs]
 
     def submit(self, step, ids, settings):
         if self.dies_after == len(self.given):
@@ -81,7 +79,8 @@ def states(monkeypatch):
 
 
 def forward(tmp_path, jobs, scheduler, limit=0, dry=False):
-    return submit.forward(tmp_path / "e" / "launch", jobs, "slurm", scheduler, scheduler.Settings(), limit, dry)
+    folder, settings = tmp_path / "e" / "launch", scheduler.Settings()
+    return submit.forward(folder, jobs, "slurm", scheduler, settings, limit, dry)
 
 
 def test_asked_again_nothing_is_added(tmp_path, jobs, states):
@@ -279,3 +278,84 @@ def test_a_lock_is_waited_for_so_long_and_no_longer(tmp_path):
 def hold(path, seconds):
     with locks.held(path):
         time.sleep(seconds)
+
+
+def test_cpus_that_a_cgroup_allows(tmp_path):
+    """Version 2, in a container and below a limited parent; version 1; none."""
+    from bltjax.parallel import host
+
+    own, mount = tmp_path / "cgroup", tmp_path / "fs"
+    (mount / "a" / "b").mkdir(parents=True)
+    own.write_text("0::/a/b\n")
+    assert host.cgroup_cpus(own, mount) is None
+    (mount / "a" / "b" / "cpu.max").write_text("max 100000\n")
+    (mount / "a" / "cpu.max").write_text("150000 100000\n")
+    assert host.cgroup_cpus(own, mount) == 1.5
+    own.write_text("0::/seen/from/the/host\n")
+    (mount / "cpu.max").write_text("400000 100000\n")
+    assert host.cgroup_cpus(own, mount) == 4.0
+    own.write_text("5:cpu,cpuacct:/box\n1:name=systemd:/\n")
+    (mount / "cpu" / "box").mkdir(parents=True)
+    (mount / "cpu" / "box" / "cpu.cfs_quota_us").write_text("200000\n")
+    (mount / "cpu" / "box" / "cpu.cfs_period_us").write_text("100000\n")
+    assert host.cgroup_cpus(own, mount) == 2.0
+    (mount / "cpu" / "box" / "cpu.cfs_quota_us").write_text("-1\n")
+    assert host.cgroup_cpus(own, mount) is None
+    assert host.cgroup_cpus(tmp_path / "none", mount) is None
+
+
+def test_one_process_a_gpu(monkeypatch):
+    from bltjax.launch import local
+
+    monkeypatch.setattr(local, "devices", lambda: ("gpu", 4))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [slot.gpu for slot in local.slots()] == ["0", "1", "2", "3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,5,7")
+    assert [slot.gpu for slot in local.slots(2)] == ["GPU-a", "GPU-b"]
+    monkeypatch.setattr(local, "devices", lambda: ("tpu", 4))
+    assert local.slots() == [local.Slot()]
+    monkeypatch.setattr(local, "devices", lambda: ("cpu", 1))
+    assert all(slot.core is not None and slot.gpu is None for slot in local.slots(3))
+
+
+def test_machines_of_ended_jobs_are_given_back(tmp_path, jobs, states):
+    scheduler, released = Scheduler(chains=False), []
+    scheduler.release = lambda ids, settings: released.extend(ids)
+    forward(tmp_path, jobs, scheduler)
+    assert not released
+    states["data"] = "done"
+    forward(tmp_path, jobs, scheduler)
+    assert released == ["0"]
+
+
+def start(folder, name):
+    from bltjax.launch import start
+
+    return start.main([str(folder), name])
+
+
+def test_what_a_machine_does_not_begin(tmp_path, jobs, monkeypatch, capsys):
+    """A job whose needs are not done, whose budget is spent, or which is killed again and again."""
+    from bltjax.run import worker
+
+    began = []
+    monkeypatch.setattr(worker, "main", lambda words: began.append(words) or 0)
+    folder = tmp_path / "e" / "launch"
+    for one in jobs:
+        rundir.write_json(pathlib.Path(one.directory) / "config.json", {"kind": one.kind, "config": {}})
+    launched.write(folder, "e", jobs, chip_hours=None)
+    assert start(folder, "a") == 1 and "a needs data, which is not done" in capsys.readouterr().err
+    assert start(folder, "nobody") == 2 and start(tmp_path, "a") == 2
+    assert start(folder, "data") == 0 and began[-1][0] == jobs[0].directory
+    with attempts.recorded(pathlib.Path(jobs[0].directory)):
+        time.sleep(0.05)
+    launched.write(folder, "e", jobs, chip_hours=1e-6)
+    assert start(folder, "data") == 1 and "chip-hours are spent" in capsys.readouterr().err
+    launched.write(folder, "e", jobs, chip_hours=1.0)
+    for path in (pathlib.Path(jobs[0].directory) / attempts.FOLDER).glob("*"):
+        path.unlink()
+    for _ in range(attempts.MOST):
+        with pytest.raises(RunFailed), attempts.recorded(pathlib.Path(jobs[0].directory)):
+            raise RunFailed("killed")
+    assert start(folder, "data") == 1 and "bltjax retry" in capsys.readouterr().err
+    assert len(began) == 1

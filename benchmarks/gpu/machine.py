@@ -11,16 +11,6 @@ from bltjax.compile import chips
 from bltjax.errors import UserError
 from bltjax.storage import rundir
 
-KINDS = (
-    {  # what a device's kind contains -> its entry in compile/chips.py; PCIe and NVL cards have other peaks
-        "h100 80gb hbm3": "h100",
-        "h200": "h200",
-        "a100-sxm4-80gb": "a100-80",
-        "a100-sxm4-40gb": "a100-40",
-        "b200": "b200",
-    }
-)
-
 
 def check(small: bool) -> None:
     """UserError where there is no GPU to measure, unless the kit is only tried."""
@@ -47,15 +37,9 @@ def packages() -> dict[str, str]:
     }
 
 
-def chip_of(device_kind: str) -> chips.Chip | None:
-    """The chip with its published peaks; None where it is unknown."""
-    kind = device_kind.lower()
-    return next((chips.CHIPS[name] for part, name in KINDS.items() if part in kind), None)
-
-
 def peak() -> float:
     """The chip's published dense bfloat16 FLOP/s; 0 where it is unknown."""
-    chip = chip_of(jax.devices()[0].device_kind)
+    chip = chips.of_kind(jax.devices()[0].device_kind)
     return chip.flops_per_second if chip else 0.0
 
 
@@ -72,7 +56,7 @@ def peak_memory() -> int:
 def run(settings, record, argument: str) -> None:
     """Fills in the chip, the versions, and what one large product and one large copy reach."""
     device = jax.devices()[0]
-    chip = chip_of(device.device_kind)
+    chip = chips.of_kind(device.device_kind)
     record["chip"] = {
         "kind": device.device_kind,
         "platform": device.platform,

@@ -6,7 +6,7 @@ import pathlib
 import sys
 
 from bltjax.counts import counted
-from bltjax.cli import without_effect
+from bltjax.cli import watch, without_effect
 from bltjax.errors import UserError
 
 
@@ -73,8 +73,14 @@ def add(verbs) -> None:
         default=0,
         help="processes at once (default: one per core on CPUs, one on accelerators)",
     )
-    sub = verb("status", "Where every run stands.", status, "done, running, failed, where and why")
-    sub.add_argument("--json", action="store_true")
+    about = "Where every run stands, and every job that runs share. Reads files and writes none."
+    sub = verb("status", about, status, "done, running, failed, where and why")
+    sub.add_argument(
+        "--watch",
+        action="store_true",
+        help="look again and again until all is over: status 0 where all is done, 1 where something failed",
+    )
+    sub.add_argument("--json", action="store_true", help="as JSON; with --watch a line each time it changed")
     sub = verb(
         "report",
         "CSV, tables, plots and one HTML page from the run directories.",
@@ -232,14 +238,14 @@ def run(args, chip_hours: float | None = None) -> int:
 
 
 def status(args) -> int:
-    from bltjax.sweep import status as standing
+    from bltjax.launch import overview
 
     experiment, runs = chosen(args)
-    names = [c.name for c in runs]
-    rows = standing.of_experiment(args.root, experiment.name, names, {c.name: c for c in runs})
-    shared = standing.of_shared(args.root, experiment.name, names)
-    found = {"experiment": experiment.name, "runs": rows, "jobs": shared}
-    print(json.dumps(found) if args.json else standing.text_table(rows, shared))
+    before = {}
+    look = lambda: overview.of_experiment(args.root, experiment.name, runs, before)
+    if args.watch:
+        return watch.watch(look, args.json)
+    watch.show(look(), args.json)
     return 0
 
 

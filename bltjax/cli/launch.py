@@ -2,15 +2,13 @@
 
 import dataclasses
 import json
-import pathlib
 import shlex
-import sys
 import time
 
 from bltjax.counts import counted
 from bltjax.errors import UserError
 
-EVERY_SECONDS = 60.0  # between two looks of --watch
+EVERY_SECONDS = 60.0
 
 
 def add(verbs, arguments) -> None:
@@ -24,7 +22,9 @@ def add(verbs, arguments) -> None:
     )
     arguments(sub)
     sub.add_argument("--on", required=True, metavar="WHERE", help="local, slurm, gke, tpu-vm or sky")
-    sub.add_argument("--topology", default="", help="of every run: v5p:4x4x4, 2*v6e:8x8, h100:16 (default: a CPU)")
+    sub.add_argument(
+        "--topology", default="", help="of every run: v5p:4x4x4, 2*v6e:8x8, h100:16 (default: a CPU)"
+    )
     sub.add_argument("--mesh", default="", metavar="SHAPE", help="as `bltjax train --mesh` takes it")
     sub.add_argument(
         "--with",
@@ -41,7 +41,16 @@ def add(verbs, arguments) -> None:
         metavar="HOURS",
         help="once so many are spent, nothing more is begun; what runs goes on",
     )
-    sub.add_argument("--watch", action="store_true", help="stay, and launch what a machine that was lost leaves")
+    sub.add_argument(
+        "--watch", action="store_true", help="stay, and launch again what a lost machine leaves undone"
+    )
+    sub.add_argument(
+        "--every",
+        type=float,
+        default=EVERY_SECONDS,
+        metavar="SECONDS",
+        help=f"between two looks of --watch (default: {EVERY_SECONDS:g})",
+    )
     sub.add_argument("--workers", type=int, default=0, help="local: processes at once")
     sub.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
     sub.add_argument("--json", action="store_true", help="with --dry-run: the same as JSON")
@@ -81,7 +90,8 @@ def launch(args) -> int:
         standing = submit.forward(folder, jobs, args.on, target, settings, args.limit, dry=True)
         print(json.dumps(as_json(jobs, standing)) if args.json else as_text(jobs, standing))
         return 0
-    launched.write(folder, declared.name, jobs, on=args.on, chip_hours=args.chip_hours, settings=settings_of(settings))
+    facts = dict(on=args.on, chip_hours=args.chip_hours, settings=settings_of(settings))
+    launched.write(folder, declared.name, jobs, **facts)
     said = None
     while True:
         standing = submit.forward(folder, jobs, args.on, target, settings, args.limit)
@@ -91,7 +101,7 @@ def launch(args) -> int:
         said = line
         if not args.watch or standing.over:
             return 1 if standing.failed or standing.unreachable else 0
-        time.sleep(EVERY_SECONDS)
+        time.sleep(args.every)
 
 
 def check(args) -> None:
@@ -104,6 +114,10 @@ def check(args) -> None:
         raise UserError(f"--chip-hours is {args.chip_hours:g}; it must be more than 0")
     if args.json and not args.dry_run:
         raise UserError("--json is what --dry-run prints; `bltjax status --json` says how a launch stands")
+    if not 0 < args.every < float("inf"):
+        raise UserError(f"--every is {args.every:g}; it must be more than 0")
+    if args.every != EVERY_SECONDS and not args.watch:
+        raise UserError("--every is of --watch")
     if args.watch and args.dry_run:
         raise UserError("--watch and --dry-run: one stays to launch, the other launches nothing")
     if args.workers and args.on != "local":
@@ -125,7 +139,7 @@ def local(args) -> int:
     from bltjax.launch import local as machine
 
     why = "is of a scheduler, and --on local has none"
-    without_effect.refuse(args, why, topology="", mesh="", settings=[], watch=False)
+    without_effect.refuse(args, why, topology="", mesh="", settings=[], watch=False, every=EVERY_SECONDS)
     if not args.dry_run:
         args.workers = args.workers or args.limit
         return experiment.run(args, chip_hours=args.chip_hours)
@@ -141,8 +155,8 @@ def local(args) -> int:
 
 
 def as_json(jobs, standing) -> dict:
-    """"jobs": what would be run of each that is not done: name, needs, command [argv], manifest (text or null),
-    step (what a scheduler is given at once)."""
+    """ "jobs": what would be run of each that is not done: name, needs, command [argv], manifest (text or
+    null), step (what a scheduler is given at once)."""
     steps = {name: step for step in standing.steps for name in step.jobs}
     rows = []
     for job in jobs:
@@ -175,7 +189,8 @@ def as_text(jobs, standing) -> str:
         cost = sum(job.chips * job.hours for job in of if job.hours is not None)
         least = f", at least {cost:,.3g} chip-hours (roofline)" if hours else ""
         where = of[0].topology or "a CPU"
-        lines.append(f"# {step.name}: {counted(len(of), 'job')} on {where}, {counted(of[0].hosts, 'host')} each{least}")
+        hosts = counted(of[0].hosts, "host")
+        lines.append(f"# {step.name}: {counted(len(of), 'job')} on {where}, {hosts} each{least}")
         lines += [f"#   {job.name}" + (f"  after {', '.join(job.needs)}" if job.needs else "") for job in of]
         if step.manifest is not None:
             lines += [f"# {step.path}:", *(f"    {line}" for line in step.manifest.splitlines())]
@@ -218,9 +233,9 @@ def stop(args) -> int:
     declared, _ = experiment.chosen(args)
     folder = (args.root / declared.name / launched.FOLDER).absolute()
     if not (folder / launched.NAME).exists():
-        raise UserError(f"{declared.name} was not launched from {args.root}: {folder / launched.NAME} is not there")
+        raise UserError(f"{declared.name} was not launched: {folder / launched.NAME} is not there")
     _, facts = launched.read(folder)
     given = [f"{key}={value}" for key, value in facts.get("settings", {}).items()]
     stopped = submit.stop(folder, targets.target(facts["on"]), targets.settings(facts["on"], given))
-    print(f"stopping: {', '.join(stopped)}" if stopped else "nothing that was launched is on its way", file=sys.stdout)
+    print(f"stopping: {', '.join(stopped)}" if stopped else "nothing that was launched is on its way")
     return 0

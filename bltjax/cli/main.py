@@ -1,4 +1,4 @@
-"""The command line. Exit status 0 is done, 2 a mistake of the user's, anything else a reported failure."""
+"""The command line; what its exit status promises stands in bltjax/exit_codes.py."""
 
 import argparse
 import contextlib
@@ -8,9 +8,10 @@ import pathlib
 import sys
 import traceback
 
+from bltjax import exit_codes
 from bltjax.cli import data, evaluate, experiment, fit, launch, model
-from bltjax.errors import Interrupted, RunFailed, UserError
-from bltjax.parallel import distributed, environment, host
+from bltjax.errors import UserError
+from bltjax.parallel import distributed, environment, host, stopping
 
 
 def whole(text: str) -> int:
@@ -40,7 +41,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         if "--byte-lm" in message:
             message = "--byte-lm is now called --entropy-model"
-        self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
+        self.exit(exit_codes.WRONG, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
 
     def parse_known_args(self, args=None, namespace=None):
         """Options and other arguments in any order: `generate MODEL --seed 1 "a text"`. argparse alone takes
@@ -81,13 +82,19 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv=None) -> int:
+    """Does what the words say and returns the exit status."""
     host.keep_memory()  # before any thread
+    with stopping.listening():
+        return command(argv)
+
+
+def command(argv=None) -> int:
     host.collect_cycles_rarely()
     environment.pin()
     host.write_any_text()
     if said := environment.ignoring():
         print(f"bltjax: {said}", file=sys.stderr)
-    code, wait = 1, True
+    code, wait = exit_codes.FAILED, True
     try:
         args = parser().parse_args(argv)
         code = args.call(args)
@@ -95,12 +102,13 @@ def main(argv=None) -> int:
             sys.stdout.flush()  # here, where what is wrong with it can be said
     except UserError as error:
         print(f"bltjax: {' '.join(str(error).split())}", file=sys.stderr)
-        code = 130 if isinstance(error, Interrupted) else 1 if isinstance(error, RunFailed) else 2
-    except KeyboardInterrupt:
-        print("bltjax: stopped", file=sys.stderr)
-        code = 130
+        code = error.exit_code
+    except KeyboardInterrupt as stopped:
+        by = f" by {stopped.args[0]}" if stopped.args else ""
+        print(f"bltjax: stopped{by}; the same command goes on", file=sys.stderr)
+        code = exit_codes.STOPPED
     except BrokenPipeError:  # whoever read has seen enough (| head)
-        code = 0
+        code = exit_codes.DONE
     except OSError as error:
         where = error.filename or "no file named"
         full = f"the disk is full ({where}); free some space and run the same command again"
@@ -113,7 +121,7 @@ def main(argv=None) -> int:
             if not (said := environment.no_device(error)):
                 raise
             print(f"bltjax: {said}", file=sys.stderr)
-            return 2
+            return exit_codes.WRONG
         if type(error).__name__ != "JaxRuntimeError":
             traceback.print_exc()
         print(f"bltjax: {distributed.lost(error)}", file=sys.stderr)
@@ -122,6 +130,11 @@ def main(argv=None) -> int:
         end_output()
     distributed.leave(code, wait)
     return code
+
+
+def process() -> None:
+    """The command `bltjax`: main as a whole process."""
+    stopping.leave(main())
 
 
 def end_output() -> None:
@@ -136,4 +149,4 @@ def end_output() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process()

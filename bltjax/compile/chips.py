@@ -165,10 +165,33 @@ ALIASES = {
     "a100": "a100-80",
     "h100-sxm": "h100",
 }
+# What JAX calls them (device_kind), in small letters. Cards for PCIe and NVL have other peaks and stand in no
+# table here.
+KINDS = {
+    "tpu v4": "v4",
+    "tpu v5 lite": "v5e",
+    "tpu v5e": "v5e",
+    "tpu v5": "v5p",
+    "tpu v5p": "v5p",
+    "tpu v6 lite": "v6e",
+    "tpu v6e": "v6e",
+    "tpu7x": "v7x",
+    "nvidia a100-sxm4-40gb": "a100-40",
+    "nvidia a100-sxm4-80gb": "a100-80",
+    "nvidia h100 80gb hbm3": "h100",
+    "nvidia h200": "h200",
+    "nvidia b200": "b200",
+}
 # What libtpu calls them, where it differs, and what get_topology_desc wants beside: v4 as one device per
 # chip, as Cloud TPU has it.
 _LIBTPU = {"v7x": "tpu7x"}
 _LIBTPU_OPTIONS = {"v4": dict(chip_config_name="megacore")}
+
+
+def of_kind(device_kind: str) -> Chip | None:
+    """The chip that JAX's device_kind means; None for one that is not in the table."""
+    name = KINDS.get(" ".join(device_kind.lower().split()))
+    return CHIPS[name] if name else None
 
 
 class Topology(NamedTuple):

@@ -128,13 +128,14 @@ class Row:
         self.patches -= sum(patches for _, _, patches in segments)
 
 
-def rows(ends, starts, order, capacity: int, patch_capacity: int, buffer: int):
+def rows(ends, starts, order, rooms, patch_capacity: int, buffer: int):
     """Yields rows, each a list of segments (source, length with BOS, patches with BOS's), over the documents
-    in `order`, none of them empty; about `buffer` rows' documents wait.
+    in `order`, none of them empty; about `buffer` rows' documents wait. rooms: yields each row's slots.
 
     ends int64 [D + 1], starts bool [U]: as in packing.Documents."""
     cuts = np.flatnonzero(starts)
     pieces = (_piece(cuts, int(ends[d]) + 1, int(ends[d + 1]), i) for i, d in enumerate(order))
+    capacity = next(rooms)
     waiting = Waiting(pieces, capacity, patch_capacity, buffer * capacity)
     number = 0
     while waiting.refill(number):
@@ -143,11 +144,11 @@ def rows(ends, starts, order, capacity: int, patch_capacity: int, buffer: int):
             row.add(waiting.take(found))
         while row.slots >= 3 and row.patches >= 2 and (found := _whole(row, waiting) or _end(row, waiting)):
             row.add(waiting.take(found))
-        wasted = row.slots > max(3, WASTE * capacity) and row.patches >= 2
+        wasted = row.slots > max(3, WASTE * row.capacity) and row.patches >= 2
         if not row.segments or wasted and waiting.refill(number):
             row.add(_cut_patch(row, waiting))
         yield row.segments
-        number += 1
+        number, capacity = number + 1, next(rooms)
 
 
 def _piece(cuts, begin: int, end: int, number: int) -> Piece:

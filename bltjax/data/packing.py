@@ -13,6 +13,8 @@ model how often documents are empty."""
 
 import bisect
 import dataclasses
+import itertools
+import math
 
 import numpy as np
 
@@ -21,9 +23,8 @@ from bltjax.data import balanced_packing
 from bltjax.errors import UserError
 from bltjax.patching import vocab
 
-VERSION = 4  # of what plans and counts are made by: those that an older one kept are never read
+VERSION = 5  # of what plans and counts are made by: those that an older one kept are never read
 COUNTS = ("bytes", *flops.UNITS)
-STRATA = 32  # of rows of tokens by their bytes, that come in turns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,9 +153,13 @@ def plan_rows(
     order=None,
     buffer: int = 0,
     seed=0,
+    filled: float | None = None,
 ) -> Plan:
     """Rows of `capacity` slots (bytes or tokens) and at most `patch_capacity` patches, over documents in
     `order` (indices; None: all as they come).
+
+    filled: slots that may be filled, of a row on average (None: all); what is above them stays empty, so that
+    rows of a whole number of tokens hold any number of bytes.
 
     buffer: rows whose documents wait to be packed together, so that rows are full of slots and of patches at
     once (data/balanced_packing.py), and which then come in an order drawn from `seed`, rows of tokens so that
@@ -166,14 +171,17 @@ def plan_rows(
         raise UserError(
             f"a row of {capacity} slots and {patch_capacity} patches is too small (at least 4 and 3)"
         )
+    filled = capacity if filled is None else filled
+    if not 4 <= filled <= capacity:
+        raise ValueError(f"rows of {capacity} slots cannot be filled to {filled:g}; to 4 or more of them")
     order = np.arange(len(documents)) if order is None else np.asarray(order, np.int64)
     order = order[np.diff(documents.ends)[order] > 2]  # an empty document predicts nothing but its emptiness
     if buffer and patch_capacity is not None:
         rows = balanced_packing.rows(
-            documents.ends, documents.starts, order, capacity, patch_capacity, buffer
+            documents.ends, documents.starts, order, _rooms(filled), patch_capacity, buffer
         )
     else:
-        rows = _rows_in_order(documents, capacity, patch_capacity, order)
+        rows = _rows_in_order(documents, _rooms(filled), patch_capacity, order)
     plan = _plan_of(rows, capacity, patch_capacity)
     if not buffer:
         return plan
@@ -182,18 +190,26 @@ def plan_rows(
     if documents.raw_bytes is None:  # of bytes, all rows are full
         return rows_of(plan, np.concatenate([rng.permutation(numbers) for numbers in buffers]))
     sizes = counts(documents, plan)["bytes"]
-    return rows_of(plan, np.concatenate([_in_turns(numbers, sizes, rng) for numbers in buffers]))
+    return rows_of(plan, np.concatenate([_spread(numbers, sizes, rng) for numbers in buffers]))
 
 
-def _in_turns(numbers, sizes, rng) -> np.ndarray:
-    """Numbers in a random order of which any stretch has its share of `sizes` (of all numbers): each turn
-    takes one of every stratum by size. A run that reads two thirds of a buffer reads as many bytes as its
-    like."""
-    drawn = rng.permutation(numbers)
-    ordered = drawn[np.argsort(sizes[drawn], kind="stable")]
-    strata = np.array_split(ordered, min(STRATA, len(ordered)))
-    turns = np.concatenate([rng.permutation(len(stratum)) for stratum in strata])
-    return ordered[np.lexsort((rng.random(len(ordered)), turns))]
+def _spread(numbers, sizes, rng) -> np.ndarray:
+    """Numbers in a random order of which any stretch has its share of `sizes` (of all numbers): of two
+    neighbours by size one comes in the first half and the other in the second, and so in each half again. A
+    run that reads a fifth of a buffer reads as many bytes as its like."""
+    ordered = numbers[np.argsort(sizes[numbers], kind="stable")]
+    levels = max(1, len(ordered) - 1).bit_length()
+    spread = np.append(ordered, np.full((1 << levels) - len(ordered), -1))
+    for level in range(levels):
+        pairs = rng.permuted(spread.reshape(1 << level, -1, 2), axis=2)
+        spread = pairs.swapaxes(1, 2).reshape(-1)
+    return spread[spread >= 0]
+
+
+def _rooms(filled: float):
+    """Slots that each row may fill: the whole numbers beside `filled`, in turns that have it as mean."""
+    for row in itertools.count():
+        yield math.floor((row + 1) * filled) - math.floor(row * filled)
 
 
 def _plan_of(rows, capacity: int, patch_capacity: int | None) -> Plan:
@@ -209,12 +225,12 @@ def _plan_of(rows, capacity: int, patch_capacity: int | None) -> Plan:
     return Plan(first, source, length, offset, patches, capacity, patch_capacity)
 
 
-def _rows_in_order(documents: Documents, capacity: int, patch_capacity: int | None, order):
+def _rows_in_order(documents: Documents, rooms, patch_capacity: int | None, order):
     """Yields rows, each a list of segments (source, length, patches): documents are laid down one after the
-    other, and cut where a row ends."""
+    other, and cut where a row ends. rooms: yields each row's slots."""
     cuts = _Cuts(documents)
     limit = patch_capacity if patch_capacity is not None else len(documents.ids) + 2
-    row, slots, patches = [], capacity, limit  # what the row has left
+    row, slots, patches = [], next(rooms), limit  # what the row has left
     for d in order.tolist():
         at, end = int(documents.ends[d]) + 1, int(documents.ends[d + 1])
         while at < end:
@@ -222,7 +238,7 @@ def _rows_in_order(documents: Documents, capacity: int, patch_capacity: int | No
             if stop <= at:
                 if row:
                     yield row
-                    row, slots, patches = [], capacity, limit
+                    row, slots, patches = [], next(rooms), limit
                     continue
                 stop, count = min(at + slots - 1, end), 1  # one patch longer than a row
                 stop -= stop == end - 1

@@ -49,14 +49,15 @@ def order_of(seed: int, epoch, count: int) -> np.ndarray:
 @dataclasses.dataclass(frozen=True)
 class Shape:
     """What of a run decides how its documents become rows: slots and patches of a row (None: no limit), the
-    rows of a packing buffer (packing.plan_rows), and what its self-attention sees: `window`, and whether
-    every line is on its own (packing.counts)."""
+    rows of a packing buffer, what its self-attention sees: `window`, and whether every line is on its own
+    (packing.counts), and to how many slots rows are filled on average (packing.plan_rows)."""
 
     slots: int
     patches: int | None = None
     buffer: int = 0
     window: int = 0
     newlines: bool = False
+    filled: float | None = None  # None: all
 
 
 class Blocks:
@@ -110,7 +111,12 @@ class Blocks:
         if not found:
             shape, documents = self._shape, self._units.read(numbers)
             plan = packing.plan_rows(
-                documents, shape.slots, shape.patches, None, shape.buffer, (self._seed, *name)
+                documents,
+                shape.slots,
+                shape.patches,
+                buffer=shape.buffer,
+                seed=(self._seed, *name),
+                filled=shape.filled,
             )
             owners = np.searchsorted(documents.ends, plan.source, side="right") - 1
             counts = packing.counts(documents, plan, shape.window, shape.newlines)

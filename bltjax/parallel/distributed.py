@@ -17,7 +17,9 @@ import socket
 import sys
 import threading
 
+from bltjax import exit_codes
 from bltjax.errors import Interrupted, RunFailed, UserError
+from bltjax.parallel import runtime, stopping
 from bltjax.storage import locks
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as gone
@@ -87,6 +89,7 @@ def start(
     give_up.daemon = True
     give_up.start()
     _heartbeat = heartbeat
+    runtime.without_notices()
     try:
         jax.distributed.initialize(
             initialization_timeout=timeout + 60,
@@ -102,6 +105,9 @@ def start(
         ) from None
     finally:
         give_up.cancel()
+    # one that a signal ended is missed a heartbeat later, and the first, the coordinator, at once
+    stopping.grace(min(stopping.GRACE, heartbeat / 2) if process else 0.8 * heartbeat)
+    runtime.pass_on_stops()
     return f"process {process} of {processes}, by {name}"
 
 
@@ -260,11 +266,12 @@ def once(mesh, call):
         try:
             answer = call()
         except UserError as error:
-            _client().key_value_set(key, json.dumps({"error": str(error), "kind": type(error).__name__}))
+            said = {"error": str(error), "kind": type(error).__name__}
+            runtime.client().key_value_set(key, json.dumps(said))
             raise
-        _client().key_value_set(key, json.dumps({"answer": answer}))
+        runtime.client().key_value_set(key, json.dumps({"answer": answer}))
         return answer
-    said = json.loads(_client().blocking_key_value_get(key, WAIT_MS))
+    said = json.loads(runtime.value(key))
     if "error" in said:
         kinds = {kind.__name__: kind for kind in (RunFailed, Interrupted, locks.Busy)}
         raise kinds.get(said["kind"], UserError)(said["error"])
@@ -274,7 +281,14 @@ def once(mesh, call):
 def barrier(mesh) -> None:
     """Until every process of the mesh is here."""
     if shared(mesh):
-        _client().wait_at_barrier(f"bltjax/barrier/{next(_numbers)}", WAIT_MS)
+        runtime.client().wait_at_barrier(f"bltjax/barrier/{next(_numbers)}", WAIT_MS)
+
+
+def any_stopped(mesh) -> bool:
+    """Whether a process of the mesh was asked to stop before all of them came here; the same answer in
+    all."""
+    barrier(mesh)
+    return once(mesh, runtime.stop_said)
 
 
 def agree(mesh, settings: dict) -> None:
@@ -285,12 +299,13 @@ def agree(mesh, settings: dict) -> None:
     import jax
 
     key = f"bltjax/agree/{next(_numbers)}"
-    _client().key_value_set(f"{key}/{jax.process_index()}", json.dumps(settings))
+    runtime.client().key_value_set(f"{key}/{jax.process_index()}", json.dumps(settings))
     barrier(mesh)
 
     def compare():
         said = {
-            int(name.rpartition("/")[2]): json.loads(text) for name, text in _client().key_value_dir_get(key)
+            int(name.rpartition("/")[2]): json.loads(text)
+            for name, text in runtime.client().key_value_dir_get(key)
         }
         for number, theirs in sorted(said.items()):
             for name in sorted(theirs.keys() | said[0].keys()):
@@ -305,7 +320,7 @@ def agree(mesh, settings: dict) -> None:
 
 def leave(code: int, wait: bool = True) -> None:
     """The end of this process, which is about to exit with `code`: lets the others end too before the
-    connection closes.
+    connection closes. Where they were asked to stop, the first process waits for the others, and exits here.
 
     wait=False, or others that do not come within a heartbeat of a failure: exits here and now. The others
     cannot go on without it, and what would run at the interpreter's end could wait for them. Alone: does
@@ -318,8 +333,12 @@ def leave(code: int, wait: bool = True) -> None:
     sys.stderr.flush()
     if not wait:
         os._exit(code)
+    if code == exit_codes.STOPPED:
+        runtime.go(jax.process_index(), jax.process_count(), _heartbeat)
+        os._exit(code)
     try:
-        _client().wait_at_barrier("bltjax/end", _heartbeat * 1000 if code else WAIT_MS)
+        runtime.client().wait_at_barrier("bltjax/end", _heartbeat * 1000 if code else WAIT_MS)
+        runtime.leaving.set()
         jax.distributed.shutdown()
     except Exception:
         os._exit(code or 1)
@@ -334,12 +353,6 @@ def lost(error: BaseException) -> str:
         f"process {jax.process_index()} of {jax.process_count()} cannot go on, perhaps because another one is"
         f" gone ({_first_line(error)}); start all of them again to resume from the last checkpoint"
     )
-
-
-def _client():
-    from jax._src import distributed  # orbax talks to it the same way; it has no public name
-
-    return distributed.global_state.client
 
 
 def _first_line(error: BaseException) -> str:

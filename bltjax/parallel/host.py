@@ -53,7 +53,8 @@ def cores() -> list[int]:
 
 
 def cgroup_cpus(
-    own: pathlib.Path = pathlib.Path("/proc/self/cgroup"), mount: pathlib.Path = pathlib.Path("/sys/fs/cgroup")
+    own: pathlib.Path = pathlib.Path("/proc/self/cgroup"),
+    mount: pathlib.Path = pathlib.Path("/sys/fs/cgroup"),
 ) -> float | None:
     """CPUs' time that this process's cgroup, or one above it, may take (cpu.max of version 2, the quota of
     version 1); None: no limit, or no cgroups. own, mount: where the kernel says so."""

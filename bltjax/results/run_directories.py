@@ -12,6 +12,7 @@ import pathlib
 from bltjax.counts import counted
 from bltjax.errors import UserError
 from bltjax.storage import contradictions, json_object
+from bltjax.storage.rundir import LAUNCH
 
 TRACES = ("config.json", "planned.json", "metrics.jsonl", "eval.json", "done.json", "failed.json")
 
@@ -98,7 +99,12 @@ def read_metrics(path: pathlib.Path) -> list:
 
 
 def finite(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def read_run(path: pathlib.Path) -> Run:
@@ -174,7 +180,9 @@ def read_experiment(directory) -> list:
         raise UserError(f"{directory}: no such directory of runs") from None
     # of one that may not be looked into it is said so
     folders = [
-        path for path in found if not may_look_into(path) or any((path / name).exists() for name in TRACES)
+        path
+        for path in found
+        if (any((path / name).exists() for name in TRACES) if may_look_into(path) else path.name != LAUNCH)
     ]
     if not folders:
         raise UserError(f"{directory}: holds no run directories")

@@ -62,21 +62,25 @@ def ready(run_dir: pathlib.Path, place: tuple[int, int] = (0, 1)) -> Ready:
         return planned.mean_size(config, tried(config).counts(row_shape.few_steps(config)))
 
     few_first, asked = of_few if row_shape.is_long(config) else None, config
+    aim, before = row_shape.aim(config, reads.documents), set()
     while True:
         config = thresholds.found(asked, reads.documents, entropies, realized, few_first)
         shape = shape or row_shape.chosen(config, units(config))
         rows = run_rows.rows(config, units(config), rundir.shared(run_dir), place, shape)
         steps, useful, counts = budget.steps_ahead(config, rows)
-        bytes_off = row_shape.bytes_off(config, rows, reads.documents, steps)
-        # the threshold moves patch starts, and with them what rows of a shape hold
-        if not row_shape.lacks(config, rows, bytes_off, steps):
+        bytes_off = row_shape.bytes_off(config, counts, aim)
+        before.add(shape)
+        # the threshold moves patch starts, and with them what rows of a shape hold; and the first rows of a
+        # long run do not hold quite what all do
+        if not row_shape.differs(config, rows, bytes_off, steps):
             break
-        shape, narrow = row_shape.wider(config, units(config), shape), shape
-        if shape == narrow:
+        shape = row_shape.mended(config, units(config), shape, bytes_off)
+        if shape in before:
             break
     row_shape.check_bytes(config, rows, bytes_off, steps)
     executed = flops.executed_step(config, rows.rows, rows.row_length, rows.row_patches or 0)
-    facts = {**planned.facts(config, reads, rows, counts, useful, executed), "bytes_off": bytes_off}
+    facts = planned.facts(config, reads, rows, counts, useful, executed)
+    facts |= {"row_filled": shape.filled, "bytes_off": bytes_off}
     return Ready(config, reads, rows, steps, useful, executed, facts)
 
 
@@ -106,6 +110,7 @@ def execute(
     }
     distributed.agree(mesh, {"data_fingerprint": run.inputs.text.fingerprint, **counted})
     check_same_text(run_dir, run.inputs.text.fingerprint)
+    distributed.once(mesh, lambda: check_same_rows(run_dir, run.planned))
     longest = run.rows.longest(run.steps)
     sample = evaluate.sample(run.config, run.inputs, run.steps, longest, mesh)
     writes = distributed.first(mesh)
@@ -151,6 +156,20 @@ def check_same_text(run_dir: pathlib.Path, fingerprint: str) -> None:
         raise UserError(
             f"{run_dir} was begun on other text (fingerprint {trained_on}, now {fingerprint}): bring that"
             " back, or begin anew in another directory"
+        )
+
+
+def check_same_rows(run_dir: pathlib.Path, planned: dict) -> None:
+    """UserError where a run that has begun would go on with other rows: those of another version of the
+    packer, whose steps hold other bytes."""
+    before = rundir.read_json(run_dir / "planned.json") or {}
+    keys = ("steps", "train_bytes", "row_filled", "threshold")
+    differ = [key for key in keys if key in before and before[key] != planned[key]]
+    if rundir.begun(run_dir) and differ:
+        said = ", ".join(f"{key} was {before[key]} and is {planned[key]}" for key in differ)
+        raise UserError(
+            f"{run_dir} was begun on other rows, by another version of bltjax ({said}): go on with that one,"
+            " or begin anew in another directory"
         )
 
 

@@ -1,13 +1,18 @@
-"""How long a run's rows are, in tokens or in patches, so that the batches of every family hold the same
-bytes.
+"""How long a run's rows are, in tokens or in patches, and how far they are filled, so that the batches of
+every family hold the same bytes.
 
-The measure is what rows of bytes hold that have two slots less than `data.context`: rows of patches lose
-about as much to a second BOS and to a patch that no longer fits. A token row has the N for which it holds
-most nearly as many bytes; a row of patches has at least `data.patch_slack` times the patches that it needs on
-average, and as many more as make it hold the measure's bytes within WITHIN. Both are counted ahead, on the
-run's own first rows: patches on few of them, and then on all."""
+All are matched to one number, the aim, which hangs on the text, its order and `data.context` alone: a little
+less than rows of bytes hold that have two slots less. Rows of patches lose about as much to a second BOS, to
+a patch that no longer fits and, where documents differ much, to slots for which no patches are left; to spare
+that they would need many more patches, most of them empty. A row of patches has at least `data.patch_slack`
+times the patches that it needs on average, and as many more as make it hold the aim within WITHIN; a row of
+tokens has as many tokens as that takes. Rows that would hold more than the aim are filled to a slot more or
+less in turns, so that they hold it within EVEN. Both are counted ahead, on the run's own first rows:
+patches on few of them, and then on all. What a run's batches hold is counted again on all that it reads, once
+its threshold is known."""
 
 import functools
+import math
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -18,9 +23,12 @@ from bltjax.data.unit_cache import Lengths, UnitCache
 from bltjax.errors import UserError
 from bltjax.run import budget
 
-SPARED = 2  # slots that the measure's rows have less
-WITHIN = 0.004  # of the measure's bytes: rows of patches that hold less are widened
-TOLERANCE = 0.005  # of the measure's bytes: rows that are further off are not comparable
+SPARED = 2  # slots that the aim's rows have less,
+SPARED_BYTES = 0.0015  # and of their bytes
+# Of the aim, which rows may be off: those of any two families then differ by less than twice as much, 0.5%.
+WITHIN = 0.0025
+EVEN = 0.001  # of the aim, which filled rows are off at most
+TRIES = 8  # to find how far rows are to be filled
 # Shorter rows (in bytes of context), fewer of them, or text of fewer, cannot be matched so well: not refused.
 SHORTEST, FEWEST = 512, 100
 SAMPLE = 1 << 24  # bytes of rows on which a shape is chosen
@@ -28,59 +36,83 @@ FEW = int(0.9 * row_plans.FIRST)  # and of those on which a patch capacity is lo
 
 
 def chosen(config: ConfigDict, units: UnitCache) -> row_plans.Shape:
-    """Slots and patches of the run's rows: with the measure's bytes."""
+    """Slots and patches of the run's rows, and how far they are filled: with the aim's bytes."""
     slots, patches = batches.row_shape(config)
-    kind = models.kind(config.model)
     if not _is_compared(config):
         return shape(config, slots, None)
-    measure, once = _measure(config, units.documents), Once(units)
+    wanted, once = aim(config, units.documents), Once(units)
 
-    def share(slots, patches, few=False):
-        """Of the measure's bytes, that batches of such rows hold."""
-        blocks = row_plans.Blocks(once, shape(config, slots, patches), config.data.seed)
-        made = batches.Rows(blocks, slots, patches, config.data.rows)
-        return 1 + _off(made, measure, few_steps(config) if few else _compared_steps(config, made))
+    @functools.cache
+    def share(shape, few=False):
+        """Of the aim, that batches of such rows hold."""
+        blocks = row_plans.Blocks(once, shape, config.data.seed)
+        made = batches.Rows(blocks, shape.slots, shape.patches, config.data.rows)
+        steps = few_steps(config) if few else _compared_steps(config, made)
+        return 1 + bytes_off(config, made.counts(steps), wanted)
 
-    if not kind.PATCHES:
-        return shape(config, _nearest_length(slots, lambda slots: share(slots, None)), None)
+    if not models.kind(config.model).PATCHES:
+        return _filled(lambda filled: shape(config, math.ceil(filled), None, filled), slots, share)
+    held = lambda patches, few=False: share(shape(config, slots, patches), few)
     if is_long(config):
-        patches = _widened(patches, slots, lambda patches: share(slots, patches, few=True))
-    return shape(config, slots, _widened(patches, slots, lambda patches: share(slots, patches)))
+        patches = _widened(patches, slots, lambda patches: held(patches, few=True))
+    patches = _widened(patches, slots, held)
+    return _filled(lambda filled: shape(config, slots, patches, min(filled, slots)), slots, share)
 
 
-def wider(config: ConfigDict, units: UnitCache, narrow: row_plans.Shape) -> row_plans.Shape:
-    """A shape of more patches than one that did not hold the measure's bytes, and of at least as many as are
-    chosen for these units; the same where there is none, as for rows without patches."""
-    if not _is_compared(config) or not narrow.patches or narrow.patches >= narrow.slots:
-        return narrow
-    more = max(narrow.patches + _step(narrow.patches), chosen(config, units).patches)
-    return shape(config, narrow.slots, min(narrow.slots, more))
+def mended(config: ConfigDict, units: UnitCache, before: row_plans.Shape, off: float) -> row_plans.Shape:
+    """A shape for a run whose batches were `off` the aim, though `before` was chosen: filled otherwise, or of
+    more patches, at least as many as are chosen for these units. The same where nothing more can be done, and
+    for rows that are compared with none."""
+    if not _is_compared(config):
+        return before
+    filled = _hundredth(before.filled / (1 + off))
+    if not before.patches:
+        return shape(config, math.ceil(filled), None, filled)
+    if off > 0 or before.filled < before.slots:
+        return shape(config, before.slots, before.patches, min(filled, before.slots))
+    if before.patches >= before.slots:
+        return before
+    more = max(before.patches + _step(before.patches), chosen(config, units).patches)
+    return shape(config, before.slots, min(before.slots, more))
 
 
-def shape(config: ConfigDict, slots: int, patches: int | None) -> row_plans.Shape:
+def shape(
+    config: ConfigDict, slots: int, patches: int | None, filled: float | None = None
+) -> row_plans.Shape:
     newlines = bool(config.model.get("reset", ""))
-    return row_plans.Shape(slots, patches, config.data.packing_buffer, flops.window(config), newlines)
+    buffer, window = config.data.packing_buffer, flops.window(config)
+    return row_plans.Shape(slots, patches, buffer, window, newlines, slots if filled is None else filled)
 
 
-def bytes_off(config: ConfigDict, rows: batches.Rows, documents, steps: int) -> float:
-    """By how much the bytes of a run's first `steps` batches differ from the measure's, as a share of those;
-    over the first SAMPLE bytes of them, where there are more."""
-    return _off(rows, _measure(config, documents), min(steps, _most_steps(config)))
+def aim(config: ConfigDict, documents) -> float:
+    """Bytes that a row of every family is to hold, on average: counted over one epoch of the documents, or
+    SAMPLE bytes of it."""
+    slots = max(4, config.data.context - SPARED)
+    chunks = row_plans.Blocks(
+        Lengths(documents), row_plans.Shape(slots, None, config.data.packing_buffer), config.data.seed
+    )
+    rows = max(1, min(SAMPLE, int(documents.lengths.sum())) // config.data.context)
+    return (1 - SPARED_BYTES) * float(batches.Rows(chunks, slots, None, 1).counts(rows)["bytes"].mean())
+
+
+def bytes_off(config: ConfigDict, counts: dict, aim: float) -> float:
+    """By how much the bytes of some batches (batches.Rows.counts) differ from the aim's, as a share."""
+    return float(counts["bytes"].mean() / (config.data.rows * aim) - 1)
+
+
+def differs(config: ConfigDict, rows: batches.Rows, off: float, steps: int) -> bool:
+    """Whether rows that can be compared are `off` (by `bytes_off`) by more than they may be."""
+    return abs(off) > WITHIN and _is_comparable(config, rows, steps)
 
 
 def check_bytes(config: ConfigDict, rows: batches.Rows, off: float, steps: int) -> None:
-    """UserError where rows that can be compared are `off` (by `bytes_off`) by more than TOLERANCE."""
-    if abs(off) > TOLERANCE and _is_comparable(config, rows, steps):
+    """UserError where they are."""
+    if differs(config, rows, off, steps):
         raise UserError(
-            f"run {config.name}: its batches hold {off:+.1%} of the bytes that other families' do, and"
-            f" {TOLERANCE:.1%} is allowed: pack more rows together (data.packing_buffer, now"
+            f"run {config.name}: its batches hold {off:+.2%} of the bytes that other families' do, and"
+            f" {WITHIN:.2%} is allowed: pack more rows together (data.packing_buffer, now"
             f" {config.data.packing_buffer}) or make them longer (data.context, now {config.data.context})"
         )
-
-
-def lacks(config: ConfigDict, rows: batches.Rows, off: float, steps: int) -> bool:
-    """Whether rows that can be compared hold too few bytes for that."""
-    return off < -TOLERANCE and _is_comparable(config, rows, steps)
 
 
 def _is_comparable(config: ConfigDict, rows: batches.Rows, steps: int) -> bool:
@@ -119,18 +151,27 @@ def _compared_steps(config: ConfigDict, rows: batches.Rows) -> int:
     return min(most, budget.steps_ahead(config, rows)[0])
 
 
-def _nearest_length(first: int, share) -> int:
-    """The number of tokens a row whose share of the measure's bytes is nearest to 1."""
-    tried, length = {}, max(4, first)
-    while length not in tried:
-        tried[length] = share(length)
-        length = max(4, round(length / tried[length]))
-    return min(tried, key=lambda length: (abs(tried[length] - 1), length))
+def _filled(made, first: float, share) -> row_plans.Shape:
+    """Of the shapes `made`(slots that are filled), the one whose share of the aim is nearest to 1, or the
+    first that is off by EVEN at most."""
+    tried, filled = {}, float(first)
+    while True:
+        shape = made(_hundredth(filled))
+        if shape in tried or len(tried) == TRIES:
+            return min(tried, key=lambda shape: abs(tried[shape] - 1))
+        tried[shape] = share(shape)
+        if abs(tried[shape] - 1) <= EVEN:
+            return shape
+        filled = shape.filled / tried[shape]
+
+
+def _hundredth(filled: float) -> float:
+    return max(4.0, round(filled, 2))
 
 
 def _widened(first: int, most: int, share) -> int:
     """The fewest patches a row, from `first` on in steps of a 32nd and multiples of 8 (4 of few), with which
-    rows hold the measure's bytes within WITHIN: by steps of an eighth upwards, and back by halves. Where none
+    rows hold the aim within WITHIN: by steps of an eighth upwards, and back by halves. Where none
     does, the fewest that hold as much as any."""
     held, low, high = {}, None, first
 
@@ -149,19 +190,6 @@ def _widened(first: int, most: int, share) -> int:
 
 def _step(patches: int) -> int:
     return batches.patch_step(patches) * max(1, patches // 256)
-
-
-def _measure(config: ConfigDict, documents) -> batches.Rows:
-    """The measure's rows, of which only the counts can be had."""
-    slots = max(4, config.data.context - SPARED)
-    shape = row_plans.Shape(slots, None, config.data.packing_buffer)
-    blocks = row_plans.Blocks(Lengths(documents), shape, config.data.seed)
-    return batches.Rows(blocks, slots, None, config.data.rows)
-
-
-def _off(rows: batches.Rows, measure: batches.Rows, steps: int) -> float:
-    """By how much the bytes of the first `steps` batches differ from the measure's, as a share of those."""
-    return float(rows.counts(steps)["bytes"].sum() / measure.counts(steps)["bytes"].sum() - 1)
 
 
 class Once:

@@ -1,5 +1,6 @@
 """The rows that a run trains on: its documents as bytes, patches or tokens, packed."""
 
+import dataclasses
 import functools
 import pathlib
 
@@ -55,6 +56,6 @@ def units_of(config: ConfigDict, documents, entropies=None, tokenizer=None) -> U
 
 def _key(units: UnitCache, shape: row_plans.Shape, config: ConfigDict) -> str:
     """All that a plan of rows depends on."""
-    sizes = [shape.slots, shape.patches, shape.buffer, shape.window, shape.newlines]
+    sizes = dataclasses.asdict(shape)
     made_of = {"units": units.key, "shape": sizes, "seed": config.data.seed, "version": packing.VERSION}
     return cfg.fingerprint(made_of)

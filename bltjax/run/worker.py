@@ -15,10 +15,9 @@ import threading
 import time
 import traceback
 
-from bltjax.errors import Interrupted, RunFailed, UserError
-from bltjax.parallel import distributed, host
-
-EXIT_USER, EXIT_BUSY, EXIT_STOPPED = 2, 75, 130
+from bltjax import exit_codes
+from bltjax.errors import Interrupted, UserError
+from bltjax.parallel import distributed, host, stopping
 
 
 def watch_parent() -> None:
@@ -27,7 +26,8 @@ def watch_parent() -> None:
     def wait():
         while os.read(0, 1024):
             pass
-        os.kill(os.getpid(), signal.SIGTERM)
+        if not stopping.first():  # a signal that the parent got too, and passes on so
+            os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()
 
@@ -39,6 +39,12 @@ def one_line(error: BaseException) -> str:
 
 
 def main(argv=None) -> int:
+    host.keep_memory()  # before any thread: each would have a heap of its own, which gives memory back
+    with stopping.listening():
+        return work(argv)
+
+
+def work(argv=None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -46,7 +52,7 @@ def main(argv=None) -> int:
     parser.add_argument("--core", type=int)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--child", action="store_true", help="stop when standard input ends")
-    parser.add_argument("--wait", type=float, default=0.0, help="seconds for another process of the job to end")
+    parser.add_argument("--wait", type=float, default=0.0, help="seconds for another's process to end")
     parser.add_argument("--chips", type=int, help="that this attempt holds")
     parser.add_argument("--on", default="", help="the scheduler's name for this attempt")
     parser.add_argument("--mesh", default="")
@@ -58,7 +64,6 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     if args.core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {args.core})  # before JAX starts: its thread pool takes its size from here
-    host.keep_memory()  # before any thread: each would have a heap of its own, which gives memory back
     if args.child:
         watch_parent()
     from bltjax.run import jobs
@@ -67,7 +72,7 @@ def main(argv=None) -> int:
     host.write_any_text()
     host.ready()
     say = lambda text: print(text, file=sys.stderr, flush=True)
-    code, wait, first = 1, True, True
+    code, wait, first = exit_codes.FAILED, True, True
     try:
         mesh, options, stored = None, {}, mirrored(args) if args.store else None
         if jobs.kind_of(args.directory) == "run":
@@ -78,23 +83,26 @@ def main(argv=None) -> int:
         first = distributed.first(mesh)
         do = dict(wait=args.wait, say=say, chips=args.chips, on=args.on, mesh=mesh, within=stored)
         jobs.do(args.directory, **do, **options)
-        code = 0
+        code = exit_codes.DONE
     except locks.Busy:
-        code = EXIT_BUSY
-    except (Interrupted, KeyboardInterrupt) as stopped:
+        code = exit_codes.BUSY
+    except KeyboardInterrupt as stopped:
+        say(f"stopped by {stopped.args[0] if stopped.args else 'SIGINT'}")
+        code = exit_codes.STOPPED
+    except Interrupted as stopped:
         say(one_line(stopped))
-        code = EXIT_STOPPED
+        code = exit_codes.STOPPED
     except Exception as error:
         if distributed.joined() and not isinstance(error, UserError):
             say(f"bltjax: {distributed.lost(error)}")
-            code, wait = EXIT_STOPPED, False  # the last checkpoint stands
+            code, wait = exit_codes.STOPPED, False  # the last checkpoint stands
         else:
             if not isinstance(error, UserError):
                 traceback.print_exc()
             say(one_line(error))
             if first:
                 failed(args.directory, one_line(error))
-            code = EXIT_USER if isinstance(error, UserError) and not isinstance(error, RunFailed) else 1
+            code = error.exit_code if isinstance(error, UserError) else exit_codes.FAILED
     distributed.leave(code, wait)
     return code
 
@@ -144,4 +152,4 @@ def failed(directory: pathlib.Path, line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stopping.leave(main())

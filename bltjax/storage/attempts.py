@@ -1,4 +1,4 @@
-"""The attempts at a job: when each began, was last heard of and ended, with which exit status, and on how many
+"""The attempts at a job: when each began, was last heard of and ended, with which exit status, on how many
 chips. `attempts/0001.json` and so on in the job's directory, each written by the process that holds the job's
 lock, and again while it lives, so that one that was killed says until when it lived."""
 
@@ -10,12 +10,20 @@ import threading
 import time
 
 from bltjax import exit_codes
-from bltjax.storage import json_object
+from bltjax.storage import json_object, rundir
 from bltjax.storage.atomic import write_json
 
 FOLDER = "attempts"
 EVERY_SECONDS = 30.0  # between two signs of life
+LIVES_SECONDS = 3 * EVERY_SECONDS  # after a sign of life
 MOST = 5  # attempts in a row that were killed, or failed, and came no further: another will not either
+
+ENDINGS = {
+    exit_codes.DONE: "done",
+    exit_codes.FAILED: "failed",
+    exit_codes.WRONG: "wrong input",
+    exit_codes.STOPPED: "stopped, saved",
+}
 
 
 @contextlib.contextmanager
@@ -73,19 +81,36 @@ def _next(directory: pathlib.Path) -> pathlib.Path:
 def read(directory: pathlib.Path) -> list[dict]:
     """Every attempt, in order; damaged files are left out. `ended` and `code` of one that was killed, or that
     still runs, are None."""
-    found = []
-    for path in sorted((directory / FOLDER).glob("*.json")):
-        value, _ = json_object.read(path)
-        if value and all(isinstance(value.get(key), int | float) for key in ("began", "seen", "chips")):
-            found.append(value)
-    return found
+    found = [json_object.read(path)[0] for path in sorted((directory / FOLDER).glob("*.json"))]
+    return [value for value in found if value and _whole(value)]
+
+
+def _whole(value: dict) -> bool:
+    said = [key for key in ("ended", "code", "step") if value.get(key) is not None]
+    numbers = [rundir.number(value, key) for key in ("began", "seen", "chips", *said)]
+    return all(number is not None and abs(number) < 1e12 for number in numbers)
+
+
+def lives(one: dict) -> bool:
+    """Whether an attempt has lately given a sign of life; one that was killed seems to, so long."""
+    return one.get("ended") is None and abs(time.time() - one["seen"]) < LIVES_SECONDS
+
+
+def ending(one: dict) -> str:
+    """How an attempt ended, in words; killed: without a word of its own, unless it still runs."""
+    if (code := one.get("code")) is None:
+        return "killed"
+    return ENDINGS.get(code, f"exit status {code}")
 
 
 def hours(directory: pathlib.Path) -> float:
-    """Chip-hours of all attempts; a CPU alone counts as one chip."""
-    return sum(
-        max(0.0, one["seen"] - one["began"]) / 3600 * max(1, one["chips"]) for one in read(directory)
-    )
+    """Chip-hours of all attempts at a job; a CPU alone counts as one chip."""
+    return hours_of(read(directory))
+
+
+def hours_of(tried: list[dict]) -> float:
+    """Chip-hours of some attempts."""
+    return sum((max(0.0, one["seen"] - one["began"]) / 3600 * max(1, one["chips"]) for one in tried), 0.0)
 
 
 def stuck(directory: pathlib.Path) -> bool:
@@ -93,7 +118,8 @@ def stuck(directory: pathlib.Path) -> bool:
     last = read(directory)[-MOST:]
     return (
         len(last) == MOST
-        and all(one.get("code") not in (exit_codes.DONE, exit_codes.STOPPED) and not one.get("forgiven") for one in last)
+        and all(one.get("code") not in (exit_codes.DONE, exit_codes.STOPPED) for one in last)
+        and not any(one.get("forgiven") for one in last)
         and len({one.get("step") for one in last}) == 1
     )
 

@@ -13,11 +13,12 @@ from ml_collections import ConfigDict
 
 from bltjax import config as cfg
 from bltjax.errors import UserError
-from bltjax.storage import json_object, locks
+from bltjax.storage import json_lines, json_object, locks
 from bltjax.storage.atomic import write_json
 
 # Prepared data, tokenizers, entropy models: one directory for all experiments under one root.
 SHARED = "_shared"
+LAUNCH = "launch"  # in the directory of an experiment's runs: what machines were given of it
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers", "bltjax")
 REDONE = {
     "done.json": ("realized_flops",),
@@ -25,7 +26,7 @@ REDONE = {
     "eval.json": ("test.bpb", "validation.bpb"),
 }  # what `bltjax run` can write anew, and the numbers that others read there
 # what is read of a run to say where it stands
-READ = (".lock", "config.json", "failed.json", "metrics.jsonl", *REDONE)
+READ = (".lock", "attempts", "config.json", "failed.json", "metrics.jsonl", *REDONE)
 
 
 def read_json(path: pathlib.Path) -> dict | None:
@@ -50,11 +51,12 @@ def number(value, dotted: str) -> float | None:
     """The finite number at "a.b" in nested dicts, else None."""
     for part in dotted.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    return (
-        value
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        else None
-    )
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer of hundreds of digits
+        return None
 
 
 def damage(run_dir: pathlib.Path) -> str:
@@ -191,15 +193,8 @@ def amend(run_dir: pathlib.Path, **facts) -> None:
 
 def last_metrics(run_dir: pathlib.Path) -> dict | None:
     """The newest whole line of metrics.jsonl; None where there is none, or it is damaged."""
-    path = run_dir / "metrics.jsonl"
     try:
-        with path.open("rb") as lines:
-            size = path.stat().st_size
-            for part in (1 << bits for bits in range(12, 64)):  # a line of many groups is long
-                lines.seek(max(0, size - part))
-                tail = lines.read().split(b"\n")[:-1]
-                if len(tail) > 1 or part >= size:
-                    break
+        tail = json_lines.tail(run_dir / "metrics.jsonl", 1)
         line = json.loads(tail[-1]) if tail else None
     except (OSError, ValueError):
         return None

@@ -3,7 +3,6 @@ slot, no job twice at once, and none before those that it needs."""
 
 import dataclasses
 import pathlib
-import signal
 import sys
 import time
 from typing import Protocol
@@ -11,12 +10,16 @@ from typing import Protocol
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from bltjax import exit_codes
 from bltjax.counts import counted
-from bltjax.run import jobs, worker
+from bltjax.parallel import stopping
+from bltjax.run import jobs
 from bltjax.storage import attempts, locks, rundir
 from bltjax.sweep import graph
 
 POLL_SECONDS = 0.5
+STOP_SECONDS = 300.0  # for all runs to save in
+STOPS = 3  # of a job, one after the other and without a step between them, after which it has failed
 
 
 class Machine(Protocol):
@@ -38,6 +41,8 @@ class Task:
     process: object = None
     slot: object = None
     noted: int = 0  # lines of notes.txt that an earlier process wrote
+    stops: int = 0  # how often it has stopped by itself since its last step
+    reached: int = 0  # that step
 
     @property
     def name(self) -> str:
@@ -118,33 +123,33 @@ def run(
     workers: int = 0,
     chip_hours: float | None = None,
 ) -> int:
-    """Makes every job. Returns 0, 2 (the input of one was wrong) or 1 (one failed); what others computed
-    stays.
+    """Makes every job. Returns how it ended (bltjax/exit_codes.py): 42 where it was asked to stop, 2 where
+    the input of all that failed was wrong, 1 where one failed otherwise; what others computed stays. It waits
+    for what another runner has.
 
-    workers: processes at once; 0 is one per core on CPUs, one a chip on accelerators. chip_hours: once so many
-    are spent on these jobs (a CPU's process counts as a chip), no other is begun."""
+    workers: processes at once; 0 is one per core on CPUs, one a chip on accelerators. chip_hours: once so
+    many are spent on these jobs (a CPU's process counts as a chip), no other is begun."""
     tasks = tasks_of(root, experiment, configs)
     skipped = [task.name for task in tasks if task.state == "done"]
     if skipped:
         print(f"already done: {', '.join(skipped)}")
     free = machine.slots(workers)
     display = Display(experiment, tasks)
-    # a scheduler's stop is like Ctrl-C: save, say so, end
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        while any(task.state in ("waiting", "running", "elsewhere") for task in tasks):
+    request = stopping.Request()
+    with stopping.listening(), stopping.claimed(request):
+        while any(task.state in ("waiting", "running", "elsewhere") for task in tasks) and not request.signal:
             begins = not chip_hours or _spent(tasks) < chip_hours
             if not begins and not any(task.state in ("running", "elsewhere") for task in tasks):
                 break
             advance(tasks, free, machine, display, begins)
             display.show()
             time.sleep(POLL_SECONDS)
-    except (KeyboardInterrupt, SystemExit):
-        stop(tasks)
-        display.close()
-        print("stopped; the same command goes on from the last checkpoints", file=sys.stderr)
-        return worker.EXIT_STOPPED
+        if request.signal:
+            stop(tasks)
     display.close()
+    if request.signal:
+        print("stopped; the same command goes on from the last checkpoints", file=sys.stderr)
+        return exit_codes.STOPPED
     failed = [task for task in tasks if task.state == "failed"]
     if failed:
         print(failures(failed), file=sys.stderr)
@@ -153,11 +158,14 @@ def run(
         return 1
     codes = [task.process.returncode for task in failed if task.process]
     if not failed:
-        return 0
-    return worker.EXIT_USER if codes and all(code == worker.EXIT_USER for code in codes) else 1
+        return exit_codes.DONE
+    wrong = codes and all(code == exit_codes.WRONG for code in codes)
+    return exit_codes.WRONG if wrong else exit_codes.FAILED
 
 
-def advance(tasks: list[Task], free: list, machine: Machine, display: Display, begins: bool = True) -> None:
+def advance(
+    tasks: list[Task], free: list, machine: Machine, display: Display, begins: bool = True
+) -> None:
     """Takes note of what has ended, then (begins) starts what can be started, in order: a job that waited for
     one that ended goes before those behind it."""
     for task in tasks:
@@ -196,12 +204,24 @@ def finish(task: Task, display) -> None:
     if code == 0:
         task.state = "done"
         display.line(f"done     {task.name}{result(task)}")
-    elif code == worker.EXIT_BUSY:
+    elif code == exit_codes.BUSY:
         task.state = "elsewhere"
         display.line(f"busy     {task.name}: another runner has it")
+    elif code == exit_codes.STOPPED and stops_in_a_row(task) < STOPS:
+        task.state = "waiting"
+        display.line(f"stopped  {task.name}: it goes on (log: {task.directory / 'log.txt'})")
     else:
         task.state = "failed"
         display.line(f"failed   {task.name}: {why_failed(task)} (log: {task.directory / 'log.txt'})")
+
+
+def stops_in_a_row(task: Task) -> int:
+    """How often a job's process has now stopped by itself (its watchdog, a signal to it alone) without having
+    come further."""
+    step = (rundir.last_metrics(task.directory) or {}).get("step", 0)
+    task.stops = 1 if step > task.reached else task.stops + 1
+    task.reached = step
+    return task.stops
 
 
 def failures(failed: list[Task]) -> str:
@@ -238,11 +258,14 @@ def result(task: Task) -> str:
     return f": {bpb:.4f} test bits per byte, {off}, {sizes}"
 
 
-def stop(tasks: list[Task], seconds: float = 60.0) -> None:
-    """Asks the running processes to save and stop, and waits for them."""
+def stop(tasks: list[Task], seconds: float = STOP_SECONDS) -> None:
+    """Asks the running processes to save and stop, and waits for them.
+
+    By the pipe that they watch, not by a signal: a terminal or a scheduler has often sent them one already,
+    and the second acts at once."""
     running = [task for task in tasks if task.state == "running"]
     for task in running:
-        task.process.send_signal(signal.SIGTERM)
+        task.process.stdin.close()
     deadline = time.monotonic() + seconds
     for task in running:
         try:

@@ -136,7 +136,7 @@ def train(
     pending = None
     try:
         with (
-            on_signals(distributed.joined(), distributed.shared(mesh)) as request,
+            on_signals(mesh) as request,
             jax.transfer_guard("disallow"),
         ):
             for step, batch in enumerate(feed.batches(rows, first, steps, mesh), first + 1):
@@ -154,6 +154,7 @@ def train(
                     save(step)
                 if stops or step == steps:
                     saved.wait()  # while signals are ours: one that comes now must not cost the whole run
+                    distributed.barrier(mesh)  # the first process has sealed the last checkpoint
                     if request.signal:
                         raise Interrupted(
                             f"stopped by {request.signal} after step {step} of {steps}; saved, run again to"
@@ -172,7 +173,6 @@ def train(
             writer.close()
         finally:
             saved.close()
-    distributed.barrier(mesh)  # the first process has sealed the last checkpoint
     return state.params
 
 

@@ -4,7 +4,8 @@ the user."""
 import contextlib
 import errno
 import signal
-import threading
+
+from bltjax.parallel import distributed, runtime, stopping
 
 
 def disk_full(error: BaseException | None) -> bool:
@@ -21,58 +22,72 @@ def disk_full(error: BaseException | None) -> bool:
     return False
 
 
-class Request:
-    """Whether somebody asked the run to stop: `signal` is the name of the signal, or empty."""
+class Request(stopping.Request):
+    """Whether somebody asked the run to stop. Before its first step it has nothing to save, and a signal ends
+    it as it does elsewhere (parallel/stopping.py)."""
 
-    signal = ""
+    _claimed = False
 
     def reached(self, step: int) -> bool:
         """Whether the run stops after this step; asked once a step."""
+        if not self._claimed:
+            stopping.claim(self)
+            self._claimed = True
         return bool(self.signal)
+
+    def end(self) -> None:
+        stopping.release(self)
 
 
 class SharedRequest(Request):
     """The same of a run of several processes: one of them is asked, and all stop after the same step, which
-    JAX's runtime finds."""
+    JAX's runtime finds. Past the first step SIGTERM is the runtime's, and other signals are passed on as
+    SIGTERM."""
+
+    saves = False
+    _asked = False
+
+    def __init__(self, mesh):
+        self._mesh = mesh
+
+    def ask(self, name: str) -> None:
+        if self.saves and not self._asked:
+            signal.raise_signal(signal.SIGTERM)
+        self._asked = True
 
     def reached(self, step: int) -> bool:
         from jax.experimental import multihost_utils
 
-        if multihost_utils.reached_preemption_sync_point(step):
+        if not self._claimed:
+            super().reached(step)
+            # one that is asked from here on waits for all; one that was before never comes here
+            if distributed.any_stopped(self._mesh):
+                self.signal = "SIGTERM"
+            else:
+                runtime.take_notices()
+            self.saves = True
+            if self._asked and not self.signal:
+                signal.raise_signal(signal.SIGTERM)
+        if not self.signal and multihost_utils.reached_preemption_sync_point(step):
             self.signal = "SIGTERM"
         return bool(self.signal)
 
+    def end(self) -> None:
+        if self.saves:
+            runtime.end_notices()
+        super().end()
+
 
 @contextlib.contextmanager
-def on_signals(joined: bool = False, shared: bool = False):
-    """Yields a Request that SIGTERM or SIGINT fills. A second signal acts as it would without us, so a stuck
-    run can still be ended.
+def on_signals(mesh=None):
+    """Yields a Request that a signal fills, whichever of stopping.SIGNALS it is. A second one ends the
+    process at once, with what the last checkpoint has.
 
-    Only the main thread may set handlers; elsewhere the request is never filled. joined: this process is one
-    of several, where SIGTERM is the runtime's: it tells all processes, from the moment they are joined.
-    SIGINT is then passed on as SIGTERM. shared: so is the run; another run of a joined process, which makes
-    something that all wait for, goes on to its end."""
-    request = SharedRequest() if shared else Request()
-    if joined and not shared:
-        yield request
-        return
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    before = {}
-
-    def ask(number, frame):
-        if shared:
-            signal.raise_signal(signal.SIGTERM)
-        else:
-            request.signal = signal.Signals(number).name
-        for which, handler in before.items():
-            signal.signal(which, handler)
-
-    try:
-        for which in (signal.SIGINT,) if shared else (signal.SIGTERM, signal.SIGINT):
-            before[which] = signal.signal(which, ask) or signal.SIG_DFL
-        yield request
-    finally:
-        for which, handler in before.items():
-            signal.signal(which, handler)
+    mesh: of the run, whose processes stop together. Where nothing listens for signals (in a thread that is
+    not the main one of a program that does not) the request is never filled."""
+    with stopping.listening():
+        request = SharedRequest(mesh) if distributed.shared(mesh) else Request()
+        try:
+            yield request
+        finally:
+            request.end()
