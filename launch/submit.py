@@ -138,7 +138,7 @@ def _lines(folder: pathlib.Path) -> list[dict]:
     return [line for line in json_lines.read(folder / RECORD) if isinstance(line.get("step"), str)]
 
 
-def _note(folder: pathlib.Path, work=None, **line) -> None:
+def _note(folder: pathlib.Path, *, work=None, **line) -> None:
     """A line behind those that are there; the whole file anew, so that none is ever half of one."""
     kept = [*_lines(folder), line]
     write_text(folder / RECORD, "".join(json.dumps(one) + "\n" for one in kept), durable=True)
@@ -158,7 +158,7 @@ def _going(folder: pathlib.Path, on: str, target: Target, settings, work=None) -
             )
         if "id" not in record:
             found = target.found(name, settings)
-            _note(folder, work, step=name, id=found)
+            _note(folder, work=work, step=name, id=found)
             record["id"] = found
     one_of = getattr(target, "element", lambda number, index: number)
     ids = {
@@ -176,9 +176,9 @@ def _submit(folder, steps, on, target, settings, work=None) -> None:
     for step in steps:
         if step.manifest is not None:
             write_text(step.path, step.manifest)
-        _note(folder, work, step=step.name, on=on, jobs=list(step.jobs), time=time.time())
+        _note(folder, work=work, step=step.name, on=on, jobs=list(step.jobs), time=time.time())
         ids[step.name] = target.submit(step, ids, settings)
-        _note(folder, work, step=step.name, id=ids[step.name])
+        _note(folder, work=work, step=step.name, id=ids[step.name])
 
 
 def stop(folder: pathlib.Path, target: Target, settings, work=None) -> list[str]:

@@ -127,12 +127,12 @@ class Directory:
                 if not (step := checkpoint_of(path)):
                     return path
                 damaged.add(step)
-        for step in sorted(damaged):
-            rundir.note(self.local, f"checkpoint {step} is damaged in {self.store.url}, and left out")
         for path in self._there():
             of_step = checkpoint_of(path)
             if path not in wanted and (not small or is_small(path)) or of_step in damaged and of_step:
                 (self.local / path).unlink()
+        for step in sorted(damaged):
+            rundir.note(self.local, f"checkpoint {step} is damaged in {self.store.url}, and left out")
         return ""
 
     def _get(self, path: str, one: dict) -> bool:
