@@ -11,7 +11,7 @@ from typing import Protocol
 
 from bltjax.compile import chips
 from bltjax.errors import UserError
-from bltjax.storage import rundir
+from bltjax.storage import mirror, rundir
 from bltjax.sweep import graph
 
 FOLDER = rundir.LAUNCH
@@ -179,4 +179,4 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Job], dict]:
 
 def command(folder: pathlib.Path, name: str, python: str = "python") -> tuple[str, ...]:
     """What each process of a job runs, one a host."""
-    return (python, "-m", "bltjax.launch.start", str(folder), name)
+    return (python, "-m", "bltjax.launch.start", mirror.address(folder), name)

@@ -1,7 +1,8 @@
 """What each process of a launched job runs: python -m bltjax.launch.start FOLDER NAME
 
-FOLDER is launch/ of an experiment, here or at a URL, whose jobs.json says what NAME is. The exit status is the contract with
-whatever restarts it: 0 done, 2 the input is wrong, 42 saved and to be started again, any other a failure."""
+FOLDER is launch/ of an experiment, here or at a URL, whose jobs.json says what NAME is. The exit status is
+the contract with whatever restarts it: 0 done, 2 the input is wrong, 42 saved and to be started again, any
+other a failure."""
 
 import os
 import pathlib
@@ -71,6 +72,8 @@ def main(argv=None) -> int:
             raise UserError(f"{folder} has no job {name!r}")
         one = every[name]
         if options:
+            if one.hosts > 1 and mirror.SCRATCH not in os.environ:
+                raise UserError(f"{name} has {one.hosts} hosts: {mirror.SCRATCH} names a folder that all share")
             options += [f"--needs={every[need].directory}" for need in needed(one, every)]
             for job in every.values():
                 root.directory(job.directory).pull_small()

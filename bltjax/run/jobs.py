@@ -81,8 +81,8 @@ def do(
 
     mesh: what a run is spread over, and its processes, each of which makes this call; the first holds the
     lock, and does what comes before the run. within: a context that the first one enters once it holds the
-    lock, before it looks at what is there (storage/work.py). options: of execute.execute, for a run. UserError for what the
-    job cannot be made of."""
+    lock, before it looks at what is there (storage/work.py). options: of execute.execute, for a run.
+    UserError for what the job cannot be made of."""
     kind, held = kind_of(directory), contextlib.ExitStack()
 
     def begin():

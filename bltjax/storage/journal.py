@@ -3,11 +3,11 @@
     JOB/log/000042      an entry: which files the directory has now, and who holds the job (or nobody)
     JOB/alive/000040    written again and again by whoever took the job with entry 40
 
-The newest entry counts. An entry is created only where none is, so that the right to write is no more than that
-the next number is still free: whoever takes a job over makes the next entry, and one who was thought dead finds
-its number taken, is told so (Lost), and nothing that it wrote is in an entry. Entries are never removed. No
-clocks are compared: a holder counts as gone when its sign of life did not change for TTL seconds of the taker's
-own clock, and gives up by itself when it could not give one for half of that."""
+The newest entry counts. An entry is created only where none is, so that the right to write is no more than
+that the next number is still free: whoever takes a job over makes the next entry, and one who was thought
+dead finds its number taken, is told so (Lost), and nothing that it wrote is in an entry. Entries are never
+removed. No clocks are compared: a holder counts as gone when its sign of life did not change for TTL seconds
+of the taker's own clock, and gives up by itself when it could not give one for half of that."""
 
 import dataclasses
 import json
@@ -30,8 +30,8 @@ class Lost(Interrupted):
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """number: 0: there is none yet. by: who wrote it. holder: who holds the job from then on; "": nobody.
-    taken: the entry with which that one took it. files: {path relative to the job's directory: {"bytes", "sha256", "at": its object, relative
-    to the job's folder in the store}}."""
+    taken: the entry with which that one took it. files: {path relative to the job's directory: {"bytes",
+    "sha256", "at": its object, relative to the job's folder in the store}}."""
 
     number: int = 0
     by: str = ""

@@ -1,10 +1,10 @@
 """Directories of a root that lies at a URL, kept on this machine while something works on them.
 
-All code works on local directories; those of a root at a URL stand in a scratch folder here. A job's is pulled
-before it is worked on, and published while it runs and when it ends: first the files, each under a name that no
-other publication has (JOB/files/ENTRY.TRY/...), then the entry of the job's journal that names them with their
-checksums. So a reader has all of a state of a job or none of it, and what one who was thought dead still writes
-is named by nobody. What no entry names any more is removed after that.
+All code works on local directories; those of a root at a URL stand in a scratch folder here. A job's is
+pulled before it is worked on, and published while it runs and when it ends: first the files, each under a
+name that no other publication has (JOB/files/ENTRY.TRY/...), then the entry of the job's journal that names
+them with their checksums. So a reader has all of a state of a job or none of it, and what one who was thought
+dead still writes is named by nobody. What no entry names any more is removed after that.
 
 What `status` and `report` read is small: they pull that alone."""
 
@@ -27,11 +27,22 @@ BESIDE = "entropies-"  # folders in a job's directory that others publish
 SMALL, SMALL_BYTES = (".json", ".jsonl", ".txt"), 1 << 26  # suffixes and size of what says how a job stands
 CHECKPOINTS, SEALED = "checkpoints", ".manifest.json"  # training/checkpoint.py
 AGAIN = 5  # times that a directory is pulled anew where it changed meanwhile
+ADDRESS = ".url"  # in the folder that stands for a root: what for
 SCRATCH = "BLTJAX_SCRATCH"
 
 
+def address(folder: pathlib.Path) -> str:
+    """A folder as others find it: its URL where it stands for one."""
+    for parent in folder.parents:
+        if (parent / ADDRESS).exists():
+            url = (parent / ADDRESS).read_text(encoding="utf-8")
+            return f"{url}/{folder.relative_to(parent).as_posix()}"
+    return str(folder)
+
+
 def scratch() -> pathlib.Path:
-    """Where directories of roots at URLs are kept: $BLTJAX_SCRATCH, else bltjax/mirror in the user's cache."""
+    """Where directories of roots at URLs are kept: $BLTJAX_SCRATCH, else bltjax/mirror in the user's
+    cache."""
     if said := os.environ.get(SCRATCH):
         return pathlib.Path(said).absolute()
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
@@ -48,7 +59,10 @@ class Root:
     def at(cls, url: str) -> "Root":
         """UserError for a URL that cannot be."""
         url = url.rstrip("/")
-        return cls(stores.opened(url), scratch() / hashlib.sha256(url.encode()).hexdigest()[:12])
+        found = cls(stores.opened(url), scratch() / hashlib.sha256(url.encode()).hexdigest()[:12])
+        if not (found.local / ADDRESS).exists():
+            write_text(found.local / ADDRESS, url)
+        return found
 
     def directory(self, path) -> "Directory":
         """A job's, by its path here or relative to the root."""
@@ -88,8 +102,8 @@ class Directory:
         write_json(self.local / PULLED, {"entry": entry.number, "whole": whole})
 
     def pull(self, entry: Entry | None = None) -> Entry:
-        """The directory as its newest entry says. entry: that one, where this process holds the job. UserError
-        for what is damaged in the store, unless it is a checkpoint's, which is left out."""
+        """The directory as its newest entry says. entry: that one, where this process holds the job.
+        UserError for what is damaged in the store, unless it is a checkpoint's, which is left out."""
         newest = entry or self.journal.newest(after=self.here[0])
         if self.here != (newest.number, True):
             newest = self._pull(newest, entry is None)

@@ -1,10 +1,11 @@
 """Objects at a URL: gs://, s3://, az://, file://, and memory:// in tests.
 
-Few things are asked of a store: whole objects are put, read, listed and deleted, and one is created only where
-none is. That last is what locks rest on (storage/journal.py), so that no other store is taken than those of
-which it is known: gcsfs sends if-generation-match, s3fs If-None-Match, adlfs overwrite=False.
+Few things are asked of a store: whole objects are put, read, listed and deleted, and one is created only
+where none is. That last is what locks rest on (storage/journal.py), so that no other store is taken than
+those of which it is known: gcsfs sends if-generation-match, s3fs If-None-Match, adlfs overwrite=False.
 
-A call that fails for a reason that may pass is made again, with growing pauses, and then given up in a line."""
+A call that fails for a reason that may pass is made again, with growing pauses, and then given up in a
+line."""
 
 import errno
 import functools

@@ -1,5 +1,5 @@
-"""One process's work on a job whose root lies at a URL: the job is held, what it reads is here, and what it makes
-is published."""
+"""One process's work on a job whose root lies at a URL: the job is held, what it reads is here, and what it
+makes is published."""
 
 import contextlib
 import secrets
@@ -20,9 +20,9 @@ class Work:
     block leaves there is published when it ends, however it does. Of a job that is done it holds nothing.
 
     needs: directories of the jobs whose outputs it reads. wait: seconds for another process to end (Busy).
-    lost: called, in a thread, once another has taken the job over, or may do so soon. beside(): folders elsewhere that the job
-    has written to. start(live): begins a thread. Entering raises UserError for a need that is not done; both
-    ends raise what journal.py says."""
+    lost: called, in a thread, once another has taken the job over, or may do so soon. beside(): folders
+    elsewhere that the job has written to. start(live): begins a thread. Entering raises UserError for a need
+    that is not done; both ends raise what journal.py says."""
 
     def __init__(self, root: Root, directory, needs=(), wait=0.0, lost=lambda: None, beside=lambda: (), start=thread):
         self.root, self.directory, self.needs, self.wait = root, root.directory(directory), needs, wait

@@ -1,6 +1,6 @@
-"""A store that fails as real ones do, and worse: calls are dropped before and after they had an effect, delayed,
-made twice (the second time whenever), puts leave half of an object, listings are old, and the process that asks
-may be stopped or killed at any of it. Only creating where none is stays what it is."""
+"""A store that fails as real ones do, and worse: calls are dropped before and after they had an effect,
+delayed, made twice (the second time whenever), puts leave half of an object, listings are old, and the
+process that asks may be stopped or killed at any of it. Only creating where none is stays what it is."""
 
 import dataclasses
 import hashlib

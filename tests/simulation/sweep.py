@@ -1,6 +1,6 @@
-"""A small sweep in the simulated world: jobs that read one another's outputs, workers that make them, a cluster
-that starts workers again, launchers, and readers. Jobs and cluster are fakes; storage/, launch/submit.py and
-storage/attempts.py are the real ones."""
+"""A small sweep in the simulated world: jobs that read one another's outputs, workers that make them, a
+cluster that starts workers again, launchers, and readers. Jobs and cluster are fakes; storage/,
+launch/submit.py and storage/attempts.py are the real ones."""
 
 import contextlib
 import dataclasses
@@ -26,8 +26,8 @@ jobs.KINDS[KIND] = jobs.Kind(None, lambda directory: True)
 CALM = 2500.0  # seconds, after which nothing fails any more
 
 
-class Broken(AssertionError):
-    """An invariant does not hold."""
+class Broken(BaseException):
+    """An invariant does not hold; no Exception, which a store would take for one of its faults."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Sweep:
             code = exit_codes.BUSY
         except UserError as error:
             code = error.exit_code
-            if isinstance(error, Broken) or type(error) is UserError and "not done" not in str(error):
+            if type(error) is UserError and "not done" not in str(error):
                 raise Broken(f"{job}: {error}") from error
         self.world.note("ended", job, "with", code)
         process.ended = code
@@ -245,7 +245,8 @@ class Sweep:
             self.working[job].remove(process)
 
     def launcher(self, number: int, patience: float) -> None:
-        """`bltjax launch --watch`, of which there may be several; with what `bltjax retry` does, now and then."""
+        """`bltjax launch --watch`, of which there may be several; with what `bltjax retry` does, now and
+        then."""
         process = self.process(f"launcher {number}")
 
         def live():

@@ -1,6 +1,6 @@
 """A sweep whose root lies in a store that fails, with workers and launchers that die anywhere, in a simulated
-world (world.py, faulty.py, sweep.py): no job is made twice at once or lost, nothing is read half-written, and a
-sweep that ends is the undisturbed one. A seed that fails is replayed by
+world (world.py, faulty.py, sweep.py): no job is made twice at once or lost, nothing is read half-written, and
+a sweep that ends is the undisturbed one. A seed that fails is replayed by
 
     python tests/simulation/test_simulation.py SEED
 
@@ -31,7 +31,7 @@ def several(first: int, last: int, folder) -> list[str]:
     for seed in range(first, last):
         try:
             sweep.run(seed, pathlib.Path(folder) / str(seed))
-        except Exception as error:
+        except (Exception, sweep.Broken) as error:
             failed.append(f"python tests/simulation/test_simulation.py {seed}: {type(error).__name__}: {error}")
     return failed
 
@@ -68,7 +68,7 @@ def found(tmp_path, seeds: int, **faults) -> list[str]:
     for seed in range(seeds):
         try:
             sweep.run(seed, tmp_path / str(seed), faulty.Faults(**faults))
-        except Exception as error:
+        except (Exception, sweep.Broken) as error:
             errors.append(str(error))
             if len(errors) == 2:
                 break

@@ -1,6 +1,6 @@
-"""A world of processes that is a function of its seed: one thread runs at a time, until it pauses, and the fake
-clock goes from one pause's end to the next. A process can be killed wherever it pauses, and stopped for a
-while; none of its code runs after that, `finally` neither: whatever it asks of the world raises Killed."""
+"""A world of processes that is a function of its seed: one thread runs at a time, until it pauses, and the
+fake clock goes from one pause's end to the next. A process can be killed wherever it pauses, and stopped for
+a while; none of its code runs after that, `finally` neither: whatever it asks of the world raises Killed."""
 
 import heapq
 import itertools
