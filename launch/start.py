@@ -73,7 +73,7 @@ def main(argv=None) -> int:
         one = every[name]
         if options:
             if one.hosts > 1 and mirror.SCRATCH not in os.environ:
-                raise UserError(f"{name} has {one.hosts} hosts: {mirror.SCRATCH} names a folder that all share")
+                raise UserError(f"{name} has {one.hosts} hosts: {mirror.SCRATCH} must be a folder of all")
             options += [f"--needs={every[need].directory}" for need in needed(one, every)]
             for job in every.values():
                 root.directory(job.directory).pull_small()

@@ -29,7 +29,8 @@ def test_whole_objects(opened, tmp_path):
     opened.put("a/b", b"1")
     opened.put("a/b", b"2")
     assert opened.get("a/b") == b"2" and opened.find("a/c") is None and opened.list("a/") == ["a/b"]
-    assert opened.create("a/log/1", b"x") and not opened.create("a/log/1", b"y") and opened.create("a/log/1", b"x")
+    assert opened.create("a/log/1", b"x") and not opened.create("a/log/1", b"y")
+    assert opened.create("a/log/1", b"x")  # as it stands there
     (tmp_path / "file").write_bytes(b"3")
     opened.put_file("a/d", tmp_path / "file")
     opened.get_file("a/d", tmp_path / "other")
@@ -182,7 +183,8 @@ def test_a_sweep_in_a_store_that_drops_calls_ends_with_the_numbers_of_a_local_on
     words = (HERE / "test_runner.py").read_text().split()
     for i in range(40):
         (text / f"{i}.txt").write_text(" ".join(random.Random(i).choices(words, k=60)))
-    changes = {"data.globs": (f"{text}/*.txt",), "train.steps": 12, "train.checkpoint_every": 4, "budget_flops": 0.0}
+    changes = {"data.globs": (f"{text}/*.txt",), "train.steps": 12, "train.checkpoint_every": 4}
+    changes["budget_flops"] = 0.0
     runs = [cfg.replace(one, **changes) for one in tiny_experiment.get_config().runs[::2]]
     local = tmp_path / "local"
     for one in graph.of_runs(local, "e", runs):
@@ -197,8 +199,10 @@ def test_a_sweep_in_a_store_that_drops_calls_ends_with_the_numbers_of_a_local_on
     for seed, one in enumerate(made):
         start = WORKER.format(here=str(HERE), seed=seed, folder=f"{url}/e/launch", name=one.name)
         for attempt in range(5):
-            env = {**os.environ, "BLTJAX_SCRATCH": str(tmp_path / f"scratch-{one.name}"), "PYTHONPATH": str(HERE.parent)}
-            process = subprocess.Popen([sys.executable, "-c", start], env=env, stderr=subprocess.PIPE, text=True)
+            scratch = str(tmp_path / f"scratch-{one.name}")
+            env = {**os.environ, "BLTJAX_SCRATCH": scratch, "PYTHONPATH": str(HERE.parent)}
+            command = [sys.executable, "-c", start]
+            process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
             if one.own and not attempt:
                 try:
                     process.communicate(timeout=12)

@@ -59,7 +59,7 @@ def work(argv=None) -> int:
     parser.add_argument("--coordinator", default="")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--process", type=int, default=-1)
-    parser.add_argument("--store", default="", help="URL of the root, of which DIRECTORY is in the mirror here")
+    parser.add_argument("--store", default="", help="URL of the root that DIRECTORY is a mirror of")
     parser.add_argument("--needs", action="append", default=[], help="with --store: of a job that it reads")
     args = parser.parse_args(argv)
     if args.core is not None and hasattr(os, "sched_setaffinity"):

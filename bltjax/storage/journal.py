@@ -160,7 +160,7 @@ def take(journal: Journal, me: str, wait: float = 0.0, gone: str = "") -> Lease 
     entry, seen = journal.newest(), None
     while not entry.done:
         ended = not entry.holder or bool(gone) and entry.holder.startswith(gone)
-        looked = clock.monotonic()  # before the look: a reader may be stopped behind it, for as long as may be
+        looked = clock.monotonic()  # before the look: this process may be stopped behind it, for long
         if not ended and (now := (entry.number, journal.alive(entry))) != seen:
             seen, since = now, clock.monotonic()
         if ended or looked - since > TTL:

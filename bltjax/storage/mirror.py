@@ -205,9 +205,9 @@ class Directory:
             if added := self.journal.add(entry, files):
                 self.mark(added, self.here[1])
                 return
-        mine = {path: self._digest(path) for path in small}
-        if any(mine.get(path) != (one["bytes"], one["sha256"]) for path, one in entry.files.items() if path in mine):
-            raise UserError(f"{self.store.url}/{self.name} was changed by another process meanwhile; try again")
+        of = {path: (one["bytes"], one["sha256"]) for path, one in entry.files.items()}
+        if any(path in of and self._digest(path) != of[path] for path in small):
+            raise UserError(f"{self.store.url}/{self.name} was changed by others meanwhile; try again")
 
     def _put(self, paths, before: dict, number: int) -> dict:
         """{path: its record} of files here; those that differ from `before` are put into the store."""
@@ -278,7 +278,8 @@ def partial(directory: pathlib.Path) -> bool:
 
 def is_small(path: str, size: int = 0) -> bool:
     """Whether a file says how a job stands."""
-    return path.endswith(SMALL) and size <= SMALL_BYTES and not checkpoint_of(path) and not path.startswith("..")
+    its_own = not checkpoint_of(path) and not path.startswith("..")
+    return its_own and path.endswith(SMALL) and size <= SMALL_BYTES
 
 
 def checkpoint_of(path: str) -> str | None:

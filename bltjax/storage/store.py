@@ -23,7 +23,8 @@ from bltjax.storage.atomic import replacing
 EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3", "az": "azure", "abfs": "azure"}
 KINDS = (*EXTRAS, "file", "memory")
 TRIES, FIRST_PAUSE, LONGEST_PAUSE = 8, 0.5, 20.0  # seconds; about a minute in all
-PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError, ImportError)
+THERE_OR_NOT = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+PERMANENT = (*THERE_OR_NOT, PermissionError, ImportError)
 
 
 class Unreachable(Interrupted):

@@ -24,7 +24,9 @@ class Work:
     elsewhere that the job has written to. start(live): begins a thread. Entering raises UserError for a need
     that is not done; both ends raise what journal.py says."""
 
-    def __init__(self, root: Root, directory, needs=(), wait=0.0, lost=lambda: None, beside=lambda: (), start=thread):
+    def __init__(
+        self, root: Root, directory, needs=(), wait=0.0, lost=lambda: None, beside=lambda: (), start=thread
+    ):
         self.root, self.directory, self.needs, self.wait = root, root.directory(directory), needs, wait
         self.lost, self._beside, self._start = lost, beside, start
         self.lease, self._over, self._wait = None, threading.Event(), root.store.clock.wait

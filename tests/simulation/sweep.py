@@ -206,7 +206,8 @@ class Sweep:
                 raise Broken(f"{job} reads {found} of {need}")
         first, state = newest_checkpoint(folder) or (0, self.states(job)[0])
         attempt = attempts._next(folder)
-        facts = {"began": world.now, "seen": world.now, "chips": 0, "step": first, "code": None, "ended": None}
+        facts = {"began": world.now, "seen": world.now, "chips": 0, "step": first}
+        facts |= {"code": None, "ended": None}
         write_json(attempt, facts)
         lines = folder / "metrics.jsonl"
         kept = lines.read_text().splitlines(keepends=True)[:first] if lines.exists() else []
@@ -214,7 +215,8 @@ class Sweep:
         if len(kept) < first:
             raise Broken(f"{job}: a checkpoint of step {first}, and metrics up to {len(kept)}")
         with self.at_work(job, process), contextlib.ExitStack() as ended:
-            ended.push(lambda kind, error, trace: kind is worlds.Killed or note_end(attempt, facts, error, world))
+            died = lambda kind: kind is worlds.Killed
+            ended.push(lambda kind, error, _: died(kind) or note_end(attempt, facts, error, world))
             for step in range(first + 1, steps + 1):
                 world.pause(world.draw.uniform(2, 25))
                 state = digest(state, step)
@@ -275,8 +277,8 @@ class Sweep:
                 directory.offer()
         start = lambda live: self.world.start(process, live)
         here = stored.Launch(root, "e/launch", made, wait=400.0, start=start)
-        on = lambda **more: submit.forward(root.local / "e/launch", made, "x", self.target, None, self.limit, **more)
-        standing = on(work=here)
+        folder = root.local / "e/launch"
+        standing = submit.forward(folder, made, "x", self.target, None, self.limit, work=here)
         if standing.failed and self.world.draw.random() < (0.3 if self.world.now < CALM else 1.0):
             submit.forgive(made)
             for job in made:
@@ -317,7 +319,9 @@ class Sweep:
         found = None if small else newest_checkpoint(folder)
         if found and found[1] != states[found[0]]:
             raise Broken(f"{job}: checkpoint {found[0]} is not that of an undisturbed run")
-        if entry.done and not small and ((folder / "out.bin").read_text() != states[-1] or len(said) != len(states) - 1):
+        if not entry.done or small:
+            return
+        if (folder / "out.bin").read_text() != states[-1] or len(said) != len(states) - 1:
             raise Broken(f"{job} is done, and not as an undisturbed one")
 
     def entry_made(self, name: str, data: bytes) -> None:

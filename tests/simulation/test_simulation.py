@@ -32,7 +32,8 @@ def several(first: int, last: int, folder) -> list[str]:
         try:
             sweep.run(seed, pathlib.Path(folder) / str(seed))
         except (Exception, sweep.Broken) as error:
-            failed.append(f"python tests/simulation/test_simulation.py {seed}: {type(error).__name__}: {error}")
+            again = f"python tests/simulation/test_simulation.py {seed}"
+            failed.append(f"{again}: {type(error).__name__}: {error}")
     return failed
 
 
