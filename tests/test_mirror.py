@@ -140,6 +140,38 @@ def test_a_holder_that_was_killed_is_waited_for_elsewhere_and_not_here(tmp_path)
         assert again.lease
 
 
+@pytest.mark.parametrize("verb", ["run", "plan", "compile"])
+def test_verbs_that_take_no_url_say_so_in_a_line(verb, tmp_path, monkeypatch, capsys):
+    from bltjax.cli import main
+
+    monkeypatch.setenv("BLTJAX_SCRATCH", str(tmp_path / "scratch"))
+    more = ["--topology", "cpu:1"] if verb == "compile" else []
+    assert main.main([verb, "quickstart", "--root", f"file://{tmp_path}/store", *more]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "of a URL there are status, report, launch" in said
+
+
+def test_a_launch_from_two_machines_gives_each_job_once(tmp_path, monkeypatch, capsys):
+    """And either sees it. The scheduler is test_launch.py's."""
+    from bltjax.cli import main
+    from bltjax.launch import targets
+    from test_launch import Scheduler
+
+    (tmp_path / "a.txt").write_text("some words and more of them\n" * 2000)
+    scheduler = Scheduler()
+    monkeypatch.setattr(targets, "target", lambda name: scheduler)
+    words = [str(HERE / "tiny_experiment.py"), "--root", f"file://{tmp_path}/store"]
+    words += ["--set", f'data.globs=["{tmp_path}/a.txt"]', "--only", "space"]
+    for machine in ("one", "two"):
+        monkeypatch.setenv("BLTJAX_SCRATCH", str(tmp_path / machine))
+        assert main.main(["launch", *words, "--on", "slurm"]) == 0
+    assert len({step.jobs for step, _ in scheduler.given}) == len(scheduler.given) == 2
+    monkeypatch.setenv("BLTJAX_SCRATCH", str(tmp_path / "three"))
+    assert main.main(["status", *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["runs"][0]["name"] == "space"
+    assert main.main(["stop", *words]) == 0 and len(scheduler.stopped) == 2
+
+
 # Slow: processes that compile.
 
 

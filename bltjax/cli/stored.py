@@ -38,7 +38,8 @@ def check_runs(args, runs) -> None:
 
     for config in runs if args.store else ():
         if cfg.sibling(config):
-            raise UserError(f"run {config.name} starts from another run; a root at a URL has no word for it yet")
+            why = "starts from another run, which a root at a URL cannot say yet"
+            raise UserError(f"run {config.name} {why}")
 
 
 def pull(args, experiment: str) -> None:
