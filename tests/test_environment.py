@@ -49,6 +49,7 @@ OTHERS = {
     "JAX_NUMPY_DTYPE_PROMOTION": "strict",
     "JAX_DEBUG_NANS": "1",
     "JAX_DISABLE_JIT": "1",
+    "JAX_NUMPY_RANK_PROMOTION": "raise",
     "JAX_TRANSFER_GUARD": "disallow",
 }
 
@@ -125,6 +126,20 @@ def test_no_secret_is_recorded(monkeypatch):
         monkeypatch.setenv(name, value)
     assert environment.variables() == kept
     assert "hush" not in json.dumps(environment.described(rundir.versions()))
+
+
+def test_code_and_image_are_recorded_and_compared(tmp_path, monkeypatch):
+    monkeypatch.delenv("BLTJAX_IMAGE", raising=False)
+    before = environment.described({})
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        assert len(before["code"]["commit"]) == 40 and before["code"]["dirty"] in (True, False)
+    monkeypatch.setenv("BLTJAX_IMAGE", "registry/bltjax:7")
+    now = environment.described({})
+    assert environment.differences(before, now) == ["image was not set and is registry/bltjax:7"]
+    now["code"]["commit"] = "0" * 40
+    assert any(line.startswith("commit was ") for line in environment.differences(before, now))
+    old = {key: value for key, value in before.items() if key != "code"}  # of an earlier version
+    assert environment.differences(old, now) == []
 
 
 def test_another_environment_is_recorded_and_said_where_a_run_goes_on(tmp_path, monkeypatch, capsys):

@@ -13,9 +13,7 @@ import time
 import pytest
 
 from bltjax import exit_codes
-from bltjax.launch import local
 from bltjax.parallel import stopping
-from bltjax.run import jobs
 from bltjax.sweep import graph, runner
 from bltjax.training import checkpoint, metrics
 
@@ -24,17 +22,20 @@ TINY = HERE / "tiny_experiment.py"
 STEPS = 1500  # more than a test waits for
 
 
-def deaf_to_nothing():
-    """A test may run under nohup, or in the background of a script."""
-    for which in stopping.SIGNALS:
-        signal.signal(which, signal.SIG_DFL)
+# a test may run under nohup, or in the background of a script
+DEAF_TO_NOTHING = """
+import os, signal, sys
+for name in ("SIGHUP", "SIGINT"):
+    signal.signal(getattr(signal, name), signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
 def start(*command, **options):
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)}
-    words = [sys.executable, *map(str, command)]
+    words = [sys.executable, "-c", DEAF_TO_NOTHING, *map(str, command)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
-    return subprocess.Popen(words, env=env, preexec_fn=deaf_to_nothing, **{**streams, **options})
+    return subprocess.Popen(words, env=env, **{**streams, **options})
 
 
 def end(process, seconds=120):

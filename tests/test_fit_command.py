@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fabricated_runs import add_run
 
-from bltjax.fits import experiment, source
+from bltjax.fits import analysis, approaches, experiment, source, text
 from bltjax.report import report as reporting
 from bltjax.science import allocation, effective_compute
 from bltjax.science.formula import CHINCHILLA
@@ -163,10 +163,63 @@ def test_options_that_do_not_fit_together_are_refused(fit, tmp_path):
         ((tmp_path / "none.csv",), "No such file"),
         ((table, "--columns", ND, "--draws", "999999999"), "20 and more, up to 100,000"),
         ((table, "--columns", ND, "--delta", "1e300"), "at most 1e+06"),
+        ((table, "--columns", ND, "--at", "-1"), "--at is -1; a budget is a number of FLOPs above 0"),
         ((fake, "--columns", ND), "is not Parquet"),
     ):
         status, said, error = fit(*arguments)
         assert status == 2 and said is None and reason in error and len(error.splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_computed(
+    fit, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(analysis, "analyse", lambda *_: pytest.fail("it was computed"))
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "out"
+    status, said, error = fit(write(tmp_path / "runs.csv", isoflops()), "--columns", ND, "--out", out)
+    assert status == 2 and said is None and error.count("\n") == 1 and "cannot be written to" in error
+
+
+def test_reasons_stand_below_tables_and_open_ends_are_words(tmp_path):
+    columns = isoflops()
+    line = dict(columns, params=columns["tokens"] / 20)  # one ratio of data to size
+    of_line = source.of_table(
+        source.Table("t", {name: list(values) for name, values in line.items()}),
+        dict(N="params", D="tokens", L="loss"),
+        dict(N="parameters", D="tokens", L="nats"),
+        budget="budget",
+    )
+    result = analysis.analyse(of_line, approaches.Settings(draws=20))
+    [[_, _, _, ends], *_] = text.fit_table(result)["rows"]
+    assert ends == "–" and "one line" in text.reasons(result)["fits"][0]
+    said = text.terminal(result)
+    assert said.index("Fits\n") < said.index("approach 3, parametric, is refused")
+    assert [text.interval(ends) for ends in ([None, 2], [2, None], [1, 2], [None, None])] == [
+        "2 or less",
+        "2 or more",
+        "1 to 2",
+        "–",
+    ]
+
+
+def test_tables_as_others_write_them(fit, tmp_path):
+    columns = isoflops(noise=0.002)
+    plain = fit(write(tmp_path / "runs.csv", columns), "--columns", ND, "--draws", "20")[1]["fits"]
+    whole = dict(columns, tokens=[f"{value:,.9f}" for value in columns["tokens"]])
+    remark = tmp_path / "remark.csv"
+    remark.write_text("# from a paper\n" + pathlib.Path(write(tmp_path / "w.csv", whole)).read_text())
+    lists = tmp_path / "lists.json"
+    lists.write_text(json.dumps({name: [float(one) for one in values] for name, values in columns.items()}))
+    for file in (remark, lists):
+        found = fit(file, "--columns", ND, "--draws", "20")[1]["fits"]
+        assert found[0]["alpha"] == pytest.approx(plain[0]["alpha"], rel=1e-6)
+    decimals = dict(columns, loss=[f"{value:.3f}".replace(".", ",") for value in columns["loss"]])
+    status, _, error = fit(write(tmp_path / "d.csv", decimals), "--columns", ND)
+    assert status == 2 and "'loss' holds text ('" in error  # not thousands of nats
+    logs = dict(log_n=np.log10(columns["params"]), tokens=columns["tokens"], loss=columns["loss"])
+    named = ("--columns", "N=log_n,D=tokens,L=loss", "--draws", "20")
+    _, found, _ = fit(write(tmp_path / "l.csv", logs), *named)
+    assert any("if these are logarithms" in said for said in found["warnings"])
 
 
 def test_what_is_no_number_and_no_json_is_said_with_its_line(fit, tmp_path):

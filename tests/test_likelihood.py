@@ -63,10 +63,10 @@ def test_what_rounding_could_move_is_decided_by_the_text_alone(scheme, resolutio
     exact = {len(text): rng.integers(0, 4, 64).astype(np.float32) for text in made}
     alone = []
 
-    def entropies(lm, some, slots):
-        values = np.array([exact[len(text)][:slots] for text in some])
+    def entropies(lm, some):
         alone.append(len(some) == 1)
-        return values + (len(some) > 1) * rng.normal(0, 1e-6, values.shape).astype(np.float32)
+        noise = (len(some) > 1) * rng.normal(0, 1e-6, (len(some), 64)).astype(np.float32)
+        return [(exact[len(text)] + own)[: len(text) - 1] for text, own in zip(some, noise)]
 
     monkeypatch.setattr(row_patches, "_entropies", entropies)
     rule = SimpleNamespace(
@@ -87,10 +87,46 @@ def test_what_rounding_could_move_is_decided_by_the_text_alone(scheme, resolutio
 def test_rows_that_do_not_fill_a_call_go_into_the_next_size():
     lengths = [20, 21, 30, 300, 90, 5]
     rows = [likelihood.Row(np.zeros(n + 1, np.int32), 1, 0) for n in lengths]
-    found = likelihood._calls(rows, least=16, batch_size=2)
+    found = likelihood._calls(rows, [0] * len(rows), least=16, batch_size=2)
     # what is next to 30 and to 90 is more than twice as long
     told = [(slots, [lengths[i] for i in numbers]) for slots, numbers in found]
     assert told == [(384, [300]), (96, [90]), (32, [30, 21]), (24, [20, 5])]
+
+
+    found = likelihood._calls(rows, [3, 9, 4, 1, 1, 1], least=32, batch_size=3)
+    assert (32, [1, 2, 0, 5]) in found  # those of the most patches first
+
+
+def test_entropies_in_rows_of_many_texts_are_those_of_each_alone():
+    model, rng = api.load(HF), np.random.default_rng(1)
+    made = [rng.integers(4, 260, n).astype(np.int32) for n in (700, 1, 2, *rng.integers(3, 65, 30))]
+    for text, own in zip(made, row_patches._entropies(model.entropy_model, made), strict=True):
+        assert len(own) == len(text) - 1
+        if len(own):
+            alone = model.entropies(text[None, :-1])[0]
+            assert np.allclose(own, alone, atol=1e-5)
+
+
+def test_rows_of_many_texts_are_full_and_hold_each_once():
+    rng = np.random.default_rng(2)
+    sizes = {i: int(n) for i, n in enumerate(rng.integers(0, 129, 500))}
+    rows = row_patches._rows(sizes, 128)
+    assert sorted(i for held, _ in rows for i in held) == sorted(sizes)
+    for held, begins in rows:
+        assert np.diff(begins).tolist() == [sizes[i] for i in held] and begins[-1] <= 128
+    assert len(rows) < 1.05 * sum(sizes.values()) / 128 + 1
+
+
+def test_what_is_read_alike_is_read_once(monkeypatch):
+    model, read = api.load(HF), []
+    compute = row_patches._entropies
+    counted = lambda lm, some: read.append(len(some)) or compute(lm, some)
+    monkeypatch.setattr(row_patches, "_entropies", counted)
+    texts = [np.array([1, *map(ord, "one question "), last], np.int32) for last in (65, 66, 67, 65)]
+    texts.insert(2, np.array([1, 70, 71], np.int32))
+    found = row_patches.starts(model, texts)
+    assert read[0] == 2 and [len(own) for own in found] == [len(text) for text in texts]
+    assert all(np.array_equal(own, found[0]) for own in (found[1], found[3], found[4]))
 
 
 def test_pairs_are_cut_where_tokens_have_their_spaces(model):

@@ -27,10 +27,9 @@ HERE = pathlib.Path(__file__).parent
 TINY = str(HERE / "tiny_experiment.py")
 NAMES = ["bpe", "entropy", "space"]
 CONFIGS = list(tiny_experiment.get_config().runs)
-NOW = time.time()
 
 
-def logged(run_dir, steps, seconds=2.0, pause=None, time_of=lambda step: NOW):
+def logged(run_dir, steps, seconds=2.0, pause=None, time_of=lambda step: time.time()):
     """Metrics of some steps; pause: {step: seconds that it took in place of the others'}."""
     wall, lines = 0.0, []
     for step in range(1, steps + 1):
@@ -139,7 +138,7 @@ def test_a_run_under_way(root):
     assert run["mfu"] == pytest.approx(5e5 / (8 * 989.4e12)) and run["flops_left"] == pytest.approx(5e7)
     assert (run["attempts"], run["last_ended"], run["chips"]) == (2, None, 8)
     assert run["chip_hours"] == pytest.approx(16) and run["silent_s"] is None
-    logged(root / "tiny_experiment" / "entropy", 50, time_of=lambda step: NOW - 4000)
+    logged(root / "tiny_experiment" / "entropy", 50, time_of=lambda step: time.time() - 4000)
     attempt(root / "tiny_experiment" / "entropy", 2, None, chips=8, ago=1.0)
     run = rows(root)["entropy"]
     assert run["silent_s"] == pytest.approx(3600, abs=60)  # since its attempt began

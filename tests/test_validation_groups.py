@@ -24,7 +24,7 @@ from bltjax.report import by_group
 from bltjax.results import run_directories
 from bltjax.run import evaluate
 from bltjax.storage import rundir
-from bltjax.training import checkpoint, metrics
+from bltjax.training import checkpoint, metrics, trackers
 
 HERE = pathlib.Path(__file__).parent
 STEPS, EVERY, SAMPLE = 12, 4, 1500
@@ -263,8 +263,8 @@ def test_a_name_of_a_shared_directory_knows_nothing_of_it():
 def test_numbers_of_groups_reach_tensorboard(tmp_path, monkeypatch):
     written = []
     board = types.SimpleNamespace(add_scalar=lambda *one: written.append(one), close=lambda: None)
-    monkeypatch.setattr(metrics, "_board", lambda folder: board)
-    writer = metrics.Writer(tmp_path / "metrics.jsonl", tmp_path)
+    monkeypatch.setattr(trackers, "_board", lambda folder: board)
+    writer = metrics.Writer(tmp_path / "metrics.jsonl", trackers.chosen(tmp_path, None, tensorboard=True))
     own = {"bpb": 2.0, "bpb_of_groups": None, "groups": {"cs": 1.5}}
     writer.write({"step": 3, "bpb": 4.0, "packing_patches": None, "time": 1.0, "validation": own})
     writer.close()

@@ -108,17 +108,20 @@ def fit(args) -> int:
         raise UserError(f"--delta is {args.delta}; it must be above 0 and at most {LARGEST_DELTA:g}")
     if not 20 <= args.draws <= MOST_DRAWS:
         raise UserError(f"--draws is {args.draws}; an interval takes 20 and more, up to {MOST_DRAWS:,}")
-    if any(not flops > 0 or not math.isfinite(flops) for flops in args.at):
-        raise UserError(f"--at {args.at}: a budget is a number of FLOPs above 0")
+    for flops in args.at:
+        if not 0 < flops < math.inf:
+            raise UserError(f"--at is {flops:g}; a budget is a number of FLOPs above 0, such as 1e21")
     source, attempts = from_table(args) if is_table(args) else from_experiment(args)
-    settings = Settings(args.objective, args.delta, args.draws)
-    result = analysis.analyse(source, settings, args.at, args.reference, attempts)
-    if args.out:
+    if args.out:  # before anything is computed that could not be kept
         from bltjax.parallel import host
 
         host.import_matplotlib()
         from bltjax.fits import figures
 
+        figures.folder(args.out)
+    settings = Settings(args.objective, args.delta, args.draws)
+    result = analysis.analyse(source, settings, args.at, args.reference, attempts)
+    if args.out:
         result["files"] = figures.write(result, source, args.out)
     result.pop("found")
     if args.json:

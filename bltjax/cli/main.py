@@ -125,7 +125,7 @@ def command(argv=None) -> int:
         if type(error).__name__ != "JaxRuntimeError":
             traceback.print_exc()
         print(f"bltjax: {distributed.lost(error)}", file=sys.stderr)
-        wait = False
+        code, wait = exit_codes.STOPPED, False  # the last checkpoint stands
     finally:
         end_output()
     distributed.leave(code, wait)

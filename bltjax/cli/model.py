@@ -44,6 +44,12 @@ def add(verbs) -> None:
     sub.add_argument("--profile", action="store_true", help="trace a few steps into RUN_DIR/profile")
     sub.add_argument("--tensorboard", action="store_true", help="mirror the metrics (extra `tensorboard`)")
     sub.add_argument(
+        "--wandb",
+        default="",
+        metavar="PROJECT",
+        help="mirror the metrics and the config to Weights & Biases (extra `wandb`; WANDB_MODE is followed)",
+    )
+    sub.add_argument(
         "--mesh",
         default="",
         metavar="SHAPE",
@@ -211,7 +217,7 @@ def train(args) -> int:
             jobs.do(job.directory, **({"progress": False} if job.kind == "run" else {}))
 
     distributed.once(mesh, declare)
-    watched = dict(progress=True, profile=args.profile, tensorboard=args.tensorboard)
+    watched = dict(progress=True, profile=args.profile, tensorboard=args.tensorboard, wandb=args.wandb)
     jobs.do(run_dir, wait=False, mesh=mesh, before=make_inputs, **watched)
     if distributed.first(mesh):
         scored = rundir.read_json(run_dir / "eval.json")

@@ -62,12 +62,13 @@ def of_tasks(found: dict) -> str:
     results = found["tasks"]
     every = dict.fromkeys(name for r in results for name in r["metrics"])
     names = [name for name in every if name not in task_scores.HIDDEN]
-    rows = [("", "items", *names, "chance", "bytes/patch", "FLOPs/byte", "cut")]
+    rows = [("", "items", *names, "chance", "bytes/patch", "FLOPs/byte", "cut", "shots dropped")]
     for r in results:
         known = {name: task_scores.shown(value) for name, value in r["metrics"].items()}
         scores = [known.get(name, "") for name in names]
         chance = f"{r['chance']:.3f}" if r.get("chance") else ""
-        rows.append((r["task"], f"{r['items']:,}", *scores, chance, *_cost(r), str(r["cut"])))
+        left_out = (str(r.get(key, 0)) for key in ("cut", "shots_dropped"))
+        rows.append((r["task"], f"{r['items']:,}", *scores, chance, *_cost(r), *left_out))
     lines = plan.aligned(rows) if results else []
     for group in found["groups"]:
         drop = "" if group["drop"] is None else f", {group['drop']:.4f} below the clean task"

@@ -40,6 +40,7 @@ RANGES = {
     "train.checkpoint_minutes": (0, 1e6),
     "train.keep": (0, 10**6),
     "train.log_every": (1, 10**9),
+    "train.watchdog": (0, 1e9),
     "eval.test_bytes": (0, MOST),
     "eval.validation_bytes": (0, MOST),
     "eval.every": (-1, 10**9),

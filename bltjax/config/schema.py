@@ -60,6 +60,12 @@ def training() -> ConfigDict:
             checkpoint_minutes=30.0,  # between two checkpoints; the newest `keep` of them stay
             keep=2,
             log_every=1,
+            # an update whose loss or gradient norm is not finite or far above the recent ones is not made
+            # (training/outliers.py). Off: runs that are compared must not leave out different text
+            skip_outliers=False,
+            # a step that takes so many times the median ends the process, to be started again
+            # (training/watchdog.py); 0: never
+            watchdog=10.0,
             # a run, an imported checkpoint or a Hugging Face directory whose parameters this run starts from
             # (run/warm_start.py); "run:NAME": another run of its experiment
             init_from="",

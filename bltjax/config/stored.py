@@ -24,12 +24,17 @@ def to_dict(config: ConfigDict) -> dict:
 
 
 def identified(config: ConfigDict) -> dict:
-    """to_dict as directories are named after it: without the label `paper`, and without what is said of
-    validation in training where that is the default: both came later and change no result."""
+    """to_dict as directories are named after it: without the label `paper`, and without keys that came later
+    where they have their defaults, and so change no result."""
     values = {key: value for key, value in to_dict(config).items() if key != "paper"}
-    usual, said = evaluation(), values.get("eval", {})
-    own = {k: v for k, v in said.items() if k not in ("every", "sample_bytes") or v != usual[k]}
-    return {**values, "eval": own} if said else values
+    later = {
+        "eval": (evaluation(), ("every", "sample_bytes")),
+        "train": (training(), ("skip_outliers", "watchdog")),
+    }
+    for section, (usual, keys) in later.items():
+        if said := values.get(section):
+            values[section] = {k: v for k, v in said.items() if k not in keys or v != usual[k]}
+    return values
 
 
 def from_dict(values: dict) -> ConfigDict:

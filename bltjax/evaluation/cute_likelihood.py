@@ -12,7 +12,7 @@ import pathlib
 import random
 import re
 
-from bltjax.evaluation import cute, cute_wording, multiple_choice
+from bltjax.evaluation import cute, cute_wording, multiple_choice, shots
 from bltjax.evaluation.task import Group, Settings, Task, mean, ratio
 
 YES_NO = ("Yes", "No")
@@ -83,7 +83,7 @@ def _read(name: str, data: pathlib.Path, settings: Settings) -> list[dict]:
         found.append(
             {
                 "id": item["id"],
-                "context": cute_wording.prompt(name, item["inputs"], wording),
+                **shots.joined("", *cute_wording.parts(name, item["inputs"], wording)),
                 "choices": [text + end for text in (texts[::-1] if answer else texts)],
                 "answer": answer,
                 "label": texts[0],

@@ -163,10 +163,17 @@ def template(path: pathlib.Path) -> Template:
 
 def prompt(task: str, inputs, wording: Template = OURS) -> str:
     """The prompt of an item, its shots before it; it ends where the answer begins."""
+    done, asked = parts(task, inputs, wording)
+    return "".join(done) + asked
+
+
+def parts(task: str, inputs, wording: Template = OURS) -> tuple[list[str], str]:
+    """(the shots of a prompt, what stands behind them); a template that has whole prompts has no shots that
+    could be told apart."""
     fill = lambda text, values: re.sub(r"\{(\d)\}", lambda m: values[int(m[1])], text)
     shots = wording.shots[task]
     if shots is None:
-        return fill(wording.questions[task], inputs)
+        return [], fill(wording.questions[task], inputs)
     ask = lambda values: wording.layout.replace("{question}", fill(wording.questions[task], values))
     done = [ask(shot[:-1]).replace("{answer}", shot[-1]) for shot in shots]
-    return "".join(done) + ask(inputs).partition("{answer}")[0]
+    return done, ask(inputs).partition("{answer}")[0]

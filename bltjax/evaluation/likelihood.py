@@ -58,7 +58,8 @@ def loglikelihoods(
     found = [Likelihood(0.0, True, row.cut, 0, 0) if not row.scored else None for row in rows]
     score = _scorer(FrozenConfigDict(model.config.model))
     starts = row_patches.starts(model, [row.ids for row in rows])
-    for slots, numbers in _calls(rows, least, batch_size):
+    patches = [int(own[:-1].sum()) for own in starts] if starts else [0] * len(rows)
+    for slots, numbers in _calls(rows, patches, least, batch_size):
         size, pending = batch_size or max(1, SLOTS // slots), None
         for at in [*range(0, len(numbers), size), None]:  # one call behind: the device works meanwhile
             if pending is not None:
@@ -89,9 +90,10 @@ def _check(ids, vocabulary: int) -> None:
         raise UserError(f"ids must be 0 to {vocabulary - 1}; there are {whole.min()} to {whole.max()}")
 
 
-def _calls(rows, least: int, batch_size: int):
-    """(slots, numbers of the rows that are scored in so many), the longest first. Rows that do not fill a
-    call go into rows of the next size, where that is no more than twice theirs: a shape less."""
+def _calls(rows, patches, least: int, batch_size: int):
+    """(slots, numbers of the rows that are scored in so many), the longest first, and of these those of the
+    most patches. Rows that do not fill a call go into rows of the next size, where that is no more than twice
+    theirs: a shape less."""
     buckets, waiting, found = {}, [], []
     for i in sorted(range(len(rows)), key=lambda i: len(rows[i].ids)):
         if rows[i].scored:
@@ -101,7 +103,7 @@ def _calls(rows, least: int, batch_size: int):
         rest = len(waiting) % (batch_size or max(1, SLOTS // slots)) if longer <= 2 * slots else 0
         now, waiting = waiting[: len(waiting) - rest], waiting[len(waiting) - rest :]
         if now:
-            found.append((slots, now[::-1]))
+            found.append((slots, sorted(now[::-1], key=lambda i: -patches[i])))
     return found[::-1]
 
 
@@ -136,8 +138,8 @@ def _batch(model, rows: list[Row], starts, slots: int, size: int):
     patch_of = np.cumsum(opens, axis=1, dtype=np.int32) - 1
     patch_ids, latent_ids = patch_of[:, :-1], patch_of[:, 1:] - 1
     counts = 1 + np.where(real, patch_ids, -1).max(axis=1)
-    # few sizes: a row's patches are a quarter of its slots, a half, or as many
-    patches = next(p for p in (slots // 4, slots // 2, slots) if p >= counts.max())
+    # few sizes: a row's patches are an eighth of its slots, a quarter, a half, or as many
+    patches = next(p for p in (slots // 8, slots // 4, slots // 2, slots) if p >= counts.max())
     batch |= {
         "patch_ids": np.where(real, patch_ids, patches).astype(np.int32),
         "latent_ids": np.where(real, latent_ids, 0).astype(np.int32),

@@ -6,7 +6,7 @@ import functools
 import pathlib
 
 from bltjax.errors import UserError
-from bltjax.evaluation import multiple_choice, task_data
+from bltjax.evaluation import multiple_choice, shots, task_data
 from bltjax.evaluation.task import Group, Settings, Task
 
 SUBJECTS = """
@@ -40,15 +40,17 @@ def items(subject: str, rows: list[dict], dev: list[dict]) -> list[dict]:
     before = (
         f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
     )
+    shown, prompts, ready = [], [], []
     for number, row in enumerate(dev[:SHOTS]):
         question, answer = _asked(f"mmlu_{subject}, dev", number, row)
-        before += f"{question} {LETTERS[answer]}\n\n"
-    ready = []
+        shown.append(f"{question} {LETTERS[answer]}\n\n")
     for number, row in enumerate(rows):
         question, answer = _asked(f"mmlu_{subject}", number, row)
         choices = [f" {letter}" for letter in LETTERS]
-        ready.append({"context": before + question, "choices": choices, "answer": answer})
-    return multiple_choice.items(f"mmlu_{subject}", ready)
+        prompts.append(shots.joined(before, shown, question))
+        ready.append({**prompts[-1], "choices": choices, "answer": answer})
+    found = multiple_choice.items(f"mmlu_{subject}", ready)
+    return [{**item, **prompt} for item, prompt in zip(found, prompts, strict=True)]
 
 
 def _asked(name: str, number: int, row: dict) -> tuple[str, int]:

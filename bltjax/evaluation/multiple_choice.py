@@ -6,7 +6,7 @@ import re
 from typing import Callable, NamedTuple
 
 from bltjax.errors import UserError
-from bltjax.evaluation import costs, encoding, likelihood, noise, task_data
+from bltjax.evaluation import costs, encoding, likelihood, noise, shots, task_data
 from bltjax.evaluation.task import Group, Settings, Task, mean
 
 METRICS = ("acc", "acc_norm", "acc_bytes")
@@ -94,23 +94,25 @@ def score(
     model, asked: list[dict], batch_size: int = 0, max_length: int = 0, progress=None, apart: bool = False
 ) -> list[dict]:
     """One line an item: {"id", "answer", "nats": log-likelihood of each choice, METRICS: 0 or 1, "bytes",
-    "positions", "patches": of all its rows, "sizes": bytes of each row, "cut": rows that lost their left}.
+    "positions", "patches": of all its rows, "sizes": bytes of each row, "cut": rows that lost their left,
+    "shots_dropped": shots that did not fit, and were left out}.
 
-    progress: called with the number of items done. apart: contexts are encoded as they are, alone, and not
-    as the beginnings of whole texts."""
+    An item may have "shots" (shots.joined). progress: called with the number of items done. apart: contexts
+    are encoded as they are, alone, and not as the beginnings of whole texts."""
     ids, found = encoding.Encoding(model), []
-    encode = ids.apart if apart else ids.pair
+    encode, length = ids.apart if apart else ids.pair, max_length or encoding.longest(model)
+    pairs_of = lambda item: [encode(item["context"], choice) for choice in item["choices"]]
     for at in range(0, len(asked), CHUNK):
-        some = asked[at : at + CHUNK]
-        pairs = [encode(item["context"], choice) for item in some for choice in item["choices"]]
+        some = [shots.fitted(item, pairs_of, length) for item in asked[at : at + CHUNK]]
+        pairs = [pair for _, own, _ in some for pair in own]
         told = iter(likelihood.loglikelihoods(model, pairs, max_length, batch_size))
-        found += [_line(item, [next(told) for _ in item["choices"]]) for item in some]
+        found += [_line(item, [next(told) for _ in own], dropped) for item, own, dropped in some]
         if progress:
             progress(len(some))
     return found
 
 
-def _line(item: dict, told) -> dict:
+def _line(item: dict, told, dropped: int) -> dict:
     nats = [one.value for one in told]
     texts = [choice.removeprefix(" ") for choice in item["choices"]]
     divided = {
@@ -132,6 +134,7 @@ def _line(item: dict, told) -> dict:
         "positions": sum(one.positions for one in told),
         "patches": sum(one.patches for one in told),
         "cut": sum(one.cut > 0 for one in told),
+        "shots_dropped": dropped,
     }
 
 
@@ -156,10 +159,12 @@ def result(model, asked: list[dict], lines: list[dict], metrics, main: str) -> d
 
 
 def cost(model, lines: list[dict]) -> dict:
-    """{"cut": texts that lost their left, and costs.of} of the lines of `score`."""
+    """{"cut": texts that lost their left, "shots_dropped", and costs.of} of the lines of `score`."""
     sizes = [size for line in lines for size in line["sizes"]]
-    total = {name: sum(line[name] for line in lines) for name in ("cut", "positions", "patches")}
-    return {"cut": total["cut"], **costs.of_rows(model, total["positions"], total["patches"], sizes)}
+    counted = ("cut", "shots_dropped", "positions", "patches")
+    total = {name: sum(line[name] for line in lines) for name in counted}
+    units = total.pop("positions"), total.pop("patches")
+    return {**total, **costs.of_rows(model, *units, sizes)}
 
 
 def _read(name: str, made: str, place: str, data, settings: Settings) -> list[dict]:

@@ -82,8 +82,8 @@ def _of_cmudict(data: pathlib.Path):
 
 
 def _items(words, data: pathlib.Path, settings: Settings) -> list[dict]:
-    """{"id", "context", "reference", "known": pronunciations}: words in an order that the seed draws, the
-    first of them as shots."""
+    """{"id", "context", "shots", "reference", "known": pronunciations}: words in an order that the seed
+    draws, the first of them as shots."""
     known, path = words(data)
     if len(known) <= SHOTS:
         raise UserError(f"{path} has {len(known)} words; {SHOTS} are shots, so that more are needed")
@@ -94,7 +94,7 @@ def _items(words, data: pathlib.Path, settings: Settings) -> list[dict]:
     return [
         {
             "id": word,
-            "context": references.prompt(LAYOUT, shots, (word,)),
+            **references.prompt(LAYOUT, shots, (word,)),
             "reference": " ".join(known[word][0]),
             "known": known[word],
         }

@@ -25,7 +25,8 @@ class Task(NamedTuple):
     or not whole. score: (model, items, Settings, progress) -> (result, lines).
 
     A result has "metrics" ({name: {"value", "stderr"}}), "main" (the metric that stands for the task where
-    there is room for one), "cut" (texts that lost their left), costs.of, and "chance" where guessing has a
+    there is room for one), "cut" (texts that lost their left), "shots_dropped" where prompts have shots (over
+    all items, those that were left out since they did not fit), costs.of, and "chance" where guessing has a
     score; a line an item has its "id" and its share in each metric, for paired comparisons. progress: called
     with the number of items done, or None."""
 

@@ -24,7 +24,7 @@ from bltjax.evaluation import (
 from bltjax.evaluation.task import Group, Settings, Task
 from bltjax.storage import atomic, rundir
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # modules that have TASKS and GROUPS
 KINDS = (multiple_choice, mmlu, prompts, code_tasks, cute, cute_likelihood, translation, pronunciation)
 TASKS: dict[str, Task] = {name: task for kind in KINDS for name, task in kind.TASKS.items()}

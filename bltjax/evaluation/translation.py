@@ -78,7 +78,7 @@ def _pairs(data, split: str, source: str, target: str) -> list[tuple[str, str]]:
 
 
 def _items(source: str, target: str, data: pathlib.Path, settings: Settings) -> list[dict]:
-    """{"id", "context", "reference"} of a pair of languages."""
+    """{"id", "context", "shots", "reference"} of a pair of languages."""
     measures(settings.spm)  # what is missing is said before a model works
     shots = _pairs(data, "dev", source, target)[:SHOTS]
     if len(shots) < SHOTS:
@@ -86,7 +86,7 @@ def _items(source: str, target: str, data: pathlib.Path, settings: Settings) -> 
     layout = f"{LANGUAGES[source][1]}: {{0}}\n{LANGUAGES[target][1]}:"
     pairs = _pairs(data, "devtest", source, target)[: settings.limit or None]
     return [
-        {"id": str(i), "context": references.prompt(layout, shots, (text,)), "reference": reference}
+        {"id": str(i), **references.prompt(layout, shots, (text,)), "reference": reference}
         for i, (text, reference) in enumerate(pairs)
     ]
 

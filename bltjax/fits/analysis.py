@@ -9,7 +9,7 @@ import numpy as np
 
 from bltjax.config.families import REFERENCE
 from bltjax.errors import UserError
-from bltjax.fits import approaches, best_runs, between_families, compute_optimal, joint_law
+from bltjax.fits import approaches, best_runs, between_families, compute_optimal, joint_law, text
 from bltjax.fits.approaches import Settings
 from bltjax.fits.source import Source
 from bltjax.science.fit_runs import Runs
@@ -191,6 +191,8 @@ def methods(source: Source, runs: Runs, settings: Settings, attempts) -> tuple[l
                 notes.append(f"no approach 1 (envelope): {tried.refused}")
             else:
                 out.append(tried)
+                if not any("left out" in line for line in tried.warnings):
+                    notes.append(f"envelope: left out: {tried.entry['left_out']}")
     return out, [line for one in out for line in one.warnings], notes
 
 
@@ -220,11 +222,11 @@ def _findings(fits: list, optimum: list) -> list:
             continue
         if entry["a"] is not None:
             ends = entry["intervals"].get("a")
-            text = f" (95%: {_ends(ends)})" if ends else ""
+            told = f" (95%: {_ends(ends)})" if ends else ""
             if ends and (None in ends or ends[1] - ends[0] > UNTOLD):
-                text = f" (95%: {_ends(ends)}, so wide that these runs do not tell it)"
+                told = f" (95%: {_ends(ends)}, so wide that these runs do not tell it)"
             said.append(
-                f"{where}{entry['method']}: the best size grows as C^{entry['a']:.4f}{text}"
+                f"{where}{entry['method']}: the best size grows as C^{entry['a']:.4f}{told}"
                 + (f", data as C^{entry['b']:.4f}" if entry["b"] is not None else "")
             )
     for o in optimum:
@@ -241,4 +243,4 @@ def _findings(fits: list, optimum: list) -> list:
 
 
 def _ends(interval) -> str:
-    return " to ".join("open" if end is None else f"{end:.4g}" for end in interval)
+    return "not bounded" if interval == [None, None] else text.interval(interval)

@@ -26,6 +26,7 @@ LETTERS = ("A", "alpha"), ("B", "beta"), ("F", "gamma"), ("G", "delta")
 NEAR_EDGE = 1.3  # a parabola's lowest point this far outside of what was run counts, and is said
 WIDE_BUDGET = 1.3  # runs of one budget differ by less
 STARTS = (2, 24)  # of the second opinion: at first, and where it disagrees (one takes up to seconds)
+APART = 5.0  # neighbouring sizes of an envelope, as a factor, from which its form matters
 MOST_INFLUENTIAL = 3  # runs named for one parameter
 
 
@@ -277,8 +278,7 @@ def by_isoflop(runs: Runs, budgets_N, settings: Settings) -> Found:
 
 def _ends(values_RxB):
     """[low, high] of each column of draws; None where they do not bound it. A drawn parabola that opens
-    downwards has no lowest point, and a drawn envelope may have too few sizes: where more than one in forty
-    does, neither end is known."""
+    downwards has no lowest point: where more than one in forty does, neither end is known."""
     for values_R in values_RxB.T:
         found = fit_bootstrap.interval(values_R)
         yield [found.low, found.high] if found.share > 1 - (1 - found.level) / 2 else None
@@ -300,19 +300,37 @@ def _within(minimum: isoflop.Minimum, x_N) -> bool:
 
 def by_envelope(runs: Runs, flops_N, settings: Settings) -> Found:
     """Approach 1."""
+    of = runs.values["N"], runs.values["D"], flops_N, runs.loss_N
     try:
-        found = envelope.fit(runs.values["N"], runs.values["D"], flops_N, runs.loss_N)
+        found = envelope.fit(*of)
     except NotIdentified as error:
         return refusal("envelope", settings, runs, str(error))
     entry = blank("envelope", settings, runs, ())
     entry.update(objective="squares", a=found.size[1], b=found.data[1])
     entry["identified"].update(a=True, b=True)
-    drawn_Rx2 = envelope.draws(
-        runs.values["N"], runs.values["D"], flops_N, runs.loss_N, settings.draws, settings.seed
-    )
-    for name, ends in zip("ab", _ends(drawn_Rx2)):
-        entry["intervals"].update({name: ends} if ends else {})
+    drawn_Rx2x2 = envelope.draws(*of, settings.draws, settings.seed)
+    for name, drawn_R in zip("ab", drawn_Rx2x2[:, :, 1].T):
+        if ends := envelope.interval(entry[name], drawn_R):
+            entry["intervals"][name] = [ends.low, ends.high]
+    drawn = {v: drawn_Rx2x2[:, k].T for k, v in enumerate("ND")} if entry["intervals"] else None
     for variable, (coefficient, exponent) in (("N", found.size), ("D", found.data)):
         entry[f"{variable}_star"] = dict(coefficient=coefficient, exponent=exponent)
-    entry["left_out"] = found.left_out
-    return Found(entry, found)
+    span = f"between {found.flops_M.min():.3g} and {found.flops_M.max():.3g} FLOPs"
+    entry["left_out"] = (
+        f"{100 * (1 - found.kept):.0f}% of the budgets, at which the lowest loss is at the smallest or the"
+        f" largest size in reach there, or fewer than 3 sizes are in reach; the others are {span}"
+    )
+    warnings = []
+    if found.kept < 0.5:
+        warnings.append(f"envelope: left out: {entry['left_out']}, and its exponents are of those alone")
+    if found.apart > APART:
+        warnings.append(
+            f"envelope: neighbouring sizes are {found.apart:.2g} times apart; where between them the best one"
+            " lies, hangs on the form that is taken for the loss there"
+        )
+    if not entry["intervals"]:
+        why = "no size has five runs, of which four make its curve and one tells noise"
+        if np.isfinite(drawn_Rx2x2).any():
+            why = "with this noise more than one in forty draws have too few sizes inside their reach"
+        warnings.append(f"envelope: its exponents have no interval: {why}")
+    return Found(entry, found, drawn, warnings)

@@ -3,7 +3,7 @@ their curves cross, each with its interval and never outside of what both were m
 
 import numpy as np
 
-from bltjax.fits import joint_law
+from bltjax.fits import joint_law, text
 from bltjax.fits.approaches import Found
 from bltjax.fits.source import Source
 from bltjax.science import allocation, crossing, effective_compute, joint
@@ -107,7 +107,7 @@ def sentences(comparisons: list) -> list:
             )
         last = one["gain"][-1]
         value = "out of the other's reach" if last["gain"] is None else f"{last['gain']:.3g} times"
-        ends = " to ".join("open" if end is None else f"{end:.3g}" for end in (last["low"], last["high"]))
+        ends = text.interval([last["low"], last["high"]], 3)
         said.append(f"{pair}: at {last['flops']:.3g} FLOPs its effective compute is {value} (95%: {ends})")
         said.append(f"{pair}: crossing of their curves: {one['crossing']['says']}")
     return said

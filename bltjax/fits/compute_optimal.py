@@ -96,7 +96,7 @@ def optima(found: Found, budgets, pair: float, runs: Runs) -> list:
 def _outside(runs: Runs, variable: str, value: float) -> str:
     low, high = runs.ranges[variable]
     factor = max(value / high, low / value)
-    return f"{variable} is {factor:.3g} times outside the runs" if factor > 1.0001 else ""
+    return f"{variable} is {factor:.3g} times outside the runs" if factor > 1.005 else ""
 
 
 def _surface(found: Found, flops: float, pair: float) -> dict:
@@ -153,7 +153,9 @@ def trust(entry: dict, mine: dict, method: str) -> str:
         "isoflop": (
             "parabolas are biased where grids are off centre or wide, and have about 8 times the variance"
         ),
-        "envelope": "an envelope takes steps from size to size, and uses its best runs alone",
+        "envelope": (
+            "an envelope leaves out what is at its edges, and curves of single sizes have more variance"
+        ),
     }[method]
     far = f"; this is an extrapolation ({mine['outside']})" if mine["outside"] else ""
     return (

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import tempfile
 
 import numpy as np
 from matplotlib.ticker import NullFormatter
@@ -38,11 +39,21 @@ def draw(result: dict, source: Source) -> list:
     return drawn
 
 
+def folder(out) -> pathlib.Path:
+    """The folder that files will go to, made and tried. UserError where it cannot be written to."""
+    out = pathlib.Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            return out
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written to ({error.strerror})") from None
+
+
 def write(result: dict, source: Source, out) -> list:
     """The paths of all files in a folder (which is made): tables as CSV, figures, and fit.md with everything
     that is said. UserError where it cannot be written to."""
-    out = pathlib.Path(out)
-    drawn = draw(result, source)
+    out, drawn = folder(out), draw(result, source)
     files = {"fit.md": text.markdown(result, {one.name: one for one in drawn})}
     for name, (_, table) in text.all_tables(result).items():
         files[f"{name}.csv"] = text.csv_of(**table)
@@ -50,7 +61,6 @@ def write(result: dict, source: Source, out) -> list:
         files.update({f"{one.name}.{end}": getattr(one, end) for end in ("png", "svg")})
         files[f"{one.name}.csv"] = one.data
     try:
-        out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             (out / name).write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
     except OSError as error:

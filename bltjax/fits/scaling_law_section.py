@@ -55,5 +55,6 @@ def section(scaling: dict | None, pictures) -> dict | None:
     units = ", ".join(f"{name}: {unit}" for name, unit in scaling["units"].items())
     lines = [f"{scaling['objective']}; {units}.", *scaling["findings"], *scaling["notes"]]
     lines += [f"Warning: {said}" for said in scaling["warnings"]]
+    lines += text.reasons(scaling)["separate"]
     tables = [table for _, table in text.all_tables(scaling).values()]
     return dict(title="Scaling law", lines=lines, tables=tables, figures=list(pictures))

@@ -211,9 +211,11 @@ def _small(found: Runs, columns: dict) -> list:
     """Sizes and data whose numbers look like millions or billions, and do not say so."""
     if not {"N", "D"} <= set(found.values):
         return []
+    undo = "if these are logarithms, undo them in the table, since a law is of the numbers themselves; "
     return [
-        f"units: {name} ({columns[name]!r}) is at most {found.values[name].max():.4g}: if these are millions"
-        f" or billions, scale them ({name}={columns[name]}*1e6), since coefficients and best sizes count ones"
+        f"units: {name} ({columns[name]!r}) is at most {found.values[name].max():.4g}:"
+        f" {undo * ('log' in columns[name].lower())}if these are millions or billions, scale them"
+        f" ({name}={columns[name]}*1e6), since coefficients and best sizes count ones"
         for name in ("N", "D")
         if name in columns and found.values[name].max() < SMALLEST
     ]

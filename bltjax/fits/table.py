@@ -16,6 +16,7 @@ from bltjax.results.run_directories import flat
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "-"}
 DELIMITERS = ",;\t|"
+THOUSANDS = re.compile(r"\s*-?\d{1,3}(,\d{3})+(\.\d*)?\s*")  # 12,345,678.9
 UNIT = re.compile(r"\s*\[[^\[\]]*\]$")  # at the end of a heading, as the tables that reports export have it
 
 
@@ -53,6 +54,10 @@ class Table:
                 found[row] = number(value)
             except ValueError:
                 text[row] = str(value)
+        if text and all(THOUSANDS.fullmatch(said) for said in text.values()):
+            if any(said.count(",") > 1 or "." in said for said in text.values()):  # 3,794 may be 3.794
+                found[list(text)] = [float(said.replace(",", "")) for said in text.values()]
+                text = {}
         if len(text) and np.isnan(found).all():
             raise UserError(
                 f"{self.name}: column {name!r} holds text ({next(iter(text.values()))[:40]!r}), not numbers"
@@ -129,6 +134,9 @@ def _json(path, text: str) -> dict:
     for n, row in rows:
         if not isinstance(row, dict):
             raise UserError(f"{path}: row {n} is no JSON object")
+    if len(rows) == 1 and (lists := rows[0][1]) and all(isinstance(one, list) for one in lists.values()):
+        if len({len(one) for one in lists.values()}) == 1:  # an object of columns
+            return lists
     rows = [flat(row) for _, row in rows]
     for row in rows:
         columns.update(dict.fromkeys(row))
@@ -147,6 +155,8 @@ def _object(path, n: int, line: str):
 
 
 def _csv(path, text: str) -> dict:
+    while text.startswith("#") and not any(sign in text.split("\n", 1)[0] for sign in DELIMITERS):
+        text = text.partition("\n")[2]  # a remark above the header
     first = text.split("\n", 1)[0]
     delimiter = max(DELIMITERS, key=first.count)
     try:

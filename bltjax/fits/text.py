@@ -1,7 +1,5 @@
 """The tables and sentences of `bltjax fit`, for a terminal and as Markdown and CSV."""
 
-import re
-
 from bltjax.counts import counted
 from bltjax.results import tables
 from bltjax.science.formula import FLATTEST, STEEPEST
@@ -16,10 +14,13 @@ def number(value, digits: int = 5) -> str:
     return "–" if value is None else f"{value:.{digits}g}"
 
 
-def interval(ends) -> str:
+def interval(ends, digits: int = 4) -> str:
+    """Of an end that the draws do not bound, the other says how far it goes."""
     if not ends or ends == [None, None]:
         return "–"
-    low, high = ("open" if end is None else f"{end:.4g}" for end in ends)
+    low, high = (None if end is None else f"{end:.{digits}g}" for end in ends)
+    if low is None or high is None:
+        return f"{high} or less" if low is None else f"{low} or more"
     return f"{low} to {high}"
 
 
@@ -48,24 +49,25 @@ def fit_table(result: dict) -> dict:
         lead = [entry["group"]] if "group" in entry else []
         method = METHODS[entry["method"]]
         if entry.get("refused"):
-            rows.append([*lead, method, "–", "refused", entry["refused"]])
+            rows.append([*lead, method, "–", "refused", "–"])
             continue
         names = _letters(entry)
         for name, value in values_of(entry).items():
             shown = number(value, 6) if value is not None else "not identified"
-            ends = interval(entry["intervals"].get(names.get(name, name)))
-            if name.startswith("exponent") or name in EXPONENTS:
+            ends = entry["intervals"].get(names.get(name, name))
+            if ends and (name.startswith("exponent") or name in EXPONENTS):
                 ends = _at_bounds(ends)
+            ends = interval(ends)
             rows.append([*lead, method, name, shown, ends])
     lead = ["group"] if any("group" in entry for entry in result["fits"]) else []
     return dict(columns=[*lead, "approach", "parameter", "value", "95% interval"], rows=rows)
 
 
-def _at_bounds(ends: str) -> str:
-    """An exponent's interval that reaches the end of what is looked at reaches at least so far."""
-    low, to, high = ends.partition(" to ")
-    low = f"{low} or less" if low == f"{FLATTEST:.4g}" else low
-    return f"{low}{to}{high} or more" if high == f"{STEEPEST:.4g}" else f"{low}{to}{high}"
+def _at_bounds(ends) -> list:
+    """An exponent's interval that reaches the end of what is looked at is open there."""
+    low, high = ends
+    low = None if low is not None and low <= FLATTEST * 1.001 else low
+    return [low, None if high is not None and high >= STEEPEST / 1.001 else high]
 
 
 def _letters(entry: dict) -> dict:
@@ -145,11 +147,28 @@ def separate_table(result: dict) -> dict:
         for law in one["separate"]:
             values = [number(law[name], 4) for name in ("E", "A", "alpha", "B", "beta")]
             lead = [one["group"]] if one["group"] else []
-            refused = re.sub(r" cannot tell .* (it takes \d+)$", r"; \1", law["refused"])
-            rows.append([*lead, f"{law['T']:.3g}", str(law["n"]), *values, refused or "–"])
+            values = ["refused", *values[1:]] if law["refused"] else values
+            rows.append([*lead, f"{law['T']:.3g}", str(law["n"]), *values])
     lead = ["group"] if any(one["group"] for one in result["joint"]) else []
-    columns = [*lead, "T", "runs", "E", "A", "alpha", "B", "beta", "refused"]
+    columns = [*lead, "T", "runs", "E", "A", "alpha", "B", "beta"]
     return dict(columns=columns, rows=rows)
+
+
+def reasons(result: dict) -> dict:
+    """{name of a table: sentences that stand below it}: why it says "refused"."""
+    named = lambda one: f"{one['group']}, " if one.get("group") else ""
+    fits = [
+        f"{named(entry)}approach {METHODS[entry['method']]}, is refused: {entry['refused']}"
+        for entry in result["fits"]
+        if entry.get("refused")
+    ]
+    separate = [
+        f"{named(one)}T = {law['T']:.3g} is refused: {law['refused']}"
+        for one in result["joint"]
+        for law in one["separate"]
+        if law["refused"]
+    ]
+    return dict(fits=fits, separate=separate)
 
 
 def all_tables(result: dict) -> dict:
@@ -175,8 +194,9 @@ def headline(result: dict) -> str:
 
 def terminal(result: dict) -> str:
     parts = [headline(result)]
-    for title, table in all_tables(result).values():
-        parts.append(f"{title}\n{tables.plain(**table)}")
+    below = reasons(result)
+    for name, (title, table) in all_tables(result).items():
+        parts.append("\n".join([title, tables.plain(**table), *below.get(name, ())]))
     lines = [*result["findings"]]
     lines += [f"note: {line}" for line in result["notes"]]
     lines += [f"warning: {line}" for line in result["warnings"]]
@@ -193,8 +213,10 @@ def markdown(result: dict, figures: dict) -> str:
     for title, said in (("Findings", "findings"), ("Warnings", "warnings"), ("Notes", "notes")):
         if result[said]:
             lines += [f"**{title}**", "", *[f"- {line}" for line in result[said]], ""]
-    for title, table in all_tables(result).values():
+    below = reasons(result)
+    for name, (title, table) in all_tables(result).items():
         lines += [f"## {title}", "", tables.to_markdown(**table), ""]
+        lines += [line for said in below.get(name, ()) for line in (said, "")]
     for figure in figures.values():
         lines += [f"![{figure.alt}]({figure.name}.png)", "", figure.caption, ""]
     return "\n".join(lines)

@@ -7,7 +7,9 @@ value here, whatever is set. Others (XLA_FLAGS, another version or device) chang
 more."""
 
 import os
+import pathlib
 import re
+import subprocess
 import sys
 
 PINNED = {  # JAX's own defaults, by name; JAX_... in the environment
@@ -103,9 +105,32 @@ def variables() -> dict[str, str]:
     }
 
 
+def code() -> dict:
+    """{"commit", "dirty"} of the checkout that this code runs from (dirty: its files were changed since);
+    nulls for an installed package, whose version says it. "image": what the container says of itself in
+    BLTJAX_IMAGE, or null."""
+    found = {"commit": None, "dirty": None, "image": os.environ.get("BLTJAX_IMAGE") or None}
+    root = pathlib.Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return found
+    git = lambda *words: subprocess.run(
+        ["git", "-C", str(root), *words], capture_output=True, encoding="utf-8", errors="replace", timeout=30
+    )
+    try:
+        commit = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.TimeoutExpired):  # no git here, or a file system that hangs
+        return found
+    if commit.returncode or changed.returncode:  # another user's checkout, say
+        return found
+    return {**found, "commit": commit.stdout.strip(), "dirty": bool(changed.stdout.strip())}
+
+
 def described(versions: dict[str, str], **machine) -> dict:
-    """What is recorded of a process: variables, pinned settings, versions of packages, and its machine."""
-    return {"variables": variables(), "pinned": dict(PINNED), "versions": versions, **machine}
+    """What is recorded of a process: variables, pinned settings, versions of packages, its code, and its
+    machine."""
+    parts = {"variables": variables(), "pinned": dict(PINNED), "versions": versions, "code": code()}
+    return {**parts, **machine}
 
 
 def differences(before: dict, now: dict) -> list[str]:

@@ -185,11 +185,12 @@ def parameter_path(path) -> str:
 
 
 def state_shardings(mesh: Mesh, like):
-    """A tree of NamedSharding for a tree of parameters or a whole TrainState (arrays or shapes). Scalars are
-    on every device."""
+    """A tree of NamedSharding for a tree of parameters or a whole TrainState (arrays or shapes). Scalars,
+    and what belongs to no parameter (training/outliers.py), are on every device."""
 
     def one(path, leaf):
-        return NamedSharding(mesh, spec(parameter_path(path), leaf.shape, mesh.shape) if leaf.ndim else P())
+        name = parameter_path(path)
+        return NamedSharding(mesh, spec(name, leaf.shape, mesh.shape) if name and leaf.ndim else P())
 
     return jax.tree_util.tree_map_with_path(one, like)
 

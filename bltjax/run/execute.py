@@ -90,6 +90,7 @@ def execute(
     progress: bool = True,
     profile: bool = False,
     tensorboard: bool = False,
+    wandb: str = "",
     mesh=None,
     on_checkpoint=None,
 ) -> None:
@@ -133,6 +134,7 @@ def execute(
         profile=profile,
         tensorboard=tensorboard,
         on_checkpoint=on_checkpoint,
+        wandb=wandb,
         sample=sample,
         mesh=mesh,
     )

@@ -102,16 +102,21 @@ def of_draws(curve_3, other_3, draws_Rx3, other_draws_Rx3, span, level: float = 
     starts_R, ends_R = np.sign(apart_RxM[:, 0]), np.sign(apart_RxM[:, -1])
     met = np.isfinite(first)
     if not met.any():
-        says = f"none in range: in no draw do the curves meet between {span[0]:.3g} and {span[1]:.3g} FLOPs"
+        says = f"none between {span[0]:.3g} and {span[1]:.3g} FLOPs, in no draw"
         return Meeting(None, None, None, 0.0, tuple(span), level, says)
     turn = np.sign((starts_R - ends_R)[met].sum()) or 1.0  # above first and below later, or the reverse
     first = np.where(met, first, np.where(starts_R == turn, np.inf, -np.inf))
     low, high = np.quantile(first, [(1 - level) / 2, (1 + level) / 2], method="nearest")
     low, high = (float(np.exp(end)) if np.isfinite(end) else None for end in (low, high))
-    below = "below the range" if low is None else f"{low:.3g}"
-    ends = f"{below} to {'above it' if high is None else f'{high:.3g}'}"
-    found = "none in range" if estimate is None else f"{estimate:.3g} FLOPs"
-    says = f"{found}, {100 * level:.0f}% interval {ends}; {100 * share:.0f}% of draws meet in the range"
+    within = f"between {span[0]:.3g} and {span[1]:.3g} FLOPs"
+    found = f"none {within}" if estimate is None else f"{estimate:.3g} FLOPs"
+    if low is None and high is None:
+        ends = f"no bound {within}"
+    elif low is None or high is None:
+        ends = f"{high:.3g} or less" if low is None else f"{low:.3g} or more"
+    else:
+        ends = f"{low:.3g} to {high:.3g}"
+    says = f"{found} ({100 * level:.0f}%: {ends}; the curves meet {within} in {100 * share:.0f}% of draws)"
     return Meeting(estimate, low, high, share, tuple(span), level, says)
 
 

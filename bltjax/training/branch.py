@@ -18,6 +18,7 @@ OPERATIONAL = (
     "train.checkpoint_minutes",
     "train.keep",
     "train.log_every",
+    "train.watchdog",
     "train.branch_from",
 )
 # compared by what they do, in `start`
@@ -44,7 +45,7 @@ def _flat(values: dict, prefix: str = "") -> dict:
 def differences(config, other: dict, leaving_out=()) -> list[str]:
     """One text per key on which a config and a stored one disagree, if numbers follow from it."""
     mine = _flat(json.loads(json.dumps(configs.to_dict(config))))  # tuples as lists, as stored
-    theirs = _flat(other)
+    theirs = _flat(configs.to_dict(configs.completed(configs.from_dict(other))))  # of an earlier version
     skipped = OPERATIONAL + tuple(leaving_out)
     return [
         f"{key} is {mine.get(key)!r} here, {theirs.get(key)!r} there"

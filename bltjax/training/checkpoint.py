@@ -161,6 +161,11 @@ class Checkpoints:
             except Exception as error:
                 self._fail(step, error)
 
+    def finish(self) -> None:
+        """Until the last save is whole, or is not, from any thread."""
+        if writing := self._writing:
+            concurrent.futures.wait([writing[1]])
+
     def close(self) -> None:
         try:
             self.wait()

@@ -3,6 +3,7 @@
 The same loop runs in every process of a run on a mesh; which of them writes, and how they stop together, is
 bltjax/parallel/distributed.py's."""
 
+import math
 import pathlib
 import time
 
@@ -13,7 +14,7 @@ from bltjax.data import feed
 from bltjax.errors import Interrupted, RunFailed, UserError
 from bltjax.parallel import distributed, sharding
 from bltjax.storage import rundir
-from bltjax.training import branch, checkpoint, metrics, patch_size_monitor
+from bltjax.training import branch, checkpoint, metrics, outliers, patch_size_monitor, trackers, watchdog
 from bltjax.training.signals import on_signals
 from bltjax.training.state import TrainState
 from bltjax.training.step import init_state, make_step, model_nats
@@ -64,6 +65,7 @@ def train(
     progress: bool = True,
     profile: bool = False,
     tensorboard: bool = False,
+    wandb: str = "",
     init_params=None,
     on_checkpoint=None,
     loss_fn=model_nats,
@@ -77,12 +79,13 @@ def train(
     data/feed.py says); `counts(steps)` says what each holds, {"slots": byte or token slots used, "patches":
     patches used, "bytes": raw bytes predicted}, int [steps]; `capacity` how many {"slots", "patches"} a batch
     has (patches: 0 or absent for models without). useful_per_step, executed_per_step: FLOPs, float [steps] or
-    one float for all. init_params: parameters to start from instead of fresh ones. on_checkpoint(step):
-    called from the writing thread when a checkpoint is whole. sample: what is scored after each of its
-    `every` steps, by `score(params)`, and written as `validation` (run/evaluate.py); None: nothing. mesh:
-    what the run is spread over (sharding.make_mesh), and its processes, each of which makes this call with
-    the same arguments on the same, shared, run_dir; the parameters that come back are laid out over it. None:
-    one device of this process.
+    one float for all. tensorboard, wandb: what follows the metrics (trackers.chosen). init_params:
+    parameters to start from instead of fresh ones. on_checkpoint(step): called from the writing thread
+    when a checkpoint is whole. sample: what is scored after each of its `every` steps, by
+    `score(params)`, and written as `validation` (run/evaluate.py); None: nothing. mesh: what the run is
+    spread over (sharding.make_mesh), and its processes, each of which makes this call with the same
+    arguments on the same, shared, run_dir; the parameters that come back are laid out over it. None: one
+    device of this process.
 
     An interrupted and resumed run writes the lines and the parameters of an uninterrupted one, bit for bit on
     the same core count. Raises UserError (checkpoints of another run, or none whole), RunFailed (not finite,
@@ -103,7 +106,7 @@ def train(
     saves = Saves(config.train, steps, mesh)
     step_fn = make_step(config.model, config.train, steps, loss_fn, mesh=mesh)
     writer = (
-        metrics.Writer(run_dir / "metrics.jsonl", run_dir / "tensorboard" if tensorboard else None)
+        metrics.Writer(run_dir / "metrics.jsonl", trackers.chosen(run_dir, config, tensorboard, wandb))
         if writes
         else _Unwritten()
     )
@@ -118,19 +121,20 @@ def train(
         last_line,
         lambda line: writes and rundir.note(run_dir, line),
     )
+    dog = watchdog.Watchdog(run_dir, config.train.watchdog, saved.finish)
     profiler = _Profiler(run_dir / "profile", first, steps) if profile and writes else None
 
     def save(step):
-        with jax.transfer_guard("allow"):
+        with jax.transfer_guard("allow"), dog.slow():
             writer.sync()  # a checkpoint is never ahead of its metrics
             if not _all_finite(state):
-                raise _NotFinite(f"step {step}: parameters or optimizer state")
+                raise _NotFinite(f"step {step}: parameters or optimizer state not finite")
             saved.save(step, state, {**about, "data": {"next_step": step, "seed": config.data.seed}})
 
     def validated(step, params):
         if sample is None or step % sample.every:
             return None
-        with jax.transfer_guard("allow"):
+        with jax.transfer_guard("allow"), dog.slow():
             return sample.score(params)
 
     pending = None
@@ -153,19 +157,22 @@ def train(
                     pending = None
                     save(step)
                 if stops or step == steps:
-                    saved.wait()  # while signals are ours: one that comes now must not cost the whole run
-                    distributed.barrier(mesh)  # the first process has sealed the last checkpoint
+                    with dog.slow():
+                        saved.wait()  # while signals are ours: one that comes now must not cost the whole run
+                        distributed.barrier(mesh)  # the first process has sealed the last checkpoint
                     if request.signal:
                         raise Interrupted(
                             f"stopped by {request.signal} after step {step} of {steps}; saved, run again to"
                             " resume"
                         )
+                dog.beat(step)
     except _NotFinite as error:
         saved.wait()
         whole = distributed.once(mesh, lambda: checkpoint.steps(run_dir))
         kept = f"the last good checkpoint is step {whole[-1]}" if whole else "there is no earlier checkpoint"
-        raise RunFailed(f"{error} not finite; {kept} in {run_dir}") from None
+        raise RunFailed(f"{error}; {kept} in {run_dir}") from None
     finally:
+        dog.close()
         if profiler:
             profiler.stop()
         log.close()
@@ -234,7 +241,7 @@ def _all_finite_on_devices(leaves: list):
 
 
 class _NotFinite(Exception):
-    """Which step, and what of it."""
+    """Which step, what of it, and that it is not finite, or that it and those before were skipped."""
 
 
 class _Ahead:
@@ -302,21 +309,26 @@ class _Log:
         """validation: what the step's line has under that name, which then is written whatever log_every
         says."""
         values = {name: value.item() for name, value in jax.device_get(results).items()}
-        if not values["finite"]:
-            raise _NotFinite(f"step {step}: loss ({values['loss']}) or gradient norm ({values['grad_norm']})")
+        numbers = f"loss ({values['loss']}) or gradient norm ({values['grad_norm']})"
+        if "skipped" not in values and not values["finite"]:
+            raise _NotFinite(f"step {step}: {numbers} not finite")
+        if values.get("in_a_row", 0) >= outliers.MOST_IN_A_ROW:
+            raise _NotFinite(f"step {step}: {values['in_a_row']} updates in a row were skipped, by {numbers}")
         self._bar.update()
         if self._patch_sizes and (line := self._patch_sizes.said(step)):
             self._note(line)
         if step % self._every and step != self._steps and validation is None:
             return
         now = time.perf_counter()
+        finite = lambda value: value if math.isfinite(value) else None  # of a step that was skipped
         line = {
             "step": step,
-            "loss": values["loss"],
-            "bpb": metrics.bits_per_byte(values["byte_nats"], values["bytes"]),
+            "loss": finite(values["loss"]),
+            "bpb": finite(metrics.bits_per_byte(values["byte_nats"], values["bytes"])),
             **self._ahead.line(step),
-            "grad_norm": values["grad_norm"],
+            "grad_norm": finite(values["grad_norm"]),
             "lr": values["lr"],
+            **({"skipped": values["skipped"]} if "skipped" in values else {}),
             **({} if validation is None else {"validation": validation}),
         }
         rate = (line["bytes"] - self._bytes_before) / max(now - self._before, 1e-9)
@@ -324,9 +336,8 @@ class _Log:
         self._writer.write(
             {**line, "wall_s": self._wall + now - self._start, "bytes_per_s": rate, "time": time.time()}
         )
-        self._bar.set_postfix(
-            loss=f"{line['loss']:.3f}", bpb=f"{line['bpb']:.3f}", bytes_per_s=f"{rate:.0f}", refresh=False
-        )
+        shown = {name: "-" if line[name] is None else f"{line[name]:.3f}" for name in ("loss", "bpb")}
+        self._bar.set_postfix(**shown, bytes_per_s=f"{rate:.0f}", refresh=False)
 
     def close(self):
         self._bar.close()

@@ -1,5 +1,5 @@
 """Metrics of a run: one JSON object per line in metrics.jsonl, mirrored to a progress bar and, if asked, to
-TensorBoard.
+trackers.
 
 A parent process that wants live progress reads the same file.
 """
@@ -51,12 +51,10 @@ class Writer:
     """Appends to a metrics file, flushing each line, so that a killed run loses at most the line it was
     writing.
 
-    tensorboard: a folder for event files too, or None; needs the extra `tensorboard` (UserError without it).
-    """
+    trackers: where each line goes too (training/trackers.py)."""
 
-    def __init__(self, path, tensorboard=None):
-        self._path = path
-        self._board = _board(tensorboard) if tensorboard else None
+    def __init__(self, path, trackers=()):
+        self._path, self._trackers = path, trackers
         self._file = open(path, "a", encoding="utf-8")
 
     def write(self, line: dict) -> None:
@@ -64,10 +62,8 @@ class Writer:
         with self._full_disk_in_one_line():
             self._file.write(json.dumps(line, allow_nan=False) + "\n")
             self._file.flush()
-        if self._board:
-            for name, value in _scalars(line):
-                if name not in ("step", "time"):
-                    self._board.add_scalar(name, value, line["step"])
+        for tracker in self._trackers:
+            tracker.write(line)
 
     def sync(self) -> None:
         """On the disk, not only with the system: a checkpoint must never be ahead of its metrics."""
@@ -79,8 +75,8 @@ class Writer:
             with self._full_disk_in_one_line():
                 self._file.close()
         finally:
-            if self._board:
-                self._board.close()
+            for tracker in self._trackers:
+                tracker.close()
 
     @contextlib.contextmanager
     def _full_disk_in_one_line(self):
@@ -92,26 +88,6 @@ class Writer:
                     f"disk full while writing {self._path}; free some space and run again to resume"
                 ) from None
             raise
-
-
-def _scalars(line: dict, before: str = ""):
-    """Yields (name, number) of a line, those of what is nested under a path of names."""
-    for name, value in line.items():
-        if isinstance(value, dict):
-            yield from _scalars(value, f"{before}{name}/")
-        elif value is not None:
-            yield before + name, value
-
-
-def _board(folder):
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise UserError(
-            "TensorBoard is not installed; install the extra: pip install 'bltjax[tensorboard]' "
-            "(or make setup EXTRAS=tensorboard)"
-        ) from None
-    return SummaryWriter(str(folder))
 
 
 def bits_per_byte(nats: float, count: float) -> float:

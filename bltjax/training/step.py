@@ -7,13 +7,15 @@ import optax
 from bltjax import models
 from bltjax.errors import UserError
 from bltjax.parallel import sharding
-from bltjax.training import optimizer
+from bltjax.training import optimizer, outliers
 from bltjax.training.state import TrainState
 
 
 def init_state(train, steps: int, params) -> TrainState:
     """State before the first update."""
-    return TrainState(params, optimizer.optimizer(train, steps).init(params), jnp.zeros((), jnp.int32))
+    inner = optimizer.optimizer(train, steps).init(params)
+    opt_state = outliers.around(inner) if train.skip_outliers else inner
+    return TrainState(params, opt_state, jnp.zeros((), jnp.int32))
 
 
 def model_nats(model_config, params, batch):
@@ -37,7 +39,8 @@ def make_step(model_config, train, steps: int, loss_fn=model_nats, mesh=None):
     more in one cut than in another.
 
     metrics: float32 [] each: loss (nats per target), grad_norm (before clipping), lr (of this update), finite
-    (bool), and loss_fn's other sums. Raises UserError at the first call if the rows cannot be cut evenly."""
+    (bool), and loss_fn's other sums; with train.skip_outliers also skipped and in_a_row, int32
+    (training/outliers.py). Raises UserError at the first call if the rows cannot be cut evenly."""
     opt = optimizer.optimizer(train, steps, models.kind(model_config).step_scales(model_config))
     lr = optimizer.schedule(train, steps)
     parts = train.accumulate
@@ -82,7 +85,9 @@ def make_step(model_config, train, steps: int, loss_fn=model_nats, mesh=None):
     def update(state, batch):
         targets = jnp.maximum(batch["loss_mask"].sum(), 1).astype(jnp.float32)
         grads, sums = (gradient if parts == 1 else accumulated)(state.params, batch, targets)
-        updates, opt_state = opt.update(grads, state.opt_state, state.params)
+        guarded = train.skip_outliers
+        inner = state.opt_state.inner if guarded else state.opt_state
+        updates, opt_state = opt.update(grads, inner, state.params)
         norm = optax.tree.norm(grads)
         loss = sums["loss"] / targets
         metrics = {
@@ -92,7 +97,12 @@ def make_step(model_config, train, steps: int, loss_fn=model_nats, mesh=None):
             "lr": lr(state.step),
             "finite": jnp.isfinite(loss) & jnp.isfinite(norm),
         }
-        return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), metrics
+        params = optax.apply_updates(state.params, updates)
+        if guarded:
+            skip, opt_state = outliers.after(state.opt_state, opt_state, loss, norm)
+            params = jax.tree.map(lambda old, new: jnp.where(skip, old, new), state.params, params)
+            metrics |= {"skipped": opt_state.skipped, "in_a_row": opt_state.in_a_row}
+        return TrainState(params, opt_state, state.step + 1), metrics
 
     if mesh is None:
         return jax.jit(step, donate_argnums=0)
