@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import re
 import sys
 
 from bltjax.counts import counted

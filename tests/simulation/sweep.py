@@ -375,9 +375,9 @@ def run(seed: int, folder: pathlib.Path, faults=None) -> Sweep:
     """The world of a seed, from beginning to end. Raises Broken, and whatever else goes wrong."""
     sweep = Sweep(seed, folder, faults)
     draw = sweep.world.draw
-    for i in range(draw.choice([1, 1, 2, 2, 3])):
-        sweep.launcher(i, draw.uniform(50, 500))
-    if draw.random() < 0.3:
+    for i in range(draw.choice([1, 1, 1, 2, 2, 3])):
+        sweep.launcher(i, draw.uniform(100, 900))
+    if draw.random() < 0.2:
         sweep.reader()
     try:
         sweep.world.run()
