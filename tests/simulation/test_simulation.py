@@ -64,7 +64,7 @@ def test_a_seed_is_a_whole_world(tmp_path):
 
 
 def found(tmp_path, seeds, **faults) -> str:
-    """What a broken code base is caught with: the error of the first of some seeds that fails; "" for none."""
+    """What a broken code base is caught with: the error of the first of some seeds that fails; "": none."""
     for seed in seeds:
         try:
             sweep.run(seed, tmp_path / str(seed), faulty.Faults(**faults))
