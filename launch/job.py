@@ -5,12 +5,13 @@ gke.py, tpu_vm.py, sky.py) makes of them the steps that its scheduler is given. 
 what machines read of it: jobs.json, which start.py reads there."""
 
 import dataclasses
+import os
 import pathlib
 from typing import Protocol
 
 from bltjax.compile import chips
 from bltjax.errors import UserError
-from bltjax.storage import rundir
+from bltjax.storage import mirror, rundir
 from bltjax.sweep import graph
 
 FOLDER = rundir.LAUNCH
@@ -152,7 +153,10 @@ def write(folder: pathlib.Path, experiment: str, jobs: list[Job], **facts) -> No
     before = rundir.read_json(folder / NAME) or {}
     listed = before.get("jobs") if before.get("schema") == SCHEMA else None
     kept = {job["name"]: job for job in listed or () if isinstance(job, dict) and "name" in job}
-    kept |= {job.name: dataclasses.asdict(job) for job in jobs}
+    root = str(folder.parent.parent) + os.sep  # which another machine may have elsewhere
+    kept |= {
+        job.name: {**dataclasses.asdict(job), "directory": job.directory.removeprefix(root)} for job in jobs
+    }
     record = {**before, **facts, "schema": SCHEMA, "experiment": experiment, "jobs": list(kept.values())}
     rundir.write_json(folder / NAME, record)
 
@@ -165,8 +169,9 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Job], dict]:
         raise UserError(f"{folder / NAME} is not there, or damaged: `bltjax launch` writes it")
     if record.get("schema") != SCHEMA:
         raise UserError(f"{folder / NAME} is of another version of bltjax; launch again from this one")
+    at = lambda job: {"needs": tuple(job["needs"]), "directory": str(folder.parent.parent / job["directory"])}
     try:
-        jobs = [Job(**{**job, "needs": tuple(job["needs"])}) for job in record.pop("jobs")]
+        jobs = [Job(**{**job, **at(job)}) for job in record.pop("jobs")]
     except (KeyError, TypeError):
         raise UserError(f"{folder / NAME} is damaged; launch again") from None
     return {job.name: job for job in jobs}, record
@@ -174,4 +179,4 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Job], dict]:
 
 def command(folder: pathlib.Path, name: str, python: str = "python") -> tuple[str, ...]:
     """What each process of a job runs, one a host."""
-    return (python, "-m", "bltjax.launch.start", str(folder), name)
+    return (python, "-m", "bltjax.launch.start", mirror.address(folder), name)

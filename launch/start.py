@@ -1,7 +1,8 @@
 """What each process of a launched job runs: python -m bltjax.launch.start FOLDER NAME
 
-FOLDER is launch/ of an experiment, whose jobs.json says what NAME is. The exit status is the contract with
-whatever restarts it: 0 done, 2 the input is wrong, 42 saved and to be started again, any other a failure."""
+FOLDER is launch/ of an experiment, here or at a URL, whose jobs.json says what NAME is. The exit status is
+the contract with whatever restarts it: 0 done, 2 the input is wrong, 42 saved and to be started again, any
+other a failure."""
 
 import os
 import pathlib
@@ -12,7 +13,7 @@ from bltjax.launch import job as launched
 from bltjax.launch import sky, slurm
 from bltjax.parallel import stopping
 from bltjax.run import jobs, worker
-from bltjax.storage import attempts
+from bltjax.storage import attempts, mirror, store
 
 LOCK_SECONDS = 600  # that an earlier process of the job may take to end
 
@@ -34,6 +35,15 @@ def refused(one: launched.Job, every: dict[str, launched.Job], facts: dict) -> s
     return ""
 
 
+def needed(one: launched.Job, every: dict[str, launched.Job]) -> list[str]:
+    """Names of the jobs that it needs, and those that they do."""
+    found = {}
+    for name in one.needs:
+        if name in every:
+            found |= dict.fromkeys([*needed(every[name], every), name])
+    return list(found)
+
+
 def spent_hours(every: dict[str, launched.Job]) -> float:
     """Chip-hours of all attempts at the jobs of a launch."""
     return sum(attempts.hours(pathlib.Path(one.directory)) for one in every.values())
@@ -49,11 +59,24 @@ def label(environ) -> str:
 
 def main(argv=None) -> int:
     folder, name = sys.argv[1:] if argv is None else argv
+    options = []
     try:
+        if store.is_url(folder):
+            url, experiment, _ = folder.rstrip("/").rsplit("/", 2)
+            root = mirror.Root.at(url)
+            folder = root.directory(f"{experiment}/{launched.FOLDER}")
+            folder.pull_small()
+            folder, options = folder.local, ["--store", url]
         every, facts = launched.read(pathlib.Path(folder))
         if name not in every:
             raise UserError(f"{folder} has no job {name!r}")
         one = every[name]
+        if options:
+            if one.hosts > 1 and mirror.SCRATCH not in os.environ:
+                raise UserError(f"{name} has {one.hosts} hosts: {mirror.SCRATCH} must be a folder of all")
+            options += [f"--needs={every[need].directory}" for need in needed(one, every)]
+            for job in every.values():
+                root.directory(job.directory).pull_small()
         if why := refused(one, every, facts):
             print(f"bltjax: {why}", file=sys.stderr)
             return 1
@@ -62,8 +85,8 @@ def main(argv=None) -> int:
             coordinator, processes, process = sky.place(os.environ)
     except UserError as error:
         print(f"bltjax: {error}", file=sys.stderr)
-        return 2
-    options = ["--wait", str(LOCK_SECONDS), "--chips", str(one.chips), "--on", label(os.environ)]
+        return error.exit_code
+    options += ["--wait", str(LOCK_SECONDS), "--chips", str(one.chips), "--on", label(os.environ)]
     if one.mesh:
         options += ["--mesh", one.mesh]
     if coordinator:

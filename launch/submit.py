@@ -4,6 +4,7 @@ by whomever, it adds nothing.
 launch/submitted.jsonl has a line before a step is given to the scheduler and one after, with the id that it
 got, so that a command that ends between the two leaves nothing that cannot be found again."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -58,19 +59,21 @@ def forward(
     settings,
     limit: int = 0,
     dry: bool = False,
+    work=None,
 ) -> Standing:
     """One step further. on: the target's name; limit: of jobs at once, 0: none; dry: nothing is given to
-    the scheduler, which is not asked either."""
+    the scheduler, which is not asked either. work: of a folder whose root lies at a URL (storage/work.py),
+    which is held, and where each line is before it is acted upon."""
     if dry:
         return _forward(folder, jobs, on, target, settings, limit, dry)
-    with locks.held(folder / ".lock"):
-        return _forward(folder, jobs, on, target, settings, limit, dry)
+    with locks.held(folder / ".lock"), work or contextlib.nullcontext():
+        return _forward(folder, jobs, on, target, settings, limit, dry, work)
 
 
-def _forward(folder, jobs, on, target, settings, limit, dry) -> Standing:
+def _forward(folder, jobs, on, target, settings, limit, dry, work=None) -> Standing:
     states = {job.name: state(job) for job in jobs}
     named = {job.name: job for job in jobs}
-    going = {} if dry else _going(folder, on, target, settings)
+    going = {} if dry else _going(folder, on, target, settings, work)
     if not dry:
         _release(folder, states, going, target, settings)
     lost = _lost(jobs, states)
@@ -85,7 +88,7 @@ def _forward(folder, jobs, on, target, settings, limit, dry) -> Standing:
     steps = target.steps(folder, todo, settings, max(0, limit - len(going))) if todo else []
     steps = [_behind(step, named, going) for step in steps]
     if not dry:
-        _submit(folder, steps, on, target, settings)
+        _submit(folder, steps, on, target, settings, work)
     given = {name for step in steps for name in step.jobs}
     waiting = [name for name in by("waiting") if name not in away and name not in given]
     alive = [name for name in named if name in going and states[name] != "done"]
@@ -135,13 +138,15 @@ def _lines(folder: pathlib.Path) -> list[dict]:
     return [line for line in json_lines.read(folder / RECORD) if isinstance(line.get("step"), str)]
 
 
-def _note(folder: pathlib.Path, **line) -> None:
+def _note(folder: pathlib.Path, *, work=None, **line) -> None:
     """A line behind those that are there; the whole file anew, so that none is ever half of one."""
     kept = [*_lines(folder), line]
     write_text(folder / RECORD, "".join(json.dumps(one) + "\n" for one in kept), durable=True)
+    if work:
+        work.publish()
 
 
-def _going(folder: pathlib.Path, on: str, target: Target, settings) -> dict[str, str]:
+def _going(folder: pathlib.Path, on: str, target: Target, settings, work=None) -> dict[str, str]:
     """{job: its step} of what was given to the scheduler and waits or runs there. A submission whose id was
     not noted is looked for by its name."""
     known = records(folder)
@@ -153,7 +158,7 @@ def _going(folder: pathlib.Path, on: str, target: Target, settings) -> dict[str,
             )
         if "id" not in record:
             found = target.found(name, settings)
-            _note(folder, step=name, id=found)
+            _note(folder, work=work, step=name, id=found)
             record["id"] = found
     one_of = getattr(target, "element", lambda number, index: number)
     ids = {
@@ -166,21 +171,21 @@ def _going(folder: pathlib.Path, on: str, target: Target, settings) -> dict[str,
     return {job: name for (name, job), one in ids.items() if one in alive}
 
 
-def _submit(folder, steps, on, target, settings) -> None:
+def _submit(folder, steps, on, target, settings, work=None) -> None:
     ids = {name: record["id"] for name, record in records(folder).items() if record.get("id")}
     for step in steps:
         if step.manifest is not None:
             write_text(step.path, step.manifest)
-        _note(folder, step=step.name, on=on, jobs=list(step.jobs), time=time.time())
+        _note(folder, work=work, step=step.name, on=on, jobs=list(step.jobs), time=time.time())
         ids[step.name] = target.submit(step, ids, settings)
-        _note(folder, step=step.name, id=ids[step.name])
+        _note(folder, work=work, step=step.name, id=ids[step.name])
 
 
-def stop(folder: pathlib.Path, target: Target, settings) -> list[str]:
+def stop(folder: pathlib.Path, target: Target, settings, work=None) -> list[str]:
     """Ends what was given to the scheduler and lives there; the names of its jobs."""
-    with locks.held(folder / ".lock"):
+    with locks.held(folder / ".lock"), work or contextlib.nullcontext():
         on = {record["on"] for record in records(folder).values()}
-        going = _going(folder, *on, target, settings) if on else {}
+        going = _going(folder, *on, target, settings, work) if on else {}
         ids = records(folder)
         steps = list(dict.fromkeys(going.values()))
         if steps:

@@ -3,11 +3,10 @@
 import json
 import os
 import pathlib
-import re
 import sys
 
 from bltjax.counts import counted
-from bltjax.cli import watch, without_effect
+from bltjax.cli import stored, watch, without_effect
 from bltjax.errors import UserError
 
 
@@ -139,18 +138,18 @@ def arguments(sub, optional: bool = False, seeds: bool = True) -> None:
         )
     sub.add_argument(
         "--root",
-        type=pathlib.Path,
+        action=stored.Root,
         default=pathlib.Path("runs"),
-        help="where run directories live (default: runs)",
+        help="where run directories live: a folder (default: runs), or gs://..., s3://... (docs/storage.md)",
     )
+    sub.set_defaults(store=None)
 
 
 def chosen(args, refused: list | None = None):
     """(experiment, the runs that --only keeps). refused: as in `registry.load`."""
     from bltjax.experiments import registry
 
-    if re.match(r"[a-z][a-z0-9+.-]*:/", str(args.root)):
-        raise UserError(f"--root {args.root}: run directories lie on a disk; a URL is no root yet")
+    stored.check(args)
     there = next((folder for folder in (args.root, *args.root.parents) if os.path.exists(folder)), None)
     if there and not os.path.isdir(there):
         raise UserError(f"--root {args.root}: {there} is no directory")
@@ -162,6 +161,7 @@ def chosen(args, refused: list | None = None):
         seeds=getattr(args, "seeds", None),
         refused=refused,
     )
+    stored.pull(args, experiment.name)
     return experiment, experiment.runs
 
 
@@ -245,7 +245,11 @@ def status(args) -> int:
 
     experiment, runs = chosen(args)
     before = {}
-    look = lambda: overview.of_experiment(args.root, experiment.name, runs, before)
+
+    def look():
+        stored.pull(args, experiment.name)
+        return overview.of_experiment(args.root, experiment.name, runs, before)
+
     if args.watch:
         return watch.watch(look, args.json)
     watch.show(look(), args.json)
@@ -259,6 +263,7 @@ def report(args) -> int:
     from bltjax.report import report as reporting
 
     if args.compare:
+        stored.check(args)
         why = "is of one experiment, and cannot stand beside --compare"
         without_effect.refuse(args, why, export=None, set=[], only=[], seeds=None)
         return compare(args)

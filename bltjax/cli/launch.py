@@ -1,10 +1,12 @@
 """The verbs that put an experiment's jobs on machines: launch, retry, stop. Parses, calls, prints."""
 
+import contextlib
 import dataclasses
 import json
 import shlex
 import time
 
+from bltjax.cli import stored
 from bltjax.counts import counted
 from bltjax.errors import UserError
 
@@ -76,6 +78,7 @@ def launch(args) -> int:
     from bltjax.compile import chips
     from bltjax.launch import job as launched
     from bltjax.launch import submit, targets
+    from bltjax.storage import locks
 
     check(args)
     if args.on == "local":
@@ -84,6 +87,7 @@ def launch(args) -> int:
     settings = targets.settings(args.on, args.settings)
     topology = chips.topology(args.topology) if args.topology else None
     declared, runs = experiment.chosen(args)
+    stored.check_runs(args, runs)
     folder = (args.root / declared.name / launched.FOLDER).absolute()
     jobs = launched.of_experiment(args.root, declared.name, runs, topology, args.mesh, make=not args.dry_run)
     if args.dry_run:
@@ -91,10 +95,13 @@ def launch(args) -> int:
         print(json.dumps(as_json(jobs, standing)) if args.json else as_text(jobs, standing))
         return 0
     facts = dict(on=args.on, chip_hours=args.chip_hours, settings=settings_of(settings))
-    launched.write(folder, declared.name, jobs, **facts)
+    stored.offer(args, jobs)
+    with locks.held(folder / ".lock"), stored.held(args, folder) or contextlib.nullcontext():
+        launched.write(folder, declared.name, jobs, **facts)
     said = None
     while True:
-        standing = submit.forward(folder, jobs, args.on, target, settings, args.limit)
+        work = stored.held(args, folder, jobs)
+        standing = submit.forward(folder, jobs, args.on, target, settings, args.limit, work=work)
         line = summary(standing)
         if line != said:
             print(line, flush=True)
@@ -221,6 +228,7 @@ def retry(args) -> int:
     declared, runs = experiment.chosen(args)
     jobs = launched.of_experiment(args.root, declared.name, runs, make=False)
     forgiven = submit.forgive(jobs)
+    stored.offer(args, jobs)
     print(f"to be tried again: {', '.join(forgiven)}" if forgiven else "no job has failed")
     return 0
 
@@ -236,6 +244,7 @@ def stop(args) -> int:
         raise UserError(f"{declared.name} was not launched: {folder / launched.NAME} is not there")
     _, facts = launched.read(folder)
     given = [f"{key}={value}" for key, value in facts.get("settings", {}).items()]
-    stopped = submit.stop(folder, targets.target(facts["on"]), targets.settings(facts["on"], given))
+    target, settings = targets.target(facts["on"]), targets.settings(facts["on"], given)
+    stopped = submit.stop(folder, target, settings, stored.held(args, folder))
     print(f"stopping: {', '.join(stopped)}" if stopped else "nothing that was launched is on its way")
     return 0

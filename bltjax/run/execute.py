@@ -92,12 +92,14 @@ def execute(
     tensorboard: bool = False,
     wandb: str = "",
     mesh=None,
+    on_checkpoint=None,
 ) -> None:
     """Brings a run directory whose inputs are there to done.json; goes on from its newest whole checkpoint.
     Done already: nothing.
 
     mesh: what the run is spread over, and its processes, each of which calls this on the same, shared,
-    directory (training/loop.py)."""
+    directory (training/loop.py). on_checkpoint(step): called, in another thread, when a checkpoint is
+    whole."""
     run_dir = pathlib.Path(run_dir)
     if distributed.once(mesh, lambda: rundir.state(run_dir)) == "done":
         return
@@ -131,6 +133,7 @@ def execute(
         progress=progress,
         profile=profile,
         tensorboard=tensorboard,
+        on_checkpoint=on_checkpoint,
         wandb=wandb,
         sample=sample,
         mesh=mesh,

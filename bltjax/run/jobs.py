@@ -21,7 +21,7 @@ from bltjax.entropy import store
 from bltjax.errors import UserError
 from bltjax.parallel import distributed
 from bltjax.run import execute, inputs
-from bltjax.storage import attempts, locks, rundir
+from bltjax.storage import attempts, locks, mirror, rundir
 from bltjax.tokenizers import bpe
 
 # A change of what a job of a kind makes is another version, and with it another directory.
@@ -55,6 +55,8 @@ def state(directory: pathlib.Path, kind: str) -> str:
     if kind == "run":
         return rundir.state(directory)
     if (directory / "done.json").exists():
+        if mirror.partial(directory):  # what it made is not here, and was whole when it was published
+            return "done"
         try:
             return "done" if KINDS[kind].whole(directory) else "started"
         except UserError:
@@ -71,18 +73,21 @@ def do(
     on: str = "",
     mesh=None,
     before=lambda: None,
+    within=None,
     **options,
 ) -> None:
     """Brings a job to its end, unless it is there. wait: for another process that is at it (locks.held); else
     locks.Busy. chips, on: of this attempt (storage/attempts.py); None: what JAX sees here, for a run.
 
     mesh: what a run is spread over, and its processes, each of which makes this call; the first holds the
-    lock, and does what comes before the run. options: of execute.execute, for a run. UserError for what the
-    job cannot be made of."""
+    lock, and does what comes before the run. within: a context that the first one enters once it holds the
+    lock, before it looks at what is there (storage/work.py). options: of execute.execute, for a run.
+    UserError for what the job cannot be made of."""
     kind, held = kind_of(directory), contextlib.ExitStack()
 
     def begin():
         held.enter_context(locks.held(directory / ".lock", wait=wait))
+        held.enter_context(within or contextlib.nullcontext())
         if state(directory, kind) == "done":
             return True
         step = (rundir.last_metrics(directory) or {}).get("step", 0)
@@ -142,6 +147,14 @@ def _annotate(directory: pathlib.Path, config: dict, say) -> dict:
             folder, model.model, model.params, shards=own, source=str(model.folder), wait=True, say=say
         )
     return {"fingerprint": made["fingerprint"], "shards": len(wanted)}
+
+
+def beside(directory: pathlib.Path) -> list[pathlib.Path]:
+    """Folders outside of a job's directory that hold what it made."""
+    if kind_of(directory) != "annotate" or not (done := rundir.read_json(directory / "done.json")):
+        return []
+    folders = _folders(directory, rundir.read_json(directory / "config.json")["config"])
+    return [pathlib.Path(folder) / f"entropies-{done['fingerprint']}" for folder in folders]
 
 
 def _annotated(directory: pathlib.Path) -> bool:

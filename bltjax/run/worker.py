@@ -59,6 +59,8 @@ def work(argv=None) -> int:
     parser.add_argument("--coordinator", default="")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--process", type=int, default=-1)
+    parser.add_argument("--store", default="", help="URL of the root that DIRECTORY is a mirror of")
+    parser.add_argument("--needs", action="append", default=[], help="with --store: of a job that it reads")
     args = parser.parse_args(argv)
     if args.core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {args.core})  # before JAX starts: its thread pool takes its size from here
@@ -72,12 +74,15 @@ def work(argv=None) -> int:
     say = lambda text: print(text, file=sys.stderr, flush=True)
     code, wait, first = exit_codes.FAILED, True, True
     try:
-        mesh, options = None, {}
+        mesh, options, stored = None, {}, mirrored(args) if args.store else None
         if jobs.kind_of(args.directory) == "run":
             mesh = None if args.child else joined(args)
             options = dict(progress=False, profile=args.profile)
+            if stored:
+                options["on_checkpoint"] = stored.checkpoint
         first = distributed.first(mesh)
-        jobs.do(args.directory, wait=args.wait, say=say, chips=args.chips, on=args.on, mesh=mesh, **options)
+        do = dict(wait=args.wait, say=say, chips=args.chips, on=args.on, mesh=mesh, within=stored)
+        jobs.do(args.directory, **do, **options)
         code = exit_codes.DONE
     except locks.Busy:
         code = exit_codes.BUSY
@@ -100,6 +105,26 @@ def work(argv=None) -> int:
             code = error.exit_code if isinstance(error, UserError) else exit_codes.FAILED
     distributed.leave(code, wait)
     return code
+
+
+def mirrored(args):
+    """The job in its store (storage/work.py); of it what is small is here from now on. A failure is published
+    with what it left."""
+    from bltjax.run import jobs
+    from bltjax.storage import mirror, work
+
+    root = mirror.Root.at(args.store)
+
+    class Reported(work.Work):
+        def __exit__(self, kind, error, trace):
+            if isinstance(error, Exception) and not isinstance(error, Interrupted) and self.lease:
+                failed(args.directory, one_line(error))
+            super().__exit__(kind, error, trace)
+
+    root.directory(args.directory).pull_small()
+    stop = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    beside = lambda: jobs.beside(args.directory)
+    return Reported(root, args.directory, args.needs, max(args.wait, 0.0), stop, beside)
 
 
 def joined(args):

@@ -18,6 +18,7 @@ TAKEN = (errno.EAGAIN, errno.EACCES)
 
 
 POLL_SECONDS = 0.5
+HELD = ".held"  # beside the lock of a mirrored directory: a process elsewhere held it when it was last pulled
 
 
 class Busy(RunFailed):
@@ -30,7 +31,7 @@ def held(path: pathlib.Path, wait: bool | float = True):
     waiting, or once they are over."""
     if not isinstance(wait, bool):
         give_up = time.monotonic() + wait
-        while is_held(path) and time.monotonic() < give_up:
+        while _is_held(path) and time.monotonic() < give_up:
             time.sleep(POLL_SECONDS)
         wait = False
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,8 +52,14 @@ def held(path: pathlib.Path, wait: bool | float = True):
 
 
 def is_held(path: pathlib.Path) -> bool:
-    """Whether some process holds the lock now. Needs no more than to read the file, and disturbs nobody; for
-    who may not even do that, nobody does."""
+    """Whether some process holds the lock now, here or (HELD) elsewhere. Needs no more than to read the file,
+    and disturbs nobody; for who may not even do that, nobody does."""
+    if path.with_name(HELD).exists():
+        return True
+    return _is_held(path)
+
+
+def _is_held(path: pathlib.Path) -> bool:
     try:
         handle = os.open(path, os.O_RDONLY)
     except (FileNotFoundError, PermissionError):
