@@ -14,6 +14,7 @@ from bltjax import exit_codes
 from bltjax.errors import UserError
 from bltjax.launch.job import Job
 from bltjax.parallel import environment
+from bltjax.storage import mirror
 
 AGAIN = exit_codes.STOPPED  # the exit status of a process that was stopped and saved: start it again
 LAUNCHED_AS = "BLTJAX_LAUNCHED_AS"  # a variable: what `bltjax status` says of an attempt, such as "gke NAME"
@@ -77,7 +78,7 @@ def at_least(settings, **least: int) -> None:
 def name(folder, job: str) -> str:
     """Of a job's submission: at most 38 of [a-z0-9-], a letter first, as xpk, GCP and Kubernetes allow it and
     pods' names leave room for."""
-    digest = hashlib.sha256(f"{folder}\n{job}".encode()).hexdigest()[:10]
+    digest = hashlib.sha256(f"{mirror.address(folder)}\n{job}".encode()).hexdigest()[:10]
     words = re.sub("[^a-z0-9]+", "-", job.lower()).strip("-")[:26].strip("-")
     return f"{words if words[:1].isalpha() else 'j' + words}-{digest}"
 
@@ -89,10 +90,7 @@ def after(folder, one: Job, jobs: list[Job]) -> tuple[str, ...]:
 
 
 def file(folder: pathlib.Path, called: str) -> pathlib.Path:
-    """Where the file that a command names is written: beside jobs.json, or, where that is in a store, in the
-    user's cache."""
-    if re.match(r"[a-z0-9]+:/", str(folder)):
-        folder = pathlib.Path.home() / ".cache" / "bltjax" / "launch"
+    """Where the file that a command names is written: beside jobs.json."""
     return pathlib.Path(folder) / called
 
 

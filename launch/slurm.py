@@ -16,6 +16,7 @@ import sys
 
 from bltjax.errors import UserError
 from bltjax.launch import job
+from bltjax.storage import mirror
 from bltjax.storage.atomic import write_text
 
 CHAINS = True
@@ -172,7 +173,7 @@ def _array(folder: pathlib.Path, group: list[job.Job], settings: Settings, commo
     if on.chip.platform == "tpu":
         raise UserError(f"Slurm gives GPUs and CPUs; {on.name} is a TPU: launch --on gke, tpu-vm or sky")
     folder = folder.absolute()
-    name = f"bltjax-{_digest(str(folder))}-{_digest(*names)}"
+    name = f"bltjax-{_digest(mirror.address(folder))}-{_digest(*names)}"
     path = folder / "slurm" / f"{name}.sh"
     machine = [f"--nodes={group[0].hosts}", "--ntasks-per-node=1"]
     if on.chip.platform == "gpu" and not settings.gres:

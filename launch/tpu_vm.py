@@ -11,6 +11,7 @@ import shlex
 from bltjax.compile import chips
 from bltjax.errors import UserError
 from bltjax.launch import cloud, job, secrets, tpu
+from bltjax.storage import mirror
 
 CHAINS = False
 BODY = pathlib.Path(__file__).with_name("startup.sh")
@@ -139,7 +140,8 @@ def _script(folder, one: job.Job, name: str, topology, settings: Settings, plain
         *job.command(folder, one.name, settings.python),
     )
     variables = {cloud.LAUNCHED_AS: f"tpu-vm {name}", **plain}
-    store = str(folder) if str(folder).startswith("gs://") else ""
+    address = mirror.address(folder)
+    store = address if address.startswith("gs://") else ""
     values = {
         "NAME": name,
         "PROJECT": settings.project,

@@ -185,10 +185,18 @@ def test_a_path_with_a_comma_is_one_entry():
     assert flags(made.command)["--metadata-from-file"] == f"^|^startup-script={made.path}"
 
 
-def test_files_of_runs_in_a_store_lie_here():
-    (made,) = tpu_vm.steps("gs://bucket/runs/e/launch", [one("v5p:2x2x1")], SETTINGS[tpu_vm], 0)
-    assert made.path.is_absolute() and "gs:" not in str(made.path)
+def test_files_of_runs_in_a_store_lie_here(tmp_path):
+    (tmp_path / ".url").write_text("gs://bucket/runs")
+    folder = tmp_path / "e" / "launch"
+    (made,) = tpu_vm.steps(folder, [one("v5p:2x2x1")], SETTINGS[tpu_vm], 0)
+    assert made.path.parent == folder
     assert "LOGS=gs://bucket/runs/e/launch/logs/" in made.manifest
+    assert "bltjax.launch.start gs://bucket/runs/e/launch " in made.manifest
+    elsewhere = tmp_path / "elsewhere"  # the same root, from another machine
+    elsewhere.mkdir()
+    (elsewhere / ".url").write_text("gs://bucket/runs")
+    (again,) = tpu_vm.steps(elsewhere / "e" / "launch", [one("v5p:2x2x1")], SETTINGS[tpu_vm], 0)
+    assert again.name == made.name
 
 
 def test_several_nodes_of_gpus_find_one_another():

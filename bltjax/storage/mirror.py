@@ -31,8 +31,11 @@ ADDRESS = ".url"  # in the folder that stands for a root: what for
 SCRATCH = "BLTJAX_SCRATCH"
 
 
-def address(folder: pathlib.Path) -> str:
-    """A folder as others find it: its URL where it stands for one."""
+def address(folder) -> str:
+    """A folder as others find it: its URL where it is one, or stands for one."""
+    if stores.is_url(str(folder)):
+        return str(folder)
+    folder = pathlib.Path(folder)
     for parent in folder.parents:
         if (parent / ADDRESS).exists():
             url = (parent / ADDRESS).read_text(encoding="utf-8")
