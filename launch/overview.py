@@ -43,7 +43,7 @@ def of_launch(folder: pathlib.Path) -> dict | None:
     listed = [one for one in _list(value.get("jobs")) if isinstance(one, dict) and _name(one.get("name"))]
     given = {}
     try:
-        for record in submit.records(folder).values():
+        for record in submit.records(folder, damaged=True).values():
             if isinstance(record.get("on"), str) and record.get("id") != "":  # "": it never came there
                 of = {"on": record["on"], "id": record.get("id")}
                 given |= {name: of for name in _list(record.get("jobs")) if isinstance(name, str)}

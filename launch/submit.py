@@ -123,10 +123,11 @@ def _behind(step: Step, named: dict[str, Job], going: dict[str, str]) -> Step:
     return dataclasses.replace(step, after=tuple(dict.fromkeys((*step.after, *earlier))))
 
 
-def records(folder: pathlib.Path) -> dict[str, dict]:
-    """{step: what is known of its newest submission}: "on", "jobs", "time" and, once it is known, "id"."""
+def records(folder: pathlib.Path, damaged: bool = False) -> dict[str, dict]:
+    """{step: what is known of its newest submission}: "on", "jobs", "time" and, once it is known, "id".
+    damaged: whether what is left of a damaged record will do; else it is a UserError."""
     found = {}
-    for line in _lines(folder):
+    for line in _lines(folder, damaged):
         if line.get("id") is None:
             found[line["step"]] = line
         elif line["step"] in found:
@@ -134,8 +135,15 @@ def records(folder: pathlib.Path) -> dict[str, dict]:
     return found
 
 
-def _lines(folder: pathlib.Path) -> list[dict]:
-    return [line for line in json_lines.read(folder / RECORD) if isinstance(line.get("step"), str)]
+def _lines(folder: pathlib.Path, damaged: bool = False) -> list[dict]:
+    path = folder / RECORD
+    found = [line for line in json_lines.read(path) if isinstance(line.get("step"), str)]
+    if not damaged and path.exists() and len(found) != len(path.read_bytes().splitlines()):
+        raise UserError(
+            f"{path} is damaged, and nothing else says what the scheduler has: mend it, or end that (`bltjax"
+            " stop` needs it too) and remove the file"
+        )
+    return found
 
 
 def _note(folder: pathlib.Path, *, work=None, **line) -> None:

@@ -25,6 +25,8 @@ def settings(name: str, given: list[str]):
     for text in given:
         key, sign, value = text.partition("=")
         key = key.strip()
+        if sign and not (key and value.strip()):
+            raise UserError(f"--with {text}: key and value are not empty; leave it out for the default")
         if not sign:
             raise UserError(f"--with {text}: it wants KEY=VALUE")
         if key not in fields:

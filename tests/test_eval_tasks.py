@@ -80,11 +80,11 @@ def test_items_are_worded_as_in_the_harness():
 def test_three_ways_to_be_right():
     item = {"id": "0", "context": "c", "choices": [" a", " bbbb", " \u00e9\u00e9\u00e9\u00e9"], "answer": 1}
     told = [Likelihood(value, False, 0, 5, 2) for value in (-2.0, -5.0, -4.9)]
-    line = multiple_choice._line(item, told)
+    line = multiple_choice._line(item, told, 0)
     assert (line["acc"], line["acc_norm"], line["acc_bytes"]) == (0, 0, 0)
-    assert multiple_choice._line({**item, "answer": 0}, told)["acc"] == 1
-    assert multiple_choice._line({**item, "answer": 2}, told)["acc_norm"] == 1
-    assert multiple_choice._line({**item, "answer": 2}, told)["acc_bytes"] == 1
+    assert multiple_choice._line({**item, "answer": 0}, told, 0)["acc"] == 1
+    assert multiple_choice._line({**item, "answer": 2}, told, 0)["acc_norm"] == 1
+    assert multiple_choice._line({**item, "answer": 2}, told, 0)["acc_bytes"] == 1
     found = task.mean([1, 0, 1, 1])
     assert found["value"] == 0.75 and found["stderr"] == pytest.approx(0.25)
     assert task.mean([1])["stderr"] is None
@@ -113,7 +113,14 @@ def test_tasks_are_kept_one_by_one(data, tmp_path, capfd, monkeypatch):
     lines = (out / "hellaswag.items.jsonl").read_text().splitlines()
     assert len(lines) == 3 and len(json.loads(lines[0])["nats"]) == 4
     code, said, error = run(capfd, *arguments)
-    assert code == 0 and "hellaswag" in said and "±" in said
+    assert code == 0 and "hellaswag" in said and "±" in said and len(asked) == 3
+    other = {**ROWS["piqa"], "goal": "Close a door"}
+    (data / "piqa.jsonl").write_text((json.dumps(other) + "\n") * 3)
+    code, said, error = run(capfd, *arguments)
+    assert code == 0 and "piqa: its items are others" in error and len(asked) == 4
+    (data / "hellaswag.jsonl").unlink()  # scored already
+    code, said, error = run(capfd, *arguments)
+    assert code == 0 and "hellaswag" in said and len(asked) == 4
     code, _, error = run(capfd, *arguments, "--limit", 1)
     assert code == 2 and "another evaluation" in error
 

@@ -359,3 +359,40 @@ def test_what_a_machine_does_not_begin(tmp_path, jobs, monkeypatch, capsys):
             raise RunFailed("killed")
     assert start(folder, "data") == 1 and "bltjax retry" in capsys.readouterr().err
     assert len(began) == 1
+
+
+def test_a_damaged_record_is_refused(tmp_path, jobs, states):
+    """It alone says what the scheduler has: with a part of it, jobs would be given twice."""
+    scheduler = Scheduler()
+    forward(tmp_path, jobs, scheduler)
+    path = tmp_path / "e" / "launch" / submit.RECORD
+    whole = path.read_text()
+    for damaged in (whole[:-20], "[]\n" + whole, whole.replace('"step"', '"stp"', 1), "\0" + whole):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match="is damaged"):
+            forward(tmp_path, jobs, scheduler)
+    path.write_text(whole)
+    forward(tmp_path, jobs, scheduler)
+    assert len(scheduler.given) == 4
+
+
+@pytest.mark.parametrize(
+    "words, why",
+    [
+        (["--topology", ""], "--topology is empty"),
+        (["--mesh", " "], "--mesh is empty"),
+        (["--with", "partition="], "not empty"),
+        (["--limit", "-1"], "--limit is -1"),
+        (["--chip-hours", "nan"], "--chip-hours is nan"),
+        (["--watch", "--dry-run"], "launches nothing"),
+        (["--workers", "2"], "--workers is of --on local"),
+        (["--every", "5"], "--every is of --watch"),
+        (["--json"], "--dry-run prints"),
+    ],
+)
+def test_options_that_cannot_be(words, why, capsys, tmp_path):
+    from bltjax.cli import main
+
+    assert main.main(["launch", "quickstart", "--root", str(tmp_path), "--on", "slurm", *words]) == 2
+    said = capsys.readouterr().err
+    assert why in said and said.count("\n") == 1 and not list(tmp_path.iterdir())

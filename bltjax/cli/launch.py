@@ -25,9 +25,11 @@ def add(verbs, arguments) -> None:
     arguments(sub)
     sub.add_argument("--on", required=True, metavar="WHERE", help="local, slurm, gke, tpu-vm or sky")
     sub.add_argument(
-        "--topology", default="", help="of every run: v5p:4x4x4, 2*v6e:8x8, h100:16 (default: a CPU)"
+        "--topology", default=None, help="of every run: v5p:4x4x4, 2*v6e:8x8, h100:16 (default: a CPU)"
     )
-    sub.add_argument("--mesh", default="", metavar="SHAPE", help="as `bltjax train --mesh` takes it")
+    sub.add_argument(
+        "--mesh", default=None, metavar="SHAPE", help="of every run: DATA, DATAxMODEL or REPLICAxDATAxMODEL"
+    )
     sub.add_argument(
         "--with",
         dest="settings",
@@ -36,7 +38,7 @@ def add(verbs, arguments) -> None:
         metavar="KEY=VALUE",
         help="a setting of the scheduler: partition=gpu, project=..., zone=... (docs/launching.md)",
     )
-    sub.add_argument("--limit", type=int, default=0, metavar="N", help="so many jobs at once (default: all)")
+    sub.add_argument("--limit", type=int, default=0, metavar="N", help="so many jobs at once (0: all)")
     sub.add_argument(
         "--chip-hours",
         type=float,
@@ -89,7 +91,8 @@ def launch(args) -> int:
     declared, runs = experiment.chosen(args)
     stored.check_runs(args, runs)
     folder = (args.root / declared.name / launched.FOLDER).absolute()
-    jobs = launched.of_experiment(args.root, declared.name, runs, topology, args.mesh, make=not args.dry_run)
+    mesh = args.mesh or ""
+    jobs = launched.of_experiment(args.root, declared.name, runs, topology, mesh, make=not args.dry_run)
     if args.dry_run:
         standing = submit.forward(folder, jobs, args.on, target, settings, args.limit, dry=True)
         print(json.dumps(as_json(jobs, standing)) if args.json else as_text(jobs, standing))
@@ -115,6 +118,11 @@ def check(args) -> None:
     """UserError for options that cannot be."""
     from bltjax.parallel import sharding
 
+    for option, value in (("--topology", args.topology), ("--mesh", args.mesh)):
+        if value is not None and not value.strip():
+            raise UserError(f"{option} is empty; leave it out for the default")
+    if args.workers < 0:
+        raise UserError(f"--workers is {args.workers}; it must be 0 (one per core or chip) or more")
     if args.limit < 0:
         raise UserError(f"--limit is {args.limit}; it must be 0 (no limit) or more")
     if args.chip_hours is not None and not 0 < args.chip_hours < float("inf"):
@@ -146,7 +154,7 @@ def local(args) -> int:
     from bltjax.launch import local as machine
 
     why = "is of a scheduler, and --on local has none"
-    without_effect.refuse(args, why, topology="", mesh="", settings=[], watch=False, every=EVERY_SECONDS)
+    without_effect.refuse(args, why, topology=None, mesh=None, settings=[], watch=False, every=EVERY_SECONDS)
     if not args.dry_run:
         args.workers = args.workers or args.limit
         return experiment.run(args, chip_hours=args.chip_hours)
@@ -241,7 +249,10 @@ def stop(args) -> int:
     declared, _ = experiment.chosen(args)
     folder = (args.root / declared.name / launched.FOLDER).absolute()
     if not (folder / launched.NAME).exists():
-        raise UserError(f"{declared.name} was not launched: {folder / launched.NAME} is not there")
+        raise UserError(
+            f"{declared.name} was given to no scheduler ({folder / launched.NAME} is not there); what runs on"
+            " this machine ends, and saves, by Ctrl-C or TERM"
+        )
     _, facts = launched.read(folder)
     given = [f"{key}={value}" for key, value in facts.get("settings", {}).items()]
     target, settings = targets.target(facts["on"]), targets.settings(facts["on"], given)

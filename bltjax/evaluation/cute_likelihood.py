@@ -107,6 +107,7 @@ def _result(model, asked: list[dict], settings: Settings, progress) -> tuple[dic
                 "nats_of_other": -line["nats"][1 - line["answer"]],
                 "nats_per_byte": nats / size,
                 "acc": line["acc"],
+                **{key: line[key] for key in multiple_choice.COUNTED},
             }
         )
     result = {

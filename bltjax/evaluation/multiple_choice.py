@@ -11,6 +11,7 @@ from bltjax.evaluation.task import Group, Settings, Task, mean
 
 METRICS = ("acc", "acc_norm", "acc_bytes")
 NOISED = "_noised"  # hellaswag_noised: 15 tasks, hellaswag_drop_prompt and so on
+COUNTED = ("cut", "shots_dropped", "positions", "patches")  # of a line, whose sums cost.of has
 CHUNK = 1024  # items whose log-likelihoods are asked for together
 
 
@@ -74,11 +75,13 @@ def items(name: str, rows: list[dict]) -> list[dict]:
     for number, row in enumerate(rows):
         try:
             ready = "context" in row and isinstance(row.get("choices"), list)
+            if "context" in row and "choices" in row and not ready:
+                raise ValueError("its choices are no list")
             context, choices, answer = (
                 (row["context"], row["choices"], index_of(row["answer"])) if ready else FORMS[name].item(row)
             )
             if not all(isinstance(text, str) and text for text in choices) or not isinstance(context, str):
-                raise ValueError("a choice or the context is no text")
+                raise ValueError("a choice is empty or no text, or the context is no text")
             if not 0 <= answer < len(choices) or len(choices) < 2:
                 raise ValueError(f"the answer is {answer} of {len(choices)} choices")
         except KeyError as error:
@@ -161,8 +164,7 @@ def result(model, asked: list[dict], lines: list[dict], metrics, main: str) -> d
 def cost(model, lines: list[dict]) -> dict:
     """{"cut": texts that lost their left, "shots_dropped", and costs.of} of the lines of `score`."""
     sizes = [size for line in lines for size in line["sizes"]]
-    counted = ("cut", "shots_dropped", "positions", "patches")
-    total = {name: sum(line[name] for line in lines) for name in counted}
+    total = {name: sum(line[name] for line in lines) for name in COUNTED}
     units = total.pop("positions"), total.pop("patches")
     return {**total, **costs.of_rows(model, *units, sizes)}
 

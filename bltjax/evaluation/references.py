@@ -43,8 +43,9 @@ def written(model, asked: list[dict], most: int, settings: Settings, progress=No
             "reference": item["reference"],
             "nats": value,
             "nats_per_byte": value / size,
+            **{key: one[key] for key in multiple_choice.COUNTED},
         }
-        for item, text, value, size in zip(asked, texts, nats, sizes, strict=True)
+        for item, text, value, size, one in zip(asked, texts, nats, sizes, likely, strict=True)
     ]
     metrics = {"nats_per_byte": ratio(nats, sizes)}
     return {"metrics": metrics, "main": "nats_per_byte", **multiple_choice.cost(model, likely)}, lines

@@ -81,6 +81,8 @@ def _lines(path: pathlib.Path) -> list[dict]:
         raise UserError(f"cannot read {path}, line {number}: half a character (a surrogate alone)") from None
     except RecursionError:
         raise UserError(f"cannot read {path}, line {number + 1}: it is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"cannot read {path}, line {number}: no JSON ({error.msg})") from None
     except (OSError, EOFError, ValueError) as error:
         raise UserError(f"cannot read {path}, line {number or 1}: {error}") from None
     return found

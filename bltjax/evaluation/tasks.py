@@ -72,21 +72,29 @@ def evaluate(
     with setup.held(out):
         for name in expand(names):
             done = rundir.read_json(out / f"{name}.json") if out is not None else None
-            if done and done.get("schema_version") == SCHEMA_VERSION:
-                results.append(done)
-                continue
+            done = done if done and done.get("schema_version") == SCHEMA_VERSION else None
             try:
                 asked = TASKS[name].items(data, settings)
             except UserError as error:
+                if done:  # its data need not be there any more
+                    results.append(done)
+                    continue
                 failed.append({"task": name, "why": " ".join(str(error).split())})
                 say(failed[-1]["why"])
                 continue
+            digests = [digest(item) for item in asked]
+            if done and done.get("data") == fingerprint(digests):
+                results.append(done)
+                continue
+            if done:
+                say(f"{name}: its items are others than those that were scored; it is scored anew")
             with bar(name, len(asked)) if bar else contextlib.nullcontext() as shown:
                 update = shown.update if shown is not None else None
                 result, lines = TASKS[name].score(model, asked, settings, update)
-            result = {"schema_version": SCHEMA_VERSION, "task": name, "items": len(asked), **result}
+            about = {"schema_version": SCHEMA_VERSION, "task": name, "items": len(asked)}
+            result = {**about, "data": fingerprint(digests), **result}
             if out is not None:
-                known = [{**line, "digest": digest(item)} for item, line in zip(asked, lines, strict=True)]
+                known = [{**line, "digest": one} for one, line in zip(digests, lines, strict=True)]
                 text = "".join(json.dumps(line) + "\n" for line in known)
                 atomic.write_text(out / f"{name}.items.jsonl", text)
                 atomic.write_json(out / f"{name}.json", result)
@@ -98,6 +106,11 @@ def digest(item: dict) -> str:
     """What tells an item from others, in 16 hex digits."""
     told = json.dumps(item, sort_keys=True, default=str)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def fingerprint(digests: list[str]) -> str:
+    """Of all items of a task, in 16 hex digits."""
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
 def means(results: list[dict]) -> list[dict]:
