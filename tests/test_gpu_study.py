@@ -71,7 +71,7 @@ def test_the_small_study_is_done_kept_and_not_done_twice(text, tmp_path):
 
 def test_what_is_wrong_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "surround", lambda *_: None)  # this process keeps its environment
-    monkeypatch.setattr(local, "platform", lambda: "cpu")
+    monkeypatch.setattr(local, "devices", lambda: ("cpu", 1))
     none, out = str(tmp_path / "none"), str(tmp_path / "out")
     for arguments, said in (
         (["pack", str(tmp_path), none], "no .jsonl files"),

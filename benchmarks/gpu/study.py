@@ -128,7 +128,7 @@ def run(args) -> int:
 
     if args.workers < 1:
         raise UserError(f"--workers is {args.workers}; it must be 1 or more")
-    where = local.platform()
+    where, _ = local.devices()
     if where != "gpu" and not args.small:
         raise UserError(f"JAX sees no GPU here, but {where}; --small tries the study on any machine")
     work = (args.work or args.out / "work").absolute()
@@ -138,7 +138,7 @@ def run(args) -> int:
     tasks = runner.tasks_of(work / "runs", experiment.name, list(experiment.runs))
     tasks = in_order(tasks, {config.name: config for config in experiment.runs})
     study = Study(args.out, work, experiment.name, tasks, began, args.seconds, args.workers)
-    slots = [None] * args.workers if where == "gpu" else local.slots(args.workers)
+    slots = [local.Slot()] * args.workers if where == "gpu" else local.slots(args.workers)
     return study.do(local, slots)
 
 
