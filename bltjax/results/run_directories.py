@@ -12,8 +12,8 @@ import pathlib
 from bltjax.counts import counted
 from bltjax.errors import UserError
 from bltjax.storage import contradictions, json_object
-from bltjax.storage.rundir import LAUNCH
 
+LAUNCH = "launch"  # beside the runs: what was given to a scheduler
 TRACES = ("config.json", "planned.json", "metrics.jsonl", "eval.json", "done.json", "failed.json")
 
 
