@@ -52,7 +52,8 @@ def test_many_seeds(tmp_path):
     """On as many processes as there are cores. BLTJAX_SEEDS says how many (default 1000)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with concurrent.futures.ProcessPoolExecutor(cores) as pool:
-        parts = [pool.submit(several, at, at + 100, tmp_path) for at in range(200, 200 + int(os.environ.get("BLTJAX_SEEDS", 1000)), 100)]
+        seeds = range(200, 200 + int(os.environ.get("BLTJAX_SEEDS", 1000)), 100)
+        parts = [pool.submit(several, at, at + 100, tmp_path) for at in seeds]
         failed = [line for part in parts for line in part.result()]
     assert not failed
 
