@@ -198,10 +198,19 @@ class Drops(store.Local):
         return made
 
 
-WORKER = """ import random, sys sys.path.insert(0, {here!r}) import test_mirror from bltjax.storage import
-store store.FIRST_PAUSE = 0.05 opened = store.opened store.opened = lambda url: store.Store(url,
-test_mirror.Drops(opened(url).backend.folder, random.Random({seed}))) from bltjax.launch import start
-sys.exit(start.main([{folder!r}, {name!r}])) """
+WORKER = """
+import random, sys
+sys.path.insert(0, {here!r})
+import test_mirror
+from bltjax.storage import store
+store.FIRST_PAUSE = 0.05
+opened = store.opened
+store.opened = lambda url: store.Store(
+    url, test_mirror.Drops(opened(url).backend.folder, random.Random({seed}))
+)
+from bltjax.launch import start
+sys.exit(start.main([{folder!r}, {name!r}]))
+"""
 
 
 @pytest.mark.slow
