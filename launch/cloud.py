@@ -12,7 +12,7 @@ import subprocess
 
 from bltjax import exit_codes
 from bltjax.errors import UserError
-from bltjax.launch.job import Job
+from bltjax.launch.job import Job, Step
 from bltjax.parallel import environment
 from bltjax.storage import mirror
 
@@ -140,3 +140,19 @@ def _reason(text: str) -> str:
         line for line in lines if re.search("error|denied|not found|invalid|unable", line, re.IGNORECASE)
     ]
     return ([*lines[-1:], *wrong[-1:]] or [""])[-1][:400]
+
+
+def give(step: Step, there: dict[str, bool], clear) -> str:
+    """Submits a step where nothing of its name lives; its name, which is its id. there: {name: whether it
+    lives} of what was submitted; clear(): removes the dead one of that name, which could not be given
+    again."""
+    if there.get(step.name):
+        return step.name
+    if step.name in there:
+        clear()
+    ask(*step.command)
+    return step.name
+
+
+def living(there: dict[str, bool]) -> set[str]:
+    return {name for name, lives in there.items() if lives}

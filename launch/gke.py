@@ -125,13 +125,7 @@ def _machines(one: job.Job, settings: Settings) -> tuple[str, ...]:
 
 def submit(step: job.Step, ids: dict[str, str], settings: Settings) -> str:
     """The workload's name. One that has ended and has the same name is removed first."""
-    there = _jobsets(settings)
-    if there.get(step.name):
-        return step.name
-    if step.name in there:
-        clear(step.name, settings)
-    cloud.ask(*step.command)
-    return step.name
+    return cloud.give(step, _jobsets(settings), lambda: clear(step.name, settings))
 
 
 def found(name: str, settings: Settings) -> str:
@@ -139,7 +133,7 @@ def found(name: str, settings: Settings) -> str:
 
 
 def alive(ids: list[str], settings: Settings) -> set[str]:
-    return {name for name, lives in _jobsets(settings).items() if lives} & set(ids)
+    return cloud.living(_jobsets(settings)) & set(ids)
 
 
 def cancel(ids: list[str], settings: Settings) -> None:

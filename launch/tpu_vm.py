@@ -163,13 +163,7 @@ def _script(folder, one: job.Job, name: str, topology, settings: Settings, plain
 
 def submit(step: job.Step, ids: dict[str, str], settings: Settings) -> str:
     """The queued resource's name. A dead one of the same name is deleted first."""
-    there = _resources(settings)
-    if there.get(step.name):
-        return step.name
-    if step.name in there:
-        clear(step.name, settings)
-    cloud.ask(*step.command)
-    return step.name
+    return cloud.give(step, _resources(settings), lambda: clear(step.name, settings))
 
 
 def found(name: str, settings: Settings) -> str:
@@ -177,7 +171,7 @@ def found(name: str, settings: Settings) -> str:
 
 
 def alive(ids: list[str], settings: Settings) -> set[str]:
-    return {name for name, lives in _resources(settings).items() if lives} & set(ids)
+    return cloud.living(_resources(settings)) & set(ids)
 
 
 def cancel(ids: list[str], settings: Settings) -> None:

@@ -21,14 +21,18 @@ TINY = HERE / "tiny_experiment.py"
 WALL_CLOCK = ("wall_s", "bytes_per_s", "time")
 
 
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("texts")
+def written(folder: pathlib.Path) -> pathlib.Path:
+    """Forty files of words of this one."""
     words = (HERE / "test_runner.py").read_text().split()
     for i in range(40):
         rng = random.Random(i)
         (folder / f"{i}.txt").write_text(" ".join(rng.choices(words, k=200)))
     return folder
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("texts"))
 
 
 def command(verb, root, texts, *more):

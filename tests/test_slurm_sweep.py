@@ -13,7 +13,7 @@ import time
 
 import pytest
 import slurm_cluster
-from test_runner import HERE, TINY, WALL_CLOCK, environment
+from test_runner import TINY, WALL_CLOCK, environment, written
 
 from bltjax import exit_codes
 from bltjax.storage import attempts, rundir
@@ -30,12 +30,7 @@ LIMIT_SECONDS = 1500
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("texts")
-    words = (HERE / "test_runner.py").read_text().split()
-    for i in range(40):
-        rng = random.Random(i)
-        (folder / f"{i}.txt").write_text(" ".join(rng.choices(words, k=200)))
-    return folder
+    return written(tmp_path_factory.mktemp("texts"))
 
 
 def launch(root, texts, *more):
